@@ -96,7 +96,7 @@ class Service:
         )
         self._opened.push_async_callback(self.certificates.close)
         with contextlib.suppress(StoreUnavailable):
-            await self.certificates.share(self.store)
+            await self.certificates.sync(self.store)
         self.receiver = Receiver(
             self.accounts,
             self.certificates,
@@ -180,7 +180,7 @@ class Service:
         self._configured = ConfiguredSubscribers(self.store, declared, starts)
         self.kept.keep("subscribers", self._configured.run)
         self.kept.keep("keys", self.store.inspection.keep_checking_keys)
-        self.kept.keep("certificates", partial(self.certificates.keep_sharing, self.store))
+        self.kept.keep("certificates", partial(self.certificates.keep_synced, self.store))
         if not self._workers:
             return
         for account in self.accounts:

@@ -74,7 +74,7 @@ class Consumer:
             yield from entries
 
     def _abandoned(self) -> Iterator[tuple[str, Fields]]:
-        """What somebody took and did not acknowledge, ourselves included."""
+        """Entries that a consumer, this one included, has read but not acknowledged."""
         _, entries, lost = self._client.xautoclaim(
             self._stream, self._group, self._name, min_idle_time=CLAIM_AFTER_MS, count=BATCH
         )

@@ -1,4 +1,4 @@
-"""Command. The groups of commands, each loaded when it is called: all of them take twice as long as the one needed."""
+"""Command. The groups of commands, each loaded only when it is called: loading all takes twice as long."""
 
 from __future__ import annotations
 

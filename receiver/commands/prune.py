@@ -27,7 +27,7 @@ from receiver.store.redis.client import link
 SHORTEST = timedelta(days=30)
 BATCH = 100
 PAUSE = 0.05
-"""Seconds between two batches, in which the service's own commands go first."""
+"""Seconds between two batches, so that the service's commands are not delayed."""
 
 WORDS = {
     Pruned.GONE: "not found",
@@ -54,14 +54,13 @@ class Tally:
     """How many old entries of the audit trail were removed."""
 
     def fields(self) -> dict[str, object]:
-        """As JSON."""
         kept = {str(word): count for word, count in sorted(self.counts.items()) if word is not Pruned.PRUNED}
         pruned = self.counts[Pruned.PRUNED]
         return {"account": self.account, "pruned": pruned, "kept": kept, "auditEntries": self.audit_entries}
 
 
 async def prune(settings: Settings, older_than: str, refund_id: str, account: str, dry_run: bool, as_json: bool) -> int:
-    """Prune by age, or one refund. Returns the exit code: 1 if the one refund was kept, or is not there.
+    """Prune by age, or one refund. Returns the exit code: 1 if the one refund was kept, or does not exist.
 
     Raises `ConfigurationError`, also for a store that no service runs on, and `StoreUnavailable`.
     """
@@ -113,7 +112,7 @@ def read_choice(older_than: str, refund_id: str) -> int | None:
 
 
 def open_store(settings: Settings) -> Store:
-    """The store of these settings. Raises `ConfigurationError` where an embedded one does not run."""
+    """The store of these settings. Raises `ConfigurationError` if it is an embedded one that does not run."""
     redis = settings.redis
     address = redis.address
     if address is None:
@@ -132,7 +131,7 @@ async def _one(store: AccountStore, refund_id: str, *, remove: bool) -> Tally:
 
 
 async def _old(store: AccountStore, before: int, *, remove: bool) -> Tally:
-    """Batch after batch. What is kept stays in front of the next one, so it is passed over by number."""
+    """Prunes in batches. Refunds that are kept come first in the next batch too, so as many are skipped."""
     tally = Tally(store.account)
     for state in (State.REFUNDED, State.DECLINED):
         stay = 0

@@ -12,7 +12,7 @@ import structlog
 
 from receiver.outbox.events.operator_event import OperatorEvent, OperatorType, operator_event
 from receiver.outbox.retries import ClaimedDelivery, DeliveryAttempts
-from receiver.outbox.subscribers.filters import guards_declines, told_of_declines
+from receiver.outbox.subscribers.filters import guards_declines, receives_declines
 from receiver.outbox.subscribers.subscriber import Subscriber, pause
 from receiver.runtime.metrics import Metrics
 from receiver.store.account import AccountStore
@@ -27,7 +27,7 @@ async def publish_operator_events(store: AccountStore, metrics: Metrics) -> None
     for event in await store.deliveries.publish_operator_events():
         metrics.operator_event(event.type.value)
         log.error(
-            "operator.told",
+            "operator.event_published",
             type=event.type.value,
             about=event.subscriber,
             reason=event.reason,
@@ -69,7 +69,7 @@ async def pause_failing(
         if found.paused or found.url != sent_to.url:
             return found
         others = [each for name, each in all_of_account.subscribers.items() if name != found.name]
-        last = told_of_declines(found) and not any(guards_declines(found, each) for each in others)
+        last = receives_declines(found) and not any(guards_declines(found, each) for each in others)
         return found if last else pause(found, "failing", store.now())
 
     await _pause(store, delivery, change, event, alone=True)

@@ -267,5 +267,5 @@ def _effects(verdict: Verdict, answer: Response | TransportError, now: int) -> A
     if isinstance(verdict, Dead) and verdict.reason == "aborted":
         return AttemptEffects()
     asked = verdict.at if isinstance(verdict, Retry) and not verdict.counts else None
-    hold = None if asked is None else min(asked, now + LONGEST_HOLD)
-    return AttemptEffects(failed=True, error=error_text(answer), hold=hold)
+    pause_until = None if asked is None else min(asked, now + LONGEST_HOLD)
+    return AttemptEffects(failed=True, error=error_text(answer), pause_until=pause_until)

@@ -25,8 +25,7 @@ from receiver.http.api.fps import FpsApi, form_routes
 from receiver.http.api.issuing import IssueApi
 from receiver.http.api.notifications import NotificationApi
 from receiver.http.api.operations import routes_of
-from receiver.http.api.rate_limit import Refreshes, SignInLimit
-from receiver.http.api.reads import Reads
+from receiver.http.api.rate_limit import Reads, Refreshes, SignInLimit
 from receiver.http.api.refunds import RefundApi
 from receiver.http.api.requests import RequestApi
 from receiver.http.api.subscribers import SubscriberApi

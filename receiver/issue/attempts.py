@@ -18,7 +18,7 @@ from receiver.exchange import Response
 from receiver.issue.refusals import hindrance
 from receiver.ledger.charge_book import reservation
 from receiver.ledger.hint import Hint
-from receiver.ledger.lifecycle import Facts
+from receiver.ledger.lifecycle import Details
 from receiver.ledger.refund import Observation, Refund, RetryRefused, Source
 from receiver.ledger.refund_request import PreparedRefund, RefundRequestRecord, RequestState
 from receiver.outbox.events.event import Recorded
@@ -52,8 +52,8 @@ FIX_STOPPED = (
     "Seller Central; if the buyer is owed this refund as well, request it under a new key"
 )
 FIX_LATE = (
-    "it will be retried; last_error shows how Amazon fails: quote request_id to Amazon's support, and check Seller "
-    "Central before you refund the charge another way"
+    "it will be retried; last_error shows how Amazon fails: quote amazon_request_id to Amazon's support, and check "
+    "Seller Central before you refund the charge another way"
 )
 
 
@@ -159,7 +159,7 @@ class RefundAttempts:
         else:
             log.error("refund.settled_wrongly", request=prepared.id, fix=FIX_SETTLED_WRONGLY, **about)
 
-    async def record(self, prepared: PreparedRefund, seen: Observation, source: Source, details: Facts) -> Recorded:
+    async def record(self, prepared: PreparedRefund, seen: Observation, source: Source, details: Details) -> Recorded:
         """Record the refund of a request. Its own reservation does not count as a reason against a retry."""
         charges = Charges(self.amazon_client.tracing(prepared.traceparent))
         recorded = await self.recorder.record(
@@ -267,7 +267,7 @@ class RefundAttempts:
         )
 
 
-def details_of(prepared: PreparedRefund) -> Facts:
+def details_of(prepared: PreparedRefund) -> Details:
     """The fields that a request adds to its refund."""
     return {
         "order_reference": prepared.order_reference,
@@ -283,5 +283,5 @@ def _amazons(fields: Mapping[str, str]) -> dict[str, object]:
     return {
         "reason_code": fields["reason_code"] or None,
         "amazon_status": int(fields["amazon_status"]) or None,
-        "request_id": fields["request_id"] or None,
+        "amazon_request_id": fields["request_id"] or None,
     }

@@ -137,7 +137,7 @@ class FpsIssuer:
             record.detail,
             reason_code=record.reason_code,
             amazon_status=record.amazon_status or None,
-            request_id=record.request_id or None,
+            amazon_request_id=record.amazon_request_id or None,
         )
 
     async def hint(self, reference: str) -> bool:
@@ -146,8 +146,8 @@ class FpsIssuer:
             return False
         now = self._store.now()
         # Anyone can post such a form, so it waits behind notifications signed by Amazon.
-        told = Hint(refund_id=reference, at=now, source=Source.NOTIFICATION, refund_type=FPS, patient=True)
-        await self._store.schedule.hint(told)
+        hint = Hint(refund_id=reference, at=now, source=Source.NOTIFICATION, refund_type=FPS, patient=True)
+        await self._store.schedule.hint(hint)
         return True
 
     async def observe(self, refund_id: str) -> Observation | None:
@@ -252,7 +252,7 @@ class FpsIssuer:
             refund_id=attempt.id,
             charge_id=order.values.transaction_id,
             reason_code=fields.get("reason_code") or None,
-            request_id=fields.get("request_id") or None,
+            amazon_request_id=fields.get("request_id") or None,
         )
 
     async def run(self) -> None:
@@ -281,5 +281,5 @@ def _log_failure(account: str, attempt: Attempt, error: AmazonError, wait: int) 
         reason=error.reason,
         reason_code=error.reason_code or None,
         amazon_status=error.amazon_status,
-        request_id=error.request_id,
+        amazon_request_id=error.amazon_request_id,
     )

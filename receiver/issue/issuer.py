@@ -137,17 +137,17 @@ class Issuer:
 
         return await self._issue(await generation_of(self.store, declined, make), asked.by, declined)
 
-    async def repeat(self, request_id: str, *, by: Actor) -> RefundRequestRecord:
+    async def repeat(self, refund_request_id: str, *, by: Actor) -> RefundRequestRecord:
         """Send an unclear request once more, at a person's request. See `ManualResolver.repeat`."""
-        return await ManualResolver(self.attempts).repeat(request_id, by=by, lease=int(self.lease * 1000))
+        return await ManualResolver(self.attempts).repeat(refund_request_id, by=by, lease=int(self.lease * 1000))
 
-    async def resolve_as_done(self, request_id: str, refund_id: str, *, by: Actor) -> RefundRequestRecord:
+    async def resolve_as_done(self, refund_request_id: str, refund_id: str, *, by: Actor) -> RefundRequestRecord:
         """A person confirms that Amazon made this refund of an unclear request. See `ManualResolver.as_done`."""
-        return await ManualResolver(self.attempts).as_done(request_id, refund_id, by=by)
+        return await ManualResolver(self.attempts).as_done(refund_request_id, refund_id, by=by)
 
-    async def resolve_as_not_issued(self, request_id: str, *, by: Actor) -> RefundRequestRecord:
+    async def resolve_as_not_issued(self, refund_request_id: str, *, by: Actor) -> RefundRequestRecord:
         """A person confirms that Amazon made no refund of an unclear request. See `ManualResolver.as_not_issued`."""
-        return await ManualResolver(self.attempts).as_not_issued(request_id, by=by)
+        return await ManualResolver(self.attempts).as_not_issued(refund_request_id, by=by)
 
     async def _issue(self, prepared: PreparedRefund, by: Actor, declined: Refund | None = None) -> Issued:
         known = await self.store.requests.get(prepared.id)

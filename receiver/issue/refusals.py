@@ -130,5 +130,5 @@ def refusal(record: RefundRequestRecord) -> AmazonRefused | Conflict:
         record.detail,
         reason_code=record.reason_code,
         amazon_status=record.amazon_status or None,
-        request_id=record.request_id or None,
+        amazon_request_id=record.amazon_request_id or None,
     )

@@ -39,8 +39,6 @@ NOBODY = Asked()
 
 
 class RequestState(StrEnum):
-    """The state of a refund request."""
-
     RESERVED = "reserved"
     """Amazon has not answered yet. A worker repeats the stored bytes under the stored key."""
     DONE = "done"
@@ -104,7 +102,7 @@ class RefundRequestRecord(msgspec.Struct, frozen=True, kw_only=True):
     reason_code: str = ""
     detail: str = ""
     amazon_status: int = 0
-    request_id: str = ""
+    amazon_request_id: str = ""
     """Amazon's `X-Amz-Pay-Request-Id` of the last refusal."""
     created_at: int = 0
     """When it was recorded (ms)."""

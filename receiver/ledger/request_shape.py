@@ -209,7 +209,7 @@ def refusal_json(record: RefundRequestRecord) -> RefusalJson | None:
     return RefusalJson(
         status=record.amazon_status,
         reason_code=tidy(record.reason_code) or None,
-        request_id=tidy(record.request_id) or None,
+        request_id=tidy(record.amazon_request_id) or None,
     )
 
 

@@ -129,6 +129,6 @@ def environment_of(notice: Notice) -> Environment | None:
 
     The ids of test messages are invented: a real one from the sandbox named P01-0000000-0000000-000000.
     """
-    told = notice.dispute.charge_permission_id if notice.dispute else notice.object_id
-    said = ENVIRONMENTS.get("" if notice.is_sample else told[:1])
+    object_id = notice.dispute.charge_permission_id if notice.dispute else notice.object_id
+    said = ENVIRONMENTS.get("" if notice.is_sample else object_id[:1])
     return said or next((found for found in Environment if found == notice.release_environment.lower()), None)

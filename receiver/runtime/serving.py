@@ -57,7 +57,7 @@ class Leaving:
     answers are still sent.
 
     uvicorn waits for every answer, but supervisors kill a program that does not end in time (Docker: 10 s). A request
-    whose body has not arrived yet is not interrupted. Endless answers are told by the extension `ENDING`.
+    whose body has not arrived yet is not interrupted. The extension `ENDING` tells endless answers to stop.
     """
 
     def __init__(self, app: ASGIApp, ending: asyncio.Event) -> None:

@@ -12,7 +12,7 @@ from receiver.amazon.calls import get_charge, read_charge
 from receiver.amazon.throttle import Call
 from receiver.errors import AmazonError, AmazonThrottled
 from receiver.ledger.charge import Charge, has_more_to_tell
-from receiver.ledger.lifecycle import UNREAD, Facts
+from receiver.ledger.lifecycle import UNREAD, Details
 from receiver.ledger.next_look import THROTTLED_PAUSE
 from receiver.ledger.refund import FPS, Refund, RetryRefused, State
 from receiver.ledger.retryability import as_text, judge
@@ -69,7 +69,7 @@ class Charges:
         except WrongType:
             return patience > 0
 
-    async def details(self, refund: Refund, *, besides: str = "", again: bool = False) -> Facts:
+    async def details(self, refund: Refund, *, besides: str = "", again: bool = False) -> Details:
         """The details that the charge adds to a refund: its order number, and whether a declined refund can be issued
         again.
 
@@ -102,7 +102,7 @@ class Charges:
             details["retryable"] = as_text(judged)
         return details
 
-    async def details_in_time(self, refund: Refund, *, besides: str = "") -> Facts:
+    async def details_in_time(self, refund: Refund, *, besides: str = "") -> Details:
         """The `details` if they arrive within two seconds, else nothing: advice must not delay a known decline."""
         try:
             async with asyncio.timeout(DETAILS_WITHIN):

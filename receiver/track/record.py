@@ -12,7 +12,7 @@ import msgspec
 
 from receiver.amazon.account import Account
 from receiver.errors import StoreUnavailable
-from receiver.ledger.lifecycle import Facts, decide, with_details
+from receiver.ledger.lifecycle import Details, decide, with_details
 from receiver.ledger.polling import next_look
 from receiver.ledger.refund import Observation, Refund, Source
 from receiver.outbox.events.event import Event, Recorded, event_of, to_fields
@@ -43,8 +43,8 @@ class Recorder:
         *,
         source: Source,
         token: int = 0,
-        details: Facts = MappingProxyType({}),
-        more_details: Callable[[Refund], Awaitable[Facts]] | None = None,
+        details: Details = MappingProxyType({}),
+        more_details: Callable[[Refund], Awaitable[Details]] | None = None,
         traceparent: str = "",
     ) -> Recorded:
         """Write the changes of an observation. If there are none, nothing is written and the claim is still held.
@@ -59,15 +59,15 @@ class Recorder:
         for _ in range(MOST_COLLISIONS):
             known, subscriber_list = await asyncio.gather(store.refunds.get(seen.refund_id), store.subscribers.read())
             now = store.now()
-            change = decide(account.name, known, seen, now=now, facts=details, **how)
+            change = decide(account.name, known, seen, now=now, details=details, **how)
             if change.is_nothing:
                 return Recorded(change)
             if more_details and change.emissions:
                 given = {name: value for name, value in details.items() if value}
                 details, more_details = {**await more_details(change.refund), **given}, None
                 now = store.now()
-                change = decide(account.name, known, seen, now=now, facts=details, **how)
-            events = tuple(event_of(emission, change.refund, now, traceparent) for emission in change.emissions)
+                change = decide(account.name, known, seen, now=now, details=details, **how)
+            events = tuple(event_of(pending, change.refund, now, traceparent) for pending in change.emissions)
             if self.declared and not subscriber_list.version:
                 raise StoreUnavailable("The subscribers are being written again.", reason="store_emptied")
             committed = await store.refunds.commit(
@@ -84,7 +84,7 @@ class Recorder:
                 return Recorded(change, events)
         raise StoreUnavailable("Others kept writing the same refund.", reason="store_collision")
 
-    async def annotate(self, account: str, refund_id: str, details: Facts) -> Refund | None:
+    async def annotate(self, account: str, refund_id: str, details: Details) -> Refund | None:
         """Add details to a known refund, as a revision without an event. Returns the refund; None if it is unknown."""
         store = self.store.of(account)
         for _ in range(MOST_COLLISIONS):

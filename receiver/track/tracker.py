@@ -67,12 +67,10 @@ class Tracker:
 
     @property
     def account(self) -> Account:
-        """The account of the refunds."""
         return self.amazon_client.account
 
     @property
     def store(self) -> AccountStore:
-        """The store of the refunds."""
         return self.amazon_client.store
 
     async def run(self) -> None:
@@ -229,14 +227,14 @@ class Tracker:
 
 def _log_failure(error: AmazonError, next_look: NextLook) -> None:
     if isinstance(error, AmazonThrottled):
-        log.warning("track.throttled", until=next_look.at, request_id=error.request_id)
+        log.warning("track.throttled", until=next_look.at, amazon_request_id=error.amazon_request_id)
         return
     (log.warning if isinstance(error, AmazonOutcomeUnknown) else log.error)(
         "track.amazon_failed",
         reason=error.reason,
         amazon_status=error.amazon_status,
         reason_code=error.reason_code or None,
-        request_id=error.request_id,
+        amazon_request_id=error.amazon_request_id,
         retry_at=next_look.at,
     )
 

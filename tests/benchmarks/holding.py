@@ -16,7 +16,7 @@ from typing import Any
 
 import uvloop
 
-from receiver.ledger.lifecycle import Facts
+from receiver.ledger.lifecycle import Details
 from receiver.ledger.query import Query
 from receiver.ledger.refund import Source
 from receiver.store import Store
@@ -28,7 +28,7 @@ from tests.benchmarks.machine import TOKEN, configuration, cores, free_port, rec
 from tests.kit.accounts import make_account
 from tests.kit.processes import until
 
-FACTS: Facts = {"charge_read": True, "retryable": "no"}
+FACTS: Details = {"charge_read": True, "retryable": "no"}
 AUTHORIZED = f"Authorization: Bearer {TOKEN}"
 FEW = 1_000
 """What many refunds are compared against."""

@@ -47,7 +47,7 @@ KINDS = (
     ("Refunded", "", EventType.REFUNDED, 'types = ["amazonpay.refund.refunded"]'),
     ("RefundInitiated", "", EventType.INITIATED, 'types = ["amazonpay.refund.initiated"]'),
 )
-"""State, reason, the event that comes of it, and the filter of whoever wants it."""
+"""State, reason, the event that comes of it, and the filter of a subscriber that wants it."""
 OK = b"HTTP/1.1 204 No Content\r\nContent-Length: 0\r\n\r\n"
 
 

@@ -1,4 +1,4 @@
-"""A running service for commands to talk to, in a thread of its own, and the commands as processes."""
+"""A running service for commands to talk to, in its own thread, and the commands as processes."""
 
 from __future__ import annotations
 

@@ -219,7 +219,7 @@ async def test_simulate_prints_what_serve_needs(place: Desk) -> None:
 
 
 def free_port() -> int:
-    """A port that nobody listens on."""
+    """A port without a listener."""
     with socket.create_server(("127.0.0.1", 0)) as found:
         port: int = found.getsockname()[1]
         return port

@@ -217,7 +217,7 @@ def test_an_endpoint_that_is_not_safe_is_refused(endpoint: str) -> None:
 
 
 def test_without_an_endpoint_the_service_is_called() -> None:
-    """Which wants a token, and has a version and a signature method of its own."""
+    """It needs a token, and has its own version and signature method."""
     ran = command(T1, "R-1", RECEIVER_TOKEN=None, RECEIVER_TOKEN_FILE=None)
     assert (ran.code, "No token" in ran.err) == (2, True)
     ran = command(T1, "R-1", "--api-version", "2010-08-28", RECEIVER_TOKEN="token")

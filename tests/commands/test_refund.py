@@ -208,7 +208,7 @@ def test_an_unusable_time_is_wrong_usage(run: Run, text: str) -> None:
 
 @pytest.mark.parametrize("key", ["", " ", " refund-1", "refund-1 "])
 def test_an_empty_key_is_not_replaced_by_one_made_up(key: str) -> None:
-    """`--key "$KEY"` where the variable is not set: each call would be a refund of its own."""
+    """`--key "$KEY"` where the variable is not set: each call would make another refund."""
     words = ["refund", "create", "S01-1", "5.00", "USD", "--key", key]
     ran = CliRunner().invoke(app, words, env={"RECEIVER_TOKEN": "a-token"})
     assert (ran.exit_code, ran.stdout) == (2, "")

@@ -1,4 +1,4 @@
-"""Old refunds that are imported: webhooks hear of each, with a mark, and nobody is called."""
+"""Old refunds that are imported: webhooks get each, with a mark, and no person is alerted."""
 
 from __future__ import annotations
 

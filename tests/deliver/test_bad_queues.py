@@ -1,4 +1,4 @@
-"""Lanes with real listeners: rates, the breaker, pauses, what operators are told, what a bad subscriber costs."""
+"""Lanes with real listeners: rates, the breaker, pauses, what operators get, what a bad subscriber costs."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ async def at(store: Store, redis: Any, clock: ManualClock) -> AsyncIterator[Depo
 
 @pytest.fixture
 async def hook() -> AsyncIterator[Hook]:
-    """A subscriber that accepts everything, unless told."""
+    """A subscriber that accepts everything by default."""
     async with Hook().listening() as found:
         yield found
 
@@ -179,8 +179,8 @@ async def test_a_dead_event_is_told_to_operators_and_a_failing_subscriber_is_pau
     assert [line["event"] for line in logs if line["log_level"] == "error"] == [
         "delivery.dead",
         "subscriber.paused",
-        "operator.told",
-        "operator.told",
+        "operator.event_published",
+        "operator.event_published",
     ]
     counted = at.metrics.registry.get_sample_value
     assert counted("receiver_operator_events_total", {"type": "receiver.subscriber.paused"}) == 1
@@ -188,7 +188,7 @@ async def test_a_dead_event_is_told_to_operators_and_a_failing_subscriber_is_pau
 
 
 async def test_who_succeeded_since_is_not_paused(at: Depot, hook: Hook) -> None:
-    """One event that nobody can take is no reason to keep all others back."""
+    """One event that always fails does not hold back all others."""
     await at.subscribe(hook, types=DECLINED)
     async with Hook("other").listening() as other:
         await at.subscribe(other, types=DECLINED)
@@ -220,7 +220,7 @@ async def test_who_succeeded_since_is_not_paused(at: Depot, hook: Hook) -> None:
 async def test_the_last_one_that_is_told_about_declines_stays_active(
     at: Depot, hook: Hook, other: dict[str, Any]
 ) -> None:
-    """That is told instead, once; others that sleep, or hear of other things only, do not count."""
+    """That is reported instead, once; others that are paused, or want other events, do not count."""
     hook.then = Says(500)
     await at.subscribe(hook, types=DECLINED)
     await at.store.of("us").subscribers.put(Subscriber(name="other", url=hook.url, secrets=(Secret(SECRET),), **other))
@@ -277,7 +277,7 @@ async def test_410_is_told_to_operators(at: Depot, hook: Hook) -> None:
 
 
 async def test_what_the_stream_has_lost_is_sent_from_its_copy(at: Depot, hook: Hook) -> None:
-    """Dead, trimmed away, sent again on request: the same id; and again, as often as somebody asks."""
+    """Dead, trimmed away, sent again on request: the same id; and again, on every request."""
     hook.answers = [Says(400, {"webhook-delivery": "abort-message"})] * 2
     await at.subscribe(hook)
     await at.owe()

@@ -204,7 +204,7 @@ def test_the_peep_sees_a_file_that_is_closed_afterwards(folder: Path) -> None:
 
 
 def test_what_is_no_snapshot_is_refused(folder: Path) -> None:
-    """A log or an append-only file must not become somebody's store."""
+    """A log or an append-only file must not become a store."""
     (folder / "file").write_text("*2\r\n$6\r\nSELECT\r\n")
     assert "not a snapshot" in refusal(folder / "file", folder / "data")
     assert not (folder / "data").exists()

@@ -39,7 +39,7 @@ async def place(valkey_url: str) -> AsyncIterator[House]:
 
 
 async def walked(run: Run, path: str) -> int:
-    """Walk a path and recover; what the subscriber was told before stays. Returns how many ms that took."""
+    """Walk a path and recover; what the subscriber has got before stays. Returns how many ms that took."""
     began, posts, refunds = run.clock(), list(run.house.hook.posts), list(run.refunds)
     await run.path(path)
     run.refunds[:0] = [each for each in refunds if each not in run.refunds]
@@ -117,7 +117,7 @@ async def test_a_pause_is_not_prolonged_by_one_that_a_clock_ahead_wrote(store: S
 async def test_a_process_whose_clock_steps(server: Server, tmp_path: Path) -> None:
     """An hour ahead, notifications are taken, and Amazon refuses the first date: the request is repeated at once, dated
     by Amazon's clock. An hour behind, what is told now is dated in the future: 503, and it comes again. `/readyz` names
-    the clock all along, and stays ready: nobody can tell here which of the two clocks is right."""
+    the clock all along, and stays ready: which of the two clocks is right cannot be known here."""
     ahead = 0
     async with Amazon() as amazon, Hook().listening() as hook:
         tables = [account(amazon, tmp_path)]

@@ -108,7 +108,7 @@ async def subscribe(store: Store, account: str = "us", name: str = "finance", **
 
 
 async def test_nobody_sees_anything_before_signing_in(service: Service, browser: Browser) -> None:
-    """Every page leads to the form, which remembers where somebody wanted to go."""
+    """Every page leads to the form, which remembers the page that was asked for."""
     for path in ("/refunds?state=Declined", ONE, "/subscribers"):
         answer = await browser.get(path)
         assert answer.status == 303
@@ -558,7 +558,7 @@ async def test_conflicts_come_first(service: Service, browser: Browser, store: S
 
 
 async def test_stuck_refunds_come_first(service: Service, browser: Browser, store: Store, clock: ManualClock) -> None:
-    """Those that are pending for more than a day, once that was told."""
+    """Those that are pending for more than a day, once the event was written."""
     await seen(store, "us")
     await browser.sign_in(READER)
     await browser.get("/")
@@ -622,7 +622,7 @@ async def test_while_the_store_is_away(sns: SnsSigner) -> None:
 
 
 async def test_the_overview_shows_subscribers_that_get_nothing(browser: Browser, store: Store, redis: Any) -> None:
-    """Paused, failing, with dead events, damaged; to whoever may see subscribers, and to nobody else."""
+    """Paused, failing, with dead events, damaged; only to those who may see subscribers."""
     await subscribe(store, name="quiet")
     await subscribe(store, name="halted", paused=True, paused_at=T0, paused_reason="operator")
     await subscribe(store, name="broken")

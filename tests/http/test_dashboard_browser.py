@@ -1,4 +1,4 @@
-"""The dashboard in a real browser: Debian's Chromium, driven by Playwright, without a network of its own.
+"""The dashboard in a real browser: Debian's Chromium, driven by Playwright, without a network.
 
 Skipped where there is none; with `CI` set that is a failure, unless `WITHOUT_CHROMIUM` says that none can be had.
 """

@@ -9,7 +9,7 @@ from redis.asyncio import Redis
 
 from receiver.errors import BadRequest, StoreUnavailable
 from receiver.http.feed.feed import CurrentFeed
-from receiver.http.feed.hub import Hub, Listener, Told
+from receiver.http.feed.hub import FeedItem, Hub, Listener
 from receiver.outbox.events.cursor import Place, read_cursor, write_cursor
 from receiver.store import Store
 from tests.http.feed_kit import happened, refund_id
@@ -19,8 +19,8 @@ US = "refunds:{us}:events"
 
 
 def told(listener: Listener) -> list[str]:
-    """The refunds that it is told of."""
-    return [each.fields["refundId"] for each in listener.take() if isinstance(each, Told) and not each.lost]
+    """The refunds of its events."""
+    return [each.fields["refundId"] for each in listener.take() if isinstance(each, FeedItem) and not each.lost]
 
 
 async def place_after(store: Store, count: int) -> Place:
@@ -107,7 +107,7 @@ async def collected(listener: Listener, count: int) -> list[str]:
 
 
 async def test_a_store_that_was_restored_from_before(store: Store, redis: Redis) -> None:
-    """A reader that is further than the stream is told; one that has caught up with a longer one loses nothing."""
+    """A reader that is further than the stream gets a reset; one that has caught up with a longer one loses nothing."""
     await happened(store, redis, *range(5))
     dump = await redis.dump(US)
     assert dump is not None
@@ -153,8 +153,8 @@ async def test_only_who_lost_something_is_told_of_trimming(store: Store, redis: 
     assert hub.join(ahead, "us", end)
     await until(lambda: behind.room < 99, "the hub has looked")
     lost, event = behind.take()
-    assert isinstance(lost, Told)
-    assert isinstance(event, Told)
+    assert isinstance(lost, FeedItem)
+    assert isinstance(event, FeedItem)
     assert (lost.lost, event.fields["refundId"]) == ("trimmed", refund_id(3))
     assert ahead.take() == []
     hub.leave(behind)

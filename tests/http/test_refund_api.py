@@ -97,7 +97,7 @@ async def connect_and_flush(store: Store) -> None:
 
 
 async def test_wait_returns_as_soon_as_the_refund_is_final(service: Service, store: Store) -> None:
-    """A waiter is woken by the write; nobody polls."""
+    """A waiter is woken by the write; nothing polls."""
     await seen(store, "us")
     waiting = asyncio.ensure_future(service.get(f"{ONE}?wait=30"))
     await asyncio.wait({waiting}, timeout=0.3)
@@ -108,7 +108,7 @@ async def test_wait_returns_as_soon_as_the_refund_is_final(service: Service, sto
 
 
 async def test_wait_covers_a_refund_that_is_not_known_yet(service: Service, store: Store) -> None:
-    """Whoever has just created a refund may ask before we have heard of it."""
+    """A client that has just created a refund may ask before the service knows it."""
     waiting = asyncio.ensure_future(service.get(f"{ONE}?wait=30"))
     await asyncio.wait({waiting}, timeout=0.2)
     await seen(store, "eu", state="Declined", reason="ProcessingFailure")

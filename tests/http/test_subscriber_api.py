@@ -32,7 +32,7 @@ async def add(service: Service, token: str = US_ONLY, **fields: Any) -> Answer:
 
 
 async def test_a_secret_is_made_and_shown_once(service: Service, store: Store) -> None:
-    """201 shows the secret, which signs; afterwards only its fingerprint is told."""
+    """201 shows the secret, which signs; afterwards only its fingerprint is shown."""
     answer = await add(service)
     assert answer.status == 201
     secret = answer.json["secret"]
@@ -54,7 +54,7 @@ async def test_two_secrets_differ(service: Service) -> None:
 
 
 async def test_a_secret_that_is_brought_is_kept_and_not_repeated(service: Service, store: Store) -> None:
-    """Whoever has it need not be told."""
+    """A caller that sent the secret does not get it back."""
     answer = await add(service, secret=SECRET, types=["*"], reasons=["AmazonRejected"])
     assert answer.status == 201
     assert SECRET not in answer.body.decode()
@@ -159,7 +159,7 @@ async def test_all_of_it_needs_admin(service: Service) -> None:
 
 
 async def test_pausing_and_resuming(service: Service, store: Store) -> None:
-    """Also one that was paused because it answered 410; each way it is told how it stands now."""
+    """Also one that was paused because it answered 410; each answer has its current state."""
     await add(service)
     path = "/v1/subscribers/finance"
     for verb, paused in (("pause", True), ("pause", True), ("resume", False), ("resume", False)):
@@ -174,7 +174,7 @@ HOOK = "https://hooks.slack.com/services/T00000000/B00000000/hunter2hunter2hunte
 
 
 async def test_other_formats_have_no_signing_secret(service: Service, store: Store) -> None:
-    """None is made, and what is a credential there is never told again."""
+    """None is made, and the credential there is never shown again."""
     answer = await add(service, name="chat", format="slack", url=HOOK)
     assert answer.status == 201
     assert (answer.json["format"], answer.json["url"]) == ("slack", "https://hooks.slack.com/…")

@@ -52,7 +52,7 @@ async def rotate(service: Service, body: Any = None) -> Answer:
 
 
 async def test_a_field_in_two_spellings_is_refused(service: Service, store: Store) -> None:
-    """Which of the two is meant, nobody can tell."""
+    """Which of the two is meant is unknown."""
     answer = await add(service, minAmount="1.00 USD", min_amount="5.00 USD")
     assert (answer.status, answer.json["reason"]) == (400, "duplicate_key")
     assert await store.of("us").subscribers.readable() == []
@@ -255,7 +255,7 @@ async def test_a_new_secret_signs_first_and_the_old_one_for_a_day(service: Servi
 
 
 async def test_there_are_five_secrets_at_most(service: Service, store: Store) -> None:
-    """The sixth is refused rather than one dropped that somebody may still check with."""
+    """The sixth is refused rather than one dropped that a receiver may still check with."""
     await add(service)
     for number in (1, 2, 3, 4):
         assert (await rotate(service, {"secret": SECRETS[number]})).status == 200
@@ -289,7 +289,7 @@ async def test_one_of_the_configuration_is_changed_there(service: Service, store
 
 
 async def test_where_a_new_one_begins(service: Service, store: Store) -> None:
-    """Now, at a time, or at the beginning; anything else is told, and adds nobody."""
+    """Now, at a time, or at the beginning; anything else is refused, and adds no subscriber."""
     await Recorder(store, lambda: 0.0).record(make_account(), seen("Declined"), source=Source.POLL)
     for start in ("soon", 5, "2026-01-31", "", "2999-01-01T00:00:00Z"):
         answer = await add(service, start=start)

@@ -1,4 +1,5 @@
-"""The whole service with HTTP and workers, for callers who want refunds; Amazon is its stand-in, or does as told."""
+"""The whole service with HTTP and workers, for callers who want refunds; Amazon is its stand-in, or answers as the
+test says."""
 
 from __future__ import annotations
 
@@ -118,7 +119,7 @@ async def shop(valkey_url: str, folder: Path, **more: Any) -> AsyncIterator[tupl
 
 @asynccontextmanager
 async def told(valkey_url: str, **more: Any) -> AsyncIterator[tuple[Counter, river.Desk]]:
-    """With an Amazon that says what it is told."""
+    """With an Amazon that answers as the test says."""
     async with river.desk() as desk:
         table = {
             "name": "us",

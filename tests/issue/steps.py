@@ -59,7 +59,7 @@ FATES = (
 
 @dataclass(eq=False)
 class Actor:
-    """Somebody who works step by step. `fates` are those of his calls to Amazon; after the last, all is well."""
+    """A worker that proceeds step by step. `fates` are those of his calls to Amazon; after the last, all is well."""
 
     work: Callable[[], Awaitable[object]]
     fates: Iterator[str]
@@ -266,7 +266,7 @@ class Scene:
     account: Account = field(default_factory=lambda: make_account(throttle=dict.fromkeys(Call, Bucket(10_000, 10_000))))
 
     def issuer(self) -> Issuer:
-        """That of a process of its own."""
+        """That of another process."""
         metrics = Metrics()
         return Issuer(
             amazon_client=AmazonClient(self.account, self.store.of("us"), self.amazon.send, metrics, lambda: T0),

@@ -88,7 +88,7 @@ async def test_a_dispute_that_comes_between_the_advice_and_the_retry_stops_it(st
 
 
 async def test_a_dispute_about_another_charge_of_the_order_stops_nothing(store: Store, clock: ManualClock) -> None:
-    """Where the charge is told. Where it is not, all charges of the charge permission may be meant."""
+    """If the notification names the charge. If not, all charges of the charge permission may be meant."""
     async with desk(store, clock) as shop:
         charge = shop.charge()
         await tell(shop, charge, charge_id=f"{permission_of(charge)}-C999999")
@@ -98,7 +98,7 @@ async def test_a_dispute_about_another_charge_of_the_order_stops_nothing(store: 
 
 
 async def test_what_was_issued_before_the_dispute_is_still_answered(store: Store, clock: ManualClock) -> None:
-    """Whoever repeats his call gets the refund that there is, and no other is made."""
+    """A repeated call gets the existing refund, and no other is made."""
     async with desk(store, clock) as shop:
         charge = shop.charge()
         refund_id = await declined(shop, charge)

@@ -67,7 +67,7 @@ async def refuse(shop: Desk, refund_id: str, kind: str = "count", times: int = 1
 
 @pytest.mark.parametrize("times", [1, 3])
 async def test_a_refused_retry_can_be_tried_again(shop: Desk, times: int) -> None:
-    """Each under a key of its own; once it has worked, every other press is answered with that refund."""
+    """Each under its own key; once it has worked, every other press is answered with that refund."""
     first = await refund(shop, await declined(shop))
     await refuse(shop, first.refund_id, times=times)
     assert await shop.reserved(first.charge_id) == []

@@ -41,7 +41,7 @@ MOST_STEPS = 60
 
 @pytest.fixture
 def loop(valkey_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Loop]:
-    """One loop for all examples. Nobody is hurried: who stands still is stopped by the test."""
+    """One loop for all examples. No lease expires by itself: the test stops a worker that stands still."""
     monkeypatch.setattr(charges, "DETAILS_WITHIN", 3600.0)
     with asyncio.Runner() as runner, capture_logs():
         yield runner.run
@@ -134,7 +134,7 @@ REFUSED_OFTEN = st.lists(st.sampled_from((*FATES, "refuse", "refuse", "refuse"))
 
 
 async def repeat_all(scene: Scene, declined: Made) -> None:
-    """Somebody has every try that is unclear sent once more."""
+    """A person repeats every unclear request."""
     for generation in range(1, 6):
         order = prepare(
             scene.account,
@@ -174,7 +174,7 @@ async def retry(valkey_url: str, data: st.DataObject) -> None:
 
 
 async def check_retry(scene: Scene, declined: Made) -> None:
-    """One refund more, and the records of both know of each other; or none, and nobody was told that there is one.
+    """One refund more, and the records of both know of each other; or none, and no caller got one.
 
     Every generation but the last is refused, and that is proven: Amazon has made nothing under its key.
     """
@@ -221,7 +221,7 @@ def test_no_interleaving_of_retries_issues_two(loop: Loop, valkey_url: str) -> N
 
 
 async def led(valkey_url: str, how: str) -> None:
-    """Amazon makes the refund, nobody hears of it, and Amazon refuses the repetition: a path that chance seldom finds.
+    """Amazon makes the refund, the answer is lost, and Amazon refuses the repetition: a path that chance seldom finds.
 
     The answer is lost, or whoever waits for it dies.
     """

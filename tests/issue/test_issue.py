@@ -244,7 +244,7 @@ async def test_a_refusal_is_told_with_amazons_words_and_frees_the_amount(shop: D
         with pytest.raises(AmazonRefused) as caught:
             await shop.issuer.create(shop.wish(charge, "1.00"), "one-too-many")
         assert caught.value.reason_code == "TransactionCountExceeded"
-        assert caught.value.request_id
+        assert caught.value.amazon_request_id
     assert await shop.reserved(charge) == []
 
 
@@ -335,7 +335,7 @@ async def test_a_declined_refund_is_retried_once_however_many_ask(shop: Desk) ->
 
 
 async def test_wherever_the_process_dies_the_declined_refund_knows_its_retry(shop: Desk) -> None:
-    """At every await point: the workers go on by themselves, and nobody presses the button again."""
+    """At every await point: the workers go on by themselves, and no person presses the button again."""
     begun = 0
     # Earlier ones are before the request is written down.
     for point in range(8, 200):
@@ -358,7 +358,7 @@ async def test_wherever_the_process_dies_the_declined_refund_knows_its_retry(sho
 
 
 async def test_a_retry_stays_known_when_more_is_learned_of_the_declined_refund(shop: Desk) -> None:
-    """Its order number can come after the button was pressed: who presses again is told of the same retry."""
+    """Its order number can come after the button was pressed: pressing again answers with the same retry."""
     refund_id = await declined(shop)
     key = f"refunds:{{us}}:refund:{refund_id}"
     await shop.store._writes.call(("HDEL", key, "order"))
@@ -373,7 +373,7 @@ async def test_a_retry_stays_known_when_more_is_learned_of_the_declined_refund(s
 async def test_a_declined_refund_of_unknown_amount_or_charge_is_not_retried(
     shop: Desk, fields: tuple[str, ...]
 ) -> None:
-    """It is declined, so the caller is not told that it is not."""
+    """It is declined, so the answer must not say that it is not."""
     refund_id = await declined(shop)
     await shop.store._writes.call(("HDEL", f"refunds:{{us}}:refund:{refund_id}", *fields))
     with pytest.raises(Conflict, match="Amazon has not reported amount and charge") as caught:

@@ -110,7 +110,7 @@ async def test_amazons_refusal_is_told_with_its_code_whoever_asks_again(shop: Of
         with pytest.raises(AmazonRefused) as caught:
             await shop.legacy.create(shop.order(transaction_id=RESERVED))
         assert (caught.value.reason_code, caught.value.amazon_status) == ("InvalidTransactionState", 400)
-        assert caught.value.request_id
+        assert caught.value.amazon_request_id
     await shop.work()
     assert (await shop.state(), shop.sent) == (RequestState.REFUSED, 1)
     assert await shop.store.of("us").refunds.get("R-1") is None
@@ -140,7 +140,7 @@ async def test_whatever_amazon_does_one_refund_comes_of_it(shop: Office, trick: 
 
 
 async def test_a_refusal_after_an_unknown_end_is_unclear(shop: Office) -> None:
-    """It may speak of the very try that nobody heard of. A person is told; nothing is sent again."""
+    """It may be about the very attempt whose answer was lost. A person gets an alert; nothing is sent again."""
     shop.simulator.fault_injection.add("error", place="fps_refund")
     assert (await shop.legacy.create(shop.order(amount="100.00", transaction_id=T1))).refund is None
     await shop.legacy.create(shop.order("R-2", "60.00", T1))
@@ -266,7 +266,7 @@ async def test_a_process_that_sleeps_before_it_sends_refunds_nothing(
 
 
 async def test_a_process_that_died_sending_is_unclear_after_seven_days(shop: Office) -> None:
-    """Nobody knows whether the request went out."""
+    """Whether the request went out is unknown."""
     order = shop.order()
     for point in range(200):
         try:
@@ -437,7 +437,7 @@ async def test_a_strangers_reference_leaves_no_trace(shop: Office) -> None:
 
 
 async def test_a_hint_leaves_alone_what_is_being_sent(shop: Office) -> None:
-    """Else whoever posts forms could have an order sent many times at once."""
+    """Otherwise posted forms could send an order many times at once."""
     shop.simulator.fault_injection.add("hang", place="fps_refund")
     shop.legacy.amazon_client.timeout = 60.0
     making = asyncio.create_task(shop.legacy.create(shop.order()))
@@ -554,7 +554,7 @@ async def test_a_refusal_of_our_request_after_an_unknown_end_is_not_unclear(shop
 
 
 async def test_a_request_that_is_refused_for_a_week_was_not_sent(shop: Office) -> None:
-    """Amazon forgets references, so that it ends; what Amazon said last is told."""
+    """Amazon forgets references, so that it ends; Amazon's last answer is reported."""
     shop.simulator.fault_injection.add("refuse", place="fps_refund", kind="hold", times=None)
     assert (await shop.legacy.create(shop.order())).refund is None
     shop.clock.tick(8 * DAY)

@@ -33,7 +33,7 @@ async def here(store: Store, clock: ManualClock) -> AsyncIterator[Desk]:
 
 
 async def unclear(here: Desk, charge: str, key: str = "unlucky", *, made: bool = False) -> RefundRequestRecord:
-    """A try of which nobody heard, whether Amazon made the refund or not, and then a verdict of Amazon's."""
+    """An attempt without an answer, whether Amazon made the refund or not, and then a verdict of Amazon's."""
     here.simulator.fault_injection.add("lost_answer" if made else "error", place="create_refund")
     pending = await here.issuer.create(here.wish(charge), key)
     here.simulator.fault_injection.add("refuse", place="create_refund", kind="count")

@@ -25,7 +25,7 @@ async def waiting(shop: Desk, charge: str, key: str = "k", trick: str = "refuse"
 
 @pytest.mark.parametrize("trick", ["refuse", "throttle"])
 async def test_a_dispute_stops_a_request_that_waits(store: Store, clock: ManualClock, trick: str) -> None:
-    """Nothing is sent, the amount is free, and whoever asks again with the key is told why."""
+    """Nothing is sent, the amount is free, and a repetition with the key gets the reason."""
     async with desk(store, clock) as shop:
         charge = shop.charge()
         await waiting(shop, charge, trick=trick)

@@ -1,4 +1,4 @@
-"""Requests of which nobody knows what became: counted, listed, told, and settled by a person, who is checked."""
+"""Requests with an unknown outcome: counted, listed, told, and settled by a person, who is checked."""
 
 from __future__ import annotations
 
@@ -207,7 +207,7 @@ async def test_a_refund_older_than_the_request_is_not_of_it(shop: Desk) -> None:
 
 
 async def test_a_person_finds_that_none_was_issued(shop: Desk) -> None:
-    """The amount is free, the key is used up, and nobody tries again."""
+    """The amount is free, the key is used up, and nothing is retried."""
     charge = shop.charge()
     found = await unclear(shop, charge)
     for _ in range(2):

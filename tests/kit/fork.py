@@ -80,7 +80,7 @@ def look_after(line: socket.socket) -> None:
 
 
 def command(wanted: dict[str, object], streams: list[int]) -> None:
-    """Be `receiver …`, in a session of its own if that is wanted. Does not return."""
+    """Be `receiver …`, in its own session if that is wanted. Does not return."""
     from receiver.commands.cli import main
 
     if wanted["session"]:

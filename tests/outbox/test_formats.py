@@ -1,4 +1,4 @@
-"""The fields that only some formats have: what people write, what is kept, what nobody sees."""
+"""The fields that only some formats have: what people write, what is kept, what is never shown."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ def now() -> int:
 
 @dataclass(slots=True)
 class Delivery:
-    """What the subscriber was told once."""
+    """What the subscriber got once."""
 
     webhook_id: str
     event: dict[str, Any]
@@ -99,7 +99,7 @@ class World:
         return command
 
     def refund(self, outcome: str = "AmazonRejected") -> str:
-        """Start a refund at Amazon, which tells nobody: that is the test's part."""
+        """Start a refund at Amazon, without a notification: the test sends that."""
         return self.amazon.start_refund("12.00", "USD", outcome)
 
     def body(self, refund_id: str) -> bytes:
@@ -147,13 +147,13 @@ class World:
         }
 
     def owed(self) -> set[tuple[str, str]]:
-        """The final events that the subscriber has to be told by now: (refund id, type)."""
+        """The final events that the subscriber must have got by now: (refund id, type)."""
         return {
             (refund_id, FINAL_EVENT[state]) for refund_id, (state, _) in self.truth().items() if state in FINAL_EVENT
         }
 
     def told(self) -> set[tuple[str, str]]:
-        """The events that the subscriber was told: (refund id, type)."""
+        """The events that the subscriber got: (refund id, type)."""
         return {(each.event["subject"], each.event["type"]) for each in self.deliveries}
 
     async def settled(self) -> bool:
@@ -172,7 +172,7 @@ class World:
         return found
 
     def repeats(self) -> int:
-        """How many deliveries told what had been told before."""
+        """How many deliveries were repetitions."""
         return sum(Counter(each.event["id"] for each in self.deliveries).values()) - len(self.told())
 
 

@@ -1,4 +1,4 @@
-"""A tracker by itself, and an Amazon that says what it is told."""
+"""A tracker by itself, and an Amazon that answers as the test says."""
 
 from __future__ import annotations
 

@@ -79,7 +79,7 @@ class Hook:
 
     @asynccontextmanager
     async def listening(self) -> AsyncIterator[Hook]:
-        """On a port of its own."""
+        """On its own port."""
         runner = web.ServerRunner(web.Server(self._answer, handler_cancellation=True), shutdown_timeout=0.1)
         await runner.setup()
         try:

@@ -51,7 +51,7 @@ async def test_redis_may_come_late_and_go_and_come_back(
     shop: Amazon, audit: Hook, socket_dir: Path, tmp_path: Path
 ) -> None:
     """While it is away notifications get 503, so that they come again, and readiness says why; when it is there the
-    configured subscriber is written before anything is found out, and everything that was told reaches it once."""
+    configured subscriber is written before anything is found out, and every event reaches it once."""
     durable = ("--appendonly", "yes", "--appendfsync", "always")
     url = f"unix://{socket_dir}/valkey.sock"
     redis = {"url": url, "timeout": "1s", "connect_timeout": "1s"}
@@ -113,8 +113,8 @@ async def test_a_worker_that_fails_is_started_again(
 async def test_several_processes_share_the_work_and_do_nothing_twice(
     shop: Amazon, audit: Hook, redis: Redis, valkey_url: str, tmp_path: Path
 ) -> None:
-    """Three services on one Redis, all told of everything: Amazon is asked once for every hint, every event is written
-    once and posted once."""
+    """Three services on one Redis, all notified of everything: Amazon is asked once for every hint, every event is
+    written once and posted once."""
     tables = [account(shop, tmp_path)]
     async with (
         running(valkey_url, tables, [audit]) as one,
@@ -163,7 +163,7 @@ async def test_the_configuration_has_the_word_but_a_pause_stays(
 async def test_two_configurations_do_not_fight(
     shop: Amazon, audit: Hook, redis: Redis, valkey_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While one process replaces another the later one has the word, once: nobody changes it back and forth, which
+    """While one process replaces another the later one has the word, once: it does not change back and forth, which
     would also end every pause."""
     monkeypatch.setattr(configured, "EVERY", 0.05)
     tables = [account(shop, tmp_path)]
@@ -185,7 +185,8 @@ async def test_two_configurations_do_not_fight(
 async def test_one_that_is_no_longer_declared_can_be_removed(
     shop: Amazon, audit: Hook, redis: Redis, valkey_url: str, tmp_path: Path
 ) -> None:
-    """It stays until somebody says so, with what it is owed, and is declared again by whoever declares it again."""
+    """It stays, with what it is owed, until it is removed on request, and returns when a configuration declares it
+    again."""
     tables = [account(shop, tmp_path)]
 
     async def origins(*hooks: Hook) -> list[str]:

@@ -120,7 +120,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(number=st.sampled_from(REFUNDS), observed=OBSERVED, worker=WORKERS)
     def create(self, number: int, observed: Answer, worker: int) -> None:
-        """What Amazon says to somebody who holds no claim, as the answer to Create Refund."""
+        """What Amazon says to a caller without a claim, as the answer to Create Refund."""
         it, model = self.workers[worker], self.model
         found = observation(observed, number)
         assert found is not None
@@ -152,7 +152,7 @@ class Machine(RuleBasedStateMachine):
         self._lanes_hold_what_is_owed(redis)
 
     def _schedule_is_right(self, redis: DiagnosticsSource) -> None:
-        """Untouched by whoever was late; and whatever is pending is going to be asked about."""
+        """Untouched by late workers; and whatever is pending is going to be asked about."""
         assert redis.due == self.model.due
         assert redis.hinted == self.model.told
         assert redis.refreshed == set(self.model.refreshed)
@@ -380,7 +380,7 @@ class Telling(Machine):
 
     @initialize()
     def the_first(self) -> None:
-        """Somebody who wants to know everything."""
+        """A subscriber to everything."""
         self._put(subscriber(NAMES[0]), self.workers[0].store)
 
     @rule(it=SUBSCRIBERS, guess=SUBSCRIBERS, how=st.sampled_from(["put", "add", "change", "remove"]), worker=WORKERS)

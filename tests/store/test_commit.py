@@ -1,4 +1,4 @@
-"""Settling observations on a real Valkey: one atomic step, whoever else writes at the same time."""
+"""Settling observations on a real Valkey: one atomic step, whatever else is written at the same time."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from receiver.amazon.account import Account
 from receiver.errors import StoreUnavailable
-from receiver.ledger.lifecycle import EventType, Facts
+from receiver.ledger.lifecycle import Details, EventType
 from receiver.ledger.refund import Source
 from receiver.outbox.events.event import event_id
 from receiver.store import Store
@@ -54,7 +54,7 @@ async def test_state_history_schedule_event_and_lane_are_written_together(
     await store.of("us").schedule.hint(hint())
     (look,) = (await claim(store)).items
     decline = seen("Declined", reason="AmazonRejected")
-    told: Facts = {"charge_read": True, "order_reference": "ORDER-1", "retryable": "no"}
+    told: Details = {"charge_read": True, "order_reference": "ORDER-1", "retryable": "no"}
     await recorder.record(account, decline, source=look.source, token=look.token, details=told)
 
     ((stream_id, fields),) = await redis.xrange(EVENTS)
@@ -200,7 +200,7 @@ async def test_whatever_happens_to_it_a_refund_stays_small(
     recorder: Recorder, store: Store, redis: Any, account: Account, clock: ManualClock
 ) -> None:
     """Redis keeps a hash of short values in one piece; one value over 64 bytes makes it several times as large."""
-    told: Facts = {"charge_read": True, "order_reference": "ORDER-1234567890", "retryable": "no"}
+    told: Details = {"charge_read": True, "order_reference": "ORDER-1234567890", "retryable": "no"}
     clock.tick(30 * 86_400_000)
     states = ("RefundInitiated", ""), ("Declined", "ProcessingFailure"), ("Refunded", "")
     for at, (state, reason) in enumerate(states, T0):

@@ -31,7 +31,8 @@ async def tell(store: Store, dispute: Dispute = DISPUTE, message: str = "m1", di
 
 
 async def test_a_dispute_is_kept_by_its_charge_permission(store: Store) -> None:
-    """The same message again says nothing new; the same id with another proven text counts, and is told apart."""
+    """The same message again says nothing new; the same id with another proven text counts, and is reported as
+    altered."""
     later = signed(msgspec.structs.replace(DISPUTE, amount=Money(Decimal("5.00"), "USD"), reason=""), "m2", T0 + 5)
     assert await tell(store) is HintResult.NEW
     assert await tell(store) is HintResult.REPEATED
@@ -61,7 +62,7 @@ async def test_many_tell_of_one_dispute_at_once_and_nothing_is_lost(store: Store
 
 
 async def test_a_damaged_record_is_still_a_dispute(store: Store, redis: Any) -> None:
-    """It costs what was told of it; the next notification repairs it."""
+    """Its content is lost; the next notification repairs it."""
     await redis.hset(KEY, DISPUTE.dispute_id, b"\xff not ours")
     (found,) = await store.of("us").disputes.of_permission(PERMISSION)
     assert (found.dispute_id, found.guards, found.charge_id) == (DISPUTE.dispute_id, True, "")

@@ -1,4 +1,4 @@
-"""A store that was emptied, or damaged, under a running service: nobody may be forgotten silently."""
+"""A store that was emptied, or damaged, under a running service: no subscriber may be forgotten silently."""
 
 from __future__ import annotations
 

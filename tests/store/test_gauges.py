@@ -25,7 +25,7 @@ async def unchanged(store: Store) -> dict[str, float]:
 async def test_to_tell_that_a_refund_is_stuck_makes_it_no_younger(
     store: Store, account: Account, clock: ManualClock
 ) -> None:
-    """It is written then: who went by that would be told of a stuck refund a day late."""
+    """It is written then: judged by that time, a stuck refund would be reported a day late."""
     recorder = Recorder(store, lambda: 0.0)
     await recorder.record(account, seen(), source=Source.NOTIFICATION)
     clock.tick(25 * HOUR)
@@ -37,7 +37,7 @@ async def test_to_tell_that_a_refund_is_stuck_makes_it_no_younger(
 
 
 async def test_pending_refunds_by_age(store: Store, redis: Any, account: Account, clock: ManualClock) -> None:
-    """Also one in a word that nobody knows; a record that is damaged hinders nothing."""
+    """Also one in an unknown word; a record that is damaged hinders nothing."""
     recorder = Recorder(store, lambda: 0.0)
     for number, state in enumerate(("RefundInitiated", "Held", "Declined"), 1):
         await recorder.record(account, seen(state, number), source=Source.POLL)

@@ -88,7 +88,7 @@ async def test_bytes_are_bounded_too(store: Store, monkeypatch: pytest.MonkeyPat
 
 
 async def test_after_thirty_days_one_is_gone(store: Store, redis: Any, clock: ManualClock) -> None:
-    """With the next that comes, or by itself where none does; and nobody is shown it in between."""
+    """With the next that comes, or by itself where none does; and it is not shown in between."""
     await store.of("us").notifications.keep(kept(1), "text")
     assert 0 < await redis.pttl(MESSAGES) <= KEPT_FOR
     clock.ms = T0 + KEPT_FOR + 1

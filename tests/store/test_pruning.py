@@ -9,7 +9,7 @@ import pytest
 
 from receiver.amazon.account import Account
 from receiver.ledger.charge_book import Guard
-from receiver.ledger.lifecycle import EventType, Facts
+from receiver.ledger.lifecycle import Details, EventType
 from receiver.ledger.money import Money
 from receiver.ledger.next_look import NextLook
 from receiver.ledger.refund import FPS, Observation, Source
@@ -32,9 +32,10 @@ def recorder(store: Store) -> Recorder:
     return Recorder(store, lambda: 0.0)
 
 
-async def take_in(recorder: Recorder, account: Account, observation: Observation, facts: Facts | None = None) -> None:
-    told: Facts = {"charge_read": True, "retryable": "no"} if observation.state == "Declined" else {"charge_read": True}
-    await recorder.record(account, observation, source=Source.NOTIFICATION, details={**told, **(facts or {})})
+async def take_in(recorder: Recorder, account: Account, observation: Observation, facts: Details | None = None) -> None:
+    always: Details = {"charge_read": True}
+    known = {**always, "retryable": "no"} if observation.state == "Declined" else always
+    await recorder.record(account, observation, source=Source.NOTIFICATION, details={**known, **(facts or {})})
 
 
 async def prune(store: Store, number: int = 1, *, before: int | None = BEFORE, remove: bool = True) -> Pruned:
@@ -61,7 +62,7 @@ async def test_a_declined_refund_goes_with_everything(
     store: Store, recorder: Recorder, account: Account, redis: Any
 ) -> None:
     """Indexes, its book and its order vanish with their last member; only the stream of events stays."""
-    facts: Facts = {"charge_read": True, "order_reference": "ORDER-1", "retryable": "no"}
+    facts: Details = {"charge_read": True, "order_reference": "ORDER-1", "retryable": "no"}
     await take_in(recorder, account, seen("Declined", reason="AmazonRejected"), facts)
     assert await prune(store, remove=False) is Pruned.PRUNED
     assert await store.of("us").refunds.get(refund_id()) is not None
@@ -133,7 +134,7 @@ async def test_what_is_about_to_be_asked_about_stays(store: Store, recorder: Rec
 
 
 async def test_what_a_subscriber_is_owed_stays(store: Store, recorder: Recorder, account: Account) -> None:
-    """Until it is told; what others wait for does not matter."""
+    """Until it is delivered; what others wait for does not matter."""
     await store.of("us").subscribers.add(subscriber("finance", types=(EventType.DECLINED.value,)))
     await take_in(recorder, account, seen("Declined", 1, reason="AmazonRejected"))
     await take_in(recorder, account, seen("Declined", 2, reason="AmazonRejected"))
@@ -168,7 +169,7 @@ async def test_an_open_request_on_the_charge_keeps_its_refunds(
 async def test_a_refund_whose_key_is_still_known_stays(
     store: Store, recorder: Recorder, account: Account, redis: Any
 ) -> None:
-    """Whoever asks again under the key must be answered with it."""
+    """A repetition under the key must be answered with it."""
     reserved = await reserve(store)
     assert isinstance(reserved, Reserved)
     await take_in(recorder, account, seen("Refunded"))
@@ -207,7 +208,7 @@ async def test_prunings_and_commits_at_once_leave_no_half(
     """Whichever comes first, a refund is there with its history and index, or not at all."""
     for number in range(1, 21):
         await take_in(recorder, account, seen("Declined", number, reason="AmazonRejected"))
-    facts: Facts = {"order_reference": "ORDER-9"}
+    facts: Details = {"order_reference": "ORDER-9"}
     await asyncio.gather(
         *(prune(store, number) for number in range(1, 21)),
         *(recorder.annotate("us", refund_id(number), facts) for number in range(20, 0, -1)),

@@ -1,4 +1,4 @@
-"""What `wait_replicas` promises: what is acknowledged is on so many replicas, whoever wrote it."""
+"""What `wait_replicas` promises: what is acknowledged is on so many replicas, whichever process wrote it."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from tests.kit.fleet import HOST, fleet
 from tests.store.makers import claim, hint, refund_id
 
 NOBODY = 1
-"""A port on which nobody answers: who is told to follow it keeps what it has, and hears nothing more."""
+"""A port without a listener: a replica that is to follow it keeps what it has, and hears nothing more."""
 
 
 async def test_a_repetition_is_acknowledged_only_if_the_first_is_on_a_replica() -> None:
-    """The first time the replica did not confirm, so Amazon was told 503. Its repetition finds the hint written, and
+    """The first time the replica did not confirm, so Amazon got 503. Its repetition finds the hint written, and
     writes nothing: `WAIT` alone, on another connection, would then have nothing to wait for."""
     async with fleet() as found:
         master, [replica] = await found.replicated(1)

@@ -118,7 +118,7 @@ async def test_what_is_run_twice_is_written_once(store: Store, redis: Any) -> No
 
 
 async def test_a_request_that_is_settled_is_not_tried(store: Store, redis: Any) -> None:
-    """Even by somebody who holds a claim on it, as after a schedule that was restored from a copy."""
+    """Even by a worker that holds a claim on it, as after a schedule that was restored from a copy."""
     attempt = await admitted(store)
     await refuse(store, attempt)
     await redis.zadd("refunds:{us}:issuing", {ORDER.id: attempt.token})

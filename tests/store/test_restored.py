@@ -18,7 +18,7 @@ DUE = "refunds:{us}:due"
 
 
 async def filled(store: Store, account: Account) -> None:
-    """Pending, pending in a word that nobody knows, and final."""
+    """Pending, pending in an unknown word, and final."""
     for number, state in enumerate(("RefundInitiated", "Held", "Declined", "Refunded"), 1):
         await Recorder(store, lambda: 0.0).record(account, seen(state, number), source=Source.POLL)
     store.connection.accounts = ["us"]
@@ -65,7 +65,7 @@ async def test_what_is_not_final_is_due_at_once_and_counts_on_from_a_higher_revi
 async def test_a_decline_after_a_restore_is_no_older_news(
     store: Store, redis: Any, account: Account, clock: ManualClock
 ) -> None:
-    """A subscriber was told of revisions 2 and 3 that the backup does not have, and drops what has a smaller one."""
+    """A subscriber got revisions 2 and 3 that the backup does not have, and drops what has a smaller one."""
     await filled(store, account)
     await redis.set(RESTORED, "one")
     await store.format.ensure()

@@ -131,7 +131,7 @@ async def test_a_hint_without_a_trace_is_written_as_ever(store: Store, redis: An
 
 
 async def test_a_later_look_for_the_same_hint_is_in_its_trace(store: Store) -> None:
-    """And it keeps a refund type that an earlier hint told."""
+    """And it keeps the refund type of an earlier hint."""
     await store.of("us").schedule.hint(msgspec.structs.replace(hint(message="xml"), refund_type="Chargeback"))
     await store.of("us").schedule.hint(msgspec.structs.replace(hint(message="m2"), traceparent=PARENT))
     (look,) = (await claim(store)).items

@@ -1,4 +1,4 @@
-"""What befell a refund beside its revisions, for people. On a real Valkey."""
+"""A refund's timeline, for display. On a real Valkey."""
 
 from __future__ import annotations
 

@@ -197,7 +197,7 @@ async def test_a_failover_by_sentinels_is_followed() -> None:
 
 
 async def test_a_master_that_is_demoted_is_left() -> None:
-    """On request, by which nobody dies: the old one goes on as a replica, and refuses writes."""
+    """On request, with every server alive: the old one goes on as a replica, and refuses writes."""
     async with fleet() as found:
         master, [replica] = await found.replicated(1)
         url = await found.sentinels(master, 1, 1)
@@ -224,7 +224,7 @@ async def test_a_master_that_is_demoted_is_left() -> None:
 
 
 async def test_sentinels_that_want_a_password() -> None:
-    """The server's stands in front of the hosts, theirs is an option; a wrong one is told as such."""
+    """The server's stands in front of the hosts, theirs is an option; a wrong one is reported as such."""
     async with fleet() as found:
         master = await found.start("--requirepass", "of-server")
         await master.client.aclose()

@@ -182,7 +182,7 @@ async def test_young_entries_stay(store: Store, account: Account, clock: ManualC
 
 
 async def test_nobody_holds_the_stream_for_ever(store: Store, account: Account, clock: ManualClock) -> None:
-    """After the second span what a paused subscriber is owed is dead, with a copy, and operators are told once."""
+    """After the second span what a paused subscriber is owed is dead, with a copy, and operators get one event."""
     await store.of("us").subscribers.put(subscriber("new", paused=True))
     await store.of("us").subscribers.put(subscriber("ops", types=("receiver.*",)))
     ids = await happen(store, account, 3)
@@ -208,7 +208,7 @@ async def test_nobody_holds_the_stream_for_ever(store: Store, account: Account, 
 
 
 async def test_what_is_being_sent_is_not_expired(store: Store, account: Account, clock: ManualClock) -> None:
-    """Its sender settles it; what somebody has claimed since it was looked at is his."""
+    """Its sender settles it; what another worker has claimed since stays claimed."""
     await store.of("us").subscribers.put(subscriber("new"))
     await happen(store, account, 2)
     clock.tick(KEEP_OWED + 1000)
@@ -272,7 +272,7 @@ async def test_dead_and_waiting_events_come_in_pages(store: Store, account: Acco
 
 
 async def test_an_operator_event_is_written_with_what_it_tells_or_not_at_all(store: Store, account: Account) -> None:
-    """Whoever dies between the two leaves it to the next; it is in the stream once, however many look."""
+    """A worker that dies between the two leaves it to the next; it is in the stream once, however many look."""
     await store.of("us").subscribers.put(subscriber("new"))
     await store.of("us").subscribers.put(subscriber("ops", types=("receiver.*",)))
     await happen(store, account, 1)
@@ -294,7 +294,7 @@ async def test_an_operator_event_is_written_with_what_it_tells_or_not_at_all(sto
 
 
 async def test_a_warning_that_could_not_be_written_is_not_taken_for_told(store: Store, redis: Any) -> None:
-    """What marks it as told is written in one step with it; after that it is told once."""
+    """The mark that it was published is written in one step with it; after that it is published once."""
     event = operator_event(OperatorType.FAILING, "us", "finance", "last_active", "Nothing reaches it.", system_clock())
     await redis.set("refunds:{us}:told", "not a list")
     with pytest.raises(StoreUnavailable):
@@ -332,7 +332,7 @@ async def test_a_key_of_a_foreign_type_stops_what_is_owed_before_its_first_write
         with pytest.raises(WrongType):
             await store.of("us").deliveries.backfill(job, new)
     assert not await redis.exists(f"{KEY}:lane:new")
-    # What operators are told does not wait for one of them: it stands in the stream.
+    # Operator events do not wait for one of them: it stands in the stream.
     assert await store.of("us").deliveries.publish_operator_events() == [event]
     assert await redis.xlen(f"{KEY}:events") == len(ids) + 1
     assert not await redis.exists(f"{KEY}:lane:ops")
@@ -342,7 +342,7 @@ async def test_a_key_of_a_foreign_type_stops_what_is_owed_before_its_first_write
 
 
 async def test_a_change_by_an_old_roster_is_refused(store: Store) -> None:
-    """Somebody else was changed meanwhile: what was decided by the whole list has to be decided again."""
+    """Another subscriber was changed meanwhile: what was decided by the whole list has to be decided again."""
     one = subscriber("one")
     await store.of("us").subscribers.put(one)
     version = (await store.of("us").subscribers.read()).version

@@ -91,7 +91,7 @@ async def decline(at: Bench, reason: str = "ProcessingFailure") -> Event:
 async def test_a_decline_tells_what_its_charge_allows(
     at: Bench, answer: bytes, reason: str, retryable: str, advised: list[str]
 ) -> None:
-    """Captured with money left, it can be tried again; otherwise another way is left. The order number is told."""
+    """Captured with money left, it can be tried again; otherwise another way is left. The order number is added."""
     at.desk.charge = answer
     event = await decline(at, reason)
     assert (event.refund.retryable, event.refund.order_reference) == (retryable, "ORDER-7")
@@ -129,7 +129,7 @@ async def test_a_charge_that_cannot_be_read_holds_nothing_back(
 
 
 async def test_the_charge_is_asked_about_four_times_more_and_then_left(at: Bench) -> None:
-    """A minute, ten minutes, an hour and six hours after the state was told."""
+    """A minute, ten minutes, an hour and six hours after the state was reported."""
     at.desk.charge = http(404)
     await at.store.of("us").schedule.hint(hint())
     at.desk.then = refund("Refunded")
@@ -177,7 +177,7 @@ async def test_no_token_for_charges_postpones_the_order_number_of_what_is_pendin
 
 
 async def test_a_refresh_of_a_decline_looks_at_the_charge_again(at: Bench) -> None:
-    """Somebody has settled the balance, or spent the money, and wants to know."""
+    """The balance was settled or the money spent, and a person wants to know."""
     await decline(at)
     at.desk.charge, at.desk.then = charge(refunded="14.00"), refund("Declined", reason="ProcessingFailure")
     await at.store.of("us").schedule.hint(hint(message="", source=Source.REFRESH))

@@ -133,8 +133,8 @@ def most_at_once(times: Sequence[int]) -> float:
 
 async def test_a_backlog_is_worked_off_in_this_order_at_this_pace(crew: Crew, redis: Any) -> None:
     """5,000 overdue refunds and 50 hints. Five at once, then one a second to the end; hints first, but every fourth
-    token is the backlog's; each line oldest first; nothing twice, and nobody left out. After the last hint one token is
-    saved up, for the next ones. Whoever comes before the time finds nothing."""
+    token is the backlog's; each line oldest first; nothing twice, and nothing left out. After the last hint one token
+    is saved up, for the next ones. A claim before that time finds nothing."""
     await overdue(redis, BACKLOG)
     await hinted(crew.stores[0], HINTS)
     first, second = crew.stores

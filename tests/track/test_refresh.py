@@ -150,7 +150,7 @@ async def test_a_refresh_during_a_look_is_not_lost(at: Bench, redis: Any) -> Non
 
 @pytest.mark.parametrize("claimed", [False, True])
 async def test_a_refresh_does_not_end_what_a_notification_began(at: Bench, claimed: bool) -> None:
-    """Amazon is behind with the refund that a notification names. Somebody refreshes it, before the look or during it:
+    """Amazon is behind with the refund that a notification names. A person refreshes it, before the look or during it:
     it is asked about again all the same, until Amazon tells of the decline."""
     await at.store.of("us").schedule.hint(hint(1))
     at.desk.answers = [http(404), http(404)]

@@ -177,8 +177,8 @@ SILENT = {"404": http(404), "429": http(429), "401": http(401), "500": http(500)
 
 @pytest.mark.parametrize("answer", SILENT)
 async def test_a_refund_that_amazon_does_not_tell_of_is_stuck_after_a_day(at: Bench, answer: str) -> None:
-    """A key that was withdrawn, a refund that Amazon does not know any more: told once, after a day and not before, and
-    the refund is asked about as it would be otherwise."""
+    """A key that was withdrawn, a refund that Amazon does not know any more: reported once, after a day and not
+    before, and the refund is asked about as it would be otherwise."""
     at.desk.then = SILENT[answer]
     await Recorder(at.store, lambda: 0.0).record(at.tracker.account, seen(), source=Source.POLL)
     waits = {}
@@ -359,7 +359,7 @@ async def test_no_two_claims_share_a_token(at: Bench, store: Store) -> None:
 
 
 async def given_up_meanwhile(at: Bench, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One worker has read that nobody knows the refund, and is about to drop the last hint; another, slower than its
+    """One worker has read that the refund is unknown, and is about to drop the last hint; another, slower than its
     lease, takes the refund in just then. It is pending, so it must be looked at again."""
     await store.of("us").schedule.hint(hint())
     for _ in range(4):

@@ -84,7 +84,7 @@ def afterwards(
 async def test_a_hint_that_comes_between_look_and_rest_is_not_slept_through(
     tracking: Bench, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The tracker was told that there is nothing, and a hint came before it could lie down. Here nobody looks again
+    """The tracker read that there is nothing, and a hint came before it could lie down. Here nothing looks again
     unless he is woken."""
     monkeypatch.setattr(rounds, "IDLE", FOR_EVER)
     afterwards(monkeypatch, store.of("us").schedule, "claim", lambda: store.of("us").schedule.hint(hint()))
@@ -182,7 +182,7 @@ async def test_a_flood_of_hints_does_not_make_workers_run(
 
 
 async def test_workers_without_redis_wait_and_go_on_when_it_is_there(socket_dir: Path, clock: ManualClock) -> None:
-    """Two looks a second and no more; as soon as Redis answers, so do they, and nobody has to start them again."""
+    """Two looks a second and no more; as soon as Redis answers, so do they, and no restart is needed."""
     errors: list[str] = []
     url = f"unix://{socket_dir}/valkey.sock"
     store = Store(connect(url, timeout=1.0, connect_timeout=1.0), clock=clock, on_error=errors.append)
@@ -289,7 +289,7 @@ async def test_an_error_that_nobody_foresaw_leaves_nobody_waiting(
 
 
 async def test_what_others_say_on_the_channel_does_not_deafen(store: Store, redis: Any) -> None:
-    """Bytes that are no account's name wake nobody, and the next name is heard."""
+    """Bytes that are no account's name wake no worker, and the next name is heard."""
     await store.start()
     await until(lambda: listeners(redis), "it listens")
     with store.of("us").change_signal() as waker:

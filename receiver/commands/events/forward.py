@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from receiver.transport.client import Transport
 
 PAUSES = (1.0, 2.0)
-"""Seconds before the second and the third try."""
+"""Seconds before the second and the third attempt."""
 TIMEOUT = 10.0
 WRONG = ("bad_url", "bad_header")
 
@@ -49,7 +49,7 @@ def signing_key(secret: str) -> bytes:
 
 
 class Forward:
-    """Posts events, one after the other, and prints what came of each."""
+    """Posts events, one after the other, and prints the answer to each."""
 
     def __init__(self, url: str, key: bytes, as_json: bool) -> None:
         self._url, self._key, self._json = url, key, as_json
@@ -68,8 +68,8 @@ class Forward:
         await self._transport.close()
 
     async def post(self, body: bytes) -> None:
-        """Post one event until it is taken, three times at most. Raises `TransportError` for an address that cannot
-        be."""
+        """Post one event until it is accepted, at most three times. Raises `TransportError` for an impossible
+        address."""
         event = decode(Response(200, body=body), AnyEvent)
         status, tries = await self._try(event, body), 1
         while not _taken(status) and tries <= len(PAUSES):

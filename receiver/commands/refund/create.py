@@ -22,7 +22,7 @@ from receiver.ledger.refund_request import REFUSES_US
 from receiver.outbox.formats.cloudevents import AdvisedRefundJson
 
 PENDING = 202
-"""The status of an answer while Amazon has not given one."""
+"""The status of the service's answer while Amazon has not answered."""
 ASK_EVERY = 2.0
 EPILOG = (
     "Exit codes: 4 Amazon has not answered yet, repeat the command with the same key · 5 the refund was made, but "
@@ -84,7 +84,7 @@ def create(
 
 
 def _key(given: str | None) -> str:
-    """The caller's key, or one made up; not for an empty one, which a shell makes of a variable that is not set."""
+    """The caller's key, or a random one. An empty key is an error: a shell makes it from an unset variable."""
     if given is None:
         return f"cli-{secrets.token_hex(12)}"
     if not given or given != given.strip():
@@ -108,7 +108,7 @@ def retry(
 
 
 async def until_answered(wait: int, api: Api, path: str, body: Mapping[str, object] | None, key: str) -> Response:
-    """Ask, and ask again while Amazon has not answered."""
+    """Call, and repeat the call while Amazon has not answered."""
     deadline = time.monotonic() + wait
     while True:
         answer = await api.call("POST", path, body=body, idempotency_key=key, wait=30)

@@ -58,7 +58,7 @@ class ChangePrinter:
 
 
 def emit_list(refunds: Sequence[AdvisedRefundJson], *, now: int, first: bool, with_account: bool) -> None:
-    """A table of refunds, or with `first` false a further part of one; `now` is in ms."""
+    """A table of refunds. With `first` false, it continues an earlier one; `now` is in ms."""
     rows = table(headers=first)
     rows.add_column("Changed UTC", no_wrap=True, min_width=11)
     rows.add_column("Refund", no_wrap=True, min_width=27, overflow="fold")
@@ -139,7 +139,7 @@ def _advice(refund: AdvisedRefundJson) -> list[tuple[str, str | Text | None]]:
 
 
 def state_text(refund: AdvisedRefundJson | RevisionJson) -> Text:
-    """State and reason. A decline is in capitals, so that it stands out without colours too."""
+    """State and reason. A decline is in capitals, so that it is noticed without colours too."""
     state = refund.status_details.state
     shown = state.upper() if state == State.DECLINED else state
     text = Text(clean(shown), STYLES.get(state, "yellow"))
@@ -156,7 +156,7 @@ def _amount(refund: AdvisedRefundJson) -> str:
 
 
 def emit_history(revisions: Sequence[RevisionJson]) -> None:
-    """A table of the revisions, in their order. Amazon's time has its day only where that is another one."""
+    """A table of the revisions, in their order. Amazon's time shows its day only if it differs."""
     rows = table()
     rows.add_column("Rev", no_wrap=True, justify="right")
     for name in ("Changed UTC", "Amazon's time", "Source"):

@@ -18,7 +18,6 @@ TYPES = {each.value.removeprefix(TYPE_PREFIX): each.value for each in EventType 
 
 
 def emit_list(subscribers: Sequence[SubscriberJson]) -> None:
-    """As a table."""
     rows = table()
     for column in ("Name", "Account", "State", "Wants", "Address"):
         rows.add_column(column, overflow="fold")

@@ -10,7 +10,7 @@ from msgspec import Meta
 from starlette.responses import Response
 
 from receiver.errors import BadRequest
-from receiver.http.api.lookup import read_cursor, write_cursor
+from receiver.http.api.listing import read_cursor, write_cursor
 from receiver.http.api.operations import ADMIN, Answer, Call, Operation
 from receiver.http.api.params import ACCOUNT, Parameter, moment, number, text, word
 from receiver.http.api.respond import json_answer

@@ -13,9 +13,10 @@ from receiver.errors import AmazonRefusesUs, BadRequest
 from receiver.http.api.bodies import (
     ACCOUNT_FIELD,
     REFUND_FIELD,
-    chosen_account,
     money_schema,
     object_schema,
+    only_account,
+    possible_accounts,
     read_money,
     read_object,
 )
@@ -156,9 +157,9 @@ class IssueApi:
         """201 with the refund, or 202 while Amazon has not answered."""
         key = _key(call.request)
         fields = await read_object(call.request)
-        account = chosen_account(call.caller, fields.get("account"))
-        wish, asked = read_wish(fields), _asked(call, fields)
-        return _answer(account, await self._issuers[account].create(wish, key, asked))
+        account = only_account(possible_accounts(call.caller, fields.get("account")))
+        wanted, asked = read_refund_request(fields), _asked(call, fields)
+        return _answer(account, await self._issuers[account].create(wanted, key, asked))
 
     @Operation(
         "POST",
@@ -186,7 +187,7 @@ class IssueApi:
     async def retry(self, call: Call) -> Response:
         """Reissues a declined refund with its original values; the body may only have `besides`. Answers as `create`
         does."""
-        account, refund_id = chosen_account(call.caller, call[ACCOUNT] or None), call[REFUND]
+        account, refund_id = only_account(call.accounts), call[REFUND]
         fields = await read_object(call.request, needed=False)
         if set(fields) - {"besides"}:
             raise BadRequest(
@@ -197,7 +198,7 @@ class IssueApi:
         return _answer(account, await self._issuers[account].retry(refund_id, _asked(call, fields)))
 
 
-def read_wish(fields: Mapping[str, Any]) -> RefundRequest:
+def read_refund_request(fields: Mapping[str, Any]) -> RefundRequest:
     """The refund requested. Raises `BadRequest` that names the field."""
     unknown = sorted(set(fields) - set(FIELDS))
     if unknown:

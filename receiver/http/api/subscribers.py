@@ -10,7 +10,7 @@ from typing import Final
 from starlette.responses import Response
 
 from receiver.errors import BadRequest, Conflict, NotFound
-from receiver.http.api.bodies import chosen_account, read_object
+from receiver.http.api.bodies import only_account, possible_accounts, read_object
 from receiver.http.api.lookup import all_subscribers, find_subscriber, no_such_subscriber
 from receiver.http.api.operations import (
     ADMIN,
@@ -35,12 +35,12 @@ from receiver.http.api.subscriber_bodies import (
     ADD,
     CHANGE,
     ROTATE,
+    read_begin,
     read_fields,
     read_new_secret,
     read_old_valid,
-    read_start,
-    shown,
     stats_json,
+    subscriber_json,
 )
 from receiver.ledger.audit import Action, AuditEntry
 from receiver.ledger.schema import extended
@@ -91,7 +91,7 @@ class SubscriberApi:
         accounts = call.accounts
         found = await all_subscribers(self._store, accounts)
         body = SubscriberListJson(
-            subscribers=[shown(account, subscriber) for account, subscriber in found],
+            subscribers=[subscriber_json(account, subscriber) for account, subscriber in found],
             unreadable=["/".join(each) for each in await self._unreadable(accounts)],
         )
         return json_answer(body)
@@ -128,14 +128,14 @@ class SubscriberApi:
         `start` is `now`, `beginning` or a time: from there the subscriber receives the events still in the stream.
         """
         fields = read_fields(await read_object(call.request))
-        account = chosen_account(call.caller, fields.pop("account", None))
-        start = read_start(fields.pop("start", None), self._now())
+        account = only_account(possible_accounts(call.caller, fields.pop("account", None)))
+        start = read_begin(fields.pop("start", None), self._now())
         brought = "secret" in fields or "secrets" in fields
         made = {"secret": self._new_secret()} if format_spec(fields.get("format")).signed and not brought else {}
         subscriber = read_subscriber({**fields, **made}, self._rules, origin="api", now=self._now())
         entry = AuditEntry(action=Action.SUBSCRIBER_ADD, actor=call.actor, subscriber=subscriber.name)
         after = await self._store.of(account).subscribers.add(subscriber, start, most=self._most, audit=entry)
-        body = extended(AddedSubscriberJson, shown(account, subscriber), **made, events_after=after)
+        body = extended(AddedSubscriberJson, subscriber_json(account, subscriber), **made, events_after=after)
         return json_answer(body, 201, Location=f"/v1/subscribers/{subscriber.name}?account={account}")
 
     @Operation(
@@ -155,7 +155,7 @@ class SubscriberApi:
         name, deliveries = subscriber.name, self._store.of(account).deliveries
         sizes, health = await asyncio.gather(deliveries.queue_sizes(name), deliveries.health(name))
         stats = stats_json(sizes, health)
-        return json_answer(extended(SubscriberWithStatsJson, shown(account, subscriber), stats=stats))
+        return json_answer(extended(SubscriberWithStatsJson, subscriber_json(account, subscriber), stats=stats))
 
     @Operation(
         "PATCH",
@@ -289,7 +289,7 @@ class SubscriberApi:
         )
         if updated is None:
             raise no_such_subscriber()
-        return json_answer(extended(ChangedSubscriberJson, shown(account, updated.after), **made))
+        return json_answer(extended(ChangedSubscriberJson, subscriber_json(account, updated.after), **made))
 
     async def _named(self, call: Call) -> tuple[str, Subscriber]:
         return await find_subscriber(self._store, call.accounts, call[NAME])

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from receiver.http.api.auth import Caller
-from receiver.http.api.lookup import merged
+from receiver.http.api.listing import as_of_now, merged
 from receiver.http.dashboard.chart import draw, edges
 from receiver.http.dashboard.guard import PageFrame
 from receiver.http.dashboard.requests import NOTICES
@@ -23,7 +23,6 @@ from receiver.ledger.refund import Refund, State, is_final
 from receiver.ledger.refund_request import RequestState
 from receiver.settings.sections import Scope
 from receiver.store import Store
-from receiver.track.current import current_refunds
 
 DECLINED = 20
 MOST_CONFLICTS, MOST_PENDING, MOST_UNCLEAR = 50, 50, 20
@@ -74,14 +73,8 @@ class OverviewPage:
             "oldest_at": started_at(oldest, now) if oldest else now,
             "conflicts": [refund for each in conflicts for refund in each],
             "stuck": [refund for refund in waiting if EventType.STUCK in refund.emitted],
-            "declined": await self._as_of_now(page.refunds[:DECLINED]),
+            "declined": await as_of_now(self._store, page.refunds[:DECLINED]),
         }
-
-    async def _as_of_now(self, refunds: Sequence[Refund]) -> list[Refund]:
-        accounts = dict.fromkeys(refund.account for refund in refunds)
-        groups = [current_refunds(self._store.of(name), [r for r in refunds if r.account == name]) for name in accounts]
-        found = {(r.account, r.refund_id): r for group in await asyncio.gather(*groups) for r in group}
-        return [found[refund.account, refund.refund_id] for refund in refunds]
 
     async def _pending(self, account: str) -> list[Refund]:
         found = await self._all(account, await self._store.of(account).dashboard.pending_longest(MOST_PENDING))

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from receiver.http.api.auth import actor_of
-from receiver.http.api.lookup import no_such_subscriber
+from receiver.http.api.lookup import all_subscribers, no_such_subscriber
 from receiver.http.dashboard.guard import PageFrame, see_other
 from receiver.http.dashboard.sessions import Session
 from receiver.ledger.audit import Action, AuditEntry, Outcome
@@ -57,11 +57,8 @@ class SubscriberPages:
     async def many(self, request: Request, session: Session) -> Response:
         """`GET /subscribers`."""
         session.caller.need(Scope.ADMIN)
-        accounts = session.caller.accounts
-        lists = await asyncio.gather(*(self._store.of(account).subscribers.readable() for account in accounts))
-        rows = await asyncio.gather(
-            *(self._row(account, each) for account, found in zip(accounts, lists, strict=True) for each in found)
-        )
+        found = await all_subscribers(self._store, session.caller.accounts)
+        rows = await asyncio.gather(*(self._row(account, each) for account, each in found))
         return self._frame.render("subscribers.html", session, {"rows": rows, "now": self._now()}, at="subscribers")
 
     async def pause(self, request: Request, session: Session) -> Response:

@@ -23,7 +23,7 @@ from receiver.errors import Malformed
 from receiver.http.api.auth import Tokens
 from receiver.http.api.operations import IN_TURN, JSON, READ, Answer, Call, Operation
 from receiver.http.api.params import ACCOUNT, WORD, Parameter, Schema, check_query, number, text
-from receiver.http.api.reads import Reads
+from receiver.http.api.rate_limit import Reads
 from receiver.http.api.respond import json_answer
 from receiver.http.api.schema import EventPageJson
 from receiver.http.feed.hub import Hub, Listener
@@ -111,8 +111,8 @@ class CurrentFeed:
     async def events_after(self, account: str, where: Where, limit: int) -> FeedPage:
         """A page of events. Raises `StoreUnavailable`."""
         page = await self._store.of(account).feed.events_after(where, limit)
-        told = {entry.place: event for entry in page.entries if (event := readable(account, entry.fields))}
-        events = dict(zip(told, await current_events(self._store.of(account), [*told.values()]), strict=True))
+        found = {entry.place: event for entry in page.entries if (event := readable(account, entry.fields))}
+        events = dict(zip(found, await current_events(self._store.of(account), [*found.values()]), strict=True))
         entries = tuple(replace(entry, event=events.get(entry.place)) for entry in page.entries)
         return replace(page, entries=entries)
 
@@ -217,9 +217,9 @@ class FeedApi:
         found.more = False
         for account in reader.accounts:
             room = max(limit - len(found.bodies), 1)
-            page, told = await reader.read(account, room if reader.wanted.everything else max(room, LIMIT.absent))
+            page, items = await reader.read(account, room if reader.wanted.everything else max(room, LIMIT.absent))
             found.more = found.more or page.more
-            for each in told:
+            for each in items:
                 if len(found.bodies) == limit and reader.wanted(each):
                     found.more = True
                     break
@@ -252,8 +252,6 @@ def head_of_stream() -> Response:
 
 
 class PageContent:
-    """The content of a page."""
-
     def __init__(self) -> None:
         self.bodies: list[msgspec.Raw] = []
         self.lost: dict[str, str] = {}

@@ -130,5 +130,4 @@ async def describe(request: Request) -> Response:
 
 
 def description_routes() -> list[BaseRoute]:
-    """The route of the description."""
     return [Route(DESCRIBE.path, describe, methods=[DESCRIBE.method])]

@@ -102,17 +102,17 @@ def event_id(account: str, refund_id: str, event_type: EventType, state: str = "
     return f"evt_{digest[:32]}"
 
 
-def event_of(emission: PendingEvent, refund: Refund, at: int, traceparent: str = "") -> Event:
-    """The event for one emission of a change; `at` is in ms. Only STUCK is kept of `emitted`."""
+def event_of(pending: PendingEvent, refund: Refund, at: int, traceparent: str = "") -> Event:
+    """The full form of a pending event; `at` is in ms. Only STUCK is kept of `emitted`."""
     stuck = (EventType.STUCK.value,) if EventType.STUCK in refund.emitted else ()
-    told = msgspec.structs.replace(refund, emitted=stuck, charge_read=False)
+    shown = msgspec.structs.replace(refund, emitted=stuck, charge_read=False)
     return Event(
-        id=event_id(refund.account, refund.refund_id, emission.type, emission.state, emission.updated_at),
-        type=emission.type,
+        id=event_id(refund.account, refund.refund_id, pending.type, pending.state, pending.updated_at),
+        type=pending.type,
         account=refund.account,
         at=at,
-        refund=told,
-        advice=advice_of(told, emission.type),
+        refund=shown,
+        advice=advice_of(shown, pending.type),
         traceparent=traceparent,
     )
 

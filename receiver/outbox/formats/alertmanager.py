@@ -31,7 +31,7 @@ from receiver.ledger.timestamps import format_rfc3339
 from receiver.outbox.events.event import Event
 from receiver.outbox.events.incident import chain, closes, opens
 from receiver.outbox.formats.format import NEEDS_A_PERSON, Format, post_json
-from receiver.outbox.formats.wording import actions, facts, links, refund_url, sentence, summary
+from receiver.outbox.formats.wording import actions, details, links, refund_url, sentence, summary
 from receiver.outbox.subscribers.subscriber import Subscriber
 
 AUTHORIZATION = re.compile(r"[!-~]+( [!-~]+)+")
@@ -114,7 +114,7 @@ def _annotations(event: Event, subscriber: Subscriber) -> dict[str, str]:
         "summary": sentence(event),
         "description": summary(event),
         **({"advice": advice} if advice else {}),
-        **{name.lower().replace(" ", "_"): text for name, text in facts(event).items()},
+        **{name.lower().replace(" ", "_"): text for name, text in details(event).items()},
         "event": event.id,
         "seller_central": links(event, subscriber)["Seller Central"],
     }

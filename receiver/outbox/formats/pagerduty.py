@@ -38,7 +38,7 @@ from receiver.ledger.timestamps import format_rfc3339
 from receiver.outbox.events.event import Event
 from receiver.outbox.events.incident import chain, closes, opens
 from receiver.outbox.formats.format import USER_AGENT, Format, post_json
-from receiver.outbox.formats.wording import actions, facts, links, refund_url, sentence, summary
+from receiver.outbox.formats.wording import actions, details, links, refund_url, sentence, summary
 from receiver.outbox.subscribers.subscriber import Subscriber
 
 ROUTING_KEY = re.compile(r"[A-Za-z0-9]{32}")
@@ -103,7 +103,7 @@ def _trigger(event: Event, subscriber: Subscriber, key: str) -> dict[str, Any]:
             "group": account,
             "class": f"{event.type.value}/{reason}" if reason else event.type.value,
             "custom_details": {
-                **facts(event),
+                **details(event),
                 "What happened": summary(event),
                 "What to do": actions(event),
                 "Event": event.id,

@@ -20,7 +20,7 @@ from receiver.ledger.schema import tidy
 from receiver.outbox.events.event import Event
 from receiver.outbox.events.operator_event import OperatorEvent
 from receiver.outbox.formats.format import NEEDS_A_PERSON, Format, post_json
-from receiver.outbox.formats.wording import WORDS, actions, amount, facts, links, sentence, summary, sums, title
+from receiver.outbox.formats.wording import WORDS, actions, amount, details, links, sentence, summary, sums, title
 from receiver.outbox.subscribers.subscriber import Subscriber
 
 HEADER, SECTION, FIELD, FALLBACK = 150, 3000, 2000, 1000
@@ -99,7 +99,7 @@ def code(text: str, limit: int = LONGEST_VALUE) -> str:
 def _about_one(event: Event, subscriber: Subscriber) -> Iterator[dict[str, Any]]:
     yield _header([event])
     yield _section(escaped(summary(event), SECTION))
-    known = [f"*{name}*\n{code(value)}" for name, value in facts(event).items()]
+    known = [f"*{name}*\n{code(value)}" for name, value in details(event).items()]
     yield {"type": "section", "fields": [_mrkdwn(each) for each in known[:MOST_FIELDS]]}
     yield from _what_to_do(event)
     yield _context(event, subscriber)
@@ -107,9 +107,9 @@ def _about_one(event: Event, subscriber: Subscriber) -> Iterator[dict[str, Any]]
 
 def _about_many(events: Sequence[Event], subscriber: Subscriber) -> Iterator[dict[str, Any]]:
     yield _header(events)
-    told = sums(events)
-    more = [f"and {len(told) - MOST_SUMS} other reasons"] if len(told) > MOST_SUMS else []
-    yield _section("\n".join(f"• {escaped(line, LONGEST_LINE)}" for line in [*told[:MOST_SUMS], *more]))
+    lines = sums(events)
+    more = [f"and {len(lines) - MOST_SUMS} other reasons"] if len(lines) > MOST_SUMS else []
+    yield _section("\n".join(f"• {escaped(line, LONGEST_LINE)}" for line in [*lines[:MOST_SUMS], *more]))
     lines = [_line(event) for event in events]
     for start in range(0, len(lines), LINES_IN_SECTION):
         yield _section("\n".join(lines[start : start + LINES_IN_SECTION]))

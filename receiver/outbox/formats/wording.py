@@ -77,7 +77,7 @@ def sentence(event: Event) -> str:
     return f"{which}. {summary(event)}"
 
 
-def facts(event: Event) -> dict[str, str]:
+def details(event: Event) -> dict[str, str]:
     """The refund's known fields, by display name."""
     refund = event.refund
     known = {
@@ -132,5 +132,5 @@ def _totals(refunds: Sequence[Refund]) -> list[str]:
         if refund.amount:
             totals[refund.amount.currency_code] += refund.amount.amount
     unknown = sum(not refund.amount for refund in refunds)
-    told = [str(Money(total, currency)) for currency, total in totals.items()]
-    return [*told, f"{unknown} of unknown amount"] if unknown else told
+    amounts = [str(Money(total, currency)) for currency, total in totals.items()]
+    return [*amounts, f"{unknown} of unknown amount"] if unknown else amounts

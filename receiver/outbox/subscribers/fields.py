@@ -30,7 +30,6 @@ def name_problems(name: object) -> list[str]:
 
 
 def type_problems(types: object) -> list[str]:
-    """Problems of `types`, for every format."""
     if types is None:
         return []
     known = f"known are {', '.join(KNOWN_TYPES)}, {ALL} for all of them, and {', '.join(OPERATOR_TYPES)}"
@@ -40,7 +39,6 @@ def type_problems(types: object) -> list[str]:
 
 
 def reason_problems(reasons: object) -> list[str]:
-    """Problems of `reasons`."""
     if reasons is None:
         return []
     if not isinstance(reasons, list | tuple) or not 1 <= len(reasons) <= MOST_REASONS:

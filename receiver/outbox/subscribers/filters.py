@@ -29,14 +29,14 @@ def wants_operator(subscriber: Subscriber, event: OperatorEvent) -> bool:
     return FAMILY in subscriber.types or event.type.value in subscriber.types
 
 
-def told_of_declines(subscriber: Subscriber) -> bool:
+def receives_declines(subscriber: Subscriber) -> bool:
     """Whether the subscriber receives at least some declines."""
     return bool({ALL, EventType.DECLINED.value} & set(subscriber.types))
 
 
 def guards_declines(subscriber: Subscriber, other: Subscriber) -> bool:
     """Whether `other` is active and receives every decline that `subscriber` receives."""
-    if other.paused or not told_of_declines(other):
+    if other.paused or not receives_declines(other):
         return False
     reasons = not other.reasons or (bool(subscriber.reasons) and set(subscriber.reasons) <= set(other.reasons))
     return reasons and other.min_amount in ((), subscriber.min_amount)

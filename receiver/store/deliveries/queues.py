@@ -89,7 +89,7 @@ class AttemptEffects:
     """None: the attempt says nothing about the subscriber's health."""
     error: str = ""
     operator_events: Sequence[OperatorEvent] = field(default=())
-    hold: int | None = None
+    pause_until: int | None = None
     """Until when (ms) the subscriber asked for a pause."""
 
 
@@ -213,7 +213,7 @@ class DeliveryQueues(AccountRepository):
                 result.error,
                 self.connection.keep_dead,
                 PROBE_PAUSE,
-                "" if result.hold is None else result.hold,
+                "" if result.pause_until is None else result.pause_until,
                 trace,
                 CAP,
                 KEPT_FOR,
@@ -221,9 +221,9 @@ class DeliveryQueues(AccountRepository):
             ],
             without=("told", "trail"),
         )
-        told = self.keys("told")
-        for event in result.operator_events if any(each.key == told for each in self.damage.foreign) else ():
-            log.error("operator.not_told", **operator_fields(event))
+        unpublished = self.keys("told")
+        for event in result.operator_events if any(each.key == unpublished for each in self.damage.foreign) else ():
+            log.error("operator.event_not_published", **operator_fields(event))
         if dropped and dropped[0]:
             log.error("delivery.dead_dropped", account=self.account, subscriber=name, count=dropped[0])
             self.connection.on_dropped(int(dropped[0]))

@@ -93,7 +93,7 @@ class Pruning(AccountRepository):
         # The script may have run before on a connection that then broke: the refund existed a moment ago.
         return Pruned.PRUNED if pruned is Pruned.GONE and remove else pruned
 
-    def _prune_keys(self, refund: Refund, request_id: str, subscribers: list[str]) -> list[str]:
+    def _prune_keys(self, refund: Refund, refund_request_id: str, subscribers: list[str]) -> list[str]:
         return [
             self.keys("refund", refund.refund_id),
             self.keys("history", refund.refund_id),
@@ -106,7 +106,7 @@ class Pruning(AccountRepository):
             self.keys.state(refund.state),
             self.keys("reason", refund.reason_code),
             self.keys("order", searchable(refund.order_reference)),
-            self.keys("requests", request_id),
+            self.keys("requests", refund_request_id),
             self.keys("trail", refund.refund_id),
             self.keys("refreshed"),
             *(self.keys("owed", name) for name in subscribers),

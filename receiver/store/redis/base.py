@@ -44,8 +44,6 @@ class Connection:
 
 
 class RedisRepository:
-    """Access to Redis."""
-
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
         self.damage = connection.damage

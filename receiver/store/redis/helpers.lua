@@ -117,8 +117,8 @@ end
 
 -- Whether a dispute guards the charge (store/refunds/disputes.py): the buyer may have the money.
 local function is_disputed(disputes, charge)
-  for _, told in ipairs(redis.call('HVALS', disputes)) do
-    local standing, about = string.match(told, '^(%a+) (%S+) ')
+  for _, line in ipairs(redis.call('HVALS', disputes)) do
+    local standing, about = string.match(line, '^(%a+) (%S+) ')
     if standing ~= 'over' and (about == nil or about == '-' or about == charge) then
       return true
     end

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Final
 
@@ -188,6 +189,7 @@ class Name:
     entry: Kind
 
 
+@lru_cache(4_096)
 def read_name(key: str) -> Name | None:
     """Parse a key's name; None if it is not in the catalogue."""
     if found := ACCOUNT_KEY.fullmatch(key):

@@ -34,7 +34,7 @@ log = structlog.get_logger()
 MOST_BATCHES = 2
 """Pipelines in flight at once. Commands that arrive meanwhile share the next one."""
 TIMEOUT = 5.0
-"""Seconds for one exchange, if the client has no time-out of its own."""
+"""Seconds for one exchange, if the client sets no time-out."""
 COMMAND_ERRORS = frozenset({"error", "wrong_type", "record_unreadable"})
 """Errors that concern one command only: Redis itself is fine."""
 WAIT_MARKER_TTL = 86_400_000

@@ -78,7 +78,7 @@ if score and tonumber(score) == tonumber(ARGV[4]) then
     redis.call('HDEL', KEYS[5], refund_id)
   end
 elseif ARGV[5] ~= '' then
-  -- The holder of a claim schedules the next poll. If nobody holds one, the refund must still be scheduled here.
+  -- The holder of a claim schedules the next poll. Without a claim, the refund must still be scheduled here.
   redis.call('ZADD', KEYS[3], 'NX', ARGV[5], refund_id)
 end
 return written

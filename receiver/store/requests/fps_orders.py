@@ -155,6 +155,6 @@ def _record(raw: Mapping[bytes, bytes]) -> FpsRecord:
         reason_code=word("reason_code"),
         detail=word("detail"),
         amazon_status=int(word("amazon_status") or 0),
-        request_id=word("request_id"),
+        amazon_request_id=word("request_id"),
         last_error=word("last_error"),
     )

@@ -41,7 +41,7 @@ class NotUnclear:
 class Taken:
     """The refund belongs to this request; nothing was written."""
 
-    request_id: str
+    refund_request_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,19 +109,19 @@ class OpenRequestStore(Requests):
         records = [record for record in found if isinstance(record, RefundRequestRecord) and record.state is state]
         return OpenRequests(records, int(total), bad)
 
-    async def _readable(self, request_id: str) -> RefundRequestRecord | str | None:
+    async def _readable(self, refund_request_id: str) -> RefundRequestRecord | str | None:
         """One request of a list. If it is unreadable, its id, so that the rest of the list can be returned."""
         try:
-            return await self.get(request_id)
+            return await self.get(refund_request_id)
         except (RecordUnreadable, WrongType):
-            return request_id
+            return refund_request_id
 
     async def refund_owner(self, charge_id: str) -> dict[str, str]:
         """Refund → request, for the refunds of a charge that were made by requests."""
         key = self.keys("taken", charge_id)
         raw: dict[bytes, bytes] = await self._read("HGETALL", key)
         try:
-            return {refund_id.decode(): request_id.decode() for refund_id, request_id in raw.items()}
+            return {refund_id.decode(): refund_request_id.decode() for refund_id, refund_request_id in raw.items()}
         except UnicodeDecodeError as error:
             self.damage.record(key, what="not ids of refunds and requests")
             raise unreadable(key) from error

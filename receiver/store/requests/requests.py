@@ -21,9 +21,9 @@ from receiver.store.redis.base import AccountRepository
 from receiver.store.redis.damage import WrongType, unreadable
 
 KEPT_FOR = 400 * 86_400_000
-"""ms. Amazon keeps idempotency keys for ever. After this time the key is free here, but Amazon still knows it."""
+"""ms. Afterwards the key is free here, but not at Amazon, which keeps idempotency keys for ever."""
 CHARGE_KEPT = 3_600_000
-"""ms. A stored charge may be this old where no money is moved, such as for its order number."""
+"""How old (ms) a stored charge may be for uses that move no money, such as reading its order number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,16 +110,16 @@ class Requests(AccountRepository):
             self.keys("audit"),
         ]
 
-    async def get(self, request_id: str) -> RefundRequestRecord | None:
+    async def get(self, refund_request_id: str) -> RefundRequestRecord | None:
         """One request; None if there is none, or it is older than 400 days."""
-        raw: dict[bytes, bytes] = await self._read("HGETALL", self.keys("requests", request_id))
-        return self._request_record(request_id, raw) if raw else None
+        raw: dict[bytes, bytes] = await self._read("HGETALL", self.keys("requests", refund_request_id))
+        return self._request_record(refund_request_id, raw) if raw else None
 
-    def _request_record(self, request_id: str, raw: Mapping[bytes, bytes]) -> RefundRequestRecord:
+    def _request_record(self, refund_request_id: str, raw: Mapping[bytes, bytes]) -> RefundRequestRecord:
         try:
             return _record(raw)
         except (KeyError, ValueError, msgspec.MsgspecError, RecursionError) as error:
-            key = self.keys("requests", request_id)
+            key = self.keys("requests", refund_request_id)
             self.damage.record(key, what="a refund request that this version cannot read")
             raise unreadable(key) from error
 
@@ -137,7 +137,7 @@ class Requests(AccountRepository):
     async def begin(self, attempt: Attempt, order: PreparedRefund) -> bool | NotReserved | Disputed:
         """Record that an attempt is about to be sent. False: the claim is no longer ours, and nothing may be sent.
 
-        Nothing may be sent either where something stands in the way that was not known when the amount was reserved.
+        Returns what prevents it, if that appeared after the amount was reserved. Then nothing may be sent either.
         """
         money, charge = order.money, order.charge_id
         answer = await self._run(
@@ -239,11 +239,11 @@ class Requests(AccountRepository):
             return None
 
     async def keep_charge(self, charge: Charge, *, for_advice: bool) -> None:
-        """Store Amazon's description of a charge. `for_advice`: as long as refunds are kept, and durable when this
-        returns.
+        """Store Amazon's description of a charge.
 
-        Otherwise for an hour, or as long as it is stored already; written in the background, and lost if Redis refuses
-        it.
+
+        With `for_advice`, it is kept as long as refunds, and is durable when this returns. Otherwise it is written in
+        the background and kept for an hour, or longer if it already was; if Redis refuses it, it is lost.
         """
         key, value = self.keys("charges", charge.charge_id), msgspec.json.encode(charge)
         if not for_advice:
@@ -285,7 +285,7 @@ def _record(raw: Mapping[bytes, bytes]) -> RefundRequestRecord:
         reason_code=word("reason_code"),
         detail=word("detail"),
         amazon_status=int(word("amazon_status") or 0),
-        request_id=word("request_id"),
+        amazon_request_id=word("request_id"),
         created_at=int(word("created_at") or 0),
         changed_at=int(word("at") or 0),
         last_error=word("last_error"),

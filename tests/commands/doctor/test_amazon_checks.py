@@ -119,7 +119,7 @@ async def test_a_clock_that_is_off_is_told(amazon: Simulator, transport: Transpo
 
 
 async def test_trouble_on_the_way_has_its_word(transport: Transport, amazon: Simulator) -> None:
-    """Nobody there; somebody without TLS."""
+    """No listener; a listener without TLS."""
     async with serving(b"", greeting=b"220 mail.example\r\n") as plain:
         nobody = account(amazon, endpoint="http://127.0.0.1:1")
         no_tls = account(amazon, name="tls", merchant_id="A2OTHEROTHER", endpoint=f"https://127.0.0.1:{plain.port}")

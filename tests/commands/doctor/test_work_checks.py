@@ -127,7 +127,7 @@ async def test_a_store_that_cannot_be_read_is_a_finding(store: Store, monkeypatc
 
 
 async def test_notifications_that_were_not_understood(store: Store) -> None:
-    """Of an account, and of nobody."""
+    """Of an account, and of none."""
     await store.of("us").subscribers.put(subscriber("audit"))
     assert words(await look(store)) == {}
     for place in ("us", UNASSIGNED):

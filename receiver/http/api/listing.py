@@ -1,0 +1,98 @@
+"""HTTP. Merges several accounts' lists into one, newest change first.
+
+The store orders every account's refunds by (time of the last change, refund id) and continues after any such position.
+One position therefore serves all accounts. No refund is lost between pages: one that changes meanwhile moves to the
+top. Clients get the position as an opaque cursor, which is bound to their filters and rejected if altered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+from collections.abc import Sequence
+from dataclasses import replace
+from hashlib import sha256
+
+from receiver.errors import BadRequest
+from receiver.ledger.query import Page, Query, place_of
+from receiver.ledger.query import read_cursor as read_place
+from receiver.ledger.query import write_cursor as write_place
+from receiver.ledger.refund import Refund
+from receiver.store import Store
+from receiver.store.refunds.refunds import MOST_EXAMINED
+from receiver.track.current import current_refunds
+
+CHECK_BYTES = 9
+
+
+async def merged(store: Store, accounts: Sequence[str], query: Query, cursor: str, limit: int) -> Page:
+    """At most `limit` refunds of all the accounts, after the client's `cursor` (empty: the first page).
+
+    Raises `StoreUnavailable`, and `BadRequest` for a wrong cursor.
+    """
+    page = await _merged(store, accounts, query, read_cursor(cursor, query, accounts), limit)
+    following = write_cursor(page.next_cursor, query, accounts) if page.next_cursor else ""
+    return replace(page, next_cursor=following)
+
+
+async def _merged(store: Store, accounts: Sequence[str], query: Query, cursor: str, limit: int) -> Page:
+    """The same with cursors in the store's form. The accounts share the number of entries that one request may scan."""
+    share = MOST_EXAMINED // max(len(accounts), 1)
+    pages = await asyncio.gather(*(store.of(account).refunds.page(query, cursor, limit, share) for account in accounts))
+    if len(pages) == 1:
+        return pages[0]
+    bad = tuple(each for page in pages for each in page.unreadable)
+    # Unseen refunds of an account lie below the end of its page: nothing below the highest such end is complete.
+    unsure = max((place for page in pages if (place := read_place(page.next_cursor))), default=None)
+    found = sorted((refund for page in pages for refund in page.refunds), key=place_of, reverse=True)
+    sure = [refund for refund in found if unsure is None or place_of(refund) >= unsure]
+    shown = _cut(sure, limit)
+    if len(shown) < len(sure):
+        return Page(tuple(shown), write_place(place_of(shown[-1])), unreadable=bad)
+    return Page(
+        tuple(shown), write_place(unsure), unreadable=bad, cut=len(shown) < limit and any(page.cut for page in pages)
+    )
+
+
+async def as_of_now(store: Store, refunds: Sequence[Refund]) -> list[Refund]:
+    """The refunds of any accounts in the same order, each with its current advice. Raises `StoreUnavailable`."""
+    accounts = dict.fromkeys(refund.account for refund in refunds)
+    groups = [current_refunds(store.of(name), [each for each in refunds if each.account == name]) for name in accounts]
+    found = {(each.account, each.refund_id): each for group in await asyncio.gather(*groups) for each in group}
+    return [found[refund.account, refund.refund_id] for refund in refunds]
+
+
+def _cut(refunds: list[Refund], limit: int) -> list[Refund]:
+    """The first `limit`, and those at the last one's position: the next page begins below it."""
+    end = limit
+    while end < len(refunds) and place_of(refunds[end]) == place_of(refunds[end - 1]):
+        end += 1
+    return refunds[:end]
+
+
+def write_cursor(place: str, query: object, accounts: Sequence[str]) -> str:
+    """The position (in the store's form) with a check that binds it to the filters and accounts; URL-safe text."""
+    raw = place.encode()
+    return base64.urlsafe_b64encode(_check(raw, query, accounts) + raw).decode().rstrip("=")
+
+
+def read_cursor(text: str, query: object, accounts: Sequence[str]) -> str:
+    """The position in a page's cursor; empty without one. Raises `BadRequest` for any other text, or other filters."""
+    if not text:
+        return ""
+    try:
+        raw = base64.b64decode(text.encode("ascii") + b"=" * (-len(text) % 4), altchars=b"-_", validate=True)
+        place = raw[CHECK_BYTES:].decode("ascii")
+    except (ValueError, binascii.Error):
+        place = ""
+    if not place or text != write_cursor(place, query, accounts):
+        raise BadRequest(
+            "`cursor` does not come from a page of this list with these filters. Omit it to start again.",
+            reason="bad_cursor",
+        )
+    return place
+
+
+def _check(place: bytes, query: object, accounts: Sequence[str]) -> bytes:
+    return sha256(place + repr((query, tuple(accounts))).encode()).digest()[:CHECK_BYTES]
