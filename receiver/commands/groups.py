@@ -20,6 +20,12 @@ def _refund() -> typer.Typer:
     return refund.app
 
 
+def _charge() -> typer.Typer:
+    from receiver.commands import charge
+
+    return charge.app
+
+
 def _subscriber() -> typer.Typer:
     from receiver.commands.subscriber import subscriber
 
@@ -58,6 +64,7 @@ def _audit() -> typer.Typer:
 
 GROUPS: Mapping[str, Callable[[], typer.Typer]] = {
     "refund": _refund,
+    "charge": _charge,
     "subscriber": _subscriber,
     "events": _events,
     "delivery": _delivery,

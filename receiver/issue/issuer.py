@@ -24,11 +24,11 @@ from receiver.errors import AmazonOutcomeUnknown, BadRequest, Conflict, NotFound
 from receiver.issue.attempts import Issued, RefundAttempts
 from receiver.issue.generations import generation_of
 from receiver.issue.manual import ManualResolver
-from receiver.issue.orders import prepare
-from receiver.issue.refusals import check_unseen, hindrance, refusal
+from receiver.issue.orders import digest_of_full, prepare, request_id_of
+from receiver.issue.refusals import all_left, check_unseen, hindrance, refusal
 from receiver.issue.worker import Worker
-from receiver.ledger.audit import Action, Actor, AuditEntry, Outcome
-from receiver.ledger.charge import CAPTURED, Charge, refundable_total
+from receiver.ledger.audit import Actor
+from receiver.ledger.charge import CAPTURED, Charge, balance_of, refundable_total
 from receiver.ledger.charge_book import Guard, retry_guard
 from receiver.ledger.money import Money
 from receiver.ledger.refund import FPS, Refund, State
@@ -91,12 +91,17 @@ class Issuer:
     async def create(self, refund_request: RefundRequest, key: str, asked: Asked = NOBODY) -> Issued:
         """Issue a refund under the caller's key (1 to 255 printable ASCII characters), or return its progress.
 
-        Raises `BadRequest`, `Conflict` (key used for another refund; not captured; resolved as not issued),
-        `OtherRefunds` (on the same charge; nothing is written), `RefundUnclear`, `AmazonRefused` with Amazon's reason
-        code, other `AmazonError`s if the charge cannot be read (nothing is written), or `StoreUnavailable`. Repeating
-        the call with the same key is always safe.
+        Without an amount, it is for what is left of the captured amount: never more, although Amazon would allow it.
+        The first accepted call determines the amount, which is stored under the key.
+
+        Raises `BadRequest`, `Conflict` (key used for another refund; not captured; resolved as not issued; nothing is
+        left, or it is not certain how much), `OtherRefunds` (on the same charge; nothing is written), `RefundUnclear`,
+        `AmazonRefused` with Amazon's reason code, other `AmazonError`s if the charge cannot be read (nothing is
+        written), or `StoreUnavailable`. Repeating the call with the same key is always safe.
         """
-        return await self._issue(prepare(self.amazon_client.account, refund_request, key, asked=asked), asked.by)
+        if refund_request.money is None:
+            return await self._issue_full(refund_request, key, asked)
+        return await self._issue(prepare(self.amazon_client.account, refund_request, key, asked=asked))
 
     async def retry(self, refund_id: str, asked: Asked = NOBODY) -> Issued:
         """Issue a declined refund again, at most once however many callers ask. Raises like `create`, and `NotFound`.
@@ -135,7 +140,7 @@ class Issuer:
                 account, refund_request, retry_of=refund_id, retry_root=root, generation=generation, asked=asked
             )
 
-        return await self._issue(await generation_of(self.store, declined, make), asked.by, declined)
+        return await self._issue(await generation_of(self.store, declined, make), declined)
 
     async def repeat(self, refund_request_id: str, *, by: Actor) -> RefundRequestRecord:
         """Send an unclear request once more, at a person's request. See `ManualResolver.repeat`."""
@@ -149,25 +154,68 @@ class Issuer:
         """A person confirms that Amazon made no refund of an unclear request. See `ManualResolver.as_not_issued`."""
         return await ManualResolver(self.attempts).as_not_issued(refund_request_id, by=by)
 
-    async def _issue(self, prepared: PreparedRefund, by: Actor, declined: Refund | None = None) -> Issued:
+    async def _issue(self, prepared: PreparedRefund, declined: Refund | None = None) -> Issued:
         known = await self.store.requests.get(prepared.id)
         if known is not None:
-            return await self._known(known, prepared)
+            return await self._known(known, prepared.digest)
         if declined is not None:
             await self._check(declined, prepared)
         charge = await Charges(self.amazon_client.tracing(prepared.traceparent)).charge(prepared.charge_id, fresh=True)
-        captured = _refundable(charge, prepared)
-        if not prepared.order_reference:
-            prepared = msgspec.structs.replace(prepared, order_reference=charge.merchant_reference_id)
+        captured = _refundable(charge, prepared.money.currency_code)
         guard = self._guard(prepared, charge, refundable_total(captured, self.amazon_client.account.over), declined)
         await self.store.requests.upgrade_charge_book(prepared.charge_id)
         if declined is not None:
             # Read after the charge: the reserving script detects what has changed since.
             await check_unseen(self.store, charge, prepared)
+        prepared = _with_reference(prepared, charge)
+        return await self._admitted(prepared, guard, await self._reserve(prepared, guard))
+
+    async def _issue_full(self, refund_request: RefundRequest, key: str, asked: Asked) -> Issued:
+        """Issue a refund of all that is left. If the charge's book changes meanwhile, that is determined again."""
+        known = await self.store.requests.get(request_id_of(key))
+        if known is not None:
+            return await self._known(known, digest_of_full(refund_request))
+        charge_id = refund_request.charge_id
+        charge = await Charges(self.amazon_client.tracing(asked.traceparent)).charge(charge_id, fresh=True)
+        await self.store.requests.upgrade_charge_book(charge_id)
+        while (issued := await self._issue_left(charge, refund_request, key, asked)) is None:
+            pass
+        return issued
+
+    async def _issue_left(self, charge: Charge, refund_request: RefundRequest, key: str, asked: Asked) -> Issued | None:
+        """Issue a refund of what is left according to the charge and its book; None if the book has changed meanwhile.
+
+        The book is read after the charge, and the request after the book, which may have its own reservation. The
+        guard has no allowance, and leaves out what was refunded elsewhere.
+        """
+        captured = _refundable(charge)
+        entries = await self.store.requests.charge_entries(charge.charge_id)
+        known = await self.store.requests.get(request_id_of(key))
+        if known is not None:
+            return await self._known(known, digest_of_full(refund_request))
+        left, elsewhere = all_left(balance_of(charge, entries.values()))
+        prepared = prepare(self.amazon_client.account, refund_request, key, left=left, asked=asked)
+        prepared = _with_reference(prepared, charge)
+        guard = Guard(captured.minor_units - elsewhere, 0, self._since, self._since, prepared.besides)
+        reserved = await self._reserve(prepared, guard)
+        refused = isinstance(reserved, NotReserved)
+        if refused and await self.store.requests.charge_entries(charge.charge_id) != entries:
+            return None
+        return await self._admitted(prepared, guard, reserved)
+
+    async def _reserve(
+        self, prepared: PreparedRefund, guard: Guard
+    ) -> Reserved | NotReserved | Disputed | RefundRequestRecord:
         lease = int(self.lease * 1000)
-        reserved = await self.store.requests.reserve(
-            prepared, owner=self.new_owner(), guard=guard, lease=lease, audit=_audited(prepared, by)
-        )
+        return await self.store.requests.reserve(prepared, owner=self.new_owner(), guard=guard, lease=lease)
+
+    async def _admitted(
+        self,
+        prepared: PreparedRefund,
+        guard: Guard,
+        reserved: Reserved | NotReserved | Disputed | RefundRequestRecord,
+    ) -> Issued:
+        """Send the refund if its amount is reserved; otherwise raise what prevents it."""
         match reserved:
             case NotReserved() | Disputed():
                 raise await hindrance(self.store, prepared, reserved, guard.most)
@@ -178,8 +226,8 @@ class Issuer:
                     raise StoreUnavailable(
                         "The store was emptied; repeat the call with the same key.", reason="store_emptied"
                     )
-                return await self._known(record, prepared)
-        return await self._known(reserved, prepared)
+                return await self._known(record, prepared.digest)
+        return await self._known(reserved, prepared.digest)
 
     async def _check(self, declined: Refund, prepared: PreparedRefund) -> None:
         """Refuse what the state of the charge cannot change, before Amazon is asked. The script checks the rest."""
@@ -198,15 +246,19 @@ class Issuer:
             refunded = ceiling
         if declined is not None:
             return retry_guard(declined, now, ceiling, refunded, prepared.besides)
-        since = now - self.same_amount_within if self.same_amount_within else None
-        return Guard(ceiling, refunded, since, since, prepared.besides)
+        return Guard(ceiling, refunded, self._since, self._since, prepared.besides)
 
-    async def _known(self, record: RefundRequestRecord, prepared: PreparedRefund) -> Issued:
+    @property
+    def _since(self) -> int | None:
+        """The time (ms) from which a refund of the same amount has to be named; None: it never has to be."""
+        return self.store.now() - self.same_amount_within if self.same_amount_within else None
+
+    async def _known(self, record: RefundRequestRecord, digest: str) -> Issued:
         """The progress of a recorded request.
 
         A retry is identified by the refund that it repeats, even if more is known about that refund by now.
         """
-        if record.order.digest != prepared.digest and not prepared.retry_of:
+        if record.order.digest != digest and not record.order.retry_of:
             raise Conflict(
                 "This Idempotency-Key was used with other values. Use a new key for another refund.",
                 reason="idempotency_key_reused",
@@ -230,19 +282,15 @@ class Issuer:
         return Issued(record, None)
 
 
-def _audited(prepared: PreparedRefund, by: Actor) -> AuditEntry:
-    return AuditEntry(
-        action=Action.REFUND_RETRY if prepared.retry_of else Action.REFUND_CREATE,
-        actor=by,
-        refund_id=prepared.retry_of,
-        refund_request_id=prepared.id,
-        charge_id=prepared.charge_id,
-        outcome=Outcome.ACCEPTED,
-    )
+def _with_reference(prepared: PreparedRefund, charge: Charge) -> PreparedRefund:
+    """The refund with the charge's order number if the caller gave none."""
+    if prepared.order_reference:
+        return prepared
+    return msgspec.structs.replace(prepared, order_reference=charge.merchant_reference_id)
 
 
-def _refundable(charge: Charge, prepared: PreparedRefund) -> Money:
-    """The captured amount of a charge that can be refunded in the requested currency."""
+def _refundable(charge: Charge, currency: str = "") -> Money:
+    """The captured amount of a charge that can be refunded, in this currency if one is requested."""
     if charge.state != CAPTURED:
         raise Conflict(
             f"The charge is {charge.state}; only a captured charge can be refunded.", reason="charge_not_captured"
@@ -251,9 +299,9 @@ def _refundable(charge: Charge, prepared: PreparedRefund) -> Money:
         raise AmazonOutcomeUnknown(
             "Amazon does not say how much of the charge was captured.", reason="amazon_unintelligible"
         )
-    if charge.captured.currency_code != prepared.money.currency_code:
+    if currency not in ("", charge.captured.currency_code):
         raise BadRequest(
-            f"The charge is in {charge.captured.currency_code}, not in {prepared.money.currency_code}.",
+            f"The charge is in {charge.captured.currency_code}, not in {currency}.",
             reason="currency_mismatch",
         )
     return charge.captured

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from receiver.errors import AmazonRefused, Conflict, OtherRefunds
-from receiver.ledger.charge import Charge, paid_unseen
+from receiver.ledger.charge import Balance, Charge, paid_unseen
 from receiver.ledger.charge_book import MOST_REFUNDS, RESERVATION, Entry
 from receiver.ledger.dispute import Dispute, dispute_json, guarding, may_be_paid, permission_of
 from receiver.ledger.money import Money
@@ -67,6 +67,37 @@ def not_reserved(refused: NotReserved, prepared: PreparedRefund, most: int) -> O
             )
     text = _exceeded(prepared.money, most, refused)
     return OtherRefunds(text, reason="allowance_exceeded", refunds=refunds)
+
+
+def all_left(balance: Balance) -> tuple[Money, int]:
+    """What is left of the captured amount, and how much of it was refunded elsewhere, in minor units.
+
+    Raises `Conflict` (`nothing_left`, `not_enough_known`).
+    """
+    left, elsewhere = balance.money(balance.refundable), balance.elsewhere
+    captured, reported, known = (balance.money(each) for each in (balance.captured, balance.reported, balance.known))
+    sums = f"Amazon reports {reported} as refunded, and {known} is refunded, pending or requested here"
+    if left and left.minor_units and elsewhere:
+        return left, elsewhere[0]
+    if left:
+        raise Conflict(
+            f"Nothing is left of the {captured} captured: {sums}. To refund more, within Amazon's allowance, give an "
+            "amount.",
+            reason="nothing_left",
+        )
+    if balance.left:
+        least, most = (balance.money(each) for each in balance.left)
+        raise Conflict(
+            f"It is not certain how much of the {captured} captured is left. {sums}; the first may or may not include "
+            f"what is pending. From {least} to {most} is left. Refresh the pending refunds and wait until they are "
+            "final, or check Seller Central and give the amount.",
+            reason="not_enough_known",
+        )
+    raise Conflict(
+        "It is not known how much is left of the charge: the amount of a refund, or the total that Amazon reports, is "
+        "missing or could not be read. Check Seller Central, and give the amount.",
+        reason="not_enough_known",
+    )
 
 
 async def check_unseen(store: AccountStore, charge: Charge, prepared: PreparedRefund) -> None:

@@ -17,7 +17,7 @@ from redis.asyncio import Redis
 from starlette.requests import HTTPConnection
 
 from receiver.http.api.auth import Caller
-from receiver.http.api.rate_limit import SignInLimit, address_of
+from receiver.http.api.limits import SignInLimit, address_of
 from receiver.http.dashboard import refunds
 from receiver.http.dashboard import sessions as module
 from receiver.http.dashboard.sessions import Sessions

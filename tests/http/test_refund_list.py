@@ -158,7 +158,6 @@ class Lists:
         self._most = most
 
     def of(self, account: str) -> Lists:
-        """Those of one account."""
         return Lists([refund for refund in self._refunds if refund.account == account], self._most)
 
     @property

@@ -19,7 +19,6 @@ from receiver.amazon.throttle import Bucket, Call
 from receiver.errors import ReceiverError, TransportError
 from receiver.exchange import Request, Response
 from receiver.issue.issuer import Issuer
-from receiver.ledger.audit import AuditEntry
 from receiver.ledger.charge_book import Guard
 from receiver.ledger.money import Money
 from receiver.ledger.refund import Observation, Source
@@ -136,9 +135,9 @@ class SteppedRequests(OpenRequestStore):
         self.admitted = 0
 
     async def reserve(
-        self, order: PreparedRefund, *, owner: str, guard: Guard, lease: int, audit: AuditEntry | None = None
+        self, order: PreparedRefund, *, owner: str, guard: Guard, lease: int
     ) -> Reserved | NotReserved | Disputed | RefundRequestRecord:
-        found = await super().reserve(order, owner=owner, guard=guard, lease=lease, audit=audit)
+        found = await super().reserve(order, owner=owner, guard=guard, lease=lease)
         if isinstance(found, Reserved):
             assert guard.most == CEILING
             assert await self.book() <= CEILING, "admitted over the allowance"

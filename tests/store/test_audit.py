@@ -12,7 +12,7 @@ import pytest
 from receiver.amazon.account import Account
 from receiver.amazon.fps.calls import FpsRefundRequest
 from receiver.amazon.fps.orders import FpsOrder
-from receiver.ledger.audit import Action, Actor, AuditEntry, AuditQuery
+from receiver.ledger.audit import THE_SERVICE, Action, Actor, AuditEntry, AuditQuery
 from receiver.ledger.charge_book import Guard
 from receiver.ledger.hint import Hint
 from receiver.ledger.money import Money
@@ -70,9 +70,11 @@ def us(store: Store) -> AccountStore:
     return store.of("us")
 
 
-def an_order(request: str = "r1") -> PreparedRefund:
-    return PreparedRefund(
-        id=request, digest="d", amazon_key="k", body=b"{}", charge_id=CHARGE, money=Money(Decimal("1.00"), "USD")
+def an_order(request: str, by: Actor = THE_SERVICE) -> PreparedRefund:
+    money = Money(Decimal("1.00"), "USD")
+    order = PreparedRefund(id=request, digest="d", amazon_key="k", body=b"{}", charge_id=CHARGE, money=money)
+    return msgspec.structs.replace(
+        order, issued_by=by.token, issued_by_user=by.user, http_request_id=by.http_request_id
     )
 
 
@@ -99,7 +101,7 @@ async def unclear(us: AccountStore) -> PreparedRefund:
 
 async def reserve(us: AccountStore) -> None:
     guard = Guard(10_000, 0, None, None)
-    await us.requests.reserve(an_order(), owner="o1", guard=guard, lease=1000, audit=entry(Action.REFUND_CREATE))
+    await us.requests.reserve(an_order("r1", ANN), owner="o1", guard=guard, lease=1000)
 
 
 async def reopen(us: AccountStore) -> None:

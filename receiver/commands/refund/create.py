@@ -47,8 +47,20 @@ Besides = Annotated[
 def create(
     call: ServiceCall,
     charge: Annotated[str, typer.Argument(metavar="CHARGE", help="Amazon's id of the captured charge.")],
-    amount: Annotated[str, typer.Argument(metavar="AMOUNT", help="For example 14.00; no decimals for JPY.")],
-    currency: Annotated[str, typer.Argument(metavar="CURRENCY", help="The charge's currency, for example USD.")],
+    amount: Annotated[
+        str | None, typer.Argument(metavar="AMOUNT", help="For example 14.00; no decimals for JPY.")
+    ] = None,
+    currency: Annotated[
+        str | None, typer.Argument(metavar="CURRENCY", help="The charge's currency, for example USD.")
+    ] = None,
+    full: Annotated[
+        bool,
+        typer.Option(
+            "--full",
+            help="In place of AMOUNT and CURRENCY: all that is left of the captured amount. The service determines it "
+            "once for each key; `receiver charge show CHARGE` shows it.",
+        ),
+    ] = False,
     soft_descriptor: Annotated[
         str, typer.Option("--soft-descriptor", help="Text on the buyer's statement, at most 16 characters.")
     ] = "",
@@ -69,11 +81,14 @@ def create(
     Amazon allows refunds of up to 15 % or 75 USD, GBP or EUR (8,400 JPY) over the captured amount, whichever is less.
     If there is no answer, run it again with the same key.
     """
+    if full == (amount is not None) or (amount is None) != (currency is None):
+        raise typer.BadParameter("give either AMOUNT and CURRENCY, or --full.")
     key = _key(key)
     say([f"Key: {key}"])
     wanted = {
         "chargeId": charge,
-        "refundAmount": {"amount": amount, "currencyCode": currency.upper()},
+        "refundAmount": {"amount": amount, "currencyCode": currency.upper()} if currency is not None else None,
+        "full": full,
         "softDescriptor": soft_descriptor,
         "orderReference": reference,
         "account": call.account,

@@ -14,7 +14,7 @@ from receiver.exchange import Response
 from receiver.ledger.audit import Actor
 from receiver.ledger.dispute import DisputeJson
 from receiver.ledger.refund import State
-from receiver.ledger.schema import RevisionJson
+from receiver.ledger.schema import RefundJson, RevisionJson
 from receiver.outbox.formats.cloudevents import AdvisedRefundJson
 
 STYLES = {State.DECLINED.value: "bold red", State.REFUNDED.value: "green", State.INITIATED.value: "yellow"}
@@ -57,7 +57,7 @@ class ChangePrinter:
         emit_rich(line.append(account, "dim"))
 
 
-def emit_list(refunds: Sequence[AdvisedRefundJson], *, now: int, first: bool, with_account: bool) -> None:
+def emit_list(refunds: Sequence[RefundJson], *, now: int, first: bool, with_account: bool) -> None:
     """A table of refunds. With `first` false, it continues an earlier one; `now` is in ms."""
     rows = table(headers=first)
     rows.add_column("Changed UTC", no_wrap=True, min_width=11)
@@ -138,7 +138,7 @@ def _advice(refund: AdvisedRefundJson) -> list[tuple[str, str | Text | None]]:
     return [("Advice", refund.advice.summary), *steps]
 
 
-def state_text(refund: AdvisedRefundJson | RevisionJson) -> Text:
+def state_text(refund: RefundJson | RevisionJson) -> Text:
     """State and reason. A decline is in capitals, so that it is noticed without colours too."""
     state = refund.status_details.state
     shown = state.upper() if state == State.DECLINED else state
@@ -150,7 +150,7 @@ def state_text(refund: AdvisedRefundJson | RevisionJson) -> Text:
     return text
 
 
-def _amount(refund: AdvisedRefundJson) -> str:
+def _amount(refund: RefundJson) -> str:
     money = refund.refund_amount
     return clean(f"{money.amount} {money.currency_code}") if money else ""
 

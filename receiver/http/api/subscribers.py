@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from receiver.errors import BadRequest, Conflict, NotFound
 from receiver.http.api.bodies import only_account, possible_accounts, read_object
-from receiver.http.api.lookup import all_subscribers, find_subscriber, no_such_subscriber
+from receiver.http.api.lookup import all_subscribers, change_subscriber, find_subscriber
 from receiver.http.api.operations import (
     ADMIN,
     NO_ACCOUNT,
@@ -282,14 +282,9 @@ class SubscriberApi:
         made: Mapping[str, str] = MappingProxyType({}),
         fields: tuple[str, ...] = (),
     ) -> Response:
-        account, found = await self._named(call)
-        entry = AuditEntry(action=action, actor=call.actor, subscriber=found.name, fields=fields)
-        updated = await self._store.of(account).subscribers.update(
-            found.name, lambda stored, _: change(stored), audit=entry
-        )
-        if updated is None:
-            raise no_such_subscriber()
-        return json_answer(extended(ChangedSubscriberJson, subscriber_json(account, updated.after), **made))
+        entry = AuditEntry(action=action, actor=call.actor, subscriber=call[NAME], fields=fields)
+        account, after = await change_subscriber(self._store, call.accounts, call[NAME], change, entry)
+        return json_answer(extended(ChangedSubscriberJson, subscriber_json(account, after), **made))
 
     async def _named(self, call: Call) -> tuple[str, Subscriber]:
         return await find_subscriber(self._store, call.accounts, call[NAME])

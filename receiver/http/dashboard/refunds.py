@@ -14,10 +14,10 @@ from starlette.responses import Response
 from receiver.errors import Conflict, OtherRefunds
 from receiver.http.api.auth import Caller, actor_of
 from receiver.http.api.issuing import read_besides
+from receiver.http.api.limits import Reads, Refreshes
 from receiver.http.api.listing import as_of_now, merged
 from receiver.http.api.lookup import find_history, find_refunds, the_refund
 from receiver.http.api.params import ACCOUNT, REFUND
-from receiver.http.api.rate_limit import Reads, Refreshes
 from receiver.http.api.refunds import CHARGE, CURSOR, ORDER, REASON, STATE
 from receiver.http.dashboard.filters import refund_path
 from receiver.http.dashboard.guard import PageFrame, see_other

@@ -10,7 +10,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from receiver.http.api.auth import actor_of
-from receiver.http.api.lookup import all_subscribers, no_such_subscriber
+from receiver.http.api.lookup import all_subscribers, change_subscriber
+from receiver.http.api.params import ACCOUNT
+from receiver.http.api.subscribers import NAME
 from receiver.http.dashboard.guard import PageFrame, see_other
 from receiver.http.dashboard.sessions import Session
 from receiver.ledger.audit import Action, AuditEntry, Outcome
@@ -75,7 +77,7 @@ class SubscriberPages:
     async def redrive(self, request: Request, session: Session) -> Response:
         """`POST /subscribers/{name}/redrive?account=`: resends every failed delivery, at the subscriber's rate."""
         session.caller.need(Scope.ADMIN)
-        name = str(request.path_params["name"])
+        name = NAME.of(request)
         (account,) = session.caller.seen(request.query_params.get("account", ""))
         deliveries = self._store.of(account).deliveries
         if dead := await deliveries.dead_events(name):
@@ -103,10 +105,7 @@ class SubscriberPages:
         self, request: Request, session: Session, action: Action, change: Callable[[Subscriber], Subscriber]
     ) -> Response:
         session.caller.need(Scope.ADMIN)
-        name = str(request.path_params["name"])
-        (account,) = session.caller.seen(request.query_params.get("account", ""))
+        accounts, name = session.caller.seen(ACCOUNT.of(request) or None), NAME.of(request)
         entry = AuditEntry(action=action, actor=actor_of(request, session.caller), subscriber=name)
-        subscribers = self._store.of(account).subscribers
-        if await subscribers.update(name, lambda stored, _: change(stored), audit=entry) is None:
-            raise no_such_subscriber()
+        await change_subscriber(self._store, accounts, name, change, entry)
         return see_other("/subscribers")

@@ -21,9 +21,9 @@ from starlette.responses import Response
 
 from receiver.errors import Malformed
 from receiver.http.api.auth import Tokens
+from receiver.http.api.limits import Reads
 from receiver.http.api.operations import IN_TURN, JSON, READ, Answer, Call, Operation
 from receiver.http.api.params import ACCOUNT, WORD, Parameter, Schema, check_query, number, text
-from receiver.http.api.rate_limit import Reads
 from receiver.http.api.respond import json_answer
 from receiver.http.api.schema import EventPageJson
 from receiver.http.feed.hub import Hub, Listener

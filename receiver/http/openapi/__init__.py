@@ -16,11 +16,11 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from receiver.http.api.audit import AuditApi
+from receiver.http.api.charges import ChargeApi
 from receiver.http.api.deliveries import DeliveryApi
-from receiver.http.api.diagnostics import DiagnosticsApi, package_version
+from receiver.http.api.diagnostics import DiagnosticsApi, NotificationApi, package_version
 from receiver.http.api.fps import TAKE_FORM, FpsApi
 from receiver.http.api.issuing import IssueApi
-from receiver.http.api.notifications import NotificationApi
 from receiver.http.api.operations import JSON, Answer, Operation, operations_of
 from receiver.http.api.params import IF_NONE_MATCH
 from receiver.http.api.refunds import RefundApi
@@ -36,8 +36,8 @@ from receiver.outbox.events.operator_event import OperatorEventJson
 from receiver.outbox.formats.cloudevents import RefundEventJson
 
 APIS: Final = (
-    *(RefundApi, IssueApi, FpsApi, RequestApi, SubscriberApi, DeliveryApi, FeedApi, NotificationApi, DiagnosticsApi),
-    *(AuditApi, HealthApi),
+    *(RefundApi, ChargeApi, IssueApi, FpsApi, RequestApi, SubscriberApi, DeliveryApi, FeedApi, NotificationApi),
+    *(DiagnosticsApi, AuditApi, HealthApi),
 )
 DESCRIBE: Final = Operation(
     "GET",
@@ -75,7 +75,7 @@ The dashboard at `/` is for browsers and not described here. With its session, p
 requests without a token.
 """
 TAGS: Final = {
-    "refunds": "Read refunds.",
+    "refunds": "Read refunds and charges.",
     "issuing": "Issue refunds.",
     "events": "The feed of all events.",
     "subscribers": "Subscribers and their deliveries.",

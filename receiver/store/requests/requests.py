@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from receiver.ledger.audit import AuditEntry
+from receiver.ledger.audit import Action, AuditEntry, Outcome
 from receiver.ledger.charge import Charge
 from receiver.ledger.charge_book import MOST_REFUNDS, Entry, Guard, read_entry, reservation
 from receiver.ledger.dispute import permission_of
@@ -62,12 +62,12 @@ class Requests(AccountRepository):
     """The refund requests of one account."""
 
     async def reserve(
-        self, order: PreparedRefund, *, owner: str, guard: Guard, lease: int, audit: AuditEntry | None = None
+        self, order: PreparedRefund, *, owner: str, guard: Guard, lease: int
     ) -> Reserved | NotReserved | Disputed | RefundRequestRecord:
         """Reserve the amount and hold the request for `lease` ms; or return what prevents it.
 
-        `owner` is a new random word. It distinguishes a repetition of this very call from another caller's. `audit` is
-        written with the reservation.
+        `owner` is a new random word. It distinguishes a repetition of this very call from another caller's. Who
+        requested it is written to the audit trail in the same step.
         """
         token = self.now() + lease
         answer = await self._run(
@@ -85,7 +85,7 @@ class Requests(AccountRepository):
                 self.now(),
                 KEPT_FOR,
                 order.charge_id,
-                *_guard_args(guard, self._audited(audit)),
+                *_guard_args(guard, self._audited(_requested(order))),
                 "order",
                 msgspec.json.encode(order),
                 "state",
@@ -258,6 +258,17 @@ def _guard_args(guard: Guard, audit: bytes) -> list[str | int | bytes]:
     besides = list(dict.fromkeys(guard.besides))
     times = ["" if each is None else each for each in (guard.since, guard.reserved_since)]
     return [*times, MOST_REFUNDS, audit, len(besides), *besides]
+
+
+def _requested(order: PreparedRefund) -> AuditEntry:
+    return AuditEntry(
+        action=Action.REFUND_RETRY if order.retry_of else Action.REFUND_CREATE,
+        actor=order.requested_by,
+        refund_id=order.retry_of,
+        refund_request_id=order.id,
+        charge_id=order.charge_id,
+        outcome=Outcome.ACCEPTED,
+    )
 
 
 def _in_the_way(answer: Sequence[bytes]) -> NotReserved | Disputed | None:

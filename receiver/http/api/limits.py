@@ -1,12 +1,12 @@
-"""HTTP. Limits the rates of failed sign-ins and of refreshes, and schedules lists: a few at a time, tokens in turn.
+"""HTTP. Limits: failed sign-ins and refreshes by their rate, lists by how many are in progress.
 
-The rates are token buckets in tables of bounded size, which belong to this process. An address without failures left is
-refused before anything is compared, even with the right secret: otherwise guessing could continue. uvicorn supplies the
-address. Behind a proxy it is the client's only with `http.trusted_proxies`; without that all clients share the proxy's
-address and its bucket.
+Rates are kept by token buckets in tables of bounded size, which belong to this process. An address without failures
+left is refused before anything is compared, even with the right secret: otherwise guessing could continue. uvicorn
+supplies the address. Behind a proxy it is the client's only with `http.trusted_proxies`; without that all clients share
+the proxy's address and its bucket.
 
 A list costs as much as hundreds of notifications. A process has one loop, so the number of lists in progress decides
-how long a response to Amazon takes. Notifications are not scheduled: they never wait for a list.
+how long a response to Amazon takes. Tokens take turns. Notifications are not scheduled: they never wait for a list.
 """
 
 from __future__ import annotations
@@ -29,12 +29,6 @@ MOST_KNOWN = 10_000
 REFILL = 6.0
 """Seconds after which an address may fail once more."""
 MINUTE = 60.0
-AT_ONCE: Final = 2
-"""How many lists are in progress at once: one waits for Redis while the other is rendered."""
-MOST_WAITING: Final = 100
-"""How many lists of one token may wait."""
-PATIENCE: Final = 15.0
-"""Seconds that a list waits for its turn."""
 
 
 class Buckets:
@@ -136,6 +130,14 @@ class Refreshes:
 def address_of(request: HTTPConnection) -> str:
     """The client's IPv4 address, the /64 of its IPv6 address, or empty if there is none (a socket)."""
     return client_of(request.client.host if request.client else "")
+
+
+AT_ONCE: Final = 2
+"""How many lists are in progress at once: one waits for Redis while the other is rendered."""
+MOST_WAITING: Final = 100
+"""How many lists of one token may wait."""
+PATIENCE: Final = 15.0
+"""Seconds that a list waits for its turn."""
 
 
 class TooManyReads(ApiError):
