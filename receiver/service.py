@@ -38,6 +38,7 @@ from receiver.store.redis.address import read_address
 from receiver.store.redis.client import link
 from receiver.store.redis.damage import KeysDamaged
 from receiver.track.amazon_client import AmazonClient
+from receiver.track.disputes import DisputeTracker
 from receiver.track.record import Recorder
 from receiver.track.tracker import Tracker
 from receiver.transport.client import Transport
@@ -186,6 +187,7 @@ class Service:
         for account in self.accounts:
             once = partial(self._after_configured, account.name)
             self.kept.keep(f"track:{account.name}", partial(once, self._tracker(account).run))
+            self.kept.keep(f"disputes:{account.name}", partial(once, self._dispute_tracker(account).run))
             self.kept.keep(f"issue:{account.name}", partial(once, self.issuers[account.name].run))
             if self.fps_issuers[account.name].is_configured:
                 self.kept.keep(f"fps:{account.name}", partial(once, self.fps_issuers[account.name].run))
@@ -198,16 +200,13 @@ class Service:
         await work()
 
     def _tracker(self, account: Account) -> Tracker:
-        track = self.settings.track
-        return Tracker(
-            amazon_client=self._amazon_client(account),
-            recorder=self._recorder,
-            metrics=self.metrics,
-            random=self._random,
-            concurrency=track.concurrency,
-            lease=track.lease.total_seconds(),
-            observe_fps=self.fps_issuers[account.name].observe,
-        )
+        track, observe_fps = self.settings.track, self.fps_issuers[account.name].observe
+        how = (track.concurrency, track.lease.total_seconds(), observe_fps)
+        return Tracker(self._amazon_client(account), self._recorder, self.metrics, self._random, *how)
+
+    def _dispute_tracker(self, account: Account) -> DisputeTracker:
+        lease = self.settings.track.lease.total_seconds()
+        return DisputeTracker(self._amazon_client(account), self._recorder, self.metrics, lease)
 
     def _amazon_client(self, account: Account) -> AmazonClient:
         timeout, store = self.settings.track.request_timeout.total_seconds(), self.store.of(account.name)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 
-from receiver.errors import AmazonRefused, Conflict, OtherRefunds
+from receiver.errors import AmazonRefused, Conflict, OtherRefunds, StoreUnavailable
 from receiver.ledger.charge import Balance, Charge, paid_unseen
 from receiver.ledger.charge_book import MOST_REFUNDS, RESERVATION, Entry
 from receiver.ledger.dispute import Dispute, dispute_json, guarding, may_be_paid, permission_of
@@ -37,7 +38,10 @@ async def hindrance(
     if isinstance(found, NotReserved):
         return not_reserved(found, prepared, most)
     disputes = await store.disputes.of_permission(permission_of(prepared.charge_id))
-    return buyer_may_be_paid(guarding(prepared.charge_id, disputes))
+    guards = guarding(prepared.charge_id, disputes)
+    with contextlib.suppress(StoreUnavailable):
+        await store.disputes.ask_again(guards)
+    return buyer_may_be_paid(guards)
 
 
 def not_reserved(refused: NotReserved, prepared: PreparedRefund, most: int) -> OtherRefunds:

@@ -24,6 +24,7 @@ from receiver.errors import (
 )
 from receiver.exchange import Request, Response
 from receiver.ledger.charge import Charge
+from receiver.ledger.dispute import DisputeObservation
 from receiver.ledger.next_look import THROTTLED_PAUSE
 from receiver.ledger.refund import Observation
 from receiver.runtime.metrics import Metrics
@@ -110,9 +111,10 @@ class AmazonClient:
 
     def note_unread(self, call: str, value: object) -> None:
         """Count and log the fields of an answer that could not be read. Their values are never logged."""
-        if not isinstance(value, Observation | Charge):
+        if not isinstance(value, Observation | Charge | DisputeObservation):
             return
         about = {"refund_id": value.refund_id} if isinstance(value, Observation) else {}
+        about |= {"dispute_id": value.dispute_id} if isinstance(value, DisputeObservation) else {}
         for each in value.unread:
             self.metrics.unread_field(call, each.field)
             log.error(

@@ -32,6 +32,7 @@ from receiver.http.feed.feed import FeedApi
 from receiver.http.health import HealthApi
 from receiver.http.ipn import operations as ipn
 from receiver.http.openapi.describe import BEARER, components, described, shared_answers, types_of
+from receiver.outbox.events.dispute_event import DisputeEventJson
 from receiver.outbox.events.operator_event import OperatorEventJson
 from receiver.outbox.formats.cloudevents import RefundEventJson
 
@@ -91,7 +92,7 @@ def document() -> dict[str, Any]:
     for (path, method), operation in OPERATIONS.items():
         paths.setdefault(path, {})[method] = described(operation)
     shapes = {shape for operation in OPERATIONS.values() for shape in types_of(operation)}
-    listed = (DeadDeliveryJson, WaitingDeliveryJson, RefundEventJson, OperatorEventJson)
+    listed = (DeadDeliveryJson, WaitingDeliveryJson, RefundEventJson, DisputeEventJson, OperatorEventJson)
     return {
         "openapi": "3.1.0",
         "info": {"title": "Amazon Pay refund receiver", "version": package_version() or "0", "description": ABOUT},

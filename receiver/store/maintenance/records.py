@@ -10,6 +10,7 @@ import msgspec
 
 from receiver.errors import Malformed
 from receiver.ledger.refund import REFUND_ID, Source
+from receiver.outbox.events.dispute_event import is_dispute, read_dispute_event
 from receiver.outbox.events.event import from_fields, is_newer
 from receiver.outbox.events.operator_event import is_operator, read_operator_event
 from receiver.store.account import AccountStore
@@ -26,7 +27,7 @@ LONGEST_BLOCK = 3_600_000
 """ms; `store/redis/helpers.lua` ignores a longer pause in a throttle."""
 REFUNDS = frozenset({"state", "reason", "order", "due", "hinted", "refreshed"})
 """Sorted sets whose members are refunds."""
-SCHEDULES = frozenset({"due", "lane", "issuing", "fps_issuing"})
+SCHEDULES = frozenset({"due", "lane", "issuing", "fps_issuing", "disputes_due"})
 
 
 class Records(AccountRepository):
@@ -136,6 +137,8 @@ class Records(AccountRepository):
             return
         if is_operator(fields):
             read_operator_event(self.account, fields)
+        elif is_dispute(fields):
+            read_dispute_event(self.account, fields)
         else:
             from_fields(self.account, fields)
 

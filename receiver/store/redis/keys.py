@@ -106,6 +106,10 @@ CATALOGUE: Final[Mapping[str, Kind]] = MappingProxyType(
             STRING, KeyScope.CHARGE, "a charge as Amazon last described it", "its age: an hour; 400 days for advice"
         ),
         "disputes": Kind(HASH, KeyScope.CHARGE_PERMISSION, "dispute → what Amazon has reported about it", "never"),
+        "disputes_due": Kind(ZSET, KeyScope.ACCOUNT, "dispute → when to ask Amazon next", "its last dispute"),
+        "disputes_to_answer": Kind(
+            ZSET, KeyScope.ACCOUNT, "dispute → until when the merchant has to answer it", "its last dispute"
+        ),
         "taken": Kind(HASH, KeyScope.CHARGE, "refund → the request that made it", "its last refund"),
         "requests": Kind(HASH, KeyScope.REQUEST, "a refund request: the order and its progress", _ISSUED),
         "issuing": Kind(ZSET, KeyScope.ACCOUNT, "refund request → when to try", "its last request"),
