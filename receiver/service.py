@@ -26,7 +26,7 @@ from receiver.http.dashboard.sessions import Sessions
 from receiver.http.middleware import Application
 from receiver.issue.fps import FpsIssuer
 from receiver.issue.issuer import Issuer
-from receiver.ledger.durations import milliseconds
+from receiver.ledger.timestamps import milliseconds
 from receiver.receive.certificates import CertificateStore
 from receiver.receive.receiver import Receiver
 from receiver.runtime.metrics import Metrics
@@ -133,6 +133,7 @@ class Service:
         self.store.connection.accounts = [account.name for account in self.accounts]
         for account in self.accounts:
             self.store.of(account.name).charges.over = account.over
+        self.store.connection.tracked_for = milliseconds(settings.track.open_if_younger)
         self.store.connection.keep_dead = settings.delivery.keep_dead
         self.store.connection.seen_for = int(
             (ingest.max_age + ingest.max_future + timedelta(days=1)).total_seconds() * 1000

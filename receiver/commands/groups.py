@@ -13,9 +13,9 @@ from typer.main import get_group
 
 @cache
 def _refund() -> typer.Typer:
-    from receiver.commands.refund import create, export, importing, refund, requests
+    from receiver.commands.refund import cases, create, export, importing, refund, requests
 
-    for module in (create, requests, export, importing):
+    for module in (create, cases, requests, export, importing):
         module.register(refund.app)
     return refund.app
 

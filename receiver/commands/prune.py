@@ -13,8 +13,8 @@ from datetime import timedelta
 
 from receiver.commands.console import emit, emit_value, say
 from receiver.errors import ConfigurationError, StoreUnavailable
-from receiver.ledger.durations import milliseconds, parse_duration
 from receiver.ledger.refund import REFUND_ID, State
+from receiver.ledger.timestamps import milliseconds, parse_duration
 from receiver.settings import Settings
 from receiver.store import Store
 from receiver.store.account import AccountStore
@@ -34,6 +34,7 @@ WORDS = {
     Pruned.CHANGED: "changed meanwhile",
     Pruned.PENDING: "not final",
     Pruned.CONFLICT: "in conflict: Amazon reported two final states",
+    Pruned.OPEN: "declined, with an open case: close it first (`receiver refund close`)",
     Pruned.LEGACY: "of Flexible Payments: kept so that its reference cannot refund twice",
     Pruned.YOUNG: "changed meanwhile",
     Pruned.SCHEDULED: "a poll of Amazon is due",

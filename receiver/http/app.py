@@ -19,6 +19,7 @@ from starlette.types import Lifespan
 from receiver.errors import ReceiverError
 from receiver.http.api.audit import AuditApi
 from receiver.http.api.auth import Tokens
+from receiver.http.api.cases import CaseApi
 from receiver.http.api.charges import ChargeApi
 from receiver.http.api.deliveries import DeliveryApi
 from receiver.http.api.diagnostics import DiagnosticsApi, DiagnosticsSource, NotificationApi
@@ -90,6 +91,7 @@ def build(
         RefundApi(store, tokens.count, now, refreshes, settings.http),
         ChargeApi(store, {name: issuer.amazon_client for name, issuer in issuers.items()}, refreshes),
         IssueApi(issuers),
+        CaseApi(store, issuers),
         FpsApi(configured_fps),
         RequestApi(store, issuers),
         SubscriberApi(store, rules_of(settings.delivery), now, new_secret, settings.delivery.max_subscribers),

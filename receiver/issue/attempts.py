@@ -17,8 +17,8 @@ from receiver.errors import AmazonError, AmazonOutcomeUnknown, StoreUnavailable
 from receiver.exchange import Response
 from receiver.issue.refusals import hindrance
 from receiver.ledger.charge_book import reservation
-from receiver.ledger.hint import Hint
 from receiver.ledger.lifecycle import Details
+from receiver.ledger.notification import Hint
 from receiver.ledger.refund import Observation, Refund, RetryRefused, Source
 from receiver.ledger.refund_request import PreparedRefund, RefundRequestRecord, RequestState
 from receiver.outbox.events.event import Recorded
@@ -26,14 +26,12 @@ from receiver.runtime.metrics import Metrics
 from receiver.store.account import AccountStore
 from receiver.store.refunds.timeline import RETRY
 from receiver.store.requests.requests import Attempt, Disputed, NotReserved
-from receiver.track.amazon_client import AmazonClient
+from receiver.track.amazon_client import PATIENCE, AmazonClient
 from receiver.track.charges import Charges
 from receiver.track.record import Recorder
 
 log = structlog.get_logger()
 
-PATIENCE = 3.0
-"""Seconds that a caller waits for a throttle token. Then the caller gets a 202, and a worker continues."""
 FIX_UNCLEAR = (
     "`receiver refund repeat ID` sends it once more, under the same key; if it stays unclear, look for the refund in "
     "Seller Central, then `receiver refund settle-request ID --refund-id R` or `--not-issued`"

@@ -27,8 +27,8 @@ from receiver.amazon.fps import calls
 from receiver.amazon.fps.orders import FpsOrder, FpsRecord, judge
 from receiver.errors import AmazonError, AmazonRefused, AmazonRefusesUs, Conflict, NotFound, NothingToAsk
 from receiver.ledger.audit import THE_SERVICE, Action, Actor, AuditEntry, Outcome
-from receiver.ledger.hint import Hint
 from receiver.ledger.lifecycle import EventType, as_observation
+from receiver.ledger.notification import Hint
 from receiver.ledger.refund import FPS, Observation, Refund, Source, is_final
 from receiver.ledger.refund_request import RequestState
 from receiver.runtime.rounds import Claim, Rounds

@@ -11,12 +11,9 @@ from dataclasses import dataclass
 
 import structlog
 
-from receiver.amazon.calls import get_refund, read_refund
-from receiver.amazon.throttle import Call
-from receiver.errors import AmazonThrottled, Conflict, NotFound
-from receiver.issue.attempts import PATIENCE, RefundAttempts, details_of
+from receiver.errors import Conflict, NotFound
+from receiver.issue.attempts import RefundAttempts, details_of
 from receiver.ledger.audit import Action, Actor, AuditEntry, Outcome
-from receiver.ledger.next_look import THROTTLED_PAUSE
 from receiver.ledger.refund import Observation, Source
 from receiver.ledger.refund_request import OPEN, REFUSES_US, PreparedRefund, RefundRequestRecord, RequestState, too_old
 from receiver.store.requests.open_requests import Busy, NotUnclear, Taken
@@ -42,7 +39,7 @@ class ManualResolver:
         if record.state is not RequestState.DONE or record.refund_id != refund_id:
             _check_unclear(record)
             await self._check_free(record, refund_id)
-            seen = await self._fetch(refund_id)
+            seen = await self.attempts.amazon_client.fetch_refund(refund_id)
             self._check_fits(record, seen)
             recorded = await self.attempts.record(record.order, seen, Source.REFRESH, {})
             entry = _audited(Action.REQUEST_SETTLE, record.order, by, Outcome.ISSUED, refund_id)
@@ -121,13 +118,6 @@ class ManualResolver:
         if record is None:
             raise NotFound("There is no such refund request.", reason="no_such_request")
         return record
-
-    async def _fetch(self, refund_id: str) -> Observation:
-        amazon_client = self.attempts.amazon_client
-        if not await amazon_client.token(Call.GET_REFUND, PATIENCE):
-            raise AmazonThrottled("Too many refunds are being looked up at the moment.", retry_after=THROTTLED_PAUSE)
-        request = get_refund(amazon_client.account.endpoint, refund_id)
-        return await amazon_client.ask(Call.GET_REFUND, request, lambda response: read_refund(response, refund_id))
 
     async def _check_free(self, record: RefundRequestRecord, refund_id: str) -> None:
         holder = (await self.attempts.store.requests.refund_owner(record.order.charge_id)).get(refund_id)

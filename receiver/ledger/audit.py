@@ -32,6 +32,8 @@ class Action(StrEnum):
     REFUND_CREATE = "refund.create"
     REFUND_RETRY = "refund.retry"
     REFUND_REFRESH = "refund.refresh"
+    REFUND_CLOSE = "refund.close"
+    REFUND_REOPEN = "refund.reopen"
     REQUEST_REPEAT = "refund_request.repeat"
     REQUEST_SETTLE = "refund_request.settle"
     SUBSCRIBER_ADD = "subscriber.add"
@@ -68,7 +70,7 @@ class AuditEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     subscriber: str = ""
     event_id: str = ""
     outcome: str = Outcome.DONE
-    """A word of `Outcome`, or of a later version."""
+    """A word of `Outcome`, or of a later version; of REFUND_CLOSE: how the case was closed."""
     fields: tuple[str, ...] = ()
     """The names of the fields that changed; never their values."""
     count: int = 0

@@ -8,7 +8,7 @@ from enum import StrEnum
 
 import msgspec
 
-from receiver.ledger.audit import THE_SERVICE, Actor
+from receiver.ledger.audit import THE_SERVICE, Action, Actor, AuditEntry, Outcome
 from receiver.ledger.charge_book import RESERVATION, SKEW, Entry, reservation
 from receiver.ledger.money import Money
 from receiver.ledger.refund import Refund
@@ -94,6 +94,18 @@ class PreparedRefund(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     def requested_by(self) -> Actor:
         """Who requested it."""
         return Actor(self.issued_by, self.issued_by_user, self.http_request_id)
+
+    @property
+    def request_act(self) -> AuditEntry:
+        """The act of requesting it."""
+        return AuditEntry(
+            action=Action.REFUND_RETRY if self.retry_of else Action.REFUND_CREATE,
+            actor=self.requested_by,
+            refund_id=self.retry_of,
+            refund_request_id=self.id,
+            charge_id=self.charge_id,
+            outcome=Outcome.ACCEPTED,
+        )
 
 
 class RefundRequestRecord(msgspec.Struct, frozen=True, kw_only=True):

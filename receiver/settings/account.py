@@ -21,9 +21,9 @@ from receiver.amazon.sns.topic import TopicPattern
 from receiver.amazon.throttle import LIVE_THROTTLE, SANDBOX_THROTTLE, Bucket, Call
 from receiver.errors import ConfigurationError, Malformed
 from receiver.ledger.charge import OVER
-from receiver.ledger.durations import milliseconds
 from receiver.ledger.money import Money
 from receiver.ledger.polling import DEFAULT_POLL, PollPlan
+from receiver.ledger.timestamps import milliseconds
 from receiver.settings.fps import FpsSettings
 from receiver.settings.values import AsList, Name, Section, Span, Words, base_of, one_of, readable, secret_text
 from receiver.transport.addresses import is_loopback

@@ -16,6 +16,7 @@ from receiver.store.maintenance.restored import Restored
 from receiver.store.redis.base import AccountRepository, Connection, RedisRepository
 from receiver.store.redis.keys import Keys
 from receiver.store.redis.wakeups import News
+from receiver.store.refunds.cases import OpenCases
 from receiver.store.refunds.disputes import Disputes
 from receiver.store.refunds.notifications import Notifications
 from receiver.store.refunds.refunds import Refunds
@@ -41,6 +42,7 @@ class AccountStore(AccountRepository):
         self.fps = FpsOrders(connection, keys)
         self.subscribers = SubscriberRepository(connection, keys)
         self.deliveries = StreamRetention(connection, keys, self.subscribers)
+        self.cases = OpenCases(connection, keys, self.refunds, self.subscribers)
         self.feed = Feed(connection, keys)
         self.audit = AuditTrail(connection, keys)
         self.dashboard = Overview(connection, keys, self.deliveries)

@@ -49,16 +49,23 @@ class Charges:
         return self.amazon_client.store
 
     async def charge(
-        self, charge_id: str, *, fresh: bool = False, within: int = CHARGE_KEPT, patience: float = CHARGE_PATIENCE
+        self,
+        charge_id: str,
+        *,
+        fresh: bool = False,
+        within: int = CHARGE_KEPT,
+        patience: float = CHARGE_PATIENCE,
+        is_urgent: bool = True,
     ) -> Charge:
         """Get Charge, or a copy from the last hour (`within`, ms) unless it must be `fresh`.
 
-        Raises the `AmazonError` tree; `AmazonThrottled` also where our own throttle has no token within `patience` (s).
+        A read that is not urgent leaves a quarter of the throttle's burst to those that are. Raises the `AmazonError`
+        tree; `AmazonThrottled` also where our own throttle has no token within `patience` (s).
         """
         kept = None if fresh else await self._store.requests.kept_charge(charge_id)
         if kept and self._store.now() - kept.read_at < within:
             return kept
-        if not await self._token(patience):
+        if not await self._token(patience, is_urgent):
             raise AmazonThrottled("Too many charges are being read just now.", retry_after=THROTTLED_PAUSE)
         request = get_charge(self.amazon_client.account.endpoint, charge_id)
         found = await self.amazon_client.ask(
@@ -69,10 +76,11 @@ class Charges:
         await self._store.requests.keep_charge(found, for_advice=fresh)
         return found
 
-    async def _token(self, patience: float) -> bool:
-        """A token for Get Charge. If the throttle's key is damaged, urgent reads go without: Amazon throttles too."""
+    async def _token(self, patience: float, is_urgent: bool) -> bool:
+        """A token for Get Charge. If the throttle's key is damaged, reads that may wait go without: Amazon throttles
+        too."""
         try:
-            return await self.amazon_client.token(Call.GET_CHARGE, patience)
+            return await self.amazon_client.token(Call.GET_CHARGE, patience, is_urgent=is_urgent)
         except WrongType:
             return patience > 0
 
@@ -138,7 +146,7 @@ class ChargeReader:
         reading = self._reading.get(charge_id)
         if reading is None:
             admit()
-            read = self.charges.charge(charge_id, within=RECENT, patience=RECENT_PATIENCE)
+            read = self.charges.charge(charge_id, within=RECENT, patience=RECENT_PATIENCE, is_urgent=False)
             reading = self._reading[charge_id] = asyncio.get_running_loop().create_task(read)
             reading.add_done_callback(lambda ended: self._end(charge_id, ended))
         await asyncio.wait({reading}, timeout=RECENT_WITHIN)

@@ -108,7 +108,7 @@ async def counter(
 ) -> AsyncIterator[Counter]:
     """The service with one account, or with others too."""
     tokens = [token(READER, "read"), token(REFUNDER, "read", "refund"), token(ADMIN, "read", "admin")]
-    tables = [{**each, "throttle": FAST} for each in (table, *others)]
+    tables = [{"throttle": FAST, **each} for each in (table, *others)]
     async with running(valkey_url, tables, tokens=tokens, **more) as stage:
         yield Counter(stage)
 

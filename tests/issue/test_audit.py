@@ -13,13 +13,16 @@ import pytest
 from structlog.contextvars import merge_contextvars
 from structlog.testing import capture_logs
 
+from receiver.issue.cases import Closing
 from receiver.ledger.audit import Actor
+from receiver.ledger.refund import How
 from receiver.ledger.refund_request import Asked, RequestState
 from receiver.store import Store
 from tests.http.kit import ADMIN, READER, REFUNDER
 from tests.issue.counter import Counter, counter
 from tests.issue.kit import Desk, Killed, desk, dying
 from tests.issue.test_dashboard_retry import csrf
+from tests.issue.test_generations import declined
 from tests.issue.test_repeat import made_unclear, unclear
 from tests.kit.clock import ManualClock
 from tests.service.stage import Amazon, account
@@ -73,14 +76,14 @@ async def test_every_act_on_refunds_has_one_entry(open_shop: Open) -> None:
     for user in ("ann", "bob"):
         status, made, _ = await found.call("POST", "/v1/refunds", wish, key="k1", headers={HEADER: user})
         assert status == 201
-    declined = made["refundId"]
+    refund_id = made["refundId"]
     assert (made["issuedBy"], made["issuedByUser"]) == ("refunder", "ann")
     assert (await found.call("POST", "/v1/refunds", {**wish, "chargeId": "S01-1-1-C1"}, key="k1"))[0] == 409
     amazon.move()
     amazon.move()
-    await found.shows(declined, "Declined")
+    await found.shows(refund_id, "Declined")
     for user in ("bob", "ann"):
-        status, again, _ = await found.call("POST", f"/v1/refunds/{declined}/retry", headers={HEADER: user})
+        status, again, _ = await found.call("POST", f"/v1/refunds/{refund_id}/retry", headers={HEADER: user})
         assert (status, again["issuedByUser"]) == (201, "bob")
     refused = await found.call("POST", f"/v1/refunds/{again['refundId']}/retry", headers={HEADER: "eve"})
     assert refused[0] == 409
@@ -90,16 +93,16 @@ async def test_every_act_on_refunds_has_one_entry(open_shop: Open) -> None:
         ("refund.refresh", "refunder", None, "accepted"),
         ("refund.retry", "refunder", "bob", "accepted"),
     ]
-    assert (created["chargeId"], retried["chargeId"], refreshed["refundId"]) == (charge, charge, declined)
-    assert (created["refundId"], retried["refundId"]) == (None, declined)
-    assert await trail(found, refund=declined) == entries, "that of its request, too"
+    assert (created["chargeId"], retried["chargeId"], refreshed["refundId"]) == (charge, charge, refund_id)
+    assert (created["refundId"], retried["refundId"]) == (None, refund_id)
+    assert await trail(found, refund=refund_id) == entries, "that of its request, too"
     assert await trail(found, refund=again["refundId"]) == [retried]
     assert await trail(found, refund=created["refundRequestId"]) == [created]
     assert await trail(found, actor="bob") == [retried]
     assert await trail(found, actor="refunder") == entries
     assert await trail(found, since=retried["time"]) == [retried]
     assert await trail(found, until=created["time"]) == []
-    _, history, _ = await found.call("GET", f"/v1/refunds/{declined}/history", token=READER)
+    _, history, _ = await found.call("GET", f"/v1/refunds/{refund_id}/history", token=READER)
     assert {each["issuedByUser"] for each in history["revisions"]} == {"ann"}
     raw = json.dumps([each async for each in stored(found)])
     assert "14.02" not in raw
@@ -182,17 +185,19 @@ async def test_the_dashboard_acts_for_the_person_of_each_request(open_shop: Open
     found, amazon = open_shop
     charge = amazon.open_charge("100.00", "USD")
     _, made = await found.create(charge, "14.02")
-    declined = made["refundId"]
+    refund_id = made["refundId"]
     amazon.move()
     amazon.move()
-    await found.shows(declined, "Declined")
+    await found.shows(refund_id, "Declined")
     await found.call(
         "POST", "/v1/subscribers", {"name": "finance", "url": f"http://127.0.0.1:{closed_port}/h"}, token=ADMIN
     )
     before = len(await trail(found))
     refunds, subscribers = await signed_in(found, REFUNDER), await signed_in(found, ADMIN)
-    await press(found, refunds, f"/refunds/{declined}/refresh?account=us", f"/refunds/{declined}?account=us", "ann")
-    await press(found, refunds, f"/refunds/{declined}/retry?account=us", f"/refunds/{declined}/retry?account=us", "bob")
+    await press(found, refunds, f"/refunds/{refund_id}/refresh?account=us", f"/refunds/{refund_id}?account=us", "ann")
+    await press(
+        found, refunds, f"/refunds/{refund_id}/retry?account=us", f"/refunds/{refund_id}/retry?account=us", "bob"
+    )
     for word in ("pause", "resume"):
         await press(found, subscribers, f"/subscribers/finance/{word}?account=us", "/subscribers", "cat")
     assert short((await trail(found))[before:]) == [
@@ -201,7 +206,7 @@ async def test_the_dashboard_acts_for_the_person_of_each_request(open_shop: Open
         ("subscriber.pause", "admin", "cat", "done"),
         ("subscriber.resume", "admin", "cat", "done"),
     ]
-    _, text = await page(found, "GET", f"/refunds/{declined}?account=us", refunds, "ann")
+    _, text = await page(found, "GET", f"/refunds/{refund_id}?account=us", refunds, "ann")
     assert "requested by refunder (ann)" in text
 
 
@@ -239,6 +244,32 @@ async def test_a_forged_person_is_not_recorded(redis: Any, valkey_url: str, tmp_
         assert short(await trail(found)) == [("refund.create", "refunder", None, "accepted")]
         for token, expected in ((READER, 403), (REFUNDER, 403), ("nobody", 401)):
             assert (await found.call("GET", "/v1/audit", token=token))[0] == expected
+
+
+async def test_closing_and_reopening(open_shop: Open) -> None:
+    """Who ended a case, and how; another closing of a closed case is refused, and no act."""
+    found, amazon = open_shop
+    charge = amazon.open_charge("100.00", "USD")
+    _, made = await found.create(charge, "14.02")
+    refund_id = made["refundId"]
+    amazon.move()
+    amazon.move()
+    await found.shows(refund_id, "Declined")
+    path, gift = f"/v1/refunds/{refund_id}", {"how": "compensated", "note": "gift card"}
+    for user in ("ann", "bob"):
+        status, body, _ = await found.call("POST", f"{path}/close", gift, headers={HEADER: user})
+        assert (status, body["resolution"]["user"]) == (200, "ann")
+    assert (await found.call("POST", f"{path}/close", {"how": "not_owed", "note": "x"}))[0] == 409
+    for _ in range(2):
+        assert (await found.call("POST", f"{path}/reopen", headers={HEADER: "bob"}))[0] == 200
+    entries = [
+        each for each in await trail(found, refund=refund_id) if each["action"] in ("refund.close", "refund.reopen")
+    ]
+    assert short(entries) == [
+        ("refund.close", "refunder", "ann", "compensated"),
+        ("refund.reopen", "refunder", "bob", "done"),
+    ]
+    assert "gift card" not in "".join([each async for each in stored(found)])
 
 
 async def state_and_entries(here: Desk, request_id: str, action: str) -> tuple[str, list[str]]:
@@ -301,6 +332,24 @@ async def test_wherever_a_person_dies_the_request_and_its_entry_agree(here: Desk
         _, after = await state_and_entries(here, order.id, f"refund_request.{how}")
         assert after in (["ann"], ["bob"]), point
         assert after == by or not by, point
+        if not died:
+            break
+    assert 3 < point < 199
+
+
+async def test_wherever_a_person_dies_the_case_and_its_entry_agree(here: Desk) -> None:
+    """It is open still, without an entry; or it is closed, with one."""
+    for point in range(200):
+        root = await declined(here)
+        died = await die(here.another().cases.close(root, Closing(How.COMPENSATED, ANN, note="gift")), point)
+        redis = here.store.connection.client
+        async with redis.pipeline(transaction=True) as pipe:
+            pipe.hget(f"refunds:{{us}}:refund:{root}", "case_how")
+            pipe.xrange(TRAIL)
+            how, entries = await pipe.execute()
+        found = [json.loads(next(iter(fields.values()))) for _, fields in entries]
+        closings = [each for each in found if each["action"] == "refund.close" and each["refund_id"] == root]
+        assert [each["outcome"] for each in closings] == ([how.decode()] if how else []), point
         if not died:
             break
     assert 3 < point < 199

@@ -195,6 +195,16 @@ async def test_questions_to_amazon_count_as_refreshes(redis: Any, valkey_url: st
         assert desk.charges_asked == 1
 
 
+async def test_those_who_look_leave_tokens_to_refunds(redis: Any, valkey_url: str, tmp_path: Path) -> None:
+    """A quarter of the burst: a refund is issued even if callers read charges as fast as they can."""
+    throttle = {"get_charge": [4, 0.001], "create_refund": [1000, 1000]}
+    async with shop(valkey_url, tmp_path, throttle=throttle) as (counter, amazon):
+        made = [amazon.open_charge("100.00", "USD") for _ in range(4)]
+        statuses = [(await show(counter, charge_id))[0] for charge_id in made]
+        assert statuses == [200, 200, 200, 502]
+        assert (await counter.create(made[3]))[0] == 201
+
+
 BAD = {
     "a refund": (REFUND, 400, "bad_charge_id"),
     "no id": ("a*b", 400, "bad_charge_id"),

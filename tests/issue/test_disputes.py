@@ -10,7 +10,7 @@ import pytest
 
 from receiver.errors import Conflict
 from receiver.ledger.dispute import Dispute, DisputeJson, permission_of
-from receiver.ledger.hint import HintResult
+from receiver.ledger.notification import HintResult
 from receiver.store import Store
 from tests.issue.kit import Desk, Killed, desk, dying
 from tests.kit.clock import T0, ManualClock

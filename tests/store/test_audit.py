@@ -14,8 +14,8 @@ from receiver.amazon.fps.calls import FpsRefundRequest
 from receiver.amazon.fps.orders import FpsOrder
 from receiver.ledger.audit import THE_SERVICE, Action, Actor, AuditEntry, AuditQuery
 from receiver.ledger.charge_book import Guard
-from receiver.ledger.hint import Hint
 from receiver.ledger.money import Money
+from receiver.ledger.notification import Hint
 from receiver.ledger.refund import Source
 from receiver.ledger.refund_request import PreparedRefund
 from receiver.outbox.subscribers.subscriber import pause

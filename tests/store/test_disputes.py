@@ -11,8 +11,8 @@ import pytest
 
 from receiver.errors import StoreUnavailable
 from receiver.ledger.dispute import Dispute, permission_of, signed
-from receiver.ledger.hint import HintResult
 from receiver.ledger.money import Money
+from receiver.ledger.notification import HintResult
 from receiver.store import Store
 from receiver.store.refunds.disputes import to_value
 from receiver.store.requests.requests import Disputed, Reserved

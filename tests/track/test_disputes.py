@@ -20,8 +20,8 @@ from receiver.amazon.signing import Signer
 from receiver.amazon.throttle import LIVE_THROTTLE, Bucket, Call
 from receiver.errors import StoreUnavailable
 from receiver.ledger.dispute import DAY, Dispute, permission_of, signed
-from receiver.ledger.hint import Hint
 from receiver.ledger.next_look import after_dispute
+from receiver.ledger.notification import Hint
 from receiver.ledger.refund import Source
 from receiver.outbox.events.dispute_event import DisputeEventType, read_dispute_event
 from receiver.runtime.metrics import Metrics

@@ -12,7 +12,7 @@ from rich.text import Text
 from receiver.commands.client.api import decode, target
 from receiver.commands.client.options import ServiceCall, api_command
 from receiver.commands.console import clean, emit_fields, emit_json, emit_rich, moment, say, short_moment
-from receiver.commands.refund.refund import _now, _refund_id
+from receiver.commands.refund.refund import _now, checked_id
 from receiver.errors import ConfigurationError
 from receiver.http.api.schema import RequestListJson
 from receiver.ledger.audit import Actor
@@ -99,7 +99,7 @@ def settle_request(
         typer.Option(
             "--refund-id",
             metavar="REFUND",
-            callback=_refund_id,
+            callback=checked_id,
             help="Amazon made this refund. The service asks Amazon whether charge and amount match.",
         ),
     ] = None,

@@ -13,9 +13,9 @@ from receiver.errors import BadRequest
 from receiver.http.api.listing import read_cursor, write_cursor
 from receiver.http.api.operations import ADMIN, Answer, Call, Operation
 from receiver.http.api.params import ACCOUNT, Parameter, moment, number, text, word
-from receiver.http.api.respond import json_answer
 from receiver.http.api.schema import NextCursor
 from receiver.http.forwarded import MOST_USER
+from receiver.http.respond import json_answer
 from receiver.ledger.audit import Action, AuditEntry, AuditQuery
 from receiver.ledger.refund import Refund
 from receiver.ledger.schema import Account, Json, Rfc3339
@@ -63,7 +63,10 @@ class AuditEntryJson(Json, kw_only=True):
     ] = None
     outcome: Annotated[
         str,
-        Meta(description="accepted: it is recorded, and follows. done. issued, not_issued: how a request was settled."),
+        Meta(
+            description="accepted: it is recorded, and follows. done. issued, not_issued: how a request was settled. "
+            "For refund.close: how, as in `resolution`."
+        ),
     ]
     refund_id: str | None = None
     refund_request_id: str | None = None
@@ -94,9 +97,10 @@ class AuditApi:
         id="listAudit",
         tag="operation",
         summary="Who did what, newest first",
-        about="Every refund that was requested, repeated, settled or refreshed, and every change of a subscriber, with "
-        "the token and the person. An entry is written in the same step as what it records, once, and is never "
-        "changed. Repeating a call that changes nothing adds none; nor does a refused call, which is only in the log.",
+        about="Every refund that was requested, reissued, refreshed, closed or reopened, every refund request that was "
+        "repeated or settled, and every change of a subscriber, with the token and the person. An entry is written in "
+        "the same step as what it records, once, and is never changed. Repeating a call that changes nothing adds "
+        "none; nor does a refused call, which is only in the log.",
         scopes=ADMIN,
         parameters=(ACCOUNT, SINCE, UNTIL, REFUND, ACTOR, CURSOR, LIMIT),
         answers=(Answer(200, AuditListJson),),

@@ -15,8 +15,8 @@ from receiver.http.api.limits import Refreshes, TooManyRefreshes
 from receiver.http.api.lookup import find_charges, the_charge
 from receiver.http.api.operations import AMAZON, READ, SEVERAL, Answer, Call, Operation
 from receiver.http.api.params import ACCOUNT, in_path
-from receiver.http.api.respond import json_answer
 from receiver.http.problems import RefundProblemJson
+from receiver.http.respond import json_answer
 from receiver.ledger.charge import Charge
 from receiver.ledger.dispute import CHARGE_ID
 from receiver.ledger.query import Query

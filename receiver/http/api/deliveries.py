@@ -18,7 +18,6 @@ from receiver.http.api.lookup import find_subscriber
 from receiver.http.api.operations import ADMIN, Answer, Body, Call, Operation
 from receiver.http.api.params import ACCOUNT, number, whole, word
 from receiver.http.api.redrive import REDRIVE, STREAM_ID, is_stream_id, read_wanted
-from receiver.http.api.respond import json_answer
 from receiver.http.api.schema import (
     DeadDeliveryJson,
     DeliveryListJson,
@@ -29,6 +28,7 @@ from receiver.http.api.schema import (
     WaitingDeliveryJson,
 )
 from receiver.http.api.subscribers import NAME, ONE
+from receiver.http.respond import json_answer
 from receiver.ledger.audit import Action, AuditEntry, Outcome
 from receiver.ledger.lifecycle import EventType
 from receiver.ledger.money import Money

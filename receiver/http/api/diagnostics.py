@@ -22,7 +22,6 @@ from receiver.errors import NotFound
 from receiver.http.api.auth import Caller
 from receiver.http.api.operations import ADMIN, Answer, Call, Operation
 from receiver.http.api.params import ACCOUNT, in_path, number
-from receiver.http.api.respond import json_answer
 from receiver.http.api.schema import (
     CertificateJson,
     DiagnosticsJson,
@@ -32,6 +31,7 @@ from receiver.http.api.schema import (
     UnrecognizedListJson,
     UnrecognizedMessageJson,
 )
+from receiver.http.respond import json_answer
 from receiver.ledger.notification import UNASSIGNED
 from receiver.ledger.schema import extended
 from receiver.ledger.timestamps import format_rfc3339

@@ -48,11 +48,11 @@ from receiver.http.api.operations import (
     Operation,
 )
 from receiver.http.api.params import Schema, whole
-from receiver.http.api.respond import json_answer
 from receiver.http.api.schema import PendingOrderJson
 from receiver.http.ipn.endpoint import Ipn
 from receiver.http.ipn.operations import ACCOUNT_IN_PATH, TO_SNS
 from receiver.http.problems import RefundProblemJson
+from receiver.http.respond import json_answer
 from receiver.issue.fps import FpsIssuer, Ordered
 from receiver.ledger.notification import NotificationOutcome, Receipt
 from receiver.ledger.schema import RefundJson, money_json, refund_json

@@ -27,9 +27,9 @@ from receiver.http.api.operations import (
     Operation,
 )
 from receiver.http.api.params import ACCOUNT, REFUND, Schema, in_path, number, word
-from receiver.http.api.respond import json_answer
 from receiver.http.api.schema import RequestListJson
 from receiver.http.problems import RefundProblemJson
+from receiver.http.respond import json_answer
 from receiver.issue.issuer import Issuer
 from receiver.ledger.refund_request import OPEN, RefundRequestRecord, RequestState
 from receiver.ledger.request_shape import RefundRequestJson, request_json

@@ -23,7 +23,6 @@ from receiver.http.api.operations import (
     Reasons,
 )
 from receiver.http.api.params import ACCOUNT, Schema, in_path
-from receiver.http.api.respond import json_answer
 from receiver.http.api.schema import (
     AddedSubscriberJson,
     ChangedSubscriberJson,
@@ -42,6 +41,7 @@ from receiver.http.api.subscriber_bodies import (
     stats_json,
     subscriber_json,
 )
+from receiver.http.respond import json_answer
 from receiver.ledger.audit import Action, AuditEntry
 from receiver.ledger.schema import extended
 from receiver.outbox.formats.registry import format_spec

@@ -24,7 +24,7 @@ from receiver.http.dashboard.guard import PageFrame, see_other
 from receiver.http.dashboard.sessions import Session
 from receiver.issue.issuer import Issuer
 from receiver.ledger.dispute import Dispute, DisputeChange
-from receiver.ledger.hint import Hint
+from receiver.ledger.notification import Hint
 from receiver.ledger.query import Query
 from receiver.ledger.refund import Refund, Revision, Source, State
 from receiver.ledger.refund_request import REFUSES_US, Asked

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from receiver.ledger.audit import AuditEntry
+from receiver.ledger.resolution import TRACKED_FOR
 from receiver.store.redis.client import Pipelines
 from receiver.store.redis.clock import Clock
 from receiver.store.redis.damage import Damage, RecordUnreadable, WrongType
@@ -39,6 +40,8 @@ class Connection:
     rejected before it is looked up."""
     keep_dead: int = 10_000
     """Dead events kept for each subscriber; the oldest beyond this are dropped."""
+    tracked_for: int = TRACKED_FOR
+    """ms: a refund that was declined longer ago when it is first seen gets no open case."""
     on_dropped: Callable[[int], None] = lambda count: None
     """Called with the number of dropped dead events."""
 

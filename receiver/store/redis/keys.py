@@ -71,6 +71,10 @@ CATALOGUE: Final[Mapping[str, Kind]] = MappingProxyType(
         "state": Kind(ZSET, KeyScope.INDEX, "refunds in a state, by last change", "never"),
         "reason": Kind(ZSET, KeyScope.INDEX, "declined refunds with a reason code, by last change", "its last refund"),
         "order": Kind(ZSET, KeyScope.INDEX, "refunds of an order reference, by last change", "its last refund"),
+        "open": Kind(ZSET, KeyScope.ACCOUNT, "open declined refunds, by last change", "its last refund"),
+        "open:details": Kind(HASH, KeyScope.ACCOUNT, "since when each is open, its amount and reason", _REFUND),
+        "cases": Kind(STRING, KeyScope.ACCOUNT, "set once the declines of older versions have cases", "never"),
+        "closes": Kind(HASH, KeyScope.ACCOUNT, "refund → the declined refund that a person closed with it", "never"),
         # When to ask Amazon
         "due": Kind(ZSET, KeyScope.ACCOUNT, "refund → when to ask Amazon next", "its last refund"),
         "hinted": Kind(ZSET, KeyScope.ACCOUNT, "refund → since when to ask Amazon at once", "its last refund"),

@@ -19,8 +19,8 @@ import msgspec
 from receiver.amazon.throttle import Bucket, Call
 from receiver.errors import StoreUnavailable
 from receiver.ledger.dispute import Dispute, joined
-from receiver.ledger.hint import HintResult
 from receiver.ledger.next_look import DisputeLook, DueDispute
+from receiver.ledger.notification import HintResult
 from receiver.ledger.refund import REFUND_ID
 from receiver.runtime.rounds import Claim
 from receiver.store.redis.base import AccountRepository

@@ -7,8 +7,8 @@ import contextlib
 import msgspec
 
 from receiver.ledger.audit import Action, AuditEntry, Outcome
-from receiver.ledger.hint import Hint, HintResult
 from receiver.ledger.next_look import DueRefund, FollowUp, NextLook
+from receiver.ledger.notification import Hint, HintResult
 from receiver.ledger.refund import REFUND_ID, Source
 from receiver.runtime.rounds import Claim
 from receiver.store.redis.base import AccountRepository

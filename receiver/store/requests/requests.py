@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import msgspec
 
-from receiver.ledger.audit import Action, AuditEntry, Outcome
 from receiver.ledger.charge import Charge
 from receiver.ledger.charge_book import MOST_REFUNDS, Entry, Guard, read_entry, reservation
 from receiver.ledger.dispute import permission_of
@@ -51,6 +50,15 @@ class Disputed:
 
 
 @dataclass(frozen=True, slots=True)
+class CaseClosed:
+    """The case of the declined refund is closed, so it is not reissued. Nothing was written."""
+
+
+Obstacle = NotReserved | Disputed | CaseClosed
+"""What prevents a refund."""
+
+
+@dataclass(frozen=True, slots=True)
 class Attempt:
     """A claimed request."""
 
@@ -63,7 +71,7 @@ class Requests(AccountRepository):
 
     async def reserve(
         self, order: PreparedRefund, *, owner: str, guard: Guard, lease: int
-    ) -> Reserved | NotReserved | Disputed | RefundRequestRecord:
+    ) -> Reserved | Obstacle | RefundRequestRecord:
         """Reserve the amount and hold the request for `lease` ms; or return what prevents it.
 
         `owner` is a new random word. It distinguishes a repetition of this very call from another caller's. Who
@@ -85,7 +93,7 @@ class Requests(AccountRepository):
                 self.now(),
                 KEPT_FOR,
                 order.charge_id,
-                *_guard_args(guard, self._audited(_requested(order))),
+                *_guard_args(guard, self._audited(order.request_act)),
                 "order",
                 msgspec.json.encode(order),
                 "state",
@@ -94,6 +102,8 @@ class Requests(AccountRepository):
         )
         if answer[0] == b"reserved":
             return Reserved(token)
+        if answer[0] == b"closed":
+            return CaseClosed()
         if found := _in_the_way(answer):
             return found
         flat = answer[1]
@@ -107,6 +117,7 @@ class Requests(AccountRepository):
             self.keys("reserved"),
             self.keys("taken", order.charge_id),
             self.keys("disputes", permission_of(order.charge_id)),
+            self.keys("refund", order.retry_root),
             self.keys("audit"),
         ]
 
@@ -225,10 +236,10 @@ class Requests(AccountRepository):
         self._written()
         return str(answer.decode())
 
-    async def take_token(self, call: str, burst: float, per_second: float) -> int:
-        """Take one token of a call's throttle. Returns 0, or in how many ms there will be one."""
+    async def take_token(self, call: str, burst: float, per_second: float, leave: int = 0) -> int:
+        """Take one token of a call's throttle, if `leave` are left. Returns 0, or in how many ms there will be one."""
         keys = [self.keys("throttle", call)]
-        return int(await self._run("take", keys, [self.now(), str(burst), str(per_second)], repeatable=False))
+        return int(await self._run("take", keys, [self.now(), str(burst), str(per_second), leave], repeatable=False))
 
     async def kept_charge(self, charge_id: str) -> Charge | None:
         """The charge as Amazon last described it; None if that is not stored or is unreadable."""
@@ -258,17 +269,6 @@ def _guard_args(guard: Guard, audit: bytes) -> list[str | int | bytes]:
     besides = list(dict.fromkeys(guard.besides))
     times = ["" if each is None else each for each in (guard.since, guard.reserved_since)]
     return [*times, MOST_REFUNDS, audit, len(besides), *besides]
-
-
-def _requested(order: PreparedRefund) -> AuditEntry:
-    return AuditEntry(
-        action=Action.REFUND_RETRY if order.retry_of else Action.REFUND_CREATE,
-        actor=order.requested_by,
-        refund_id=order.retry_of,
-        refund_request_id=order.id,
-        charge_id=order.charge_id,
-        outcome=Outcome.ACCEPTED,
-    )
 
 
 def _in_the_way(answer: Sequence[bytes]) -> NotReserved | Disputed | None:
