@@ -15,8 +15,8 @@ import pytest
 from receiver.commands import audit
 from receiver.commands.audit import COLUMNS
 from receiver.commands.client.api import Api, not_the_api
-from receiver.http.api import audit as audit_api
-from receiver.http.api.audit import AuditEntryJson
+from receiver.http import audit as audit_api
+from receiver.http.audit import AuditEntryJson
 from receiver.ledger.audit import Action, Actor, AuditEntry
 from tests.commands.conftest import Run
 from tests.commands.kit import Server

@@ -1,10 +1,8 @@
-"""HTTP. `/v1/diagnostics` and `/v1/notifications…`, for operators.
+"""HTTP. `/v1/diagnostics` and `/v1/notifications…`: what only the running process knows, and the notifications that are
+proven but not understood, as Amazon sent them. For operators.
 
-The first shows what only the running process knows. The second shows notifications that are proven but not understood,
-as Amazon sent them.
-
-Accounts of one merchant keep a copy of such a notification each; here it appears once. One that may concern several
-merchants is shown only to tokens that see all of their accounts.
+Accounts of one merchant keep a copy of a notification each; here it appears once. A notification that may concern
+several merchants is shown only to tokens that see all of their accounts.
 """
 
 from __future__ import annotations
@@ -42,18 +40,6 @@ from receiver.store.refunds.notifications import MOST_KEPT, Kept
 
 PACKAGE: Final = "amazon-pay-refund-receiver"
 DAY_MS: Final = 86_400_000
-NOTIFICATION_ID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}(?:-[0-9a-f]{8})?")
-NOTIFICATION: Final = in_path(
-    "notification_id",
-    "`notificationId` from the list.",
-    "17bf00c4-8bf8-5f70-9f25-51097f9450e5",
-    NOTIFICATION_ID,
-    (
-        "bad_notification_id",
-        "A notification's id is its MessageId, as shown by `receiver notification list`.",
-    ),
-)
-LIMIT: Final = number("limit", "Maximum number of items.", 50, 1, MOST_KEPT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +118,20 @@ def package_version() -> str:
         return version(PACKAGE)
     except PackageNotFoundError:
         return ""
+
+
+NOTIFICATION_ID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}(?:-[0-9a-f]{8})?")
+NOTIFICATION: Final = in_path(
+    "notification_id",
+    "`notificationId` from the list.",
+    "17bf00c4-8bf8-5f70-9f25-51097f9450e5",
+    NOTIFICATION_ID,
+    (
+        "bad_notification_id",
+        "A notification's id is its MessageId, as shown by `receiver notification list`.",
+    ),
+)
+LIMIT: Final = number("limit", "Maximum number of items.", 50, 1, MOST_KEPT)
 
 
 class NotificationApi:
