@@ -120,8 +120,7 @@ class Issuer:
             raise Conflict("This is a Flexible Payments refund: Amazon Pay cannot retry it.", reason="not_amazon_pay")
         if declined.conflict:
             raise Conflict(
-                "Amazon reported two different final states for this refund: the buyer may have the money.",
-                reason="in_conflict",
+                "Amazon reported two final states for this refund: the buyer may have the money.", reason="in_conflict"
             )
         if declined.state != State.DECLINED:
             raise Conflict(
