@@ -13,9 +13,9 @@ from typer.main import get_group
 
 @cache
 def _refund() -> typer.Typer:
-    from receiver.commands.refund import cases, create, export, importing, refund, requests
+    from receiver.commands.refund import cases, create, export, importing, jobs, refund, requests
 
-    for module in (create, cases, requests, export, importing):
+    for module in (create, cases, jobs, requests, export, importing):
         module.register(refund.app)
     return refund.app
 

@@ -6,6 +6,7 @@
     worker.py         resumes interrupted requests
     generations.py    which attempt of a retry is next
     manual.py         a person resolves an unclear request, or has it sent once more
+    jobs.py           many declined refunds are reissued; candidates.py: which ones
     cases.py          a person closes the case of a declined refund, or reopens it
     fps.py            the same for Flexible Payments
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from receiver.errors import Conflict, NotFound
+from receiver.ledger.declines.job import Job
 from receiver.ledger.dispute import Dispute, permission_of
 from receiver.ledger.refund import Refund, Revision
 from receiver.ledger.refund_request import RefundRequestRecord
@@ -70,6 +71,13 @@ async def find_request(
     found = [(account, record) for account, record in zip(accounts, answers, strict=True) if record is not None]
     missing = NotFound("Refund request not found, or not visible to the token.", reason="no_such_request")
     return _the_one(found, "know this request", missing)
+
+
+async def find_job(store: Store, accounts: Sequence[str], job_id: str) -> Job:
+    """The job. Raises `NotFound`, `Conflict`."""
+    answers = await asyncio.gather(*(store.of(account).jobs.get(job_id) for account in accounts))
+    missing = NotFound("Job not found. Jobs are kept for 30 days after their end.", reason="no_such_job")
+    return _the_one([(job.account, job) for job in answers if job is not None], "know this job", missing)[1]
 
 
 async def all_subscribers(store: Store, accounts: Sequence[str]) -> list[tuple[str, Subscriber]]:

@@ -18,10 +18,10 @@ from starlette.routing import BaseRoute, Route
 from receiver.http.api.cases import CaseApi
 from receiver.http.api.charges import ChargeApi
 from receiver.http.api.deliveries import DeliveryApi
-from receiver.http.api.diagnostics import DiagnosticsApi, package_version
+from receiver.http.api.diagnostics import DiagnosticsApi, NotificationApi, package_version
 from receiver.http.api.fps import TAKE_FORM, FpsApi
 from receiver.http.api.issuing import IssueApi
-from receiver.http.api.notifications import NotificationApi
+from receiver.http.api.jobs import JobApi
 from receiver.http.api.operations import JSON, Answer, Operation, operations_of
 from receiver.http.api.params import IF_NONE_MATCH
 from receiver.http.api.refunds import RefundApi
@@ -39,7 +39,7 @@ from receiver.outbox.events.operator_event import OperatorEventJson
 from receiver.outbox.formats.cloudevents import RefundEventJson
 
 APIS: Final = (
-    *(RefundApi, ChargeApi, IssueApi, CaseApi, FpsApi, RequestApi, SubscriberApi, DeliveryApi, FeedApi),
+    *(RefundApi, ChargeApi, IssueApi, CaseApi, JobApi, FpsApi, RequestApi, SubscriberApi, DeliveryApi, FeedApi),
     *(SummaryApi, NotificationApi, DiagnosticsApi, HealthApi),
 )
 DESCRIBE: Final = Operation(
