@@ -40,6 +40,7 @@ from receiver.http.ipn.operations import ipn_routes
 from receiver.http.middleware import Application
 from receiver.http.openapi import description_routes
 from receiver.http.problems import on_http_exception, on_receiver_error, with_every_method
+from receiver.http.summary import SummaryApi
 from receiver.issue.fps import FpsIssuer
 from receiver.issue.issuer import Issuer
 from receiver.runtime.metrics import Metrics
@@ -100,6 +101,7 @@ def build(
         FeedApi(store, tokens, settings.feed, metrics, reads),
         DeliveryApi(store, now),
         AuditApi(store),
+        SummaryApi(store, now),
         NotificationApi(store, [account.name for account in settings.accounts]),
         HealthApi(checks, metrics, refresh_gauges, advisory_checks, alerting),
         *([DiagnosticsApi(inside, now)] if inside else []),

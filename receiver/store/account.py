@@ -48,7 +48,9 @@ class AccountStore(AccountRepository):
         self.feed = Feed(connection, keys)
         self.audit = AuditTrail(connection, keys)
         self.dashboard = Overview(connection, keys, self.deliveries)
-        self.gauges = Gauges(connection, keys, self.dashboard, self.subscribers, self.deliveries, self.requests)
+        self.gauges = Gauges(
+            connection, keys, self.dashboard, self.subscribers, self.deliveries, self.requests, self.cases
+        )
         self.pruning = Pruning(connection, keys, self.refunds, self.subscribers)
         self.restored = Restored(connection, keys)
 
