@@ -130,6 +130,10 @@ CATALOGUE: Final[Mapping[str, Kind]] = MappingProxyType(
         ),
         "fps": Kind(HASH, KeyScope.REQUEST, "a Flexible Payments refund: the order and its progress", "never"),
         "fps_issuing": Kind(ZSET, KeyScope.ACCOUNT, "reference → when to try", "its last order"),
+        # Who did what
+        "audit": Kind(
+            STREAM, KeyScope.ACCOUNT, "the acts of people and programs", "its age, by pruning: 400 days at least"
+        ),
         # Jobs that reissue many refunds
         "job": Kind(HASH, KeyScope.JOB, "its selection, state and counts", _JOB),
         "job_todo": Kind(HASH, KeyScope.JOB, "its refunds that have no outcome yet", "its last refund"),
