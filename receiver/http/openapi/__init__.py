@@ -28,6 +28,7 @@ from receiver.http.api.refunds import RefundApi
 from receiver.http.api.requests import RequestApi
 from receiver.http.api.schema import DeadDeliveryJson, WaitingDeliveryJson
 from receiver.http.api.subscribers import SubscriberApi
+from receiver.http.audit import AuditApi
 from receiver.http.feed.feed import FeedApi
 from receiver.http.health import HealthApi
 from receiver.http.ipn import operations as ipn
@@ -40,7 +41,7 @@ from receiver.outbox.formats.cloudevents import RefundEventJson
 
 APIS: Final = (
     *(RefundApi, ChargeApi, IssueApi, CaseApi, JobApi, FpsApi, RequestApi, SubscriberApi, DeliveryApi, FeedApi),
-    *(SummaryApi, NotificationApi, DiagnosticsApi, HealthApi),
+    *(SummaryApi, NotificationApi, DiagnosticsApi, AuditApi, HealthApi),
 )
 DESCRIBE: Final = Operation(
     "GET",
