@@ -165,12 +165,8 @@ class DeliveryApi:
         202 if it was not sent in time: no worker is running, or other deliveries to the subscriber are in progress.
         """
         account, subscriber = await find_subscriber(self._store, call.accounts, call[NAME])
-        now = self._now()
-        event = a_test(account, now, secrets.token_hex(16))
-        stream_id = f"{now}-{10**18 + secrets.randbelow(10**18)}"
-        if not await self._store.of(account).deliveries.enqueue_test(subscriber.name, stream_id, to_fields(event)):
-            raise NotFound("The subscriber was removed.", reason="no_such_subscriber")
-        outcome = await _within(TEST_WAIT, lambda: self._store.of(account).deliveries.test_result(stream_id))
+        event, stream_id = await send_test(self._store, account, subscriber.name, self._now())
+        outcome = await within(TEST_WAIT, lambda: self._store.of(account).deliveries.test_result(stream_id))
         sent = TestSentJson(account=account, id=event.id, type=event.type.value)
         if not outcome:
             return json_answer(extended(TestPendingJson, sent, error="Not sent yet. Is a worker running?"), 202)
@@ -186,6 +182,15 @@ class DeliveryApi:
             note=tested.note or None,
         )
         return json_answer(body)
+
+
+async def send_test(store: Store, account: str, name: str, now: int) -> tuple[Event, str]:
+    """Queue a test event for the subscriber. Returns it with the stream id for its result. Raises `NotFound`."""
+    event = a_test(account, now, secrets.token_hex(16))
+    stream_id = f"{now}-{10**18 + secrets.randbelow(10**18)}"
+    if not await store.of(account).deliveries.enqueue_test(name, stream_id, to_fields(event)):
+        raise NotFound("The subscriber was removed.", reason="no_such_subscriber")
+    return event, stream_id
 
 
 def a_test(account: str, now: int, random: str) -> Event:
@@ -237,7 +242,8 @@ async def _by_ids(deliveries: DeadLetters, name: str, ids: Sequence[str]) -> tup
     return sorted(set(found.values()), key=fixed_width), [each for each in ids if each not in found]
 
 
-async def _within(seconds: float, look: Callable[[], Awaitable[bytes]]) -> bytes:
+async def within(seconds: float, look: Callable[[], Awaitable[bytes]]) -> bytes:
+    """What `look` finds within the time; empty if nothing."""
     for _ in range(int(seconds / LOOK_EVERY)):
         if found := await look():
             return found
