@@ -26,6 +26,7 @@ from receiver.http.dashboard.sessions import Sessions
 from receiver.http.middleware import Application
 from receiver.issue.fps import FpsIssuer
 from receiver.issue.issuer import Issuer
+from receiver.issue.jobs import Jobs
 from receiver.ledger.timestamps import milliseconds
 from receiver.receive.certificates import CertificateStore
 from receiver.receive.receiver import Receiver
@@ -38,6 +39,7 @@ from receiver.store.redis.address import read_address
 from receiver.store.redis.client import link
 from receiver.store.redis.damage import KeysDamaged
 from receiver.track.amazon_client import AmazonClient
+from receiver.track.disputes import DisputeTracker
 from receiver.track.record import Recorder
 from receiver.track.tracker import Tracker
 from receiver.transport.client import Transport
@@ -134,9 +136,7 @@ class Service:
             self.store.of(account.name).charges.over = account.over
         self.store.connection.tracked_for = milliseconds(settings.track.open_if_younger)
         self.store.connection.keep_dead = settings.delivery.keep_dead
-        self.store.connection.seen_for = int(
-            (ingest.max_age + ingest.max_future + timedelta(days=1)).total_seconds() * 1000
-        )
+        self.store.connection.seen_for = milliseconds(ingest.max_age + ingest.max_future + timedelta(days=1))
         await self.store.start()
         self.store.format.hold_writes()
         with contextlib.suppress(StoreUnavailable):
@@ -187,7 +187,9 @@ class Service:
         for account in self.accounts:
             once = partial(self._after_configured, account.name)
             self.kept.keep(f"track:{account.name}", partial(once, self._tracker(account).run))
+            self.kept.keep(f"disputes:{account.name}", partial(once, self._dispute_tracker(account).run))
             self.kept.keep(f"issue:{account.name}", partial(once, self.issuers[account.name].run))
+            self.kept.keep(f"jobs:{account.name}", partial(once, Jobs(self.issuers[account.name]).run))
             if self.fps_issuers[account.name].is_configured:
                 self.kept.keep(f"fps:{account.name}", partial(once, self.fps_issuers[account.name].run))
             self.kept.keep(f"deliver:{account.name}", self._dispatcher(account).run)
@@ -199,16 +201,13 @@ class Service:
         await work()
 
     def _tracker(self, account: Account) -> Tracker:
-        track = self.settings.track
-        return Tracker(
-            amazon_client=self._amazon_client(account),
-            recorder=self._recorder,
-            metrics=self.metrics,
-            random=self._random,
-            concurrency=track.concurrency,
-            lease=track.lease.total_seconds(),
-            observe_fps=self.fps_issuers[account.name].observe,
-        )
+        track, observe_fps = self.settings.track, self.fps_issuers[account.name].observe
+        how = (track.concurrency, track.lease.total_seconds(), observe_fps)
+        return Tracker(self._amazon_client(account), self._recorder, self.metrics, self._random, *how)
+
+    def _dispute_tracker(self, account: Account) -> DisputeTracker:
+        lease = self.settings.track.lease.total_seconds()
+        return DisputeTracker(self._amazon_client(account), self._recorder, self.metrics, lease)
 
     def _amazon_client(self, account: Account) -> AmazonClient:
         timeout, store = self.settings.track.request_timeout.total_seconds(), self.store.of(account.name)

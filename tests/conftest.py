@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import tempfile
@@ -105,6 +106,24 @@ async def around() -> AsyncIterator[World]:
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """Tests wait more than they work."""
     return (os.cpu_count() or 1) + 1
+
+
+LONG = tuple(
+    f"tests/{each}.py"
+    for each in ("service/test_failover", "service/test_crash", "faults/test_kill", "faults/test_commands")
+)
+"""Files with tests of half a minute."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest tests first: otherwise one process would still be at them when the others have ended."""
+    items.sort(key=lambda item: not item.nodeid.startswith(LONG))
+
+
+def pytest_collection_finish() -> None:
+    """What was imported and collected is not garbage: looking through it would take a quarter of a second of a test."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_unconfigure() -> None:

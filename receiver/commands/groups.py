@@ -13,11 +13,17 @@ from typer.main import get_group
 
 @cache
 def _refund() -> typer.Typer:
-    from receiver.commands.refund import cases, create, export, importing, refund, requests
+    from receiver.commands.refund import cases, create, export, importing, jobs, refund, requests
 
-    for module in (create, cases, requests, export, importing):
+    for module in (create, cases, jobs, requests, export, importing):
         module.register(refund.app)
     return refund.app
+
+
+def _charge() -> typer.Typer:
+    from receiver.commands import charge
+
+    return charge.app
 
 
 def _subscriber() -> typer.Typer:
@@ -52,6 +58,7 @@ def _notification() -> typer.Typer:
 
 GROUPS: Mapping[str, Callable[[], typer.Typer]] = {
     "refund": _refund,
+    "charge": _charge,
     "subscriber": _subscriber,
     "events": _events,
     "delivery": _delivery,

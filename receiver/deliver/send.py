@@ -19,9 +19,10 @@ from receiver.errors import Malformed, StoreUnavailable, TransportError
 from receiver.exchange import Request, Response, in_the_log
 from receiver.ledger.lifecycle import EventType
 from receiver.outbox.dead_letter import dead_event, dead_letter
+from receiver.outbox.events.dispute_event import DisputeEvent, is_dispute, read_dispute_event
 from receiver.outbox.events.event import Event, from_fields, is_newer
 from receiver.outbox.events.operator_event import OperatorEvent, is_operator, read_operator_event
-from receiver.outbox.formats.registry import render, render_operator
+from receiver.outbox.formats.registry import render, render_disputes, render_operator
 from receiver.outbox.retries import (
     ClaimedDelivery,
     Dead,
@@ -52,7 +53,7 @@ LATER_PAUSE = 5_000
 STALE_TEST = 120_000
 """ms after which a test is dropped: its caller has stopped waiting."""
 
-AnyEvent = Event | OperatorEvent
+AnyEvent = Event | DisputeEvent | OperatorEvent
 
 
 class Send(Protocol):
@@ -79,10 +80,11 @@ class DeliveryAttempt:
     async def deliver(self, deliveries: Sequence[ClaimedDelivery], subscriber: Subscriber) -> None:
         """Send events that were claimed for one message, and finish each delivery.
 
-        Operator events go in a separate message, and so does each test. After `StoreUnavailable` the lease expires, and
-        the events are sent again.
+        Events about refunds, disputes and deliveries go in separate messages, and so does each test. After
+        `StoreUnavailable` the lease expires, and the events are sent again.
         """
         together: list[tuple[ClaimedDelivery, AnyEvent]] = []
+        disputes: list[tuple[ClaimedDelivery, AnyEvent]] = []
         for_operators: list[tuple[ClaimedDelivery, AnyEvent]] = []
         for delivery in deliveries:
             if is_newer(delivery.fields):
@@ -97,10 +99,12 @@ class DeliveryAttempt:
                 await self._test(delivery, event, subscriber)
             elif isinstance(event, OperatorEvent):
                 for_operators.append((delivery, event))
+            elif isinstance(event, DisputeEvent):
+                disputes.append((delivery, event))
             else:
                 together.append((delivery, event))
         together = await self._as_of_now(together, subscriber)
-        for batch in filter(None, (together, for_operators)):
+        for batch in filter(None, (together, disputes, for_operators)):
             await self._message(batch, subscriber)
 
     async def _as_of_now(
@@ -248,6 +252,8 @@ def read(delivery: ClaimedDelivery) -> AnyEvent:
     """The event of a delivery. Raises `Malformed`."""
     if is_operator(delivery.fields):
         return read_operator_event(delivery.account, delivery.fields)
+    if is_dispute(delivery.fields):
+        return read_dispute_event(delivery.account, delivery.fields)
     return from_fields(delivery.account, delivery.fields)
 
 
@@ -256,6 +262,9 @@ def request_of(batch: Sequence[AnyEvent], subscriber: Subscriber, now: int) -> R
     for_operators = [each for each in batch if isinstance(each, OperatorEvent)]
     if for_operators:
         return render_operator(for_operators, subscriber, now)
+    disputes = [each for each in batch if isinstance(each, DisputeEvent)]
+    if disputes:
+        return render_disputes(disputes, subscriber, now)
     events = [each for each in batch if isinstance(each, Event)]
     return render(events, subscriber, now)
 

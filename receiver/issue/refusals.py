@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 
-from receiver.errors import AmazonRefused, Conflict, OtherRefunds
-from receiver.ledger.charge import Charge, paid_unseen
+from receiver.errors import AmazonRefused, Conflict, OtherRefunds, StoreUnavailable
+from receiver.ledger.charge import Balance, Charge, paid_unseen
 from receiver.ledger.charge_book import MOST_REFUNDS, RESERVATION, Entry
 from receiver.ledger.dispute import Dispute, dispute_json, guarding, may_be_paid, permission_of
 from receiver.ledger.money import Money
+from receiver.ledger.refund import Resolution
 from receiver.ledger.refund_request import PreparedRefund, RefundRequestRecord
 from receiver.ledger.request_shape import other_refunds_json
+from receiver.ledger.resolution import not_reissued, resolution_of
 from receiver.ledger.retryability import BUYER_MAY_BE_PAID, NAMEABLE
 from receiver.store.account import AccountStore
-from receiver.store.requests.requests import Disputed, NotReserved
+from receiver.store.requests.requests import CaseClosed, NotReserved, Obstacle
 
 NAMED = 4
 """Maximum number of refunds named in an error's text. The list beside it has all of them."""
@@ -27,17 +30,26 @@ STOPPED = frozenset({BUYER_MAY_BE_PAID, *NAMEABLE})
 """The reasons with which a waiting request can be stopped."""
 
 
-async def hindrance(
-    store: AccountStore, prepared: PreparedRefund, found: NotReserved | Disputed, most: int = 0
-) -> Conflict:
+async def hindrance(store: AccountStore, prepared: PreparedRefund, found: Obstacle, most: int = 0) -> Conflict:
     """The error for what the store found to block a request. `most` is the refundable total of the charge.
 
     Raises `StoreUnavailable`.
     """
     if isinstance(found, NotReserved):
         return not_reserved(found, prepared, most)
+    if isinstance(found, CaseClosed):
+        return not_reissued(await case_of(store, prepared.retry_root))
     disputes = await store.disputes.of_permission(permission_of(prepared.charge_id))
-    return buyer_may_be_paid(guarding(prepared.charge_id, disputes))
+    guards = guarding(prepared.charge_id, disputes)
+    with contextlib.suppress(StoreUnavailable):
+        await store.disputes.ask_again(guards)
+    return buyer_may_be_paid(guards)
+
+
+async def case_of(store: AccountStore, refund_id: str) -> Resolution | None:
+    """The case that is stored with this refund: the first one of a chain of retries. Raises `StoreUnavailable`."""
+    root = await store.refunds.get(refund_id)
+    return resolution_of(root, store.now(), store.connection.tracked_for) if root else None
 
 
 def not_reserved(refused: NotReserved, prepared: PreparedRefund, most: int) -> OtherRefunds:
@@ -67,6 +79,37 @@ def not_reserved(refused: NotReserved, prepared: PreparedRefund, most: int) -> O
             )
     text = _exceeded(prepared.money, most, refused)
     return OtherRefunds(text, reason="allowance_exceeded", refunds=refunds)
+
+
+def all_left(balance: Balance) -> tuple[Money, int]:
+    """What is left of the captured amount, and how much of it was refunded elsewhere, in minor units.
+
+    Raises `Conflict` (`nothing_left`, `not_enough_known`).
+    """
+    left, elsewhere = balance.money(balance.refundable), balance.elsewhere
+    captured, reported, known = (balance.money(each) for each in (balance.captured, balance.reported, balance.known))
+    sums = f"Amazon reports {reported} as refunded, and {known} is refunded, pending or requested here"
+    if left and left.minor_units and elsewhere:
+        return left, elsewhere[0]
+    if left:
+        raise Conflict(
+            f"Nothing is left of the {captured} captured: {sums}. To refund more, within Amazon's allowance, give an "
+            "amount.",
+            reason="nothing_left",
+        )
+    if balance.left:
+        least, most = (balance.money(each) for each in balance.left)
+        raise Conflict(
+            f"It is not certain how much of the {captured} captured is left. {sums}; the first may or may not include "
+            f"what is pending. From {least} to {most} is left. Refresh the pending refunds and wait until they are "
+            "final, or check Seller Central and give the amount.",
+            reason="not_enough_known",
+        )
+    raise Conflict(
+        "It is not known how much is left of the charge: the amount of a refund, or the total that Amazon reports, is "
+        "missing or could not be read. Check Seller Central, and give the amount.",
+        reason="not_enough_known",
+    )
 
 
 async def check_unseen(store: AccountStore, charge: Charge, prepared: PreparedRefund) -> None:

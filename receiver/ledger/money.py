@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from decimal import Decimal, InvalidOperation
 
 import msgspec
@@ -65,12 +64,3 @@ class Money(msgspec.Struct, frozen=True):
         """The amount with the currency's decimals, as Amazon requires; JPY has none."""
         places = max(self.exponent, -int(self.amount.normalize().as_tuple().exponent))
         return f"{self.amount:.{places}f}"
-
-
-def totals(amounts: Iterable[Money | None]) -> tuple[Money, ...]:
-    """The sum for each currency, the largest first; unknown amounts (None) are left out."""
-    found: dict[str, Decimal] = {}
-    for each in amounts:
-        if each is not None:
-            found[each.currency_code] = found.get(each.currency_code, Decimal(0)) + each.amount
-    return tuple(Money(total, currency) for currency, total in sorted(found.items(), key=lambda pair: -pair[1]))

@@ -22,6 +22,7 @@ from receiver.store.refunds.refunds import Refunds
 from receiver.store.refunds.schedule import RefundSchedule
 from receiver.store.refunds.timeline import Timelines
 from receiver.store.requests.fps_orders import FpsOrders
+from receiver.store.requests.jobs import JobStore
 from receiver.store.requests.known_charges import KnownCharges
 from receiver.store.requests.open_requests import OpenRequestStore
 
@@ -39,6 +40,7 @@ class AccountStore(AccountRepository):
         self.requests = OpenRequestStore(connection, keys, self.refunds)
         self.charges = KnownCharges(connection, keys, self.requests, self.disputes)
         self.fps = FpsOrders(connection, keys)
+        self.jobs = JobStore(connection, keys)
         self.subscribers = SubscriberRepository(connection, keys)
         self.deliveries = StreamRetention(connection, keys, self.subscribers)
         self.cases = OpenCases(connection, keys, self.refunds, self.subscribers)

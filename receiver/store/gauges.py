@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import Sequence
 from types import MappingProxyType
 
+from receiver.ledger.dispute import DAY
 from receiver.store.dashboard import AlertingProblem, Overview
 from receiver.store.deliveries.dead_letters import DeadLetters
 from receiver.store.deliveries.queues import Health
@@ -45,6 +46,8 @@ class Gauges(AccountRepository):
         For each subscriber, as `waiting:<name>` and so on: `waiting`, `owed` (events that must stay in the stream),
         `dead`, `failures` in a row, `paused` (1 or 0), and `oldest_waiting` in seconds.
 
+        Of disputes: `to_answer`, and `answer_seconds` (see `_disputes_to_answer`).
+
         `oldest_pending_seconds` is the age of the oldest pending refund among the `MOST_OLD` that changed least
         recently. Events such as `stuck` count as changes, so the oldest refund need not be the first of these.
         `pending_unchanged:<age>` counts the pending refunds that have not changed for that long.
@@ -77,7 +80,18 @@ class Gauges(AccountRepository):
             sizes |= await self._health_sizes(name, subscriber_list)
         sizes["oldest_pending_seconds"] = await self._oldest_pending_age() / 1000
         sizes["wrong_type_keys"] = sum(each.account in ("", self.account) for each in self.damage.foreign)
-        return sizes | await self._requests.request_sizes()
+        return sizes | await self._requests.request_sizes() | await self._disputes_to_answer()
+
+    async def _disputes_to_answer(self) -> dict[str, float]:
+        """`to_answer`: disputes that Amazon waits for; `answer_seconds`: the time left for the next of them, if any."""
+        key, now = self.keys("disputes_to_answer"), self.now()
+        count = await self._size("ZCARD", key)
+        found = {"to_answer": count}
+        with contextlib.suppress(WrongType):
+            first = await self._read("ZRANGE", key, now - DAY, "+inf", "BYSCORE", "LIMIT", 0, 1, "WITHSCORES")
+            for _, at in self._scored(key, first):
+                found["answer_seconds"] = (at - now) / 1000
+        return found
 
     async def alerting_problems(self) -> list[AlertingProblem]:
         """The account's subscribers that are paused, failing, unreadable, or have dead events, sorted by name."""

@@ -20,6 +20,7 @@ from receiver.errors import (
     StoreUnavailable,
 )
 from receiver.exchange import in_the_log
+from receiver.ledger.dispute import permission_of
 from receiver.ledger.lifecycle import as_observation, is_overdue
 from receiver.ledger.next_look import DueRefund, NextLook, after
 from receiver.ledger.refund import Observation, Refund, Source, State, is_final
@@ -110,8 +111,17 @@ class Tracker:
         except AmazonError as error:
             await self._reschedule(due, error, await self._without_an_answer(due))
         else:
+            await self._ask_about_disputes(due, seen)
             if (unchanged := await self._record(due, seen)) is not None:
                 await self._reschedule(due, None, await self._more_of(due, unchanged))
+
+    async def _ask_about_disputes(self, due: DueRefund, seen: Observation) -> None:
+        """A refresh also asks about the disputes of the refund's charge."""
+        if due.source is not Source.REFRESH:
+            return
+        with contextlib.suppress(StoreUnavailable):
+            disputes = await self.store.disputes.of_permission(permission_of(seen.charge_id or seen.refund_id))
+            await self.store.disputes.ask_again(disputes)
 
     async def ask(self, refund_id: str, traceparent: str = "") -> Observation:
         """Call Get Refund. Raises the `AmazonError` tree; a refund of the other environment counts as not found.

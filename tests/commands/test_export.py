@@ -40,7 +40,8 @@ def test_the_columns_are_in_their_order() -> None:
     assert HEAD == (
         "account,refundId,chargeId,orderReference,state,reasonCode,reasonDescription,amount,currencyCode,"
         "lastUpdatedTimestamp,creationTimestamp,softDescriptor,releaseEnvironment,refundType,final,conflict,retryable,"
-        "retryOf,retryRoot,retriedBy,revision,firstSeenAt,changedAt,source,unreadFields"
+        "retryOf,retryRoot,retriedBy,revision,firstSeenAt,changedAt,source,unreadFields,"
+        "resolution,resolutionAt,resolutionHow,resolutionBy,resolutionUser,resolutionNote,resolutionRefundId"
     )
 
 

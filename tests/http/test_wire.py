@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 from structlog.contextvars import get_contextvars
 
-from receiver.http.api.rate_limit import SignInLimit, TooManyAttempts, address_of
+from receiver.http.api.limits import SignInLimit, TooManyAttempts, address_of
 from receiver.http.headers import is_plain, tidy_path, trace_of, traceparent_of
 from receiver.http.server import Protocol, server
 from receiver.settings import Settings

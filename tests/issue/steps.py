@@ -139,8 +139,8 @@ class SteppedRequests(OpenRequestStore):
     ) -> Reserved | NotReserved | Disputed | CaseClosed | RefundRequestRecord:
         found = await super().reserve(order, owner=owner, guard=guard, lease=lease)
         if isinstance(found, Reserved):
-            assert guard.most == CEILING
-            assert await self.book() <= CEILING, "admitted over the allowance"
+            assert guard.most == (CAPTURED if order.full else CEILING)
+            assert await self.book() <= guard.most, "admitted over the allowance"
             self.admitted += 1
         return found
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -18,10 +18,11 @@ from receiver.ledger.money import Money
 from receiver.ledger.refund_request import PreparedRefund, RefundRequest, RefundRequestRecord, RequestState
 from receiver.store.redis.pipeline import connect
 from receiver.track import charges
-from tests.issue.steps import CEILING, CHARGE, FATES, Made, Scene, Stepped
+from tests.issue.steps import CAPTURED, CEILING, CHARGE, FATES, Made, Scene, Stepped
 from tests.kit.clock import ManualClock
 from tests.store import test_mutations
 
+Keys = Mapping[str, Money | None]
 Loop = Callable[[Coroutine[Any, Any, Any]], Any]
 
 SETTINGS = settings(
@@ -33,6 +34,7 @@ SETTINGS = settings(
 KEYS = {
     f"key-{number}": Money.of_minor(cents, "USD") for number, cents in enumerate((6_000, 5_000, 4_000, 11_500, 500))
 }
+FULL = {"full-0": None, "full-1": None, "full-2": None, "part": Money.of_minor(3_000, "USD")}
 WHOSE = st.integers(0, 5)
 FATE = st.lists(st.sampled_from(FATES), max_size=2)
 MOST_STEPS = 60
@@ -74,29 +76,30 @@ async def act(scene: Scene, data: st.DataObject, begin: Callable[[], None]) -> N
         await scene.step(data.draw(WHOSE))
 
 
-async def issue(valkey_url: str, data: st.DataObject) -> None:
+async def issue(valkey_url: str, data: st.DataObject, keys: Keys, most: int) -> None:
     scene = await opened(valkey_url)
 
     def begin() -> None:
-        key = data.draw(st.sampled_from(sorted(KEYS)))
-        scene.begin(partial(scene.issuer().create, RefundRequest(CHARGE, KEYS[key]), key), *data.draw(FATE))
+        key = data.draw(st.sampled_from(sorted(keys)))
+        scene.begin(partial(scene.issuer().create, RefundRequest(CHARGE, keys[key]), key), *data.draw(FATE))
 
     try:
         for _ in range(data.draw(st.integers(1, MOST_STEPS))):
             await act(scene, data, begin)
-            assert scene.amazon.given <= CEILING
+            assert scene.amazon.given <= most
         await scene.drain()
-        assert scene.amazon.given <= CEILING
-        await check_end(scene)
+        assert scene.amazon.given <= most
+        await check_end(scene, keys)
     finally:
         await scene.close()
 
 
-async def check_end(scene: Scene) -> None:
+async def check_end(scene: Scene, keys: Keys) -> None:
     """Nothing is left open but what only a person can settle; who was refused has got nothing."""
     open_ones = set()
-    for key, money in KEYS.items():
-        order = prepare(scene.account, RefundRequest(CHARGE, money), key)
+    for key, money in keys.items():
+        left = None if money else Money.of_minor(1, "USD")
+        order = prepare(scene.account, RefundRequest(CHARGE, money), key, left=left)
         record = await scene.store.of("us").requests.get(order.id)
         made = scene.amazon.made.get(order.amazon_key)
         if record is None:
@@ -124,7 +127,18 @@ def test_no_interleaving_gives_more_than_the_charge_admits(loop: Loop, valkey_ur
     @SETTINGS
     @given(st.data())
     def check(data: st.DataObject) -> None:
-        loop(issue(valkey_url, data))
+        loop(issue(valkey_url, data, KEYS, CEILING))
+
+    check()
+
+
+def test_no_interleaving_of_refunds_of_all_that_is_left_uses_the_allowance(loop: Loop, valkey_url: str) -> None:
+    """Three keys for all that is left, and one for a part that does not fit beside the whole."""
+
+    @SETTINGS
+    @given(st.data())
+    def check(data: st.DataObject) -> None:
+        loop(issue(valkey_url, data, FULL, CAPTURED))
 
     check()
 
@@ -235,7 +249,7 @@ async def led(valkey_url: str, how: str) -> None:
         scene.begin(scene.work, "refuse")
         while scene.actors:
             await scene.step(0)
-        await check_end(scene)
+        await check_end(scene, KEYS)
         assert await scene.store.reservations.book() == 6_000
     finally:
         await scene.close()
@@ -264,7 +278,7 @@ def test_without_a_protection_an_interleaving_is_found(
     @settings(SETTINGS, max_examples=400, phases=(Phase.generate,), database=None)
     @given(st.data())
     def check(data: st.DataObject) -> None:
-        loop(issue(valkey_url, data))
+        loop(issue(valkey_url, data, KEYS, CEILING))
 
     found = partial(loop, led(valkey_url, how)) if how else check
     with pytest.raises(AssertionError):

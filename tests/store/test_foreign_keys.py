@@ -9,13 +9,16 @@ from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
+import msgspec
 import pytest
 from structlog.testing import capture_logs
 
 from receiver.amazon.account import Account
 from receiver.deliver.retention import Retention
 from receiver.errors import StoreUnavailable
+from receiver.ledger.audit import Actor
 from receiver.ledger.charge_book import Guard
+from receiver.ledger.declines.job import REISSUED, Item, Job, JobState, Selection
 from receiver.ledger.dispute import permission_of
 from receiver.ledger.money import Money
 from receiver.ledger.notification import UnrecognizedNotification
@@ -96,6 +99,7 @@ class Shop:
             "deliver": self.deliver,
             "issue": self.issue,
             "fps": self.fps,
+            "jobs": self.jobs,
             "watch": self.watch,
             "tidy": self.tidy,
         }
@@ -170,6 +174,29 @@ class Shop:
         await self.store.of(self.name).fps.claim(lease=1, limit=1)
         await self.store.of(self.name).fps.get("ref")
 
+    async def jobs(self) -> None:
+        """A job reissues a refund, and ends."""
+        jobs, now = self.store.of(self.name).jobs, self.store.now()
+        money = Money(Decimal("1.00"), "USD")
+        job = Job(
+            id="j",
+            account=self.name,
+            state=JobState.RUNNING,
+            selection=Selection(),
+            actor=Actor(),
+            created_at=now,
+            changed_at=now,
+            total=1,
+            sums=(money,),
+        )
+        item = Item(number=0, refund_id="r", root="r", amount=money)
+        await jobs.create(job, [item])
+        for attempt in (await jobs.claim(lease=30_000, limit=1)).items:
+            await jobs.todo(attempt.id)
+            await jobs.record(attempt, [msgspec.structs.replace(item, outcome=REISSUED)], lease=30_000)
+            await jobs.outcomes(attempt.id)
+            await jobs.move(attempt.id, JobState.DONE, of=[JobState.RUNNING])
+
     async def watch(self) -> None:
         """Lists, the feed, notifications that are kept."""
         for query in (Query(), Query(order="o"), Query(reason="AmazonRejected")):
@@ -213,6 +240,7 @@ def names_of(shop: Shop) -> dict[str, str]:
         KeyScope.CALL: "get_refund",
         KeyScope.MESSAGE: f"m{number}",
         KeyScope.TEST: "x",
+        KeyScope.JOB: "j",
     }
     found = {
         kind: keys(kind, of[entry.scope]) if entry.scope in of else keys(kind)
@@ -236,6 +264,7 @@ async def first_day(shops: list[Shop]) -> None:
             shop.track,
             shop.issue,
             shop.deliver,
+            shop.jobs,
             shop.watch,
             shop.tidy,
         ):

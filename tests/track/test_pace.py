@@ -36,6 +36,7 @@ def test_the_sandbox_allows_this() -> None:
     assert {
         Call.GET_REFUND: Bucket(5, 1),
         Call.GET_CHARGE: Bucket(5, 1),
+        Call.GET_DISPUTE: Bucket(5, 1),
         Call.CREATE_REFUND: Bucket(2, 1),
     } == SANDBOX_THROTTLE
 

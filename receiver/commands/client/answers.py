@@ -38,11 +38,12 @@ class AnySubscriber(SubscriberJson, kw_only=True):
 
 
 class AnyEvent(msgspec.Struct):
-    """An event, as webhooks get it; `data` is a refund, or what happened to deliveries."""
+    """An event, as webhooks get it; `data` is a refund, a dispute, or what happened to deliveries."""
 
     id: str
     type: str
     time: str
+    subject: str
     data: dict[str, Any]
 
 

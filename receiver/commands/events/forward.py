@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 from rich.text import Text
 
 from receiver.commands.client.answers import AnyEvent
-from receiver.commands.client.api import URL_TEXT, convert, decode
+from receiver.commands.client.api import URL_TEXT, decode
 from receiver.commands.console import clean, emit_rich, emit_value, say
 from receiver.errors import ConfigurationError, Malformed, TransportError
 from receiver.exchange import Request, Response
-from receiver.outbox.formats.cloudevents import CONTENT_TYPE, AdvisedRefundJson
+from receiver.outbox.formats.cloudevents import CONTENT_TYPE
 from receiver.outbox.formats.format import USER_AGENT
 from receiver.outbox.formats.standard_webhooks import webhook_headers
 from receiver.outbox.subscribers.secrets import format_secret, read_secret
@@ -79,7 +79,6 @@ class Forward:
         if self._json:
             emit_value({"id": event.id, "type": event.type, "answer": status, "tries": tries, "taken": taken})
             return
-        refund = convert(event.data, AdvisedRefundJson)
         word = (
             ""
             if taken and tries == 1
@@ -88,7 +87,7 @@ class Forward:
             else f"  skipped after {tries} attempts"
         )
         kind = event.type.rpartition(".")[2]
-        line = Text(f"{clean(kind):<9}  {clean(refund.refund_id):<27}  ")
+        line = Text(f"{clean(kind):<9}  {clean(event.subject):<27}  ")
         emit_rich(line.append(f"{status}{word}", "green" if taken else "bold red"))
 
     async def _try(self, event: AnyEvent, body: bytes) -> int | str:

@@ -53,6 +53,13 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
     "changedAt": ("changedAt",),
     "source": ("source",),
     "unreadFields": ("unreadFields",),
+    "resolution": ("resolution", "state"),
+    "resolutionAt": ("resolution", "at"),
+    "resolutionHow": ("resolution", "how"),
+    "resolutionBy": ("resolution", "by"),
+    "resolutionUser": ("resolution", "user"),
+    "resolutionNote": ("resolution", "note"),
+    "resolutionRefundId": ("resolution", "refundId"),
 }
 """Column → the path of its value in the JSON. New columns come at the end."""
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")

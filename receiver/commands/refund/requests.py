@@ -142,7 +142,7 @@ def _fields(found: RefundRequestJson) -> Sequence[tuple[str, str | Text | None]]
         ("State", _state_text(found)),
         ("Refund", found.refund_id),
         ("Candidate", found.candidate_refund_id),
-        ("MoneyJson", _amount(found)),
+        ("Amount", f"{_amount(found)}{' (all that was left)' if found.full else ''}"),
         ("Charge", found.charge_id),
         ("Order", found.order_reference),
         ("Retry of", found.retry_of),

@@ -19,6 +19,7 @@ from receiver.http.respond import json_answer
 from receiver.issue.cases import Closing
 from receiver.issue.issuer import Issuer
 from receiver.ledger.audit import Actor
+from receiver.ledger.order_reference import UNKEPT
 from receiver.ledger.refund import REFUND_ID, How, Refund
 from receiver.ledger.resolution import BY_PERSON
 from receiver.ledger.schema import MAX_TEXT, RefundJson, refund_json
@@ -31,8 +32,8 @@ NOTE: Final[Schema] = {
     "type": "string",
     "minLength": 1,
     "maxLength": MAX_TEXT,
-    "pattern": r"^[^\x00-\x1f\x7f]*[!-~]+[^\x00-\x1f\x7f]*$",
-    "description": "For people who read the case later. Printable characters.",
+    "pattern": r"^[^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*$",
+    "description": "For people who read the case later. No control characters.",
 }
 CLOSE: Final[Schema] = {
     "description": "How the case of a declined refund ended.",
@@ -139,15 +140,16 @@ def _how(fields: Mapping[str, Any]) -> How:
 
 
 def _note(fields: Mapping[str, Any]) -> str:
-    value = fields.get("note", "")
-    is_needed = fields.get("how") != How.REFUNDED_ELSEWHERE
-    note = value.strip() if isinstance(value, str) else ""
-    if not isinstance(value, str) or len(value) > MAX_TEXT or not value.isprintable() or (is_needed and not note):
+    value = fields.get("note")
+    if value is None and fields.get("how") == How.REFUNDED_ELSEWHERE:
+        return ""
+    if not isinstance(value, str) or len(value) > MAX_TEXT or not value.strip() or UNKEPT.search(value):
         raise BadRequest(
-            f"`note` must be a text of 1 to {MAX_TEXT} printable characters that says how the case ended.",
+            f"`note` must be a text of 1 to {MAX_TEXT} characters that says how the case ended, without control "
+            "characters.",
             reason="bad_note",
         )
-    return note
+    return value.strip()
 
 
 def _refund_id(fields: Mapping[str, Any]) -> str:

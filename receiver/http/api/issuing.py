@@ -40,7 +40,7 @@ from receiver.http.problems import RefundProblemJson
 from receiver.http.respond import json_answer
 from receiver.issue.issuer import Issued, Issuer
 from receiver.issue.orders import LONGEST_KEY
-from receiver.ledger.money import CURRENCY
+from receiver.ledger.money import CURRENCY, Money
 from receiver.ledger.order_reference import MAX_ORDER_REFERENCE, reference_problem, whole_reference
 from receiver.ledger.refund import REFUND_ID
 from receiver.ledger.refund_request import Asked, RefundRequest
@@ -85,13 +85,26 @@ FIELDS: Final[Mapping[str, Schema]] = {
     },
     "besides": BESIDES,
 }
+CHARGE_ID: Final = "S01-5105180-3221187-C056351"
 USD: Final = {"amount": "14.00", "currencyCode": "USD"}
-CREATE: Final = object_schema(
-    "A refund to issue.",
-    ("chargeId", "refundAmount"),
-    FIELDS,
-    {"chargeId": "S01-5105180-3221187-C056351", "refundAmount": USD},
-)
+CREATE: Final[Schema] = {
+    "description": "A refund to issue.",
+    "oneOf": [
+        object_schema(
+            "Of an amount.",
+            ("chargeId", "refundAmount"),
+            {**FIELDS, "full": {"const": False}},
+            {"chargeId": CHARGE_ID, "refundAmount": USD},
+        ),
+        object_schema(
+            "Of all that is left of the captured amount, without Amazon's allowance. The first accepted call "
+            "determines the amount; repeating the call with the same key is the same refund.",
+            ("chargeId", "full"),
+            {**{name: each for name, each in FIELDS.items() if name != "refundAmount"}, "full": {"const": True}},
+            {"chargeId": CHARGE_ID, "full": True},
+        ),
+    ],
+}
 RETRY: Final = object_schema(
     "Empty, or the other refunds of the charge that this one is in addition to.",
     (),
@@ -99,12 +112,8 @@ RETRY: Final = object_schema(
     {"besides": ["S01-5105180-3221187-R022311"]},
 )
 TO_REFUND: Final = {"getRefund": {"operationId": "getRefund", "parameters": {"refund_id": "$response.body#/refundId"}}}
-TO_REQUEST: Final = {
-    "getRefundRequest": {
-        "operationId": "getRefundRequest",
-        "parameters": {"request_id": "$response.body#/refundRequestId"},
-    }
-}
+OF_ANSWER: Final = {"request_id": "$response.body#/refundRequestId"}
+TO_REQUEST: Final = {"getRefundRequest": {"operationId": "getRefundRequest", "parameters": OF_ANSWER}}
 STILL_PENDING: Final = Answer(202, PendingRequestJson, "Amazon has not answered yet.", PENDING, TO_REQUEST)
 REFUSALS: Final[tuple[Reasons, ...]] = (
     {
@@ -146,9 +155,9 @@ class IssueApi:
             {
                 400: (
                     *("idempotency_key_needed", "bad_idempotency_key", "bad_parameter", "unknown_field"),
-                    *("bad_charge_id", "bad_currency", "bad_soft_descriptor", "bad_order_reference"),
+                    *("bad_charge_id", "bad_currency", "bad_soft_descriptor", "bad_order_reference", "bad_full"),
                 ),
-                409: ("idempotency_key_reused",),
+                409: ("idempotency_key_reused", "nothing_left", "not_enough_known"),
             },
             *REFUSALS,
         ),
@@ -203,15 +212,14 @@ class IssueApi:
 
 def read_refund_request(fields: Mapping[str, Any]) -> RefundRequest:
     """The refund requested. Raises `BadRequest` that names the field."""
-    unknown = sorted(set(fields) - set(FIELDS))
-    if unknown:
-        raise BadRequest(f"Unknown field. Known fields: {', '.join(FIELDS)}.", reason="unknown_field")
+    if set(fields) - {*FIELDS, "full"}:
+        raise BadRequest(f"Unknown field. Known fields: {', '.join(FIELDS)}, full.", reason="unknown_field")
     charge_id = fields.get("chargeId")
     if not isinstance(charge_id, str) or not REFUND_ID.fullmatch(charge_id):
         raise BadRequest("`chargeId` must be a charge id such as S01-5105180-3221187-C056351.", reason="bad_charge_id")
     return RefundRequest(
         charge_id=charge_id,
-        money=read_money(fields.get("refundAmount")),
+        money=_money(fields),
         soft_descriptor=_text(fields, "softDescriptor", MAX_SOFT_DESCRIPTOR, "bad_soft_descriptor"),
         order_reference=_reference(fields.get("orderReference", "")),
     )
@@ -232,6 +240,17 @@ def read_besides(value: object) -> tuple[str, ...]:
             reason="bad_besides",
         )
     return tuple(ids)
+
+
+def _money(fields: Mapping[str, Any]) -> Money | None:
+    """The amount; None for all that is left."""
+    full = fields.get("full", False)
+    if not isinstance(full, bool) or (full and "refundAmount" in fields):
+        raise BadRequest(
+            'Send either `refundAmount`, or `"full": true` for all that is left of the captured amount.',
+            reason="bad_full",
+        )
+    return None if full else read_money(fields.get("refundAmount"), ', or send `"full": true`')
 
 
 def _text(fields: Mapping[str, Any], name: str, most: int, reason: str) -> str:

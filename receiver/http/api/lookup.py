@@ -1,4 +1,4 @@
-"""HTTP. Finds the one refund, refund request or subscriber that a path names, in the accounts that the token may see.
+"""HTTP. Finds the one refund, charge, request or subscriber that a path names, in the accounts that the token may see.
 
 If several accounts have it, the answer is 409 with their names. Otherwise the result would depend on which account was
 searched first.
@@ -7,13 +7,15 @@ searched first.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from receiver.errors import Conflict, NotFound
+from receiver.ledger.declines.job import Job
 from receiver.ledger.dispute import Dispute, permission_of
 from receiver.ledger.refund import Refund, Revision
 from receiver.ledger.refund_request import RefundRequestRecord
+from receiver.ledger.retryability import KnownCharge
 from receiver.outbox.subscribers.subscriber import Subscriber
 from receiver.store import Store
 
@@ -33,6 +35,22 @@ def the_refund(found: Sequence[Refund]) -> Refund:
         reason="no_such_refund",
     )
     return _the_one([(refund.account, refund) for refund in found], "know this refund", missing)[1]
+
+
+async def find_charges(store: Store, accounts: Sequence[str], charge_id: str) -> list[tuple[str, KnownCharge]]:
+    """What is known of the charge, with its account, for each account that knows anything."""
+    answers = await asyncio.gather(*(store.of(account).charges.known(charge_id) for account in accounts))
+    return [(account, each) for account, each in zip(accounts, answers, strict=True) if _knows(each, charge_id)]
+
+
+def _knows(known: KnownCharge, charge_id: str) -> bool:
+    is_disputed = any(each.charge_id == charge_id for each in known.disputes)
+    return bool(known.entries or known.charge or is_disputed or not known.readable)
+
+
+def the_charge(found: Sequence[tuple[str, KnownCharge]]) -> tuple[str, KnownCharge]:
+    """The only one found, with its account. Raises `NotFound`, `Conflict`."""
+    return _the_one(found, "know this charge", NotFound("Charge not found.", reason="no_such_charge"))
 
 
 async def find_history(store: Store, refund: Refund) -> tuple[list[Revision], list[Dispute]]:
@@ -55,6 +73,13 @@ async def find_request(
     return _the_one(found, "know this request", missing)
 
 
+async def find_job(store: Store, accounts: Sequence[str], job_id: str) -> Job:
+    """The job. Raises `NotFound`, `Conflict`."""
+    answers = await asyncio.gather(*(store.of(account).jobs.get(job_id) for account in accounts))
+    missing = NotFound("Job not found. Jobs are kept for 30 days after their end.", reason="no_such_job")
+    return _the_one([(job.account, job) for job in answers if job is not None], "know this job", missing)[1]
+
+
 async def all_subscribers(store: Store, accounts: Sequence[str]) -> list[tuple[str, Subscriber]]:
     """(account, subscriber), by account and name."""
     lists = await asyncio.gather(*(store.of(account).subscribers.readable() for account in accounts))
@@ -64,11 +89,22 @@ async def all_subscribers(store: Store, accounts: Sequence[str]) -> list[tuple[s
 async def find_subscriber(store: Store, accounts: Sequence[str], name: str) -> tuple[str, Subscriber]:
     """The subscriber, with its account. Raises `NotFound`, `Conflict`."""
     found = [each for each in await all_subscribers(store, accounts) if each[1].name == name]
-    return _the_one(found, "have a subscriber with this name", no_such_subscriber())
+    return _the_one(found, "have a subscriber with this name", _no_such_subscriber())
 
 
-def no_such_subscriber() -> NotFound:
+def _no_such_subscriber() -> NotFound:
     return NotFound("Subscriber not found, or not visible to the token.", reason="no_such_subscriber")
+
+
+async def change_subscriber(
+    store: Store, accounts: Sequence[str], name: str, change: Callable[[Subscriber], Subscriber]
+) -> tuple[str, Subscriber]:
+    """The changed subscriber, with its account. Raises `NotFound`, `Conflict`, and what `change` raises."""
+    account, _ = await find_subscriber(store, accounts, name)
+    updated = await store.of(account).subscribers.update(name, lambda stored, _: change(stored))
+    if updated is None:
+        raise _no_such_subscriber()
+    return account, updated.after
 
 
 def _the_one(found: Sequence[tuple[str, T]], what: str, missing: NotFound) -> tuple[str, T]:

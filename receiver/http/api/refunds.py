@@ -15,6 +15,7 @@ from starlette.responses import Response
 
 from receiver.errors import BadRequest
 from receiver.http.api.bodies import only_account
+from receiver.http.api.limits import Refreshes
 from receiver.http.api.listing import as_of_now, merged
 from receiver.http.api.lookup import find_history, find_refunds, the_refund
 from receiver.http.api.operations import (
@@ -27,7 +28,6 @@ from receiver.http.api.operations import (
     Reasons,
 )
 from receiver.http.api.params import ACCOUNT, IF_NONE_MATCH, REFUND, flag, moment, number, order_number, text, word
-from receiver.http.api.rate_limit import Refreshes
 from receiver.http.api.schema import HistoryJson, RefreshJson, RefundListJson
 from receiver.http.headers import traceparent_of
 from receiver.http.respond import etag, json_answer, matches

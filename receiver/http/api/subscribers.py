@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from receiver.errors import BadRequest, Conflict, NotFound
 from receiver.http.api.bodies import only_account, possible_accounts, read_object
-from receiver.http.api.lookup import all_subscribers, find_subscriber, no_such_subscriber
+from receiver.http.api.lookup import all_subscribers, change_subscriber, find_subscriber
 from receiver.http.api.operations import (
     ADMIN,
     NO_ACCOUNT,
@@ -272,11 +272,8 @@ class SubscriberApi:
     async def _change(
         self, call: Call, change: Callable[[Subscriber], Subscriber], made: Mapping[str, str] | None = None
     ) -> Response:
-        account, found = await self._named(call)
-        updated = await self._store.of(account).subscribers.update(found.name, lambda stored, _: change(stored))
-        if updated is None:
-            raise no_such_subscriber()
-        return json_answer(extended(ChangedSubscriberJson, subscriber_json(account, updated.after), **(made or {})))
+        account, after = await change_subscriber(self._store, call.accounts, call[NAME], change)
+        return json_answer(extended(ChangedSubscriberJson, subscriber_json(account, after), **(made or {})))
 
     async def _named(self, call: Call) -> tuple[str, Subscriber]:
         return await find_subscriber(self._store, call.accounts, call[NAME])

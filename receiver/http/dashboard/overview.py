@@ -20,8 +20,8 @@ from receiver.http.dashboard.requests import NOTICES
 from receiver.http.dashboard.sessions import Session
 from receiver.issue.issuer import Issuer
 from receiver.ledger.age import started_at
+from receiver.ledger.declines.job import sums
 from receiver.ledger.lifecycle import EventType
-from receiver.ledger.money import totals
 from receiver.ledger.refund import Refund, is_final
 from receiver.ledger.refund_request import RequestState
 from receiver.settings.sections import Scope
@@ -92,7 +92,7 @@ class OverviewPage:
         return {
             "declines": [row for row in rows if row],
             "declines_total": len(found),
-            "declines_sums": totals(case.amount for _, case in found),
+            "declines_sums": sums(case.amount for _, case in found),
             "declines_since": oldest[0][1].since if oldest else 0,
             "declines_reasons": Counter(case.reason for _, case in found).most_common(),
             "issues": {account for account in caller.accounts if account in self._issuers}

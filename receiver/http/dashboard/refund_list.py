@@ -13,15 +13,16 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from receiver.errors import BadRequest
+from receiver.http.api.limits import Reads
 from receiver.http.api.listing import as_of_now, merged
 from receiver.http.api.lookup import find_refunds
 from receiver.http.api.params import WORD
-from receiver.http.api.reads import Reads
 from receiver.http.api.refunds import CURSOR, ORDER, REASON, STATE
 from receiver.http.dashboard.filters import refund_path
 from receiver.http.dashboard.guard import PageFrame, see_other
 from receiver.http.dashboard.sessions import Session
-from receiver.ledger.money import Money, totals
+from receiver.ledger.declines.job import sums
+from receiver.ledger.money import Money
 from receiver.ledger.query import Page, Query
 from receiver.ledger.refund import REFUND_ID, Reason, Refund, State
 from receiver.settings.sections import Scope
@@ -74,13 +75,13 @@ class RefundList:
             if len(named) == 1:
                 return see_other(refund_path(named[0].refund_id, named[0].account))
             found = Found(Page(tuple(named), ""), None) if named else await self._page(accounts, given, query, cursor)
-            sums = None if cursor else await self._totals(accounts, found)
+            counted = None if cursor else await self._totals(accounts, found)
             refunds = await as_of_now(self._store, found.page.refunds)
         filters = {name: value for name, value in given.items() if value}
         more = {**filters, "cursor": found.page.next_cursor}
         values = {
             "refunds": refunds,
-            "totals": sums,
+            "totals": counted,
             "given": given,
             "filtered": bool(filters),
             "states": list(State),
@@ -113,13 +114,13 @@ class RefundList:
             page = await merged(self._store, accounts, query, cursor, MOST_SUMMED - len(refunds))
             refunds, cursor = [*refunds, *page.refunds], page.next_cursor
         unknown = sum(refund.amount is None for refund in refunds)
-        return Totals(len(refunds), totals(refund.amount for refund in refunds), unknown, bool(cursor))
+        return Totals(len(refunds), sums(refund.amount for refund in refunds), unknown, bool(cursor))
 
     async def _totals_of_cases(self, accounts: Sequence[str], reason: str) -> Totals:
         """All open declines, from their index."""
         found = await asyncio.gather(*(self._store.of(account).cases.all() for account in accounts))
         cases = [case for each in found for case in each if reason in ("", case.reason)]
-        return Totals(len(cases), totals(case.amount for case in cases), sum(case.amount is None for case in cases))
+        return Totals(len(cases), sums(case.amount for case in cases), sum(case.amount is None for case in cases))
 
 
 def read_query(given: Mapping[str, str]) -> Query:

@@ -11,10 +11,10 @@ from starlette.responses import Response
 from receiver.errors import Conflict, OtherRefunds
 from receiver.http.api.auth import Caller
 from receiver.http.api.issuing import read_besides
+from receiver.http.api.limits import Refreshes
 from receiver.http.api.listing import as_of_now
 from receiver.http.api.lookup import find_history, find_refunds, the_refund
 from receiver.http.api.params import ACCOUNT, REFUND
-from receiver.http.api.rate_limit import Refreshes
 from receiver.http.dashboard.filters import refund_path
 from receiver.http.dashboard.guard import PageFrame, see_other
 from receiver.http.dashboard.sessions import Session

@@ -12,8 +12,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from receiver.http.api.deliveries import send_test, within
-from receiver.http.api.lookup import all_subscribers, find_subscriber, no_such_subscriber
+from receiver.http.api.lookup import all_subscribers, change_subscriber, find_subscriber
+from receiver.http.api.params import ACCOUNT
 from receiver.http.api.redrive import is_stream_id
+from receiver.http.api.subscribers import NAME
 from receiver.http.dashboard.guard import PageFrame, see_other
 from receiver.http.dashboard.sessions import Session
 from receiver.outbox.dead_letter import DeadEvent
@@ -113,7 +115,7 @@ class SubscriberPages:
     async def redrive(self, request: Request, session: Session) -> Response:
         """`POST /subscribers/{name}/redrive?account=`: resends every failed delivery, at the subscriber's rate."""
         session.caller.need(Scope.ADMIN)
-        name = str(request.path_params["name"])
+        name = NAME.of(request)
         (account,) = session.caller.seen(request.query_params.get("account", ""))
         deliveries = self._store.of(account).deliveries
         if dead := await deliveries.dead_events(name):
@@ -122,8 +124,8 @@ class SubscriberPages:
 
     async def _named(self, request: Request, session: Session) -> tuple[str, Subscriber]:
         session.caller.need(Scope.ADMIN)
-        accounts = session.caller.seen(request.query_params.get("account") or None)
-        return await find_subscriber(self._store, accounts, str(request.path_params["name"]))
+        accounts = session.caller.seen(ACCOUNT.of(request) or None)
+        return await find_subscriber(self._store, accounts, NAME.of(request))
 
     async def _tested(self, request: Request, session: Session) -> Test | None:
         stream_id, name, account = (request.query_params.get(each, "") for each in ("test", "name", "account"))
@@ -146,8 +148,6 @@ class SubscriberPages:
 
     async def _change(self, request: Request, session: Session, change: Callable[[Subscriber], Subscriber]) -> Response:
         session.caller.need(Scope.ADMIN)
-        name = str(request.path_params["name"])
-        (account,) = session.caller.seen(request.query_params.get("account", ""))
-        if await self._store.of(account).subscribers.update(name, lambda stored, _: change(stored)) is None:
-            raise no_such_subscriber()
+        accounts = session.caller.seen(ACCOUNT.of(request) or None)
+        await change_subscriber(self._store, accounts, NAME.of(request), change)
         return see_other("/subscribers")

@@ -21,9 +21,9 @@ from starlette.responses import Response
 
 from receiver.errors import Malformed
 from receiver.http.api.auth import Tokens
+from receiver.http.api.limits import Reads
 from receiver.http.api.operations import IN_TURN, JSON, READ, Answer, Call, Operation
 from receiver.http.api.params import ACCOUNT, WORD, Parameter, Schema, check_query, number, text
-from receiver.http.api.reads import Reads
 from receiver.http.api.schema import EventPageJson
 from receiver.http.feed.hub import Hub, Listener
 from receiver.http.feed.reader import (
@@ -40,6 +40,7 @@ from receiver.http.feed.reader import (
 from receiver.http.feed.stream import HEADERS, Stream, Timing, ending_of
 from receiver.http.respond import json_answer
 from receiver.http.seats import Seats, share_of
+from receiver.outbox.events.dispute_event import is_dispute
 from receiver.outbox.events.event import Event, from_fields
 from receiver.outbox.events.operator_event import is_operator
 from receiver.runtime.metrics import Metrics
@@ -64,7 +65,8 @@ def _separated(pattern: str) -> Schema:
 NONE: Final[frozenset[str]] = frozenset()
 TYPE: Final = Parameter(
     "type",
-    "Comma-separated types, with or without the prefix amazonpay.refund.",
+    "Comma-separated types, with or without the prefix amazonpay.refund. Default: all of refunds. Events of disputes "
+    "have to be named: dispute.action_required.",
     _separated("|".join(map(re.escape, TYPES))),
     read_types,
     NONE,
@@ -120,7 +122,7 @@ class CurrentFeed:
 def readable(account: str, fields: Mapping[str, str]) -> Event | None:
     """The refund event that an entry contains; None if it contains another kind, or is unreadable."""
     try:
-        return None if is_operator(fields) else from_fields(account, fields)
+        return None if is_operator(fields) or is_dispute(fields) else from_fields(account, fields)
     except Malformed:
         return None
 

@@ -20,9 +20,10 @@ import structlog
 
 from receiver.errors import Malformed, StoreUnavailable
 from receiver.outbox.events.cursor import Place
+from receiver.outbox.events.dispute_event import is_dispute, read_dispute_event
 from receiver.outbox.events.event import Event, from_fields
 from receiver.outbox.events.operator_event import is_operator
-from receiver.outbox.formats.cloudevents import render_body
+from receiver.outbox.formats.cloudevents import render_body, render_dispute_body
 from receiver.runtime.rounds import ChangeSignal
 from receiver.store.deliveries.feed import FeedPage, Lost, Where
 
@@ -74,11 +75,16 @@ class FeedItem:
             self._body = b""
         if self._body is None:
             try:
-                self._body = render_body(self.event or from_fields(self.account, self.fields))
+                self._body = self._rendered()
             except Malformed:
                 log.error("feed.entry_unreadable", account=self.account, stream_id=self.place.id)
                 self._body = b""
         return self._body
+
+    def _rendered(self) -> bytes:
+        if is_dispute(self.fields):
+            return render_dispute_body(read_dispute_event(self.account, self.fields))
+        return render_body(self.event or from_fields(self.account, self.fields))
 
 
 class Listener:

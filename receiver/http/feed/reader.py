@@ -16,12 +16,16 @@ from receiver.http.api.schema import ResetJson
 from receiver.http.feed.hub import FeedItem, FeedStore, Hub, Listener
 from receiver.ledger.lifecycle import EventType
 from receiver.outbox.events.cursor import Place, read_cursor, write_cursor
+from receiver.outbox.events.dispute_event import DisputeEventType, is_dispute
 from receiver.store.deliveries.feed import FeedPage, Where
 
 CATCH_UP = 100
 """How many events of a stream one page has."""
-PREFIX = "amazonpay.refund."
-TYPES = {name: each.value for each in EventType for name in (each.value, each.value.removeprefix(PREFIX))}
+PREFIX, BESIDE_REFUNDS = "amazonpay.refund.", "amazonpay."
+TYPES = {
+    **{name: each.value for each in EventType for name in (each.value, each.value.removeprefix(PREFIX))},
+    **{name: each.value for each in DisputeEventType for name in (each.value, each.value.removeprefix(BESIDE_REFUNDS))},
+}
 EVENT_STREAM = "text/event-stream"
 NOT_AT_ALL = re.compile(r"q=0(\.0{0,3})?")
 """RFC 9110, 12.4.2: a weight of zero, with at most three decimals."""
@@ -33,7 +37,7 @@ WHY = {
 
 @dataclass(frozen=True, slots=True)
 class FeedFilter:
-    """The filters; an empty one matches everything."""
+    """The filters; an empty one matches every refund event. Dispute events have to be asked for by their type."""
 
     types: frozenset[str] = frozenset()
     reasons: frozenset[str] = frozenset()
@@ -47,6 +51,8 @@ class FeedFilter:
         """Whether the client wants this event."""
         if (self.types and item.type not in self.types) or (self.reasons and item.reason not in self.reasons):
             return False
+        if is_dispute(item.fields) and not self.types:
+            return False
         return not item.lost and bool(item.body())
 
 
@@ -56,7 +62,7 @@ def read_types(text: str) -> frozenset[str]:
     unknown = [word for word in words if word not in TYPES]
     if unknown:
         near = difflib.get_close_matches(unknown[0][:64], TYPES, n=1)
-        known = ", ".join(each.value.removeprefix(PREFIX) for each in EventType)
+        known = ", ".join(word for word in TYPES if not word.startswith(BESIDE_REFUNDS))
         hint = f"Did you mean {near[0]}?" if near else f"Known types: {known}."
         raise BadRequest(f"`type` contains an unknown event type. {hint}", reason="bad_parameter")
     return frozenset(TYPES[word] for word in words)

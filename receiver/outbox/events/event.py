@@ -53,8 +53,8 @@ from receiver.ledger.order_reference import whole_reference
 from receiver.ledger.refund import FIELD_NAMES, REFUND_ID, How, Refund, Resolution, RetryRefused, Source
 from receiver.ledger.schema import DESCRIPTION_LIMIT, MAX_TEXT, known_time, tidy
 from receiver.ledger.timestamps import format_rfc3339, parse_time
+from receiver.outbox.events import dispute_event, operator_event
 from receiver.outbox.events.advice import Advice, advice_of
-from receiver.outbox.events.operator_event import is_known
 
 SAME = 512
 """Events cached in parsed and in rendered form: all subscribers get the same ones at about the same time."""
@@ -168,7 +168,9 @@ def is_newer(fields: Mapping[str, str]) -> bool:
     """Whether a later version wrote the entry: its type or source is unknown here. That version handles it."""
     word = fields.get("type", "")
     if word.startswith(OPERATORS):
-        return not is_known(fields)
+        return not operator_event.is_known(fields)
+    if dispute_event.is_dispute(fields):
+        return not dispute_event.is_known(fields)
     source = fields.get("source", "")
     has_later_source = WORD.fullmatch(source) is not None and source not in set(Source)
     return NEWER.fullmatch(word) is not None and (word not in set(EventType) or has_later_source)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from receiver.ledger.lifecycle import EventType
+from receiver.outbox.events.dispute_event import DisputeEvent
 from receiver.outbox.events.event import Event
 from receiver.outbox.events.operator_event import FAMILY, OperatorEvent
 from receiver.outbox.subscribers.fields import ALL
@@ -31,6 +32,11 @@ def matches(subscriber: Subscriber, event: Event) -> bool:
 def wants_operator(subscriber: Subscriber, event: OperatorEvent) -> bool:
     """Whether the subscriber wants operator events of this type."""
     return FAMILY in subscriber.types or event.type.value in subscriber.types
+
+
+def wants_dispute(subscriber: Subscriber, event: DisputeEvent) -> bool:
+    """Whether the subscriber wants dispute events of this type and amount. `*` does not mean them."""
+    return event.type.value in subscriber.types and large_enough(event.dispute.amount, subscriber.min_amount)
 
 
 def receives_declines(subscriber: Subscriber) -> bool:

@@ -9,12 +9,14 @@ from typing import Any
 from receiver.errors import BadRequest, Malformed
 from receiver.ledger.lifecycle import EventType
 from receiver.ledger.timestamps import parse_any_time
+from receiver.outbox.events.dispute_event import DisputeEventType
 from receiver.outbox.events.incident import OPENING
 from receiver.outbox.formats.format import LINKS, Format, link_problems
 from receiver.outbox.formats.registry import FORMATS, format_spec
 from receiver.outbox.subscribers.fields import (
     ALL,
-    OPERATOR_TYPES,
+    BESIDE_REFUNDS,
+    DISPUTE_TYPES,
     VALID_TYPES,
     describe,
     key,
@@ -161,13 +163,14 @@ def format_problems(data: Mapping[str, object]) -> Iterator[str]:
 def _type_problems(known: Format, types: object) -> Iterator[str]:
     if not known.incidents or not isinstance(types, list | tuple):
         return
-    wrong = [each for each in types if isinstance(each, str) and each not in OPENING]
+    choice = (*OPENING, *DISPUTE_TYPES)
+    wrong = [each for each in types if isinstance(each, str) and each not in choice]
     if any(each in VALID_TYPES for each in wrong):
-        yield f"types: {known.name} has incidents; choose among {', '.join(OPENING)}"
+        yield f"types: {known.name} has incidents; choose among {', '.join(choice)}"
 
 
-def _types(given: Any, default: tuple[EventType, ...]) -> tuple[str, ...]:
+def _types(given: Any, default: tuple[EventType | DisputeEventType, ...]) -> tuple[str, ...]:
     if given is None:
         return tuple(each.value for each in default)
-    kept = [each for each in given if each in OPERATOR_TYPES] if ALL in given else given
+    kept = [each for each in given if each in BESIDE_REFUNDS] if ALL in given else given
     return tuple(dict.fromkeys([ALL, *kept] if ALL in given else kept))

@@ -10,6 +10,7 @@ import msgspec
 
 from receiver.errors import Malformed
 from receiver.ledger.refund import REFUND_ID, Source
+from receiver.outbox.events.dispute_event import is_dispute, read_dispute_event
 from receiver.outbox.events.event import from_fields, is_newer
 from receiver.outbox.events.operator_event import is_operator, read_operator_event
 from receiver.store.account import AccountStore
@@ -26,7 +27,7 @@ LONGEST_BLOCK = 3_600_000
 """ms; `store/redis/helpers.lua` ignores a longer pause in a throttle."""
 REFUNDS = frozenset({"state", "reason", "order", "due", "hinted", "refreshed"})
 """Sorted sets whose members are refunds."""
-SCHEDULES = frozenset({"due", "lane", "issuing", "fps_issuing"})
+SCHEDULES = frozenset({"due", "lane", "issuing", "fps_issuing", "disputes_due", "jobs"})
 
 
 class Records(AccountRepository):
@@ -48,6 +49,9 @@ class Records(AccountRepository):
                 "disputes": self._all.disputes.of_permission,
                 "requests": self._all.requests.get,
                 "fps": self._all.fps.get,
+                "job": self._all.jobs.get,
+                "job_todo": self._all.jobs.todo,
+                "job_outcomes": self._all.jobs.outcomes,
                 "health": self._all.deliveries.health,
                 "dead": self._all.deliveries.dead_events,
             }
@@ -134,6 +138,8 @@ class Records(AccountRepository):
             return
         if is_operator(fields):
             read_operator_event(self.account, fields)
+        elif is_dispute(fields):
+            read_dispute_event(self.account, fields)
         else:
             from_fields(self.account, fields)
 

@@ -28,6 +28,8 @@ class News(StrEnum):
 
     DUE = "due"
     """A refund became due."""
+    DISPUTED = "disputed"
+    """A dispute became due."""
     CHANGED = "changed"
     """Anything else."""
 

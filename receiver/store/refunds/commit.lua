@@ -84,18 +84,6 @@ for _, write in ipairs(writes) do
   end
 end
 
-local function owe(lane, id, before)
-  local fixed = fixed_width(id)
-  if foreign[lane] or foreign[lane + 1] then
-    local name = string.match(KEYS[lane], '}:lane:(.*)$')
-    local cursor = string.match(redis.call('HGET', KEYS[7], name) or '', '^(%d+%-%d+) ')
-    redis.call('HSET', KEYS[7], name, (cursor or before) .. ' ' .. id)
-  else
-    redis.call('ZADD', KEYS[lane], changed_at, id)
-    redis.call('ZADD', KEYS[lane + 1], 0, fixed)
-  end
-end
-
 local last = #KEYS > first and redis.call('XREVRANGE', KEYS[5], '+', '-', 'COUNT', 1)[1]
 local before = last and last[1] or '0-0'
 local written = {'ok'}
@@ -105,7 +93,7 @@ for _ = 1, count do
   local id = redis.call('XADD', KEYS[5], '*', unpack(take()))
   table.insert(written, id)
   for _, number in ipairs(take()) do
-    owe(first + 2 * tonumber(number) - 1, id, before)
+    owe(first + 2 * tonumber(number) - 1, KEYS[7], id, before, changed_at)
   end
   before = id
 end

@@ -54,6 +54,10 @@ class CaseClosed:
     """The case of the declined refund is closed, so it is not reissued. Nothing was written."""
 
 
+Obstacle = NotReserved | Disputed | CaseClosed
+"""What prevents a refund."""
+
+
 @dataclass(frozen=True, slots=True)
 class Attempt:
     """A claimed request."""
@@ -67,7 +71,7 @@ class Requests(AccountRepository):
 
     async def reserve(
         self, order: PreparedRefund, *, owner: str, guard: Guard, lease: int
-    ) -> Reserved | NotReserved | Disputed | CaseClosed | RefundRequestRecord:
+    ) -> Reserved | Obstacle | RefundRequestRecord:
         """Reserve the amount and hold the request for `lease` ms; or return what prevents it.
 
         `owner` is a new random word. It distinguishes a repetition of this very call from another caller's.
@@ -230,10 +234,10 @@ class Requests(AccountRepository):
         self._written()
         return str(answer.decode())
 
-    async def take_token(self, call: str, burst: float, per_second: float) -> int:
-        """Take one token of a call's throttle. Returns 0, or in how many ms there will be one."""
+    async def take_token(self, call: str, burst: float, per_second: float, leave: int = 0) -> int:
+        """Take one token of a call's throttle, if `leave` are left. Returns 0, or in how many ms there will be one."""
         keys = [self.keys("throttle", call)]
-        return int(await self._run("take", keys, [self.now(), str(burst), str(per_second)], repeatable=False))
+        return int(await self._run("take", keys, [self.now(), str(burst), str(per_second), leave], repeatable=False))
 
     async def kept_charge(self, charge_id: str) -> Charge | None:
         """The charge as Amazon last described it; None if that is not stored or is unreadable."""
