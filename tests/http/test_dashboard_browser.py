@@ -197,7 +197,7 @@ async def test_pages_at_three_widths_light_and_dark(
             await page.goto(f"http://127.0.0.1:{service.port}{path}")
             assert await page.evaluate(LAYOUT) == [], path
             for scheme in ("light", "dark"):
-                await page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+                await page.emulate_media(color_scheme=scheme)
                 assert await page.evaluate(AUDIT) == [], (path, scheme)
 
 

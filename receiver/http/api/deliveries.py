@@ -29,6 +29,7 @@ from receiver.http.api.schema import (
 )
 from receiver.http.api.subscribers import NAME, ONE
 from receiver.http.respond import json_answer
+from receiver.ledger.audit import Action, Actor, AuditEntry, Outcome
 from receiver.ledger.lifecycle import EventType
 from receiver.ledger.money import Money
 from receiver.ledger.refund import Refund, Source, State
@@ -132,7 +133,14 @@ class DeliveryApi:
             found, missing = await _by_ids(deliveries, name, wanted.ids)
         else:
             found, missing = [each async for each in _dead_ids(deliveries, name, wanted.since, wanted.until)], []
-        counts = Redriven() if wanted.dry_run else await deliveries.redrive(name, found)
+        entry = AuditEntry(
+            action=Action.SUBSCRIBER_REDRIVE,
+            actor=call.actor,
+            subscriber=name,
+            outcome=Outcome.ACCEPTED,
+            count=len(found),
+        )
+        counts = Redriven() if wanted.dry_run else await deliveries.redrive(name, found, entry)
         body = RedriveJson(
             account=account,
             dry_run=wanted.dry_run,
@@ -165,7 +173,7 @@ class DeliveryApi:
         202 if it was not sent in time: no worker is running, or other deliveries to the subscriber are in progress.
         """
         account, subscriber = await find_subscriber(self._store, call.accounts, call[NAME])
-        event, stream_id = await send_test(self._store, account, subscriber.name, self._now())
+        event, stream_id = await send_test(self._store, account, subscriber.name, self._now(), call.actor)
         outcome = await within(TEST_WAIT, lambda: self._store.of(account).deliveries.test_result(stream_id))
         sent = TestSentJson(account=account, id=event.id, type=event.type.value)
         if not outcome:
@@ -184,11 +192,14 @@ class DeliveryApi:
         return json_answer(body)
 
 
-async def send_test(store: Store, account: str, name: str, now: int) -> tuple[Event, str]:
+async def send_test(store: Store, account: str, name: str, now: int, actor: Actor) -> tuple[Event, str]:
     """Queue a test event for the subscriber. Returns it with the stream id for its result. Raises `NotFound`."""
     event = a_test(account, now, secrets.token_hex(16))
     stream_id = f"{now}-{10**18 + secrets.randbelow(10**18)}"
-    if not await store.of(account).deliveries.enqueue_test(name, stream_id, to_fields(event)):
+    entry = AuditEntry(
+        action=Action.SUBSCRIBER_TEST, actor=actor, subscriber=name, event_id=event.id, outcome=Outcome.ACCEPTED
+    )
+    if not await store.of(account).deliveries.enqueue_test(name, stream_id, to_fields(event), entry):
         raise NotFound("The subscriber was removed.", reason="no_such_subscriber")
     return event, stream_id
 

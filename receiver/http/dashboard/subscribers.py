@@ -11,6 +11,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
+from receiver.http.api.auth import actor_of
 from receiver.http.api.deliveries import send_test, within
 from receiver.http.api.lookup import all_subscribers, change_subscriber, find_subscriber
 from receiver.http.api.params import ACCOUNT
@@ -18,6 +19,7 @@ from receiver.http.api.redrive import is_stream_id
 from receiver.http.api.subscribers import NAME
 from receiver.http.dashboard.guard import PageFrame, see_other
 from receiver.http.dashboard.sessions import Session
+from receiver.ledger.audit import Action, AuditEntry, Outcome
 from receiver.outbox.dead_letter import DeadEvent
 from receiver.outbox.retries import Tested
 from receiver.outbox.subscribers.schema import shown_url
@@ -93,7 +95,9 @@ class SubscriberPages:
     async def test(self, request: Request, session: Session) -> Response:
         """`POST /subscribers/{name}/test?account=`: sends it one test event, also while it is paused."""
         account, subscriber = await self._named(request, session)
-        _, stream_id = await send_test(self._store, account, subscriber.name, self._now())
+        _, stream_id = await send_test(
+            self._store, account, subscriber.name, self._now(), actor_of(request, session.caller)
+        )
         await within(TEST_WAIT, lambda: self._store.of(account).deliveries.test_result(stream_id))
         return see_other(f"/subscribers?{urlencode({'test': stream_id, 'name': subscriber.name, 'account': account})}")
 
@@ -106,11 +110,14 @@ class SubscriberPages:
 
     async def pause(self, request: Request, session: Session) -> Response:
         """`POST /subscribers/{name}/pause?account=`."""
-        return await self._change(request, session, lambda found: pause(found, "operator", self._now()))
+        now = self._now()
+        return await self._change(
+            request, session, Action.SUBSCRIBER_PAUSE, lambda found: pause(found, "operator", now)
+        )
 
     async def resume(self, request: Request, session: Session) -> Response:
         """`POST /subscribers/{name}/resume?account=`."""
-        return await self._change(request, session, lambda found: resume(found, self._now()))
+        return await self._change(request, session, Action.SUBSCRIBER_RESUME, lambda found: resume(found, self._now()))
 
     async def redrive(self, request: Request, session: Session) -> Response:
         """`POST /subscribers/{name}/redrive?account=`: resends every failed delivery, at the subscriber's rate."""
@@ -119,7 +126,14 @@ class SubscriberPages:
         (account,) = session.caller.seen(request.query_params.get("account", ""))
         deliveries = self._store.of(account).deliveries
         if dead := await deliveries.dead_events(name):
-            await deliveries.redrive(name, [event.stream_id for event in dead])
+            entry = AuditEntry(
+                action=Action.SUBSCRIBER_REDRIVE,
+                actor=actor_of(request, session.caller),
+                subscriber=name,
+                outcome=Outcome.ACCEPTED,
+                count=len(dead),
+            )
+            await deliveries.redrive(name, [event.stream_id for event in dead], entry)
         return see_other("/subscribers")
 
     async def _named(self, request: Request, session: Session) -> tuple[str, Subscriber]:
@@ -146,8 +160,11 @@ class SubscriberPages:
         dead = await store.deliveries.dead_page(name, limit=DEAD_SHOWN) if queue.dead else []
         return Row(account, subscriber, queue, dead, health)
 
-    async def _change(self, request: Request, session: Session, change: Callable[[Subscriber], Subscriber]) -> Response:
+    async def _change(
+        self, request: Request, session: Session, action: Action, change: Callable[[Subscriber], Subscriber]
+    ) -> Response:
         session.caller.need(Scope.ADMIN)
-        accounts = session.caller.seen(ACCOUNT.of(request) or None)
-        await change_subscriber(self._store, accounts, NAME.of(request), change)
+        accounts, name = session.caller.seen(ACCOUNT.of(request) or None), NAME.of(request)
+        entry = AuditEntry(action=action, actor=actor_of(request, session.caller), subscriber=name)
+        await change_subscriber(self._store, accounts, name, change, entry)
         return see_other("/subscribers")

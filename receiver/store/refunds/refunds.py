@@ -11,6 +11,7 @@ from enum import StrEnum
 
 import msgspec
 
+from receiver.ledger.audit import AuditEntry
 from receiver.ledger.charge_book import entry_of
 from receiver.ledger.lifecycle import Change
 from receiver.ledger.order_reference import searchable
@@ -59,7 +60,8 @@ class Commit:
 
     `also` are changes of other refunds that belong to it: that of the first refund of the chain of retries.
     `subscribers_version` is the version of the subscriber list from which `owed` was determined. `token` is the token
-    of the claim, 0 if there was no claim. `next_look` (ms) is when to ask Amazon again, None for never.
+    of the claim, 0 if there was no claim. `next_look` (ms) is when to ask Amazon again, None for never. `audit` is the
+    act of a person who caused the change.
     """
 
     known: Refund | None
@@ -70,6 +72,7 @@ class Commit:
     next_look: int | None
     also: Sequence[Change] = ()
     guard: CaseGuard = UNGUARDED
+    audit: AuditEntry | None = None
 
 
 class Committed(StrEnum):
@@ -122,6 +125,7 @@ class Refunds(AccountRepository):
             1 if guard.request_id else 0,
             guard.takes,
             guard.releases,
+            self._audited(commit.audit),
             len(changes),
             *(arg for change in changes for arg in _refund_args(change)),
             len(commit.owed),
@@ -130,7 +134,8 @@ class Refunds(AccountRepository):
             flat = [text for field in owed.fields.items() for text in field]
             numbers = [names.index(name) + 1 for name in owed.subscribers]
             args += [len(flat), *flat, len(numbers), *numbers]
-        answer = await self._run("commit", self._commit_keys(commit, changes, names), args, without=("lane", "owed"))
+        without = ("lane", "owed") if commit.audit else ("lane", "owed", "audit")
+        answer = await self._run("commit", self._commit_keys(commit, changes, names), args, without=without)
         committed = Committed(answer[0].decode())
         if committed is Committed.OK:
             self._written()
@@ -150,6 +155,7 @@ class Refunds(AccountRepository):
             keys("open:details"),
             keys("closes"),
             keys("requests", commit.guard.request_id),
+            keys("audit"),
             *(key for change in changes for key in _refund_keys(keys, change)),
             *(keys(kind, name) for name in names for kind in ("lane", "owed")),
         ]
