@@ -12,6 +12,7 @@ from enum import StrEnum
 import msgspec
 
 from receiver.ledger.charge_book import entry_of
+from receiver.ledger.declines.wave import WaveStep
 from receiver.ledger.lifecycle import Change
 from receiver.ledger.order_reference import searchable
 from receiver.ledger.query import Page, Place, Query, place_of, read_cursor, write_cursor
@@ -53,6 +54,30 @@ class CaseGuard:
 UNGUARDED = CaseGuard()
 
 
+NO_STEP = WaveStep(0)
+
+
+@dataclass(frozen=True, slots=True)
+class WaveWrite:
+    """What a commit means for the wave of AmazonRejected declines. It is written only if the wave is as it was read."""
+
+    step: WaveStep = NO_STEP
+    raised: str = ""
+    """The id of the alarm that is raised; empty if there is none."""
+    roots: Sequence[str] = ()
+    """The first refunds of the chains that belong to the alarm."""
+
+    def args(self) -> list[str | int | bytes]:
+        """For the script: counts, since, alarm before, alarm raised, its other refunds, their roots, closed, ended."""
+        step = self.step
+        others = "" if step.raises is None else len(step.raises)
+        counts = "1" if step.declined else ""
+        return [counts, step.since, step.alarm, self.raised, others, " ".join(self.roots), step.closed, step.ends]
+
+
+OUTSIDE_WAVES = WaveWrite()
+
+
 @dataclass(frozen=True, slots=True)
 class Commit:
     """Everything that one change writes.
@@ -70,6 +95,7 @@ class Commit:
     next_look: int | None
     also: Sequence[Change] = ()
     guard: CaseGuard = UNGUARDED
+    wave: WaveWrite = OUTSIDE_WAVES
 
 
 class Committed(StrEnum):
@@ -82,6 +108,8 @@ class Committed(StrEnum):
     """The subscriber list was changed meanwhile: read and decide again."""
     REISSUING = "reissuing"
     """The refund is being reissued, so a person cannot close its case now."""
+    WAVE = "wave"
+    """The wave of declines was changed meanwhile: read and decide again."""
     USED = "used"
     """The refund with which a person closes the case has closed another one."""
 
@@ -122,6 +150,7 @@ class Refunds(AccountRepository):
             1 if guard.request_id else 0,
             guard.takes,
             guard.releases,
+            *commit.wave.args(),
             len(changes),
             *(arg for change in changes for arg in _refund_args(change)),
             len(commit.owed),
@@ -150,6 +179,9 @@ class Refunds(AccountRepository):
             keys("open:details"),
             keys("closes"),
             keys("requests", commit.guard.request_id),
+            keys("rejected"),
+            keys("wave"),
+            keys("wave:cases"),
             *(key for change in changes for key in _refund_keys(keys, change)),
             *(keys(kind, name) for name in names for kind in ("lane", "owed")),
         ]

@@ -1,0 +1,34 @@
+"""Edge: Redis. The wave of AmazonRejected declines of an account (`ledger/declines/wave.py`). `commit.lua` writes it.
+
+rejected        refund → when its decline was recorded; those of the last hour
+wave            when the last decline was recorded (`last`), and the alarm that the wave has raised (`alarm`)
+wave:cases      first refund of a chain → the alarm of its wave, while its case is open
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from receiver.ledger.declines.wave import WITHIN, Wave
+from receiver.store.redis.base import AccountRepository
+
+
+class Waves(AccountRepository):
+    """Reads the wave of one account."""
+
+    async def read(self) -> Wave:
+        """The wave as it is. Raises `StoreUnavailable`."""
+        rejected = self.keys("rejected")
+        since = self.now() - WITHIN
+        recent, wave, cases = await asyncio.gather(
+            self._read("ZRANGE", rejected, since, "+inf", "BYSCORE", "WITHSCORES"),
+            self._read("HMGET", self.keys("wave"), "last", "alarm"),
+            self._read("HGETALL", self.keys("wave:cases")),
+        )
+        last, alarm = (part or b"" for part in wave)
+        return Wave(
+            recent=dict(self._scored(rejected, recent)),
+            last=int(last) if last.isdigit() else 0,
+            alarm=alarm.decode(errors="replace"),
+            open_cases={root.decode(): its.decode() for root, its in cases.items()},
+        )
