@@ -65,10 +65,9 @@ class JobRunning(Conflict):
 
 @dataclass(slots=True)
 class Jobs:
-    """The jobs of one account. The lease is in seconds; `concurrency` is the number of refunds in parallel."""
+    """The jobs of one account. `concurrency` is the number of refunds in parallel."""
 
     issuer: Issuer
-    lease: float = 60.0
     concurrency: int = 4
     rounds: Rounds[Attempt] = field(init=False)
 
@@ -87,6 +86,12 @@ class Jobs:
     def store(self) -> AccountStore:
         """The store of the account."""
         return self.issuer.store
+
+    @property
+    def _lease(self) -> int:
+        """ms. Renewed with every outcome. If a step takes longer, another worker repeats it, and nothing is issued
+        twice."""
+        return int(self.issuer.lease * 1000)
 
     async def run(self) -> None:
         """Work on jobs. Until cancelled."""
@@ -159,7 +164,7 @@ class Jobs:
         return job
 
     async def _claim(self, room: int) -> Claim[Attempt]:
-        return await self.store.jobs.claim(lease=int(self.lease * 1000), limit=room)
+        return await self.store.jobs.claim(lease=self._lease, limit=room)
 
     async def _work(self, claimed: Attempt) -> None:
         """Work on a claimed job until it ends, waits, or is no longer ours."""
@@ -181,7 +186,7 @@ class Jobs:
                 await self._move(attempt, JobState.RUNNING, at=min(item.next_at for item in todo))
                 return
             tried = await asyncio.gather(*(self._reissue(job, item) for item in ready))
-            attempt = await self.store.jobs.record(attempt, tried, lease=int(self.lease * 1000))
+            attempt = await self.store.jobs.record(attempt, tried, lease=self._lease)
             after = {item.root: item for item in tried}
             left = [after.get(item.root, item) for item in todo]
             todo = [item for item in left if not item.outcome]
