@@ -304,6 +304,6 @@ class Service:
         now = self._now()
         for account in self.accounts:
             if account.name in sizes:
-                sizes[account.name]["stuck_after_seconds"] = account.stuck_after / 1000
+                sizes[account.name] |= account.gauges
         ends_in = {each.name: (each.not_after - now) / 1000 for each in self.certificates.known()}
         self.metrics.gauges(sizes, ends_in)

@@ -56,6 +56,12 @@ def _notification() -> typer.Typer:
     return notification.app
 
 
+def _audit() -> typer.Typer:
+    from receiver.commands import audit
+
+    return audit.app
+
+
 GROUPS: Mapping[str, Callable[[], typer.Typer]] = {
     "refund": _refund,
     "charge": _charge,
@@ -64,6 +70,7 @@ GROUPS: Mapping[str, Callable[[], typer.Typer]] = {
     "delivery": _delivery,
     "fps": _fps,
     "notification": _notification,
+    "audit": _audit,
 }
 
 

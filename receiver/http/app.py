@@ -30,6 +30,7 @@ from receiver.http.api.operations import routes_of
 from receiver.http.api.refunds import RefundApi
 from receiver.http.api.requests import RequestApi
 from receiver.http.api.subscribers import SubscriberApi
+from receiver.http.audit import AuditApi
 from receiver.http.dashboard.routes import Dashboard
 from receiver.http.dashboard.sessions import Sessions
 from receiver.http.feed.feed import FeedApi
@@ -39,6 +40,7 @@ from receiver.http.ipn.operations import ipn_routes
 from receiver.http.middleware import Application
 from receiver.http.openapi import description_routes
 from receiver.http.problems import on_http_exception, on_receiver_error, with_every_method
+from receiver.http.summary import SummaryApi
 from receiver.issue.fps import FpsIssuer
 from receiver.issue.issuer import Issuer
 from receiver.runtime.metrics import Metrics
@@ -98,6 +100,8 @@ def build(
         SubscriberApi(store, rules_of(settings.delivery), now, new_secret, settings.delivery.max_subscribers),
         FeedApi(store, tokens, settings.feed, metrics, reads),
         DeliveryApi(store, now),
+        AuditApi(store),
+        SummaryApi(store, now),
         NotificationApi(store, [account.name for account in settings.accounts]),
         HealthApi(checks, metrics, refresh_gauges, advisory_checks, alerting),
         *([DiagnosticsApi(inside, now)] if inside else []),

@@ -207,7 +207,7 @@ class RefundAttempts:
             self.metrics.refund_attempt("refused")
             if prepared.retry_of:
                 said = fields["reason_code"], fields["detail"]
-                await self.store.timelines.add(prepared.retry_of, RETRY, prepared.issued_by, *said)
+                await self.store.timelines.add(prepared.retry_of, RETRY, str(prepared.requested_by), *said)
             log.warning("refund.refused", account=self.account, charge_id=prepared.charge_id, **_amazons(fields))
 
     async def _stopped(self, attempt: Attempt, prepared: PreparedRefund, found: NotReserved | Disputed) -> None:
@@ -222,7 +222,8 @@ class RefundAttempts:
             return
         self.metrics.refund_attempt("unclear" if state is RequestState.UNCLEAR else "stopped")
         if prepared.retry_of:
-            await self.store.timelines.add(prepared.retry_of, RETRY, prepared.issued_by, error.reason, error.detail)
+            by, why = str(prepared.requested_by), (error.reason, error.detail)
+            await self.store.timelines.add(prepared.retry_of, RETRY, by, *why)
         log.error(
             "refund.stopped",
             account=self.account,
@@ -271,6 +272,7 @@ def details_of(prepared: PreparedRefund) -> Details:
         "retry_of": prepared.retry_of,
         "retry_root": prepared.retry_root,
         "issued_by": prepared.issued_by,
+        "issued_by_user": prepared.issued_by_user,
     }
 
 

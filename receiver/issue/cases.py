@@ -14,7 +14,7 @@ import structlog
 from receiver.errors import Conflict, NotFound, StoreUnavailable
 from receiver.issue.generations import generation_of
 from receiver.issue.orders import retry_id
-from receiver.ledger.audit import Actor
+from receiver.ledger.audit import Action, Actor, AuditEntry, Outcome
 from receiver.ledger.lifecycle import Change
 from receiver.ledger.refund import How, Refund, Source, State
 from receiver.ledger.resolution import closed, reopened, resolution_of
@@ -73,7 +73,8 @@ class Cases:
             last = await self._last(root)
             request_id = retry_id(last.refund_id, await generation_of(self.store, last))
             guard = CaseGuard(request_id=request_id, takes=closing.refund_id)
-            match await self._write(Change(root, change.refund, change.emissions), now, guard):
+            act = _act(Action.REFUND_CLOSE, root, closing.actor, closing.how)
+            match await self._write(Change(root, change.refund, change.emissions), now, guard, act):
                 case Committed.OK:
                     log.info("refund.closed", account=root.account, refund_id=root.refund_id, how=closing.how)
                     return change.refund
@@ -98,7 +99,8 @@ class Cases:
             case = known.resolution
             is_elsewhere = case is not None and case.how is How.REFUNDED_ELSEWHERE
             guard = CaseGuard(releases=case.refund_id if case and is_elsewhere else "")
-            if await self._write(Change(root, change.refund, change.emissions), now, guard) is Committed.OK:
+            act = _act(Action.REFUND_REOPEN, root, actor, Outcome.DONE)
+            if await self._write(Change(root, change.refund, change.emissions), now, guard, act) is Committed.OK:
                 log.info("refund.reopened", account=root.account, refund_id=root.refund_id)
                 return change.refund
         raise _collision()
@@ -107,9 +109,9 @@ class Cases:
         """The refund with its case, also if it was declined before cases were recorded."""
         return msgspec.structs.replace(root, resolution=resolution_of(root, now, self.store.connection.tracked_for))
 
-    async def _write(self, change: Change, now: int, guard: CaseGuard) -> Committed:
+    async def _write(self, change: Change, now: int, guard: CaseGuard, audit: AuditEntry) -> Committed:
         subscriber_list = await self.store.subscribers.read()
-        committed, _ = await self.recorder.write([change], subscriber_list, now, guard=guard)
+        committed, _ = await self.recorder.write([change], subscriber_list, now, guard=guard, audit=audit)
         return committed
 
     async def _root(self, refund_id: str) -> Refund:
@@ -154,6 +156,10 @@ class Cases:
             raise Conflict(f"{refund_id} is {state}, so the buyer may not have the money.", reason="not_refunded")
         if paying.retry_root or paying.resolution is not None:
             raise _already_used(refund_id, paying.retry_root or paying.refund_id)
+
+
+def _act(action: Action, root: Refund, actor: Actor, outcome: str) -> AuditEntry:
+    return AuditEntry(action=action, actor=actor, refund_id=root.refund_id, charge_id=root.charge_id, outcome=outcome)
 
 
 def _being_reissued(why: str) -> Conflict:

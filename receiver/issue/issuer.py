@@ -30,6 +30,7 @@ from receiver.issue.manual import ManualResolver
 from receiver.issue.orders import digest_of_full, prepare, request_id_of
 from receiver.issue.refusals import all_left, case_of, check_unseen, hindrance, refusal
 from receiver.issue.worker import Worker
+from receiver.ledger.audit import Actor
 from receiver.ledger.charge import CAPTURED, Charge, balance_of, refundable_total
 from receiver.ledger.charge_book import Guard, retry_guard
 from receiver.ledger.money import Money
@@ -119,8 +120,7 @@ class Issuer:
             raise Conflict("This is a Flexible Payments refund: Amazon Pay cannot retry it.", reason="not_amazon_pay")
         if declined.conflict:
             raise Conflict(
-                "Amazon reported two different final states for this refund: the buyer may have the money.",
-                reason="in_conflict",
+                "Amazon reported two final states for this refund: the buyer may have the money.", reason="in_conflict"
             )
         if declined.state != State.DECLINED:
             raise Conflict(
@@ -148,15 +148,15 @@ class Issuer:
         """Closes and reopens the cases of declined refunds."""
         return Cases(self.amazon_client, self.recorder)
 
-    async def repeat(self, refund_request_id: str, *, by: str) -> RefundRequestRecord:
+    async def repeat(self, refund_request_id: str, *, by: Actor) -> RefundRequestRecord:
         """Send an unclear request once more, at a person's request. See `ManualResolver.repeat`."""
         return await ManualResolver(self.attempts).repeat(refund_request_id, by=by, lease=int(self.lease * 1000))
 
-    async def resolve_as_done(self, refund_request_id: str, refund_id: str, *, by: str) -> RefundRequestRecord:
+    async def resolve_as_done(self, refund_request_id: str, refund_id: str, *, by: Actor) -> RefundRequestRecord:
         """A person confirms that Amazon made this refund of an unclear request. See `ManualResolver.as_done`."""
         return await ManualResolver(self.attempts).as_done(refund_request_id, refund_id, by=by)
 
-    async def resolve_as_not_issued(self, refund_request_id: str, *, by: str) -> RefundRequestRecord:
+    async def resolve_as_not_issued(self, refund_request_id: str, *, by: Actor) -> RefundRequestRecord:
         """A person confirms that Amazon made no refund of an unclear request. See `ManualResolver.as_not_issued`."""
         return await ManualResolver(self.attempts).as_not_issued(refund_request_id, by=by)
 

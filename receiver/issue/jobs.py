@@ -233,7 +233,7 @@ class Jobs:
         """Reissue one refund. Returns it with its outcome, or with the time of its next try."""
         now = self.store.now()
         try:
-            issued = await self.issuer.retry(item.refund_id, Asked(job.actor.token))
+            issued = await self.issuer.retry(item.refund_id, Asked(job.actor))
         except StoreUnavailable:
             raise
         except (AmazonError, Unavailable) as error:

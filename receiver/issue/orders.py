@@ -62,7 +62,9 @@ def prepare(
         retry_root=retry_root,
         generation=generation,
         traceparent=asked.traceparent,
-        issued_by=asked.by,
+        issued_by=asked.by.token,
+        issued_by_user=asked.by.user,
+        http_request_id=asked.by.http_request_id,
         besides=tuple(dict.fromkeys(asked.besides)),
         full=left is not None,
     )

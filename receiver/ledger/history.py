@@ -10,6 +10,7 @@ from receiver.ledger.refund import Revision, Source, is_final
 from receiver.ledger.schema import (
     AmazonTime,
     IssuedBy,
+    IssuedByUser,
     Json,
     ReasonCode,
     RefundState,
@@ -40,6 +41,7 @@ class RevisionJson(Json, kw_only=True):
     changed_at: Rfc3339
     source: Annotated[str, Meta(extra_json_schema={"enum": [*Source]})]
     issued_by: IssuedBy = None
+    issued_by_user: IssuedByUser = None
     resolution: ResolutionJson | None = None
 
 
@@ -57,5 +59,6 @@ def revision_json(revision: Revision) -> RevisionJson:
         changed_at=format_rfc3339(revision.at),
         source=str(revision.source),
         issued_by=revision.issued_by or None,
+        issued_by_user=revision.issued_by_user or None,
         resolution=resolution_json(revision.resolution),
     )

@@ -10,6 +10,7 @@ from enum import StrEnum
 
 import msgspec
 
+from receiver.ledger.audit import THE_SERVICE, Actor
 from receiver.ledger.refund import Source
 
 UNASSIGNED = "*"
@@ -102,3 +103,5 @@ class Hint(msgspec.Struct, frozen=True, kw_only=True):
     """It waits behind proven notifications of a single refund, because it is unproven or one of many."""
     traceparent: str = ""
     """The sender's W3C Trace Context; empty if there was none."""
+    by: Actor = THE_SERVICE
+    """Who asks for a refresh. It is audited."""

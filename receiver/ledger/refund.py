@@ -233,6 +233,8 @@ class Refund(msgspec.Struct, frozen=True, kw_only=True):
     """Amazon's verdict on the last attempt to repeat this declined refund, if that attempt issued nothing."""
     issued_by: str = ""
     """The name of the token that requested it; empty if it was not requested here."""
+    issued_by_user: str = ""
+    """The person who requested it with that token, if a proxy named one."""
     conflict: bool = False
     """Amazon reported two different final states."""
     backfill: bool = False
@@ -264,6 +266,8 @@ class Revision(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_d
     issued_by: str = ""
     """The name of the token that requested the refund, if known at that time."""
     resolution: Resolution | None = None
+    issued_by_user: str = ""
+    """The person who requested it with that token, if a proxy named one."""
 
 
 THEIRS = re.compile(r"az(guarantee|claim|refund|cancel[a-z]*)*|chargeback[a-z]*|buyercancel[a-z]*|cancel[a-z]*bybuyer")

@@ -41,6 +41,10 @@ IssuedBy = Annotated[
     str | None,
     Meta(description="The name of the token that requested the refund here; null for every other refund."),
 ]
+IssuedByUser = Annotated[
+    str | None,
+    Meta(description="The person who requested it with that token, if a signing-in proxy named one."),
+]
 RefundState = Annotated[
     str, Meta(description="RefundInitiated, Refunded or Declined. Other values from Amazon are passed through.")
 ]
@@ -174,6 +178,7 @@ class RefundJson(Json, kw_only=True):
         Meta(description="For a declined refund: its case. A reissue has that of the first refund of its chain."),
     ] = None
     issued_by: IssuedBy = None
+    issued_by_user: IssuedByUser = None
     unread_fields: Annotated[
         list[str],
         Meta(description="Fields that are null because Amazon's value could not be read, such as refundAmount."),
@@ -282,6 +287,7 @@ def refund_json(refund: Refund) -> RefundJson:
         retry_refused=None if refund.retried_by else retry_refused_json(refund.retry_refused),
         resolution=resolution_json(refund.resolution),
         issued_by=refund.issued_by or None,
+        issued_by_user=refund.issued_by_user or None,
         unread_fields=[*refund.unread],
         first_seen_at=format_rfc3339(refund.first_seen_at),
         changed_at=format_rfc3339(refund.changed_at),

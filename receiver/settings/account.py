@@ -90,6 +90,11 @@ class AccountSettings(Section):
         le=timedelta(days=60),
         description="how long a refund may be pending before a `stuck` event, 1m to 60d.",
     )
+    decline_overdue_after: Span = Field(
+        default=timedelta(days=3),
+        ge=timedelta(minutes=1),
+        description="how long the case of a declined refund may stay open before ReceiverDeclineOpen fires.",
+    )
     over_refund: dict[str, Decimal] = Field(
         default_factory=dict,
         description='currency = the most that may be refunded over a captured amount, such as { CHF = "75.00" }.',
@@ -202,6 +207,7 @@ class AccountSettings(Section):
             throttle=self._throttle(LIVE_THROTTLE if environment is Environment.LIVE else SANDBOX_THROTTLE),
             poll=PollPlan.parse(self.poll),
             stuck_after=milliseconds(self.stuck_after),
+            decline_overdue_after=milliseconds(self.decline_overdue_after),
             min_signature_version=self.min_signature_version,
             over={**OVER, **{name: Money(amount, name).minor_units for name, amount in self.over_refund.items()}},
             fps=self.fps.build(environment) if self.fps else None,

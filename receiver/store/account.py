@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 
 from receiver.runtime.rounds import ChangeSignal
+from receiver.store.audit import AuditTrail
 from receiver.store.dashboard import Overview
 from receiver.store.deliveries.feed import Feed
 from receiver.store.deliveries.subscribers import SubscriberRepository
@@ -47,8 +48,11 @@ class AccountStore(AccountRepository):
         self.waves = Waves(connection, keys)
         self.cases = OpenCases(connection, keys, self.refunds, self.subscribers)
         self.feed = Feed(connection, keys)
+        self.audit = AuditTrail(connection, keys)
         self.dashboard = Overview(connection, keys, self.deliveries)
-        self.gauges = Gauges(connection, keys, self.dashboard, self.subscribers, self.deliveries, self.requests)
+        self.gauges = Gauges(
+            connection, keys, self.dashboard, self.subscribers, self.deliveries, self.requests, self.cases
+        )
         self.pruning = Pruning(connection, keys, self.refunds, self.subscribers)
         self.restored = Restored(connection, keys)
 

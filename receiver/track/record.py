@@ -12,6 +12,7 @@ import msgspec
 
 from receiver.amazon.account import Account
 from receiver.errors import StoreUnavailable
+from receiver.ledger.audit import AuditEntry
 from receiver.ledger.lifecycle import Change, Details, decide, with_details
 from receiver.ledger.polling import next_look
 from receiver.ledger.refund import Observation, Refund, Source
@@ -126,8 +127,9 @@ class Recorder:
         next_look: int | None = None,
         traceparent: str = "",
         guard: CaseGuard = UNGUARDED,
+        audit: AuditEntry | None = None,
     ) -> tuple[Committed, tuple[Event, ...]]:
-        """Commit changes and their events in one step. `next_look` (ms) is of the first change.
+        """Commit changes and their events, and `audit`, in one step. `next_look` (ms) is of the first change.
 
         Returns what came of it, and the events. Raises `StoreUnavailable`.
         """
@@ -156,6 +158,7 @@ class Recorder:
                 also=also,
                 guard=guard,
                 wave=wave.write,
+                audit=audit,
             )
         )
         if committed is Committed.OK:

@@ -13,7 +13,7 @@ from receiver.ledger.lifecycle import Change, EventType
 from receiver.ledger.refund import Refund
 from receiver.outbox.events.balance_event import BalanceEvent, resolved, sums_text, suspected
 from receiver.store.account import AccountStore
-from receiver.store.refunds.refunds import OUTSIDE_WAVES, WaveWrite
+from receiver.store.refunds.waves import OUTSIDE_WAVES, WaveWrite
 
 log = structlog.get_logger()
 

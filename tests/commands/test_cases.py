@@ -104,3 +104,24 @@ def test_it_needs_the_scope_refund(server: Server) -> None:
     for path, body in (("close", {"how": "not_owed", "note": "x"}), ("reopen", {})):
         status, problem = post(server, path, body, READER)
         assert (status, problem["reason"]) == (403, "scope_missing")
+
+
+def test_the_summary_counts_what_is_open(server: Server, run: Run) -> None:
+    """And no longer what was closed; pending refunds are counted beside them."""
+    declined(server)
+    server.seen(OTHER)
+    found = summary(server)
+    assert found["openDeclines"]["count"] == 1
+    assert found["openDeclines"]["amounts"] == [{"amount": "14.00", "currencyCode": "USD"}]
+    assert found["openDeclines"]["reasons"][0]["reasonCode"] == "AmazonRejected"
+    assert found["pending"]["count"] == 1
+    assert (found["conflicts"], found["unclear"], found["reserved"]) == (0, 0, 0)
+    assert run("refund", "close", REFUND, "--not-owed", "returned", token=REFUNDER).code == 0
+    assert summary(server)["openDeclines"]["count"] == 0
+
+
+def summary(server: Server) -> dict[str, Any]:
+    request = urllib.request.Request(f"{server.url}/v1/summary", headers={"Authorization": f"Bearer {READER}"})
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        found: dict[str, Any] = json.loads(answer.read())
+        return found

@@ -28,7 +28,7 @@ def test_a_refund_is_written_in_amazons_spelling_then_ours_in_one_order() -> Non
         '"orderReference": null, "refundType": null, '
         '"retryable": null, "retryableReasons": [], "asOf": null, "chargeReadAt": null, '
         '"retryOf": null, "retryRoot": null, "retriedBy": null, "retryRefused": null, "resolution": null, '
-        '"issuedBy": null, "unreadFields": [], '
+        '"issuedBy": null, "issuedByUser": null, "unreadFields": [], '
         '"firstSeenAt": "2019-07-14T15:53:01.000Z", "changedAt": "2019-07-14T16:00:00.250Z", '
         '"source": "notification"}'
     )
@@ -65,6 +65,7 @@ def test_what_amazon_did_not_tell_is_null_and_never_missing() -> None:
         "retryRefused",
         "resolution",
         "issuedBy",
+        "issuedByUser",
     }
     assert shape["statusDetails"] == {
         "state": "RefundInitiated",
@@ -88,7 +89,7 @@ def test_a_revision_uses_the_names_and_forms_of_the_refund() -> None:
     assert json.dumps(as_json(revision_json(revision))) == (
         '{"statusDetails": {"state": "Declined", "reasonCode": "AmazonRejected", '
         '"lastUpdatedTimestamp": "20190714T155500Z"}, "revision": 2, "final": true, "conflict": false, '
-        '"changedAt": "2019-07-14T16:00:00.250Z", "source": "notification", "issuedBy": null, '
+        '"changedAt": "2019-07-14T16:00:00.250Z", "source": "notification", "issuedBy": null, "issuedByUser": null, '
         '"resolution": null}'
     )
 

@@ -117,3 +117,15 @@ async def test_without_redis_nothing_is_marked_as_done(
             await store.of("us").cases.adopt()
     await store.of("us").cases.adopt()
     assert len(await store.of("us").cases.all()) == 1
+
+
+async def test_the_gauges_show_number_sum_and_age(
+    store: Store, recorder: Recorder, account: Account, clock: ManualClock
+) -> None:
+    """A reason that Amazon does not document shares one gauge with all others."""
+    await recorder.record(account, seen("Declined", 1, reason="AmazonRejected"), source=Source.POLL)
+    await recorder.record(account, seen("Declined", 2, reason="SomethingNew"), source=Source.POLL)
+    clock.tick(5_000)
+    sizes = await store.of("us").gauges.measure()
+    assert (sizes["declines:AmazonRejected"], sizes["declines:other"]) == (1, 1)
+    assert (sizes["declines_amount:USD"], sizes["oldest_decline_seconds"]) == (28.0, 5.0)

@@ -221,7 +221,7 @@ async def test_a_line_of_the_history_is_an_array_in_an_order_that_stays(
     await recorder.record(account, seen("Declined", reason="AmazonRejected"), source=Source.POLL)
     [line] = await redis.lrange(f"refunds:{{us}}:history:{refund_id()}", 0, -1)
     assert msgspec.json.decode(line) == [
-        *(1, T0, "Declined", T0, "poll", "AmazonRejected", False, "", {"at": T0}),
+        *(1, T0, "Declined", T0, "poll", "AmazonRejected", False, "", {"at": T0}, ""),
     ]
 
 

@@ -11,6 +11,7 @@ from receiver.commands.client.api import convert, decode
 from receiver.commands.console import clean, emit, emit_json, emit_rich, emit_value, moment, say, short_moment, table
 from receiver.commands.refund.watch import Change
 from receiver.exchange import Response
+from receiver.ledger.audit import Actor
 from receiver.ledger.dispute import DisputeJson
 from receiver.ledger.history import RevisionJson
 from receiver.ledger.refund import State
@@ -110,7 +111,7 @@ def fields(refund: AdvisedRefundJson) -> Sequence[tuple[str, str | Text | None]]
         ("Retry refused", _retry_refused(refund)),
         ("Can be reissued", _retryable(refund)),
         ("Case", _case(refund)),
-        ("Issued by", refund.issued_by),
+        ("Issued by", str(Actor(refund.issued_by or "", refund.issued_by_user or ""))),
         ("Type", refund.refund_type),
         ("Descriptor", refund.soft_descriptor),
         ("Account", f"{account} ({refund.release_environment})" if refund.release_environment else account),

@@ -212,7 +212,7 @@ class FpsApi:
         """201 with the refund, or 202 while Amazon has not answered. The reference is the key."""
         fields = await read_object(call.request)
         account = self._account(call.caller, fields.get("account"))
-        return _answer(account, await self._issuers[account].create(read_order(fields)))
+        return _answer(account, await self._issuers[account].create(read_order(fields), call.actor))
 
     def _account(self, caller: Caller, named: object) -> str:
         found = [name for name in possible_accounts(caller, named) if name in self._issuers]

@@ -227,7 +227,7 @@ def read_refund_request(fields: Mapping[str, Any]) -> RefundRequest:
 
 def _asked(call: Call, fields: Mapping[str, Any]) -> Asked:
     traceparent = traceparent_of(call.request.headers.raw)
-    return Asked(call.caller.name, read_besides(fields.get("besides", [])), traceparent)
+    return Asked(call.actor, read_besides(fields.get("besides", [])), traceparent)
 
 
 def read_besides(value: object) -> tuple[str, ...]:

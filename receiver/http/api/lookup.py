@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from receiver.errors import Conflict, NotFound
+from receiver.ledger.audit import AuditEntry
 from receiver.ledger.declines.job import Job
 from receiver.ledger.dispute import Dispute, permission_of
 from receiver.ledger.refund import Refund, Revision
@@ -97,11 +98,14 @@ def _no_such_subscriber() -> NotFound:
 
 
 async def change_subscriber(
-    store: Store, accounts: Sequence[str], name: str, change: Callable[[Subscriber], Subscriber]
+    store: Store, accounts: Sequence[str], name: str, change: Callable[[Subscriber], Subscriber], audit: AuditEntry
 ) -> tuple[str, Subscriber]:
-    """The changed subscriber, with its account. Raises `NotFound`, `Conflict`, and what `change` raises."""
+    """The changed subscriber, with its account. `audit` is written with the change.
+
+    Raises `NotFound`, `Conflict`, and what `change` raises.
+    """
     account, _ = await find_subscriber(store, accounts, name)
-    updated = await store.of(account).subscribers.update(name, lambda stored, _: change(stored))
+    updated = await store.of(account).subscribers.update(name, lambda stored, _: change(stored), audit=audit)
     if updated is None:
         raise _no_such_subscriber()
     return account, updated.after

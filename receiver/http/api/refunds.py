@@ -172,8 +172,13 @@ class RefundApi:
         account = the_refund(found).account if found else only_account(accounts, "the account with ?account=")
         if not (found or is_amazons or await self._store.of(account).fps.get(refund_id)):
             raise _no_refund_id(refund_id)
-        traceparent = traceparent_of(call.request.headers.raw)
-        hint = Hint(refund_id=refund_id, at=self._now(), source=Source.REFRESH, traceparent=traceparent)
+        hint = Hint(
+            refund_id=refund_id,
+            at=self._now(),
+            source=Source.REFRESH,
+            traceparent=traceparent_of(call.request.headers.raw),
+            by=call.actor,
+        )
         await self._store.of(account).schedule.hint(hint)
         body = RefreshJson(
             refund_id=refund_id,

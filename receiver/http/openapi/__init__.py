@@ -28,11 +28,13 @@ from receiver.http.api.refunds import RefundApi
 from receiver.http.api.requests import RequestApi
 from receiver.http.api.schema import DeadDeliveryJson, WaitingDeliveryJson
 from receiver.http.api.subscribers import SubscriberApi
+from receiver.http.audit import AuditApi
 from receiver.http.feed.feed import FeedApi
 from receiver.http.health import HealthApi
 from receiver.http.ipn import operations as ipn
 from receiver.http.openapi.describe import BEARER, components, described, shared_answers, types_of
 from receiver.http.respond import matches
+from receiver.http.summary import SummaryApi
 from receiver.outbox.events.balance_event import BalanceEventJson
 from receiver.outbox.events.dispute_event import DisputeEventJson
 from receiver.outbox.events.operator_event import OperatorEventJson
@@ -40,7 +42,7 @@ from receiver.outbox.formats.cloudevents import RefundEventJson
 
 APIS: Final = (
     *(RefundApi, ChargeApi, IssueApi, CaseApi, JobApi, FpsApi, RequestApi, SubscriberApi, DeliveryApi, FeedApi),
-    *(NotificationApi, DiagnosticsApi, HealthApi),
+    *(SummaryApi, NotificationApi, DiagnosticsApi, AuditApi, HealthApi),
 )
 DESCRIBE: Final = Operation(
     "GET",

@@ -23,6 +23,7 @@ the stream. A field without a value is omitted. Readers ignore unknown fields.
 | retryRefused | no | Amazon's answer to the last attempt to repeat it, as JSON: number, ms, code, status, id, text |
 | creationTimestamp, lastUpdatedTimestamp | no | Amazon's, basic form `20190714T155300Z` |
 | issuedBy | no | the name of the token with which the refund was requested here |
+| issuedByUser | no | the person who requested it with that token, if a signing-in proxy named one |
 | conflict | no | `true` if Amazon has reported two different final states |
 | backfill | no | `true` if Amazon settled the refund over 7 days before it was first seen here |
 | wasStuck | no | `true` if `stuck` was published for the refund, by this event or before |
@@ -153,6 +154,7 @@ def to_fields(event: Event) -> dict[str, str]:
         "retriedBy": refund.retried_by,
         "retryRefused": msgspec.json.encode(refund.retry_refused).decode() if refund.retry_refused else "",
         "issuedBy": refund.issued_by,
+        "issuedByUser": refund.issued_by_user,
         **_resolution_fields(refund.resolution),
         "conflict": "true" if refund.conflict else "",
         "backfill": "true" if refund.backfill else "",
@@ -235,6 +237,7 @@ def _refund(account: str, fields: Mapping[str, str]) -> Refund:
         retried_by=fields.get("retriedBy", ""),
         retry_refused=_refused(fields.get("retryRefused", "")),
         issued_by=fields.get("issuedBy", ""),
+        issued_by_user=fields.get("issuedByUser", ""),
         resolution=_resolution(fields),
         conflict=fields.get("conflict") == "true",
         backfill=fields.get("backfill") == "true",

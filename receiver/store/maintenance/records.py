@@ -71,6 +71,8 @@ class Records(AccountRepository):
             raw: dict[bytes, bytes] = await self._read("HGETALL", key)
             for job in (job for job, value in raw.items() if not JOB.fullmatch(value)):
                 self.damage.record(key, job, "not a backfill")
+        elif name.kind == "audit":
+            await self._all.audit.check()
         elif name.kind in ("events", "told"):
             await self._read_events(key, name)
 

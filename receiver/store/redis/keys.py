@@ -115,6 +115,9 @@ CATALOGUE: Final[Mapping[str, Kind]] = MappingProxyType(
             STRING, KeyScope.CHARGE, "a charge as Amazon last described it", "its age: an hour; 400 days for advice"
         ),
         "disputes": Kind(HASH, KeyScope.CHARGE_PERMISSION, "dispute → what Amazon has reported about it", "never"),
+        "disputes_asked": Kind(
+            STRING, KeyScope.CHARGE_PERMISSION, "its disputes were made due by hand lately", "its age: a minute"
+        ),
         "disputes_due": Kind(ZSET, KeyScope.ACCOUNT, "dispute → when to ask Amazon next", "its last dispute"),
         "disputes_to_answer": Kind(
             ZSET, KeyScope.ACCOUNT, "dispute → until when the merchant has to answer it", "its last dispute"
@@ -130,6 +133,10 @@ CATALOGUE: Final[Mapping[str, Kind]] = MappingProxyType(
         ),
         "fps": Kind(HASH, KeyScope.REQUEST, "a Flexible Payments refund: the order and its progress", "never"),
         "fps_issuing": Kind(ZSET, KeyScope.ACCOUNT, "reference → when to try", "its last order"),
+        # Who did what
+        "audit": Kind(
+            STREAM, KeyScope.ACCOUNT, "the acts of people and programs", "its age, by pruning: 400 days at least"
+        ),
         # Jobs that reissue many refunds
         "job": Kind(HASH, KeyScope.JOB, "its selection, state and counts", _JOB),
         "job_todo": Kind(HASH, KeyScope.JOB, "its refunds that have no outcome yet", "its last refund"),

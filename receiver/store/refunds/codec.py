@@ -29,6 +29,7 @@ TEXTS = {
     "retry_root": "retry_root",
     "retried_by": "retried_by",
     "issued_by": "issued_by",
+    "issued_by_user": "issued_by_user",
 }
 NUMBERS = {
     "revision": "revision",
@@ -126,6 +127,7 @@ def to_line(refund: Refund) -> bytes:
         reason_code=refund.reason_code,
         conflict=refund.conflict,
         issued_by=refund.issued_by,
+        issued_by_user=refund.issued_by_user,
         resolution=refund.resolution,
     )
     return msgspec.json.encode(line)

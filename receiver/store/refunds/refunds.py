@@ -11,8 +11,8 @@ from enum import StrEnum
 
 import msgspec
 
+from receiver.ledger.audit import AuditEntry
 from receiver.ledger.charge_book import entry_of
-from receiver.ledger.declines.wave import WaveStep
 from receiver.ledger.lifecycle import Change
 from receiver.ledger.order_reference import searchable
 from receiver.ledger.query import Page, Place, Query, place_of, read_cursor, write_cursor
@@ -21,6 +21,7 @@ from receiver.store.redis.base import AccountRepository, scored
 from receiver.store.redis.damage import RecordUnreadable, WrongType, unreadable
 from receiver.store.redis.keys import STATES, Keys
 from receiver.store.refunds.codec import from_hash, from_line, open_details, to_hash, to_line
+from receiver.store.refunds.waves import OUTSIDE_WAVES, WaveWrite
 
 HISTORY_CAP = 200
 """Revisions kept of one refund; real ones have two to four."""
@@ -54,37 +55,14 @@ class CaseGuard:
 UNGUARDED = CaseGuard()
 
 
-NO_STEP = WaveStep(0)
-
-
-@dataclass(frozen=True, slots=True)
-class WaveWrite:
-    """What a commit means for the wave of AmazonRejected declines. It is written only if the wave is as it was read."""
-
-    step: WaveStep = NO_STEP
-    raised: str = ""
-    """The id of the alarm that is raised; empty if there is none."""
-    roots: Sequence[str] = ()
-    """The first refunds of the chains that belong to the alarm."""
-
-    def args(self) -> list[str | int | bytes]:
-        """For the script: counts, since, alarm before, alarm raised, its other refunds, their roots, closed, ended."""
-        step = self.step
-        others = "" if step.raises is None else len(step.raises)
-        counts = "1" if step.declined else ""
-        return [counts, step.since, step.alarm, self.raised, others, " ".join(self.roots), step.closed, step.ends]
-
-
-OUTSIDE_WAVES = WaveWrite()
-
-
 @dataclass(frozen=True, slots=True)
 class Commit:
     """Everything that one change writes.
 
     `also` are changes of other refunds that belong to it: that of the first refund of the chain of retries.
     `subscribers_version` is the version of the subscriber list from which `owed` was determined. `token` is the token
-    of the claim, 0 if there was no claim. `next_look` (ms) is when to ask Amazon again, None for never.
+    of the claim, 0 if there was no claim. `next_look` (ms) is when to ask Amazon again, None for never. `audit` is the
+    act of a person who caused the change.
     """
 
     known: Refund | None
@@ -96,6 +74,7 @@ class Commit:
     also: Sequence[Change] = ()
     guard: CaseGuard = UNGUARDED
     wave: WaveWrite = OUTSIDE_WAVES
+    audit: AuditEntry | None = None
 
 
 class Committed(StrEnum):
@@ -150,6 +129,7 @@ class Refunds(AccountRepository):
             1 if guard.request_id else 0,
             guard.takes,
             guard.releases,
+            self._audited(commit.audit),
             *commit.wave.args(),
             len(changes),
             *(arg for change in changes for arg in _refund_args(change)),
@@ -159,7 +139,8 @@ class Refunds(AccountRepository):
             flat = [text for field in owed.fields.items() for text in field]
             numbers = [names.index(name) + 1 for name in owed.subscribers]
             args += [len(flat), *flat, len(numbers), *numbers]
-        answer = await self._run("commit", self._commit_keys(commit, changes, names), args, without=("lane", "owed"))
+        without = ("lane", "owed") if commit.audit else ("lane", "owed", "audit")
+        answer = await self._run("commit", self._commit_keys(commit, changes, names), args, without=without)
         committed = Committed(answer[0].decode())
         if committed is Committed.OK:
             self._written()
@@ -179,6 +160,7 @@ class Refunds(AccountRepository):
             keys("open:details"),
             keys("closes"),
             keys("requests", commit.guard.request_id),
+            keys("audit"),
             keys("rejected"),
             keys("wave"),
             keys("wave:cases"),

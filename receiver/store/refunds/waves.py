@@ -8,9 +8,34 @@ wave:cases      first refund of a chain → the alarm of its wave, while its cas
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-from receiver.ledger.declines.wave import WITHIN, Wave
+from receiver.ledger.declines.wave import WITHIN, Wave, WaveStep
 from receiver.store.redis.base import AccountRepository
+
+NO_STEP = WaveStep(0)
+
+
+@dataclass(frozen=True, slots=True)
+class WaveWrite:
+    """What a commit means for the wave of AmazonRejected declines. It is written only if the wave is as it was read."""
+
+    step: WaveStep = NO_STEP
+    raised: str = ""
+    """The id of the alarm that is raised; empty if there is none."""
+    roots: Sequence[str] = ()
+    """The first refunds of the chains that belong to the alarm."""
+
+    def args(self) -> list[str | int | bytes]:
+        """For the script: counts, since, alarm before, alarm raised, its other refunds, their roots, closed, ended."""
+        step = self.step
+        others = "" if step.raises is None else len(step.raises)
+        counts = "1" if step.declined else ""
+        return [counts, step.since, step.alarm, self.raised, others, " ".join(self.roots), step.closed, step.ends]
+
+
+OUTSIDE_WAVES = WaveWrite()
 
 
 class Waves(AccountRepository):
