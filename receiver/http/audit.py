@@ -74,7 +74,9 @@ class AuditEntryJson(Json, kw_only=True):
     subscriber: str | None = None
     event_id: str | None = None
     fields: Annotated[list[str], Meta(description="Names of the fields that were given for a subscriber.")]
-    count: Annotated[int | None, Meta(description="How many events were selected.")] = None
+    count: Annotated[
+        int | None, Meta(description="How many events were selected, or how many refunds a job reissues.")
+    ] = None
     request_id: Annotated[str | None, Meta(description="X-Request-Id of the request, as in the service's log.")] = None
 
 

@@ -24,12 +24,13 @@ from receiver.errors import (
 )
 from receiver.issue.candidates import Candidates
 from receiver.issue.issuer import Issuer
-from receiver.ledger.audit import Actor
+from receiver.ledger.audit import Action, Actor, AuditEntry, Outcome
 from receiver.ledger.declines.job import (
     DECLINED_AGAIN,
     FIRST,
     REISSUED,
     STILL_OPEN,
+    UNFINISHED,
     Item,
     Job,
     JobState,
@@ -45,6 +46,7 @@ from receiver.ledger.refund_request import Asked
 from receiver.ledger.schema import DESCRIPTION_LIMIT, tidy
 from receiver.runtime.rounds import Claim, Rounds
 from receiver.store.account import AccountStore
+from receiver.store.redis.wakeups import News
 from receiver.store.requests.requests import Attempt
 
 log = structlog.get_logger()
@@ -95,7 +97,7 @@ class Jobs:
 
     async def run(self) -> None:
         """Work on jobs. Until cancelled."""
-        await self.rounds.run(self.store.change_signal())
+        await self.rounds.run(self.store.change_signal(News.JOB))
 
     async def plan(self, selection: Selection) -> Plan:
         """What a job with this selection would do now. Nothing is written.
@@ -126,19 +128,22 @@ class Jobs:
             total=len(found.items),
             sums=sums(item.amount for item in found.items),
         )
-        if unfinished := await self.store.jobs.create(job, found.items):
+        audit = AuditEntry(action=Action.JOB_START, actor=actor, outcome=Outcome.ACCEPTED, count=job.total)
+        if unfinished := await self.store.jobs.create(job, found.items, audit):
             raise _job_running(unfinished)
         log.warning("job.started", account=job.account, job=job.id, refunds=job.total, sums=[*map(str, job.sums)])
         return job
 
-    async def resume(self, job_id: str) -> Job:
+    async def resume(self, job_id: str, actor: Actor) -> Job:
         """A person lets a paused job go on. A running one stays as it is. Raises `NotFound`, `Conflict` (`job_ended`)
         and `StoreUnavailable`."""
         job = await self._job(job_id)
         if job.state is JobState.PAUSED:
             fields: dict[str, str | int] = {"after": job.reissued, "first_at": 0, "reason": ""}
+            audit = AuditEntry(action=Action.JOB_RESUME, actor=actor, outcome=Outcome.ACCEPTED)
+            now = self.store.now()
             await self.store.jobs.move(
-                job_id, JobState.RUNNING, of=[JobState.PAUSED], at=self.store.now(), fields=fields
+                job_id, JobState.RUNNING, of=[JobState.PAUSED], at=now, fields=fields, audit=audit
             )
             log.warning("job.resumed", account=job.account, job=job_id)
             job = await self._job(job_id)
@@ -146,12 +151,13 @@ class Jobs:
             raise Conflict(f"The job cannot be resumed. {ENDED[job.state]}", reason="job_ended")
         return job
 
-    async def cancel(self, job_id: str) -> Job:
+    async def cancel(self, job_id: str, actor: Actor) -> Job:
         """A person ends a job. Refunds that are being reissued at this moment still are. Safe to repeat.
 
         Raises `NotFound`, `Conflict` (`job_ended` if it is done) and `StoreUnavailable`.
         """
-        await self.store.jobs.move(job_id, JobState.CANCELLED, of=[JobState.RUNNING, JobState.PAUSED])
+        audit = AuditEntry(action=Action.JOB_CANCEL, actor=actor)
+        await self.store.jobs.move(job_id, JobState.CANCELLED, of=UNFINISHED, audit=audit)
         job = await self._job(job_id)
         if job.state is not JobState.CANCELLED:
             raise Conflict("The job cannot be cancelled. It is done.", reason="job_ended")

@@ -16,12 +16,13 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import msgspec
 
-from receiver.ledger.audit import Actor
+from receiver.ledger.audit import Actor, AuditEntry
 from receiver.ledger.declines.job import REISSUED, UNFINISHED, Item, Job, JobState, Selection
 from receiver.ledger.money import Money
 from receiver.runtime.rounds import Claim
 from receiver.store.redis.base import AccountRepository
 from receiver.store.redis.damage import unreadable
+from receiver.store.redis.wakeups import News
 from receiver.store.requests.requests import Attempt
 
 KEPT_FOR = 30 * 86_400_000
@@ -41,15 +42,21 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
 class JobStore(AccountRepository):
     """The jobs of one account."""
 
-    async def create(self, job: Job, items: Iterable[Item]) -> str:
+    async def create(self, job: Job, items: Iterable[Item], audit: AuditEntry | None = None) -> str:
         """Save a job. If the account has an unfinished one, its id is returned and nothing is written; else empty."""
         spec = Spec(selection=job.selection, actor=job.actor, created_at=job.created_at, total=job.total, sums=job.sums)
         fields: list[str | int | bytes] = ["spec", msgspec.json.encode(spec)]
         fields += ["state", job.state, "changed_at", job.changed_at]
         lines = [text for item in items for text in (item.root, msgspec.json.encode(item))]
-        keys = [self.keys("job", job.id), self.keys("job_todo", job.id), self.keys("jobs"), self.keys("current_job")]
-        unfinished = await self._run("create_job", keys, [job.id, job.created_at, len(fields), *fields, *lines])
-        self._written()
+        keys = [
+            self.keys("job", job.id),
+            self.keys("job_todo", job.id),
+            *map(self.keys, ("jobs", "current_job", "audit")),
+        ]
+        unfinished = await self._run(
+            "create_job", keys, [job.id, job.created_at, self._audited(audit), len(fields), *fields, *lines]
+        )
+        self._written(News.JOB)
         return str(unfinished.decode())
 
     async def get(self, job_id: str) -> Job | None:
@@ -114,6 +121,7 @@ class JobStore(AccountRepository):
         at: int | None = None,
         token: int | None = None,
         fields: Mapping[str, str | int] | None = None,
+        audit: AuditEntry | None = None,
     ) -> JobState | None:
         """Change the state of a job that is in one of the states `of`, and work on it at `at` (ms; None: never).
 
@@ -129,10 +137,11 @@ class JobStore(AccountRepository):
             state,
             "" if at is None else at,
             "" if state in UNFINISHED else KEPT_FOR,
+            self._audited(audit),
             *(text for pair in more.items() for text in pair),
         ]
-        before = await self._run("move_job", [*keys, self.keys("jobs"), self.keys("current_job")], args)
-        self._written()
+        before = await self._run("move_job", [*keys, *map(self.keys, ("jobs", "current_job", "audit"))], args)
+        self._written(News.JOB)
         return JobState(before.decode()) if before else None
 
 
