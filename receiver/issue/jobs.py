@@ -24,13 +24,12 @@ from receiver.errors import (
 )
 from receiver.issue.candidates import Candidates
 from receiver.issue.issuer import Issuer
-from receiver.ledger.audit import Action, Actor, AuditEntry, Outcome
+from receiver.ledger.audit import Action, Actor, AuditEntry
 from receiver.ledger.declines.job import (
     DECLINED_AGAIN,
     FIRST,
     REISSUED,
     STILL_OPEN,
-    UNFINISHED,
     Item,
     Job,
     JobState,
@@ -128,22 +127,20 @@ class Jobs:
             total=len(found.items),
             sums=sums(item.amount for item in found.items),
         )
-        audit = AuditEntry(action=Action.JOB_START, actor=actor, outcome=Outcome.ACCEPTED, count=job.total)
-        if unfinished := await self.store.jobs.create(job, found.items, audit):
+        if unfinished := await self.store.jobs.create(job, found.items):
             raise _job_running(unfinished)
         log.warning("job.started", account=job.account, job=job.id, refunds=job.total, sums=[*map(str, job.sums)])
         return job
 
-    async def resume(self, job_id: str, actor: Actor) -> Job:
+    async def resume(self, job_id: str, by: Actor) -> Job:
         """A person lets a paused job go on. A running one stays as it is. Raises `NotFound`, `Conflict` (`job_ended`)
         and `StoreUnavailable`."""
         job = await self._job(job_id)
         if job.state is JobState.PAUSED:
             fields: dict[str, str | int] = {"after": job.reissued, "first_at": 0, "reason": ""}
-            audit = AuditEntry(action=Action.JOB_RESUME, actor=actor, outcome=Outcome.ACCEPTED)
-            now = self.store.now()
+            act = AuditEntry(action=Action.JOB_RESUME, actor=by, job=job_id)
             await self.store.jobs.move(
-                job_id, JobState.RUNNING, of=[JobState.PAUSED], at=now, fields=fields, audit=audit
+                job_id, JobState.RUNNING, of=[JobState.PAUSED], at=self.store.now(), fields=fields, audit=act
             )
             log.warning("job.resumed", account=job.account, job=job_id)
             job = await self._job(job_id)
@@ -151,13 +148,13 @@ class Jobs:
             raise Conflict(f"The job cannot be resumed. {ENDED[job.state]}", reason="job_ended")
         return job
 
-    async def cancel(self, job_id: str, actor: Actor) -> Job:
+    async def cancel(self, job_id: str, by: Actor) -> Job:
         """A person ends a job. Refunds that are being reissued at this moment still are. Safe to repeat.
 
         Raises `NotFound`, `Conflict` (`job_ended` if it is done) and `StoreUnavailable`.
         """
-        audit = AuditEntry(action=Action.JOB_CANCEL, actor=actor)
-        await self.store.jobs.move(job_id, JobState.CANCELLED, of=UNFINISHED, audit=audit)
+        act = AuditEntry(action=Action.JOB_CANCEL, actor=by, job=job_id)
+        await self.store.jobs.move(job_id, JobState.CANCELLED, of=[JobState.RUNNING, JobState.PAUSED], audit=act)
         job = await self._job(job_id)
         if job.state is not JobState.CANCELLED:
             raise Conflict("The job cannot be cancelled. It is done.", reason="job_ended")

@@ -240,6 +240,14 @@ async def test_if_the_first_are_declined_again_the_job_pauses(shop: Desk, clock:
     with pytest.raises(Conflict) as caught:
         await jobs_of(shop).resume(job.id, ANN)
     assert caught.value.reason == "job_ended"
+    trail = await shop.store.of("us").audit.page(AuditQuery(actor=ANN.user), frozenset(), None, 1000, 1000)
+    acts = [each.entry for each in trail.entries if each.entry is not None]
+    assert [(each.action, each.job) for each in acts if each.job] == [
+        ("refund_job.cancel", job.id),
+        ("refund_job.resume", job.id),
+        ("refund_job.start", job.id),
+    ]
+    assert [each.action for each in acts if not each.job] == ["refund.retry"] * 2 * FIRST
 
 
 async def test_who_started_and_cancelled_it_is_in_the_audit_trail(shop: Desk) -> None:
@@ -249,7 +257,7 @@ async def test_who_started_and_cancelled_it_is_in_the_audit_trail(shop: Desk) ->
         await jobs_of(shop).cancel(job.id, ANN)
     page = await shop.store.of("us").audit.page(AuditQuery(), frozenset(), None, 10, 100)
     found = [(each.entry.action, each.entry.actor, each.entry.count) for each in page.entries if each.entry]
-    assert found == [("job.cancel", ANN, 0), ("job.start", ANN, 1)]
+    assert found == [("refund_job.cancel", ANN, 0), ("refund_job.start", ANN, 1)]
 
 
 async def test_an_ended_job_is_kept_for_thirty_days(shop: Desk, redis: Any) -> None:

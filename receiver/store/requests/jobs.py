@@ -16,7 +16,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import msgspec
 
-from receiver.ledger.audit import Actor, AuditEntry
+from receiver.ledger.audit import Action, Actor, AuditEntry, Outcome
 from receiver.ledger.declines.job import REISSUED, UNFINISHED, Item, Job, JobState, Selection
 from receiver.ledger.money import Money
 from receiver.runtime.rounds import Claim
@@ -42,20 +42,19 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
 class JobStore(AccountRepository):
     """The jobs of one account."""
 
-    async def create(self, job: Job, items: Iterable[Item], audit: AuditEntry | None = None) -> str:
+    async def create(self, job: Job, items: Iterable[Item]) -> str:
         """Save a job. If the account has an unfinished one, its id is returned and nothing is written; else empty."""
         spec = Spec(selection=job.selection, actor=job.actor, created_at=job.created_at, total=job.total, sums=job.sums)
         fields: list[str | int | bytes] = ["spec", msgspec.json.encode(spec)]
         fields += ["state", job.state, "changed_at", job.changed_at]
         lines = [text for item in items for text in (item.root, msgspec.json.encode(item))]
-        keys = [
-            self.keys("job", job.id),
-            self.keys("job_todo", job.id),
-            *map(self.keys, ("jobs", "current_job", "audit")),
-        ]
-        unfinished = await self._run(
-            "create_job", keys, [job.id, job.created_at, self._audited(audit), len(fields), *fields, *lines]
+        own = [self.keys("job", job.id), self.keys("job_todo", job.id)]
+        keys = [*own, *(self.keys(kind) for kind in ("jobs", "current_job", "audit"))]
+        act = AuditEntry(
+            action=Action.JOB_START, actor=job.actor, job=job.id, outcome=Outcome.ACCEPTED, count=job.total
         )
+        args = [job.id, job.created_at, self._audited(act), len(fields), *fields, *lines]
+        unfinished = await self._run("create_job", keys, args)
         self._written(News.JOB)
         return str(unfinished.decode())
 
@@ -125,8 +124,9 @@ class JobStore(AccountRepository):
     ) -> JobState | None:
         """Change the state of a job that is in one of the states `of`, and work on it at `at` (ms; None: never).
 
-        `token` is that of the claim; None if a person does it. Returns the state before; None if there is no such job
-        or the claim is no longer ours. If that state is not in `of`, nothing was written.
+        `token` is that of the claim; None if a person does it: then `audit` is written with it. Returns the state
+        before; None if there is no such job or the claim is no longer ours. If that state is not in `of`, nothing was
+        written.
         """
         keys = [self.keys(kind, job_id) for kind in ("job", "job_todo", "job_outcomes")]
         more = {"changed_at": self.now(), **(fields or {})}
@@ -140,7 +140,8 @@ class JobStore(AccountRepository):
             self._audited(audit),
             *(text for pair in more.items() for text in pair),
         ]
-        before = await self._run("move_job", [*keys, *map(self.keys, ("jobs", "current_job", "audit"))], args)
+        keys += [self.keys(kind) for kind in ("jobs", "current_job", "audit")]
+        before = await self._run("move_job", keys, args, without=() if audit else ("audit",))
         self._written(News.JOB)
         return JobState(before.decode()) if before else None
 
