@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from receiver.deliver import send
 from receiver.outbox.events.event import Event
 from receiver.store import Store
 from receiver.store.account import AccountStore
+from receiver.track.current import current_events
 from tests.kit.clock import ManualClock
 from tests.service.depot import Depot, depot
 from tests.service.stage import Hook
@@ -52,14 +52,13 @@ async def test_a_read_that_fails_stops_no_other_event(
     store: Store, redis: Any, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An unexpected error in one event's advice: the others arrive, and that one stays owed."""
-    real = send.current_events
 
     async def failing(own: AccountStore, events: Sequence[Event]) -> list[Event]:
         if any(event.refund.refund_id == refund_id(2) for event in events):
             raise ZeroDivisionError
-        return await real(own, events)
+        return await current_events(own, events)
 
-    monkeypatch.setattr(send, "current_events", failing)
+    monkeypatch.setattr("receiver.deliver.send.current_events", failing)
     async with depot(store, redis, clock) as at, Hook().listening() as hook:
         await at.subscribe(hook)
         await at.owe(3)
