@@ -1,4 +1,4 @@
-"""Pure. Builds Get Refund, Get Charge and Create Refund, and reads their answers.
+"""Pure. Builds Get Refund, Get Charge, Get Dispute and Create Refund, and reads their answers.
 
 `amazon/answers.py` judges an answer by its HTTP status before anything is read here. Only an unreadable id or state
 makes an answer unintelligible. Any other unreadable field is null and listed in `unread` (`amazon/fields.py`). So
@@ -19,6 +19,7 @@ from receiver.amazon.fields import Fields, as_id, as_money, as_reason, as_refere
 from receiver.errors import AmazonOutcomeUnknown, BadRequest
 from receiver.exchange import Request, Response
 from receiver.ledger.charge import Charge
+from receiver.ledger.dispute import DisputeObservation
 from receiver.ledger.money import Money
 from receiver.ledger.refund import REFUND_ID, UNKNOWN_STATE, Observation, state_of
 from receiver.ledger.timestamps import parse_time
@@ -89,6 +90,11 @@ def get_refund(endpoint: Endpoint, refund_id: str) -> Request:
 def get_charge(endpoint: Endpoint, charge_id: str) -> Request:
     """`GET /charges/{id}`, unsigned. Raises `BadRequest` for an id that is not safe in a path."""
     return _request(endpoint, "GET", f"charges/{_id(charge_id, 'charge')}")
+
+
+def get_dispute(endpoint: Endpoint, dispute_id: str) -> Request:
+    """`GET /disputes/{id}`, unsigned. Raises `BadRequest` for an id that is not safe in a path."""
+    return _request(endpoint, "GET", f"disputes/{_id(dispute_id, 'dispute')}")
 
 
 def create_refund(
@@ -171,6 +177,33 @@ def read_charge(response: Response, charge_id: str | None = None) -> Charge:
         captured=captured,
         refunded=refunded,
         merchant_reference_id=read.part("merchantMetadata").optional("merchantReferenceId", as_reference, ""),
+        environment=read.optional("releaseEnvironment", as_word, ""),
+        unread=read.unread,
+    )
+
+
+def read_dispute(response: Response, dispute_id: str | None = None) -> DisputeObservation:
+    """The dispute in an answer to Get Dispute (`dispute_id` None: any).
+
+    Raises like `read_refund`; an answer about another dispute is `amazon_wrong_dispute`. An unreadable resolution is
+    null: then it is unknown who won.
+    """
+    read = Fields(response, judge(response))
+    found = read.required("disputeId", as_id)
+    if dispute_id not in (None, found):
+        _wrong(response, "amazon_wrong_dispute", "dispute")
+    status = read.part("statusDetails")
+    return DisputeObservation(
+        dispute_id=found,
+        state=status.required("state", as_word),
+        resolution=status.optional("resolution", as_word, ""),
+        reason_code=status.optional("reasonCode", as_word, ""),
+        updated_at=status.optional("lastUpdatedTimestamp", parse_time, 0),
+        charge_id=read.optional("chargeId", as_id, ""),
+        amount=read.optional("disputeAmount", as_money, None),
+        reason=read.optional("filingReason", as_text, ""),
+        deadline=read.optional("merchantResponseDeadline", parse_time, 0),
+        created_at=read.optional("creationTimestamp", parse_time, 0),
         environment=read.optional("releaseEnvironment", as_word, ""),
         unread=read.unread,
     )

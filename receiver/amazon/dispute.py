@@ -53,7 +53,7 @@ def kind_of(*types: str) -> str:
     return ""
 
 
-def read_dispute(kind: str, fields: Mapping[str, object]) -> Dispute:
+def told_dispute(kind: str, fields: Mapping[str, object]) -> Dispute:
     """The dispute in a notification. `fields` are the members of its message.
 
     `dispute_id` is empty if unreadable. Raises `Malformed` if no charge permission is named, because the affected

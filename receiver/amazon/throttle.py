@@ -1,6 +1,7 @@
 """Pure. Limits calls to Amazon: one token bucket per operation.
 
-Burst and rate of each operation, for live and sandbox, are those of Amazon's throttling page."""
+Burst and rate of each operation, for live and sandbox, are those of Amazon's throttling page. It does not list Get
+Dispute, which gets those of the other Get calls."""
 
 from __future__ import annotations
 
@@ -13,6 +14,7 @@ class Call(StrEnum):
 
     GET_REFUND = "get_refund"
     GET_CHARGE = "get_charge"
+    GET_DISPUTE = "get_dispute"
     CREATE_REFUND = "create_refund"
 
 
@@ -27,6 +29,7 @@ class Bucket:
 LIVE_THROTTLE = {
     Call.GET_REFUND: Bucket(20, 4),
     Call.GET_CHARGE: Bucket(20, 4),
+    Call.GET_DISPUTE: Bucket(20, 4),
     Call.CREATE_REFUND: Bucket(10, 4),
 }
 
@@ -34,5 +37,6 @@ LIVE_THROTTLE = {
 SANDBOX_THROTTLE = {
     Call.GET_REFUND: Bucket(5, 1),
     Call.GET_CHARGE: Bucket(5, 1),
+    Call.GET_DISPUTE: Bucket(5, 1),
     Call.CREATE_REFUND: Bucket(2, 1),
 }

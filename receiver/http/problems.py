@@ -51,7 +51,7 @@ class RefundProblemJson(ProblemJson):
         ]
     ]
     disputes: NotRequired[
-        Annotated[list[DisputeJson], Meta(description="For buyer_may_be_paid: the open disputes about the charge.")]
+        Annotated[list[DisputeJson], Meta(description="For buyer_may_be_paid: the disputes that prevent it.")]
     ]
     refundRequestId: NotRequired[Annotated[str, Meta(description="For refund_unclear: the unclear request.")]]
     candidateRefundId: NotRequired[

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from receiver.errors import AmazonRefused, Conflict, OtherRefunds
 from receiver.ledger.charge import Charge, paid_unseen
 from receiver.ledger.charge_book import MOST_REFUNDS, RESERVATION, Entry
-from receiver.ledger.dispute import Dispute, dispute_json, may_be_paid, open_on, permission_of
+from receiver.ledger.dispute import Dispute, dispute_json, guarding, may_be_paid, permission_of
 from receiver.ledger.money import Money
 from receiver.ledger.refund_request import PreparedRefund, RefundRequestRecord
 from receiver.ledger.request_shape import other_refunds_json
@@ -37,7 +37,7 @@ async def hindrance(
     if isinstance(found, NotReserved):
         return not_reserved(found, prepared, most)
     disputes = await store.disputes.of_permission(account, permission_of(prepared.charge_id))
-    return buyer_may_be_paid(open_on(prepared.charge_id, disputes))
+    return buyer_may_be_paid(guarding(prepared.charge_id, disputes))
 
 
 def not_reserved(refused: NotReserved, prepared: PreparedRefund, most: int) -> OtherRefunds:
@@ -90,7 +90,7 @@ async def check_unseen(store: Store, account: str, charge: Charge, prepared: Pre
 
 
 def buyer_may_be_paid(disputes: Sequence[Dispute]) -> Conflict:
-    """The error for open disputes about the charge."""
+    """The error for disputes that guard the charge."""
     error = Conflict(f"Nothing was issued. {may_be_paid(disputes)}", reason=BUYER_MAY_BE_PAID)
     error.more = {"disputes": [dispute_json(each) for each in disputes]}
     return error

@@ -1,4 +1,6 @@
-"""Pure. When to ask Amazon about a refund again after one call. Total: every result has an answer.
+"""Pure. When to ask Amazon again after one call. Total: every result has an answer.
+
+About a refund (`after`):
 
     nothing new, not found      the earlier of the next follow-up and the refund's own schedule
     nothing to ask              never automatically
@@ -8,6 +10,16 @@
 
 A notification can arrive before Get Refund shows the change. A hint is therefore followed up a few times
 (`FOLLOW_UPS`). A refund unknown both to Amazon and to the ledger is then dropped; at once if it was only a refresh.
+
+About a dispute (`after_dispute`), by the age of its last notification, and not later than its next reminder:
+
+    open, or an unknown end     `DISPUTE_POLL`
+    an end                      while the notification is followed up, then never automatically
+    refused, or not found       `DISPUTE_UNREADABLE`: the key may have no right to Get Dispute; 30 days, then never
+    throttled                   when Amazon says, else in 5 s
+    no answer                   5 s, 10 s, … 10 min, with jitter
+
+Only an answer of Get Dispute changes what is known of the dispute. Any other says something about our request.
 """
 
 from __future__ import annotations
@@ -16,14 +28,34 @@ from dataclasses import dataclass
 
 import msgspec
 
-from receiver.errors import AmazonError, AmazonNotFound, AmazonThrottled, NothingToAsk, StoreUnavailable
-from receiver.ledger.polling import PollPlan, backoff, next_follow_up, next_look
+from receiver.errors import (
+    AmazonError,
+    AmazonNotFound,
+    AmazonRefused,
+    AmazonRefusesUs,
+    AmazonThrottled,
+    NothingToAsk,
+    StoreUnavailable,
+)
+from receiver.ledger.dispute import DAY, MOST_KEPT, Dispute, DisputeObservation, Reminder, learned
+from receiver.ledger.polling import FOLLOW_UPS, JITTER, PollPlan, backoff, next_follow_up, next_look
 from receiver.ledger.refund import Refund, Source
 
 RETRY_FIRST, RETRY_MOST = 5_000, 600_000
 THROTTLED_PAUSE = 5
 """Seconds to wait after a 429 without a Retry-After."""
 DAMAGED_PAUSE = 60_000
+LONGEST_THROTTLE = 3_600_000
+"""ms: no `Retry-After` holds a question for longer (as in `store/refunds/block.lua`)."""
+
+DISPUTE_POLL = PollPlan.parse(("5s", "30s", "2m", "10m", "1h", "every 6h until 14d", "every 1d until 180d", "every 7d"))
+"""Amazon notifies of every change of a dispute, so polls only make up for lost notifications. The first ages are the
+follow-ups of the notification. Merchants have 7 to 11 days to answer (release notes of Amazon's .NET SDK, 2.7.4)."""
+DISPUTE_UNREADABLE = PollPlan.parse(("30s", "10m", "1h", "every 1d until 30d", "every 30d"))
+GIVE_UP = 30 * DAY
+"""ms: the age of the last notification at which an unreadable dispute is no longer asked about."""
+FARTHEST_REMINDER = 7 * DAY
+"""ms: a dispute with a reminder ahead is looked at least this often; a deadline can be any date."""
 
 
 class FollowUp(msgspec.Struct, frozen=True, array_like=True):
@@ -138,3 +170,84 @@ def _followed_up(follow_up: FollowUp | None, now: int) -> FollowUp | None:
     if again is None:
         return None
     return msgspec.structs.replace(follow_up, step=follow_up.step + 1, failures=0, due=again)
+
+
+@dataclass(frozen=True, slots=True)
+class DueDispute:
+    """A claimed dispute. Ask Amazon about it, then finish the claim with the token before the lease ends."""
+
+    account: str
+    charge_permission_id: str
+    dispute_id: str
+    token: int
+
+
+@dataclass(frozen=True, slots=True)
+class DisputeLook:
+    """What one question about a dispute changes: the record, when to ask again (ms; None: never automatically), and the
+    reminder to send."""
+
+    dispute: Dispute
+    at: int | None
+    reminder: Reminder | None = None
+
+
+def after_dispute(known: Dispute, result: DisputeObservation | AmazonError, now: int, random: float) -> DisputeLook:
+    """What becomes of a dispute after Get Dispute ended with `result` at `now` (ms). `random` in [0, 1) is the jitter.
+
+    A reminder depends on what is known alone, so that an outage of Amazon's does not hold it back.
+    """
+    if isinstance(result, DisputeObservation):
+        dispute = learned(known, result, now)
+    else:
+        failures = known.failures if isinstance(result, AmazonThrottled) else known.failures + 1
+        dispute = msgspec.structs.replace(known, failure=result.reason, failures=failures)
+    reminder = _reminder_due(dispute, now)
+    if reminder is not None:
+        dispute = _with_reminder(dispute, reminder, now)
+    times = [_ask_again(dispute, result, now, random), _next_reminder(dispute, now)]
+    return DisputeLook(dispute, min((at for at in times if at is not None), default=None), reminder)
+
+
+def _ask_again(dispute: Dispute, result: DisputeObservation | AmazonError, now: int, random: float) -> int | None:
+    age = max(now - dispute.told_at, 0)
+    match result:
+        case DisputeObservation():
+            follows = age < FOLLOW_UPS[-1]
+            return _planned(DISPUTE_POLL, age, now, random) if dispute.is_undecided or follows else None
+        case AmazonThrottled():
+            return now + min((result.retry_after or THROTTLED_PAUSE) * 1000, LONGEST_THROTTLE)
+        case AmazonRefused() | AmazonRefusesUs():
+            return _planned(DISPUTE_UNREADABLE, age, now, random) if age < GIVE_UP else None
+        case AmazonError():
+            asked = min((result.retry_after or 0) * 1000, RETRY_MOST)
+            return now + max(backoff(RETRY_FIRST, RETRY_MOST, dispute.failures - 1, random), asked)
+
+
+def _planned(plan: PollPlan, age: int, now: int, random: float) -> int:
+    wait = plan.next_after(age) - age
+    return now + wait + int(wait * JITTER * random)
+
+
+def _next_reminder(dispute: Dispute, now: int) -> int | None:
+    """When the second reminder is due; a deadline that is farther away is looked at again before that."""
+    if not dispute.wants_answer or dispute.has_been(Reminder.DAY_BEFORE):
+        return None
+    return min(max(dispute.deadline - DAY, now), now + FARTHEST_REMINDER)
+
+
+def _reminder_due(dispute: Dispute, now: int) -> Reminder | None:
+    """The reminder to send at `now` (ms)."""
+    if not dispute.wants_answer:
+        return None
+    if not dispute.has_been(Reminder.KNOWN):
+        return Reminder.KNOWN
+    is_near = now >= dispute.deadline - DAY
+    return Reminder.DAY_BEFORE if is_near and not dispute.has_been(Reminder.DAY_BEFORE) else None
+
+
+def _with_reminder(dispute: Dispute, reminder: Reminder, now: int) -> Dispute:
+    """The dispute after this reminder. On the last day, the first makes the second superfluous."""
+    sent = {reminder, *([Reminder.DAY_BEFORE] if now >= dispute.deadline - DAY else [])}
+    marks = [f"{each}@{dispute.deadline}" for each in Reminder if each in sent]
+    return msgspec.structs.replace(dispute, reminded=(*dispute.reminded, *marks)[-MOST_KEPT:])

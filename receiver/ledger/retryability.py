@@ -16,7 +16,7 @@ import msgspec
 from receiver.errors import Conflict
 from receiver.ledger.charge import CAPTURED, OVER, Balance, Charge, balance_of, paid_unseen, refundable_total, spent
 from receiver.ledger.charge_book import MOST_REFUNDS, RESERVATION, Entry, in_the_way, retry_guard
-from receiver.ledger.dispute import Dispute, may_be_paid, open_on
+from receiver.ledger.dispute import Dispute, guarding, may_be_paid
 from receiver.ledger.money import Money
 from receiver.ledger.refund import FPS, Refund, Retryability, State, is_theirs
 
@@ -76,7 +76,7 @@ def obstacles(charge_id: str, known: KnownCharge) -> tuple[str, ...]:
     found = {
         "charge_not_captured": is_closed,
         "charge_unreadable": not known.readable,
-        BUYER_MAY_BE_PAID: bool(open_on(charge_id, known.disputes)),
+        BUYER_MAY_BE_PAID: bool(guarding(charge_id, known.disputes)),
         "charge_in_conflict": any(each.conflict for each in counted),
         "too_many_refunds": len(counted) >= MOST_REFUNDS,
         NOT_ENOUGH_KNOWN: balance.refundable is None and known.readable and not is_closed,
@@ -95,7 +95,7 @@ def judge(refund: Refund, known: KnownCharge, now: int) -> Retryability | None:
     if refund.state != State.DECLINED or refund.refund_type == FPS:
         return None
     value, reasons = _verdict(refund, known, now)
-    disputes = open_on(refund.charge_id, known.disputes) if BUYER_MAY_BE_PAID in reasons else ()
+    disputes = guarding(refund.charge_id, known.disputes) if BUYER_MAY_BE_PAID in reasons else ()
     says = [may_be_paid(disputes) if reason == BUYER_MAY_BE_PAID else SAYS[reason] for reason in reasons]
     # Rounded to seconds, so that all answers within one second are the same.
     read_at = known.charge.read_at if known.charge else 0
@@ -108,7 +108,7 @@ def _verdict(refund: Refund, known: KnownCharge, now: int) -> tuple[bool | None,
     if refund.retried_by:
         return False, ("already_retried",)
     reasons = [] if is_merchants(refund) else [NOT_MERCHANTS_REFUND]
-    if open_on(refund.charge_id, known.disputes):
+    if guarding(refund.charge_id, known.disputes):
         reasons.append(BUYER_MAY_BE_PAID)
     if refund.amount is None or not refund.charge_id:
         return (False, tuple(reasons)) if reasons else (None, ("not_enough_known",))

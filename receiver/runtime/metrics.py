@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry, Gauge, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_1_0_0
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
+from receiver.amazon.throttle import Call
 from receiver.ledger.lifecycle import EventType
 from receiver.ledger.notification import NotificationOutcome
 from receiver.ledger.refund import FIELD_NAMES, Reason, Source, is_final
@@ -58,7 +59,7 @@ REASONS: Final = frozenset(
 ) | {""}
 """Every reason for an answer on `/ipn`; empty for accepted notifications."""
 
-CALLS: Final = frozenset({"get_refund", "get_charge", "create_refund", "fps_refund"})
+CALLS: Final = frozenset({*Call, "fps_refund"})
 ANSWERS: Final = frozenset(
     {
         *("ok", "unknown", "amazon_error", "amazon_refused", "amazon_not_found", "amazon_throttled", "amazon_unknown"),
@@ -68,6 +69,7 @@ ANSWERS: Final = frozenset(
 FIELDS: Final = frozenset(
     {*FIELD_NAMES, "state", "statusDetails", "captureAmount", "refundedAmount", "chargePermissionId"}
     | {"merchantMetadata", "merchantReferenceId", "TransactionId"}
+    | {"resolution", "disputeAmount", "filingReason", "merchantResponseDeadline"}
 )
 """Fields of Amazon's answers that become null if they are unreadable."""
 TRIED: Final = frozenset(

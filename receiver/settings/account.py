@@ -45,6 +45,7 @@ class ThrottleSettings(Section):
 
     get_refund: Pair | None = None
     get_charge: Pair | None = None
+    get_dispute: Pair | None = None
     create_refund: Pair | None = None
 
 

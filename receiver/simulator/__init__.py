@@ -7,8 +7,8 @@ Read in this order:
     outcomes.py        what happens to a refund, and how to choose it: the table for users
     refusals.py        how requests are refused: the table for the trick `refuse`
     control.py         the HTTP control API under /simulator
-    api.py             Create Refund, Get Refund, Get Charge · checks.py verifies request signatures · shapes.py JSON
-    bank.py            the books and Amazon's rules · amounts.py · throttle.py · ids.py · faults.py
+    api.py             Create Refund and the Get calls · checks.py verifies request signatures · shapes.py JSON
+    bank.py            the books and Amazon's rules · disputes.py · amounts.py · throttle.py · ids.py · faults.py
     keys.py            the keys · keyring.py keeps them in a folder
     engine.py          holds everything, and advances time
     notifications/     notices.py messages and signed envelopes · forgeries.py · announce.py turns changes into

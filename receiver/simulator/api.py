@@ -1,4 +1,4 @@
-"""HTTP. The API that merchants call: Create Refund, Get Refund, Get Charge, with Amazon's statuses and JSON.
+"""HTTP. The API that merchants call: Create Refund, Get Refund, Get Charge, Get Dispute, as Amazon answers them.
 
 Every call is checked in this order: signature, environment, fault injection, throttle, the call itself. A refusal
 explains exactly what was wrong in the header `x-amz-pay-simulator-reason`, which Amazon itself does not send.
@@ -26,7 +26,7 @@ from receiver.simulator.notifications.fault_injection import Rule, Trick, read_h
 from receiver.simulator.odd_fields import corrupted
 from receiver.simulator.outcomes import read_outcome
 from receiver.simulator.refusals import refusal_of
-from receiver.simulator.shapes import charge_json, read_create_refund, read_key, refund_json
+from receiver.simulator.shapes import charge_json, dispute_json, read_create_refund, read_key, refund_json
 
 MOST_BODY = 65_536
 FAULT_INJECTION_HEADER = "x-amz-pay-simulator-mischief"
@@ -58,6 +58,7 @@ class Api:
                 ("/refunds", self.create_refund, "POST"),
                 ("/refunds/{id}", self.get_refund, "GET"),
                 ("/charges/{id}", self.get_charge, "GET"),
+                ("/disputes/{id}", self.get_dispute, "GET"),
             )
             for slash in ("", "/")
         ]
@@ -73,6 +74,10 @@ class Api:
     async def get_charge(self, request: Request) -> Response:
         """`GET /charges/{id}`: 200."""
         return await self._answer("get_charge", request, self._charge)
+
+    async def get_dispute(self, request: Request) -> Response:
+        """`GET /disputes/{id}`: 200."""
+        return await self._answer("get_dispute", request, self._dispute)
 
     def _create(self, asked: Asked, _: str) -> Answer:
         engine = self._engine
@@ -95,6 +100,9 @@ class Api:
     def _charge(self, _: Asked, object_id: str) -> Answer:
         bank = self._engine.bank
         return Answer(200, charge_json(bank.charge(object_id), bank))
+
+    def _dispute(self, _: Asked, object_id: str) -> Answer:
+        return Answer(200, dispute_json(self._engine.disputes.get(object_id), self._engine.config.environment))
 
     async def _answer(self, call: str, request: Request, work: Callable[[Asked, str], Answer]) -> Response:
         engine, object_id = self._engine, request.path_params.get("id", "")
@@ -127,8 +135,9 @@ class Api:
 
     async def _corrupt(self, rule: Rule | None, answer: Answer, request: Request) -> Response:
         body = answer.body
-        if rule is not None and rule.trick is Trick.WRONG_REFUND and "refundId" in body:
-            body = {**body, "refundId": f"{str(body['refundId'])[:-6]}999999"}
+        name = next((each for each in ("refundId", "disputeId") if each in body), "")
+        if rule is not None and rule.trick is Trick.WRONG_REFUND and name:
+            body = {**body, name: f"{str(body[name])[:-6]}999999"}
         if rule is not None and rule.trick is Trick.ODD_FIELD:
             body = corrupted(body, rule.kind)
         response = Response(json.dumps(body).encode(), answer.status, media_type="application/json")

@@ -18,6 +18,7 @@ from receiver.simulator.amounts import Amount
 from receiver.simulator.api import Api, on_http_exception
 from receiver.simulator.bank import Charge, Refund
 from receiver.simulator.control import Control
+from receiver.simulator.disputes import Disputes
 from receiver.simulator.engine import CallRecord, Engine, SimulatorConfig
 from receiver.simulator.fps.api import Fps
 from receiver.simulator.fps.book import FpsRefund
@@ -54,8 +55,7 @@ class Simulator:
       not name the environment; otherwise they do.
     - `signature_version` of notifications: 1 (SHA-1, SNS's default) or 2 (SHA-256).
     - `throttle`: call → (burst, per second); None means Amazon's limits for the environment, `{}` unlimited.
-    - `skew`: how far `x-amz-pay-date` may be from `now`.
-    - `retry_waits`, `post_timeout`: how persistently notifications are posted.
+    - `skew`: how far `x-amz-pay-date` may be from `now`; `retry_waits`, `post_timeout`: how notifications are retried.
     - `announce_initiated`: also notify of RefundInitiated. No source says whether Amazon does.
 
     Raises ValueError for settings that contradict each other; `start` raises OSError if the address is in use.
@@ -250,6 +250,11 @@ class Simulator:
         return self._engine.bank.refunds
 
     @property
+    def disputes(self) -> Disputes:
+        """The disputes: `open` one, and `move` it. Each step is announced."""
+        return self._engine.disputes
+
+    @property
     def charges(self) -> Mapping[str, Charge]:
         """All charges by id, including the five initial ones."""
         return self._engine.bank.charges
@@ -274,7 +279,7 @@ class Simulator:
         return await self._engine.forge(Forgery(kind), refund_id)
 
     async def repeat(self, refund_id: str) -> Posted | None:
-        """Post a refund's last notification once more, with the same MessageId; None if it never had one."""
+        """Post the last notification of a refund or dispute once more; None if it never had one."""
         return await self._engine.announcer.repeat(refund_id)
 
     def sign_with(self, version: int) -> None:

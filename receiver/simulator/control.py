@@ -8,6 +8,9 @@
 | `POST /simulator/refunds/{id}/notify` | posts the refund's last notification once more |
 | `POST /simulator/charges` `{amount, currencyCode, state?, merchantReferenceId?, chargeId?}` | makes a charge |
 | `GET /simulator/charges` | all charges |
+| `POST /simulator/disputes` `{chargeId, amount?, currencyCode?, filingReason?, state?, answerWithin?}` | opens one |
+| `POST /simulator/disputes/{id}` `{state, resolution?, answerWithin?}` | moves it; `answerWithin` is in seconds |
+| `GET /simulator/disputes` | all disputes |
 | `GET`, `POST`, `DELETE /simulator/mischief` | lists faults · adds one: `{trick, times?, place?, …}` · removes all |
 | `POST /simulator/forge` `{kind, refundId?}` | posts a forged notification and returns the receiver's answer |
 | `GET /simulator/certificate` | the signing certificate, PEM |
@@ -32,18 +35,20 @@ from starlette.routing import BaseRoute, Route
 from receiver.simulator.amounts import Amount
 from receiver.simulator.api import read, refusal
 from receiver.simulator.bank import Refund
+from receiver.simulator.disputes import Dispute
 from receiver.simulator.engine import Engine
 from receiver.simulator.faults import Fault, invalid_value
 from receiver.simulator.notifications.fault_injection import Trick
 from receiver.simulator.notifications.forgeries import Forgery
 from receiver.simulator.outcomes import Outcome, read_outcome
-from receiver.simulator.shapes import charge_json, need, only, read_object, refund_json
+from receiver.simulator.shapes import charge_json, dispute_json, need, only, read_object, refund_json
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 Handler = Callable[[Request], Awaitable[Response]]
 MOST_LINES = 1000
+MOVE_FIELDS = ("state", "answerWithin")
 RULE_FIELDS = {"trick", "times", "place", "refundId", "state", "seconds", "copies", "kind", "share", "every"}
 
 
@@ -62,6 +67,9 @@ class Control:
             ("POST", "/refunds/{id}/notify", self.notify),
             ("GET", "/charges", self.charges),
             ("POST", "/charges", self.open_charge),
+            ("GET", "/disputes", self.disputes),
+            ("POST", "/disputes", self.open_dispute),
+            ("POST", "/disputes/{id}", self.move_dispute),
             ("GET", "/mischief", self.fault_injection),
             ("POST", "/mischief", self.add_fault),
             ("DELETE", "/mischief", self.clear_faults),
@@ -126,6 +134,33 @@ class Control:
         )
         return JSONResponse(charge_json(charge, self._engine.bank), 201)
 
+    async def disputes(self, _: Request) -> Response:
+        """All disputes."""
+        return JSONResponse({"disputes": [self._dispute(each) for each in self._engine.disputes.known.values()]})
+
+    async def open_dispute(self, request: Request) -> Response:
+        """Open a dispute about a charge, and announce it."""
+        found = await read_fields(request, {"chargeId", "amount", "currencyCode", "filingReason", *MOVE_FIELDS})
+        dispute = self._engine.disputes.open(
+            str(need(found, "chargeId")),
+            Amount.read(found["amount"], need(found, "currencyCode"), "dispute") if "amount" in found else None,
+            filing_reason=_text(found, "filingReason") or "Fraudulent",
+            state=_text(found, "state") or "ActionRequired",
+            **({"answer_within": _seconds(found, "answerWithin")} if "answerWithin" in found else {}),
+        )
+        return JSONResponse(self._dispute(dispute), 201)
+
+    async def move_dispute(self, request: Request) -> Response:
+        """Move a dispute to another state, and announce it."""
+        found = await read_fields(request, {"resolution", *MOVE_FIELDS})
+        moved = self._engine.disputes.move(
+            request.path_params["id"],
+            str(need(found, "state")),
+            _text(found, "resolution"),
+            answer_within=_seconds(found, "answerWithin"),
+        )
+        return JSONResponse(self._dispute(moved))
+
     async def fault_injection(self, _: Request) -> Response:
         """The rules of fault injection."""
         return JSONResponse({"rules": [_json(rule) for rule in self._engine.fault_injection.rules]})
@@ -169,6 +204,9 @@ class Control:
         posted, calls = list(engine.sender.posted)[::-1][:lines], list(engine.calls)[::-1][:lines]
         return JSONResponse({"posted": [_json(line) for line in posted], "calls": [_json(line) for line in calls]})
 
+    def _dispute(self, dispute: Dispute) -> dict[str, object]:
+        return dispute_json(dispute, self._engine.config.environment)
+
     def _truth(self, refund: Refund) -> dict[str, object]:
         return refund_json(refund, self._engine.config.environment) | {
             "outcome": refund.outcome,
@@ -205,6 +243,15 @@ def _text(found: dict[str, object], name: str) -> str:
     if value is not None and not isinstance(value, str):
         raise invalid_value(name, f"it is not a text, but {json.dumps(value, default=str)[:40]}")
     return value or ""
+
+
+def _seconds(found: dict[str, object], name: str) -> float | None:
+    value = found.get(name)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | Decimal) or abs(float(value)) > 1e9:
+        raise invalid_value(name, "it is not a number of seconds")
+    return float(value)
 
 
 def _json(record: DataclassInstance) -> dict[str, object]:

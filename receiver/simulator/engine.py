@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from receiver.simulator.amounts import DECIMALS, Amount
 from receiver.simulator.bank import Bank, Change, Charge, Order
 from receiver.simulator.checks import Checks
+from receiver.simulator.disputes import Disputes
 from receiver.simulator.faults import Fault
 from receiver.simulator.fps.book import Book, FpsChange, FpsOrder, FpsRefund, status_form
 from receiver.simulator.ids import PREFIX, Ids
@@ -121,6 +122,7 @@ class Engine:
         self._woken = asyncio.Event()
         self._sleep = sleep
         self.announcer = Announcer(self._forger(), self.fault_injection, self.sender, now)
+        self.disputes = Disputes(self.bank, self.ids, now, self.announcer.announce_dispute)
         self._seed()
 
     def start_refund(

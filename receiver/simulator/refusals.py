@@ -1,6 +1,8 @@
 """Pure. How Amazon, or an intermediary, refuses a request: the table behind the trick `refuse`.
 
 `date` to `tls` refuse the request itself and say nothing about a refund; `amount` to `charge` are verdicts on a refund.
+With `place`, `access` is a key without the right to one call: `{"trick": "refuse", "kind": "access", "place":
+"get_dispute", "times": null}`.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ class Refusal(StrEnum):
     HEADER = "header"
     SIGNATURE = "signature"
     KEY = "key"
+    ACCESS = "access"
     HOLD = "hold"
     FIELD = "field"
     VALUE = "value"
@@ -34,6 +37,7 @@ TABLE = {
     Refusal.HEADER: (400, "MissingHeader", "The header x-amz-pay-region is missing."),
     Refusal.SIGNATURE: (401, "InvalidRequestSignature", "Unable to verify signature."),
     Refusal.KEY: (401, "InvalidAuthentication", "Unknown public key id."),
+    Refusal.ACCESS: (401, "UnauthorizedAccess", "The key has no access to this operation."),
     Refusal.HOLD: (403, "InvalidAccountStatus", "The merchant account is on hold."),
     Refusal.FIELD: (400, "UnrecognizedField", "A field of the body is not known."),
     Refusal.VALUE: (400, "InvalidParameterValue", "The value provided for 'softDescriptor' is invalid."),

@@ -1,4 +1,4 @@
-"""Pure. The JSON of the API: reads Create Refund's body strictly, and formats refunds and charges as Amazon does."""
+"""Pure. The JSON of the API: reads Create Refund's body strictly, and formats its objects as Amazon does."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import NoReturn
 
 from receiver.simulator.amounts import Amount
 from receiver.simulator.bank import Bank, Charge, Order, Refund
+from receiver.simulator.disputes import REASONS, Dispute
 from receiver.simulator.faults import Fault, invalid_value
 from receiver.simulator.outcomes import DESCRIPTIONS
 
@@ -121,6 +122,24 @@ def charge_json(charge: Charge, bank: Bank) -> dict[str, object]:
         "statusDetails": _status(charge.state, "", charge.created_at),
         "releaseEnvironment": ENVIRONMENTS[bank.environment],
         "disbursementDetails": None,
+    }
+
+
+def dispute_json(dispute: Dispute, environment: str) -> dict[str, object]:
+    """A dispute as in the answer of Get Dispute (Amazon's page "Dispute")."""
+    status = _status(dispute.state, REASONS.get(dispute.state, ""), dispute.updated_at)
+    return {
+        "disputeId": dispute.dispute_id,
+        "releaseEnvironment": ENVIRONMENTS[environment],
+        "chargeId": dispute.charge_id,
+        "disputeType": "Chargeback",
+        "disputeAmount": dispute.amount.json(),
+        "filingReason": dispute.filing_reason,
+        "statusDetails": {**status, "resolution": dispute.resolution or None},
+        "merchantEvidences": [],
+        "merchantResponseDeadline": None if dispute.deadline is None else basic_time(dispute.deadline),
+        "resolutionAuthority": "AmazonPay",
+        "creationTimestamp": basic_time(dispute.created_at),
     }
 
 

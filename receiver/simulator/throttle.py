@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 Rates = Mapping[str, tuple[float, float]]
-"""Call (`get_refund`, `get_charge`, `create_refund`) → burst, refill per second. Calls not listed are unlimited."""
+"""Call (`get_refund`, `get_charge`, `get_dispute`, `create_refund`) → burst, refill per second. Others: no limit."""
 
-LIVE: Rates = {"create_refund": (10, 4), "get_refund": (20, 4), "get_charge": (20, 4)}
-SANDBOX: Rates = {"create_refund": (2, 1), "get_refund": (5, 1), "get_charge": (5, 1)}
-"""Amazon's page "API throttling limits"."""
+LIVE: Rates = {"create_refund": (10, 4), "get_refund": (20, 4), "get_charge": (20, 4), "get_dispute": (20, 4)}
+SANDBOX: Rates = {"create_refund": (2, 1), "get_refund": (5, 1), "get_charge": (5, 1), "get_dispute": (5, 1)}
+"""Amazon's page "API throttling limits". It does not list Get Dispute."""
 
 
 class Throttle:

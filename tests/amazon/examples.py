@@ -1,4 +1,4 @@
-"""A refund and a charge as Amazon describes them, and answers with such values."""
+"""A refund, a charge and a dispute as Amazon describes them, and answers with such values."""
 
 from __future__ import annotations
 
@@ -33,6 +33,26 @@ CHARGE: dict[str, Any] = {
     "merchantMetadata": {"merchantReferenceId": "order 7", "noteToBuyer": None},
     "statusDetails": {"state": "Captured", "reasonCode": None},
     "releaseEnvironment": "Sandbox",
+}
+DISPUTE_ID = "S01-5105180-3221187-B000001"
+DISPUTE: dict[str, Any] = {
+    "disputeId": DISPUTE_ID,
+    "releaseEnvironment": "Sandbox",
+    "chargeId": CHARGE_ID,
+    "disputeType": "Chargeback",
+    "disputeAmount": {"amount": "400", "currencyCode": "USD"},
+    "filingReason": "Fraudulent",
+    "statusDetails": {
+        "state": "ActionRequired",
+        "reasonCode": "MerchantResponseRequired",
+        "reasonDescription": None,
+        "resolution": None,
+        "lastUpdatedTimestamp": "20251009T085320Z",
+    },
+    "merchantEvidences": [],
+    "merchantResponseDeadline": "20251020T085320Z",
+    "resolutionAuthority": "AmazonPay",
+    "creationTimestamp": "20251009T085319Z",
 }
 
 

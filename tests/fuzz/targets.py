@@ -19,6 +19,8 @@ from receiver.amazon.sns.envelope import Envelope, read_envelope
 from receiver.amazon.sns.signature import check_address, check_age
 from receiver.errors import AmazonError, Malformed, TransportError, Unavailable, VerificationFailed
 from receiver.exchange import Response
+from receiver.ledger.dispute import DAY, Dispute, dispute_json, standing
+from receiver.ledger.next_look import after_dispute
 from receiver.ledger.refund import REFUND_ID, Observation
 from receiver.outbox import retries
 from receiver.runtime.metrics import REASONS
@@ -28,6 +30,7 @@ from tests.kit.sns import signed_text
 
 STATUSES = (200, 201, 204, 301, 400, 404, 408, 410, 425, 429, 500, 503, 599, 100)
 ORDER = fps.FpsRefundRequest("208sg0849sfwers082", "w908dnwf092987")
+DISPUTE = Dispute(dispute_id="S01-5105180-3221187-B000001", charge_permission_id="S01-5105180-3221187", told_at=T0 - 1)
 LONGEST_TEXT = 600
 """Characters of what people are shown of an answer."""
 
@@ -105,7 +108,7 @@ def fps_answer(data: bytes) -> None:
 
 
 def amazon_answer(data: bytes) -> None:
-    """What Get Refund and Get Charge answer; the first byte chooses the status, a line of headers may follow."""
+    """What the Get calls answer; the first byte chooses the status, a line of headers may follow."""
     response = answer(data)
     with suppress(AmazonError):
         _observation(calls.read_refund(response))
@@ -113,6 +116,13 @@ def amazon_answer(data: bytes) -> None:
     with suppress(AmazonError):
         charge = calls.read_charge(response)
         assert REFUND_ID.fullmatch(charge.charge_id)
+    with suppress(AmazonError):
+        dispute = calls.read_dispute(response)
+        assert REFUND_ID.fullmatch(dispute.dispute_id)
+        look = after_dispute(DISPUTE, dispute, T0, 0.0)
+        assert look.at is None or T0 <= look.at <= T0 + 8 * DAY
+        assert standing(look.dispute)
+        assert dispute_json(look.dispute)
     try:
         calls.read_refund(response, "S01-5105180-3221187-R022311")
     except AmazonError as error:

@@ -338,7 +338,9 @@ def test_near_misses_are_suggested() -> None:
     assert only(alone(RECEIVER_HTTP__PROT="1")) == "http.prot: is not a setting. Did you mean port?"
     assert only(alone(RECEIVER_RADIS__URL="x")) == "radis: is not a setting. Did you mean redis?"
     far = only(alone(RECEIVER_ACCOUNT__THROTTLE='{"zzz": [1, 1]}'))
-    assert far.endswith("throttle.zzz: is not a setting. Known here: create_refund, get_charge, get_refund.")
+    assert far.endswith(
+        "throttle.zzz: is not a setting. Known here: create_refund, get_charge, get_dispute, get_refund."
+    )
 
 
 def test_no_account_is_a_problem() -> None:

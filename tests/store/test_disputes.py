@@ -64,7 +64,7 @@ async def test_a_damaged_record_is_still_a_dispute(store: Store, redis: Any) -> 
     """It costs what was told of it; the next notification repairs it."""
     await redis.hset(KEY, DISPUTE.dispute_id, b"\xff not ours")
     (found,) = await store.disputes.of_permission("us", PERMISSION)
-    assert (found.dispute_id, found.is_open, found.charge_id) == (DISPUTE.dispute_id, True, "")
+    assert (found.dispute_id, found.guards, found.charge_id) == (DISPUTE.dispute_id, True, "")
     assert list(store.damage.records) == [(KEY, DISPUTE.dispute_id)]
     assert isinstance(await reserve(store), Disputed)
     await tell(store)
@@ -89,6 +89,8 @@ async def test_nothing_is_written_where_a_key_holds_something_else(store: Store,
         ({"state": "UnderReview"}, True),
         ({"state": "Resolved", "resolution": "BuyerWon"}, True),
         ({"state": "Resolved", "resolution": "MerchantWon"}, False),
+        ({"state": "Closed", "resolution": "NoFault"}, False),
+        ({"state": "Closed"}, True),
     ],
 )
 async def test_the_reserving_script_decides(store: Store, redis: Any, change: dict[str, str], stops: bool) -> None:

@@ -112,8 +112,11 @@ def emit_disputes(disputes: Sequence[DisputeJson]) -> None:
     """A line for each dispute about the charge."""
     for each in disputes:
         money = f"{each.amount.amount} {each.amount.currency_code}" if each.amount else ""
-        facts = ", ".join(filter(None, (money, each.reason, each.state, moment(each.first_told_at))))
-        standing = "open" if each.open else "won by the merchant"
+        state = ", ".join(filter(None, (each.state, each.resolution)))
+        answer = f"answer by {moment(each.merchant_response_deadline)}" if each.merchant_response_deadline else ""
+        blocks = "blocks refunds" if each.blocks_refunds else ""
+        facts = ", ".join(filter(None, (money, each.reason, state, answer, blocks, moment(each.first_told_at))))
+        standing = "open" if each.open else "ended"
         emit(clean(f"Dispute {each.dispute_id}: {each.kind}, {standing}{f' ({facts})' if facts else ''}"))
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, Final
 from urllib.parse import quote, urlencode
 
+from receiver.ledger.dispute import standing
 from receiver.ledger.refund import Refund, State
 from receiver.ledger.schema import tidy
 from receiver.ledger.timestamps import format_rfc3339
@@ -98,6 +99,7 @@ FILTERS: Final[dict[str, Callable[..., Any]]] = {
     "source_word": source_word,
     "looked_word": looked_word,
     "delivered_word": delivered_word,
+    "standing": standing,
     "advice": advice,
     "tidy": tidy,
 }

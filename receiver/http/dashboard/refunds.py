@@ -23,7 +23,7 @@ from receiver.http.dashboard.filters import refund_path
 from receiver.http.dashboard.guard import PageFrame, see_other
 from receiver.http.dashboard.sessions import Session
 from receiver.issue.issuer import Issuer
-from receiver.ledger.dispute import Dispute, permission_of
+from receiver.ledger.dispute import Dispute, DisputeChange, permission_of
 from receiver.ledger.hint import Hint
 from receiver.ledger.order_reference import MAX_ORDER_REFERENCE, reference_problem, searchable
 from receiver.ledger.query import Query
@@ -63,13 +63,16 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True)
 class TimelineLine:
-    """One line of the timeline: a revision, an entry of the trail, a dispute, or an event with its open deliveries."""
+    """One line of the timeline: a revision, an entry of the trail, a dispute, a change of it, or an event with its open
+    deliveries."""
 
     at: int
     revision: Revision | None = None
     trace: TimelineEntry | None = None
     event_type: str = ""
     dispute: Dispute | None = None
+    change: DisputeChange | None = None
+    """A change of the dispute; None: it became known."""
     deliveries: Sequence[Delivery] = ()
 
 
@@ -205,6 +208,7 @@ class RefundPages:
         given_up = [(name, each) for name, events in zip(names, dead, strict=True) for each in events]
         steps = [TimelineLine(revision.at, revision) for revision in history]
         steps += [TimelineLine(each.first_told_at, dispute=each) for each in disputes]
+        steps += [TimelineLine(change.at, dispute=each, change=change) for each in disputes for change in each.changes]
         steps += [TimelineLine(trace.at, trace=trace) for trace in trail if deliveries or trace.what != DELIVERY]
         for event in events:
             rows = [Delivery(name, "waiting", at, tried) for name, (at, tried) in event.waiting.items()]

@@ -107,7 +107,7 @@ DO_NOT_REFUND = Action(
 )
 LOOK_AT_DISPUTE = Action(
     "check_dispute",
-    "Look at the dispute in Seller Central, answer it in time, and wait for its end.",
+    "Look at the dispute in Seller Central. While it is open, answer it in time, and wait for its end.",
 )
 DO_NOT_REFUND_IN_DISPUTE = Action(
     DO_NOT_PAY_TWICE.action,

@@ -1,4 +1,4 @@
-"""Edge: notifications. Turns a change of a refund into a notification, and applies fault injection to it."""
+"""Edge: notifications. Turns a change of a refund or dispute into a notification, and applies fault injection."""
 
 from __future__ import annotations
 
@@ -6,9 +6,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from receiver.simulator.bank import Change
+from receiver.simulator.disputes import Dispute
 from receiver.simulator.notifications.fault_injection import NOTIFICATION, FaultInjection, Rule, Trick
 from receiver.simulator.notifications.forgeries import Forger, Forgery
-from receiver.simulator.notifications.notices import Envelope, Publisher, Unfamiliar, refund_message, unfamiliar_message
+from receiver.simulator.notifications.notices import (
+    Envelope,
+    Publisher,
+    Unfamiliar,
+    object_message,
+    refund_message,
+    unfamiliar_message,
+)
 from receiver.simulator.notifications.sender import NotificationSender, Posted
 
 HELD_FOR = 5.0
@@ -43,20 +51,29 @@ class Announcer:
         self._forger = replace(self._forger, publisher=replace(self.publisher, version=version))
 
     def announce(self, change: Change) -> None:
-        """Notify the receiver of a change, in a task; or apply the matching fault."""
+        """Notify the receiver of a change of a refund, in a task; or apply the matching fault."""
         refund_id, state = change.refund.refund_id, change.state_change.state
         rule = self._faults.take(NOTIFICATION, refund_id, state)
-        message = self._message(refund_id, rule)
-        envelope = self.publisher.publish(message, self._forger.new_id(), self._now(), about=refund_id, state=state)
-        self._last[refund_id] = envelope
+        self._publish(self._message(refund_id, rule), refund_id, state, rule)
+
+    def announce_dispute(self, dispute: Dispute) -> None:
+        """The same for a dispute."""
+        dispute_id, state = dispute.dispute_id, dispute.state
+        rule = self._faults.take(NOTIFICATION, dispute_id, state)
+        message = object_message("CHARGEBACK", self._forger.merchant_id, dispute_id, self._forger.new_id())
+        self._publish(message, dispute_id, state, rule)
+
+    def _publish(self, message: str, about: str, state: str, rule: Rule | None) -> None:
+        envelope = self.publisher.publish(message, self._forger.new_id(), self._now(), about=about, state=state)
+        self._last[about] = envelope
         if rule is not None and rule.trick is Trick.DROP:
             self._sender.drop(envelope)
         elif rule is not None and rule.trick is Trick.REORDER:
             self._held.append(envelope)
             self._sender.start(self._release_after(rule.seconds or HELD_FOR, envelope))
         else:
-            late = [held for held in self._held if held.about == refund_id]
-            self._held = [held for held in self._held if held.about != refund_id]
+            late = [held for held in self._held if held.about == about]
+            self._held = [held for held in self._held if held.about != about]
             self._sender.start(self._post(envelope, rule, late))
 
     def _message(self, refund_id: str, rule: Rule | None) -> str:
@@ -71,9 +88,10 @@ class Announcer:
         """Post a forgery once and return the receiver's answer. Forgeries are not retried."""
         return await self._sender.deliver(self._forger.forge(kind, refund_id, self._now()), retry=False)
 
-    async def repeat(self, refund_id: str) -> Posted | None:
-        """Post the last notification of a refund once more, with the same MessageId; None if there was none."""
-        last = self._last.get(refund_id)
+    async def repeat(self, about: str) -> Posted | None:
+        """Post the last notification of a refund or dispute once more, with the same MessageId; None if there was
+        none."""
+        last = self._last.get(about)
         return None if last is None else await self._sender.deliver(replace(last, kind="repeated"), retry=False)
 
     async def _post(self, envelope: Envelope, rule: Rule | None, late: Sequence[Envelope]) -> None:

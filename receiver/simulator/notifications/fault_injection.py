@@ -13,16 +13,16 @@
 | `lost_answer` | call | does it, but answers 500 |
 | `garbage` | call | does it, and answers 200 with something that is not JSON |
 | `half` | call | does it, and cuts the connection in the middle of the answer |
-| `wrong_refund` | call | answers with another refund's id |
+| `wrong_refund` | call | answers with another refund's or dispute's id |
 | `odd_field` | call | answers with an unreadable field: of `kind`, or all of them except id and state |
 | `hang` | call | does it, but answers only after `seconds`; 0: never |
 | `refuse` | call | does nothing, and refuses the request as `kind` says (`refusals.py`; none: for its date) |
 | `clock` | call | answers as a host whose clock is `seconds` off (negative: behind), and rejects dates in its future |
 
-A rule can be limited to a place (`get_refund`, `get_charge`, `create_refund`, `fps_refund`; default: all calls), to one
-refund and, for notifications of Amazon Pay, to the state that they are about. With `every`, it applies to each n-th
-matching case. The first matching rule is used. Over HTTP, a fault for a single call can be requested with the unsigned
-header `x-amz-pay-simulator-mischief: <trick>` or `<trick>;seconds=<n>`.
+A rule can be limited to a place (`get_refund`, `get_charge`, `get_dispute`, `create_refund`, `fps_refund`; default: all
+calls), to one refund or dispute (`refundId`) and, for notifications of Amazon Pay, to the state that they are about.
+With `every`, it applies to each n-th matching case. The first matching rule is used. Over HTTP, a fault for a single
+call can be requested with the unsigned header `x-amz-pay-simulator-mischief: <trick>` or `<trick>;seconds=<n>`.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from receiver.simulator.refusals import Refusal
 NOTIFICATION = "notification"
 MOST_OFF = 86_400
 """Seconds by which the clock of a host may be off."""
-CALLS = ("get_refund", "get_charge", "create_refund", "fps_refund")
+CALLS = ("get_refund", "get_charge", "get_dispute", "create_refund", "fps_refund")
 
 
 class Trick(StrEnum):

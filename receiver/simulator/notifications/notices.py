@@ -112,12 +112,17 @@ def topic_arn(region: str, environment: str, merchant_id: str) -> str:
 
 def refund_message(merchant_id: str, refund_id: str, notification_id: str) -> str:
     """The message for a refund whose state has changed. It contains no state: the receiver has to look it up."""
+    return object_message("REFUND", merchant_id, refund_id, notification_id)
+
+
+def object_message(object_type: str, merchant_id: str, object_id: str, notification_id: str) -> str:
+    """The message for a REFUND or a CHARGEBACK whose state has changed."""
     return json.dumps(
         {
             "MerchantID": merchant_id,
-            "ObjectType": "REFUND",
-            "ObjectId": refund_id,
-            "ChargePermissionId": refund_id.rpartition("-")[0],
+            "ObjectType": object_type,
+            "ObjectId": object_id,
+            "ChargePermissionId": object_id.rpartition("-")[0],
             "NotificationType": "STATE_CHANGE",
             "NotificationId": notification_id,
             "NotificationVersion": "V2",

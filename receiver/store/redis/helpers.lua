@@ -100,7 +100,7 @@ local function may_be_the_same(entry, minor_units, currency, since)
     and (entry.began == nil or entry.began >= since)
 end
 
--- Whether there is an open dispute about the charge (store/refunds/disputes.py): the buyer may have the money.
+-- Whether a dispute guards the charge (store/refunds/disputes.py): the buyer may have the money.
 local function is_disputed(disputes, charge)
   for _, told in ipairs(redis.call('HVALS', disputes)) do
     local standing, about = string.match(told, '^(%a+) (%S+) ')

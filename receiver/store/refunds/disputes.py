@@ -2,7 +2,8 @@
 
     disputes:<charge permission>    hash: dispute → `open` or `over`, the charge or `-`, and everything known as JSON
 
-Scripts read the first two words (`store/requests/reserve.lua`). A value in any other form counts as an open dispute.
+Scripts read the first two words (`store/requests/reserve.lua`): a dispute guards its charge unless it is `over`, and so
+does a value in any other form.
 """
 
 from __future__ import annotations
@@ -61,5 +62,5 @@ class Disputes(RedisRepository):
 
 def to_value(dispute: Dispute) -> bytes:
     """The dispute as stored in Redis."""
-    words = f"{'open' if dispute.is_open else 'over'} {dispute.charge_id or '-'} "
+    words = f"{'open' if dispute.guards else 'over'} {dispute.charge_id or '-'} "
     return words.encode() + msgspec.json.encode(dispute)

@@ -46,7 +46,7 @@ class NotReserved:
 
 @dataclass(frozen=True, slots=True)
 class Disputed:
-    """The charge has an open dispute, so the buyer may already have the money. Nothing was written."""
+    """A dispute guards the charge: the buyer may already have the money. Nothing was written."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@
 --      is the same for a reservation.
 -- An entry of the charge is `<minor units or ?> <state> <began> <currency or -> [conflict]`. Older versions wrote
 -- `<minor units> <state>`: such an entry has no start time, and counts as new (ledger/charge_book.py).
--- An open dispute about the charge prevents every refund of it. begin_try.lua looks once more before each attempt.
+-- A dispute that guards the charge prevents every refund of it. begin_try.lua looks once more before each attempt.
 -- Returns {'reserved'}, {'disputed'}, {'refused', reason, spent, member, entry, …} or {'known', {field, value, …}}.
 -- Run twice by one owner it says 'reserved' again.
 local owner = redis.call('HGET', KEYS[1], 'owner')
