@@ -16,8 +16,10 @@ from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from receiver.http.connections import FULL, Connections, Room, is_admitted, no_room
+from receiver.http.cycle import Cycle
 from receiver.http.forwarded import Forwarded
 from receiver.http.headers import head_without_offer
+from receiver.runtime.deadline import Ticker, ticker
 from receiver.runtime.serving import Server
 from receiver.settings.sections import HttpSettings
 
@@ -40,6 +42,7 @@ REST_OF_BODY: Final = 5
 STALL_SECONDS: Final = 30.0
 """Seconds after which a client that reads nothing of a response loses its connection. It would otherwise stay open for
 ever and count towards the limit."""
+NEVER: Final = float("inf")
 
 
 class TooMuchHead(ValueError):
@@ -55,7 +58,11 @@ class Protocol(HttpToolsProtocol):
     heading = False
     """Whether a head has begun and not ended."""
     fed = 0
-    head_timer: asyncio.TimerHandle | None = None
+    head_end = NEVER
+    """When the head that is expected, or has begun, is due; by the loop's clock."""
+    idle_end = NEVER
+    """When a connection without a request is closed."""
+    ticker: Ticker
     others: Connections
     """All of the server's connections that can be closed."""
     counts_for: str | None = None
@@ -74,6 +81,7 @@ class Protocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Starts the timer for the first head. One connection too many gets 503 at once; SNS retries after it."""
         super().connection_made(transport)
+        self.ticker = ticker()
         self.extensions: dict[str, dict[object, object]] = {
             CLOSE: {"close": transport.close, "abort": transport.abort},
             REST: {"rest": self._tire},
@@ -87,6 +95,13 @@ class Protocol(HttpToolsProtocol):
         self.reserved = room is Room.RESERVED
         self.others.spare(self.counts_for, self, self.loop.time())
         self._expect_head()
+        self.ticker.add(self)
+
+    def tick(self, now: float) -> None:
+        """Closes it if the client takes too long to send a head, or to send the next request."""
+        if now >= self.head_end or now >= self.idle_end:
+            self.head_end = self.idle_end = NEVER
+            self._close()
 
     def give_way(self) -> None:
         """Closes it to make room. An unanswered request gets 503. An idle client gets no response: it would take one
@@ -115,7 +130,7 @@ class Protocol(HttpToolsProtocol):
 
         uvicorn notifies only the last request of a pipeline: the one being answered would wait, or write, for ever.
         """
-        self._head_is_here()
+        self.ticker.remove(self)
         self.others.needed(self.counts_for, self)
         for timer in (self.rest_timer, self.stall_timer):
             if timer is not None:
@@ -127,6 +142,7 @@ class Protocol(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self.answered = cycle
+        cycle.__class__ = Cycle  # uvicorn has no setting for it.
         if self.reserved:
             cycle.keep_alive = False
             app = app if is_admitted(cycle.scope["path"]) else no_room
@@ -153,10 +169,6 @@ class Protocol(HttpToolsProtocol):
     def _close(self) -> None:
         self.transport.close()
         self._expect_taken()
-
-    def timeout_keep_alive_handler(self) -> None:
-        """No request followed the last one."""
-        self._close()
 
     def data_received(self, data: bytes) -> None:
         """Counts the bytes: httptools buffers a field that does not end, whatever its length."""
@@ -200,7 +212,7 @@ class Protocol(HttpToolsProtocol):
         answered early, would keep a connection open for ever.
         """
         super().on_message_begin()
-        self._unset_keepalive_if_required()
+        self.idle_end = NEVER
         self.head = 0
         self.heading = True
         self.scope["extensions"] = self.extensions
@@ -213,12 +225,14 @@ class Protocol(HttpToolsProtocol):
         """One header, or one trailer field, which does not describe the request (RFC 9110, 6.5.1)."""
         self._measure(len(name) + len(value))
         if self.heading:
-            super().on_header(name, value)
+            name = name.lower()
+            if name == b"expect" and value.lower() == b"100-continue":
+                self.expect_100_continue = True
+            self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         """The head is complete. It may have begun before the last response ended."""
-        self._head_is_here()
-        self._unset_keepalive_if_required()
+        self.heading, self.fed, self.head_end, self.idle_end = False, 0, NEVER, NEVER
         self.upgrading = self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT"
         if not self.upgrading:
             super().on_headers_complete()
@@ -235,13 +249,22 @@ class Protocol(HttpToolsProtocol):
             self._sort()
 
     def on_response_complete(self) -> None:
-        """The response is written. After a shed request the connection is paused; the client's kernel holds back the
-        rest."""
-        self.timeout_keep_alive = min(self.keep_alive, REST_OF_BODY) if self.cycle.more_body else self.keep_alive
-        super().on_response_complete()
+        """The response is written. The next request of a pipeline is next; otherwise the connection is idle.
+
+        After a shed request it is paused; the client's kernel holds back the rest.
+        """
+        self.server_state.total_requests += 1
         if self.transport.is_closing():
             self._expect_taken()
-        if self.tired and not self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+        else:
+            self.idle_end = self.loop.time() + (
+                min(self.keep_alive, REST_OF_BODY) if self.cycle.more_body else self.keep_alive
+            )
+        if self.tired:
             self.tired = False
             self.flow.pause_reading()
             self.rest_timer = self.loop.call_later(REST_SECONDS, self._rested)
@@ -262,15 +285,8 @@ class Protocol(HttpToolsProtocol):
             raise TooMuchHead
 
     def _expect_head(self) -> None:
-        if self.head_timer is None:
-            self.head_timer = self.loop.call_later(self.head_timeout, self._close)
-
-    def _head_is_here(self) -> None:
-        self.heading = False
-        if self.head_timer is not None:
-            self.head_timer.cancel()
-            self.head_timer = None
-        self.fed = 0
+        if self.head_end == NEVER:
+            self.head_end = self.loop.time() + self.head_timeout
 
 
 def server(app: ASGIApp, http: HttpSettings, **more: Any) -> Server:

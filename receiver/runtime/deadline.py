@@ -82,6 +82,11 @@ class Deadline:
         self._cancelling = task.cancelling()
         self._end = self._ticker.loop.time() + seconds
 
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The loop whose clock counts."""
+        return self._ticker.loop
+
     def __enter__(self) -> Deadline:
         self._ticker.add(self)
         return self

@@ -53,7 +53,8 @@ REASONS: Final = frozenset(
     certificate_wrong_use certificate_wrong_name certificate_dates stopping
     unconfigured unconfigured_topic unconfigured_merchant unconfigured_account confirmation_failed
     notification_unreadable no_fps fps_no_order
-    too_large encoded method body_timeout disconnected answer_timeout overloaded unavailable internal_error
+    too_large encoded method transfer_encoding body_timeout disconnected answer_timeout overloaded unavailable
+    internal_error
     store_unavailable {" ".join(f"store_{kind}" for kind in STORE_ERRORS)}
     """.split()
 ) | {""}

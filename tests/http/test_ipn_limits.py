@@ -412,7 +412,8 @@ async def test_a_server_that_cannot_drop_answers_503(store: Store) -> None:
         sent.append(message)
 
     limits = IngestSettings(body_timeout=timedelta(seconds=0.05))
-    await Ipn(Judge(), limits, Metrics())({"method": "POST", "headers": [], "type": "http"}, receive, send)
+    scope = {"method": "POST", "path": "/ipn", "headers": [], "type": "http"}
+    await Ipn(Judge(), limits, Metrics())(scope, receive, send)
     assert sent[0]["status"] == 503
 
 
@@ -427,7 +428,7 @@ async def asked(ipn: Ipn, body: bytes, headers: list[tuple[bytes, bytes]]) -> An
     async def send(message: Any) -> None:
         sent.append(message)
 
-    await ipn({"type": "http", "method": "POST", "headers": headers}, receive, send)
+    await ipn({"type": "http", "method": "POST", "path": "/ipn", "headers": headers}, receive, send)
     return Answer(sent[0]["status"], {}, b"".join(message.get("body", b"") for message in sent))
 
 

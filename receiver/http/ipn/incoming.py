@@ -1,0 +1,80 @@
+"""HTTP. One notification as it arrives: what its head says, and its body piece by piece."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Final
+
+from starlette.types import Receive, Scope
+
+from receiver.amazon.sns.envelope import HEADERS
+from receiver.http.headers import brought_id, tidy_path
+from receiver.runtime.deadline import Deadline
+
+IPN: Final = re.compile(r"/ipn(?:/([^/]+))?(/?)")
+SNS = {name.encode(): name for name in HEADERS}
+"""The SNS headers that are read."""
+ODD: Final = frozenset({b"content-length", b"content-encoding", b"transfer-encoding", b"x-request-id", b"traceparent"})
+"""The other headers that are read."""
+
+
+def is_ipn(scope: Scope) -> bool:
+    """Whether a request is for an address of notifications: with or without a trailing slash, or doubled ones."""
+    if scope["type"] != "http":
+        return False
+    path = scope["path"]
+    return path == "/ipn" or ("/ipn" in path and IPN.fullmatch(tidy_path(path)) is not None)
+
+
+class Dropped(Exception):
+    """The request ends without a response: `disconnected`, `body_timeout`."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class Incoming:
+    """The body of one request as it arrives, what is held of it in memory, its client, and its deadline."""
+
+    __slots__ = ("_receive", "data", "gave_way", "limit", "more", "source")
+
+    def __init__(self, receive: Receive, source: str, seconds: float) -> None:
+        self._receive, self.source, self.limit = receive, source, Deadline(seconds)
+        self.data, self.gave_way, self.more = b"", False, True
+        """`more`: whether more may follow."""
+
+    async def chunk(self) -> bytes:
+        """The next piece, possibly empty. Raises `Dropped` when the sender has disconnected."""
+        message = await self._receive()
+        if message["type"] == "http.disconnect":
+            raise Dropped("disconnected")
+        self.more = message.get("more_body", False)
+        piece: bytes = message.get("body", b"")
+        return piece
+
+    def give_way(self) -> None:
+        """Ends the request now, to make room for others."""
+        self.gave_way = True
+        self.limit.move(0)
+
+
+class Head:
+    """What a request's head says to us. `odd` are the headers other than SNS's that are read."""
+
+    __slots__ = ("account", "odd", "request_id", "route", "sns")
+
+    def __init__(self, scope: Scope, new_id: Callable[[], str]) -> None:
+        self.route, self.account = "/ipn", None
+        if (path := scope["path"]) != "/ipn" and (found := IPN.fullmatch(tidy_path(path))):
+            self.account, slash = found.groups()
+            self.route = f"/ipn{'/{account}' if self.account else ''}{slash}"
+        self.sns: dict[str, str] = {}
+        self.odd: list[tuple[bytes, bytes]] = []
+        for pair in scope["headers"]:
+            if known := SNS.get(pair[0]):
+                self.sns[known] = pair[1].decode("latin-1")
+            elif pair[0] in ODD:
+                self.odd.append(pair)
+        self.request_id = brought_id(self.odd) or new_id()
