@@ -36,7 +36,7 @@ Around it
 
     http/             what others call, and how errors are answered
         ipn/          Amazon's notifications
-        api/          refunds, requests, subscribers, deliveries: a file for each resource
+        api/          refunds, charges, requests, subscribers, deliveries: a file for each resource
         feed/         all events, as a stream or in pages
         dashboard/    the same for people
         openapi/      the description of the API

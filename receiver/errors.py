@@ -217,7 +217,7 @@ class AmazonError(ReceiverError):
     reason = "amazon_error"
     reason_code: str = ""
     """Amazon's own word (`reasonCode`); empty where it gave none."""
-    request_id: str | None = None
+    amazon_request_id: str | None = None
     """Amazon's `X-Amz-Pay-Request-Id`, to quote to Amazon's support."""
     amazon_status: int | None = None
     """Amazon's HTTP status; None where no answer came."""
@@ -230,12 +230,12 @@ class AmazonError(ReceiverError):
         retry_after: int | None = None,
         reason_code: str = "",
         amazon_status: int | None = None,
-        request_id: str | None = None,
+        amazon_request_id: str | None = None,
     ) -> None:
         super().__init__(detail, reason=reason, retry_after=retry_after)
         self.reason_code = reason_code
         self.amazon_status = amazon_status
-        self.request_id = request_id
+        self.amazon_request_id = amazon_request_id
 
 
 class AmazonRefused(AmazonError):

@@ -38,6 +38,7 @@ from receiver.store.redis.address import read_address
 from receiver.store.redis.client import link
 from receiver.store.redis.damage import KeysDamaged
 from receiver.track.amazon_client import AmazonClient
+from receiver.track.disputes import DisputeTracker
 from receiver.track.record import Recorder
 from receiver.track.tracker import Tracker
 from receiver.transport.client import Transport
@@ -96,7 +97,7 @@ class Service:
         )
         self._opened.push_async_callback(self.certificates.close)
         with contextlib.suppress(StoreUnavailable):
-            await self.certificates.share(self.store)
+            await self.certificates.sync(self.store)
         self.receiver = Receiver(
             self.accounts,
             self.certificates,
@@ -128,9 +129,11 @@ class Service:
             gone=lambda: self.embedded is not None and self.embedded.gone,
         )
         self._opened.push_async_callback(self.store.close)
+        self._recorder = Recorder(self.store, self._random, declared=True)
         self.store.connection.accounts = [account.name for account in self.accounts]
-        self.store.charges.over = {account.name: account.over for account in self.accounts}
-        self.store.deliveries.keep_dead = settings.delivery.keep_dead
+        for account in self.accounts:
+            self.store.of(account.name).charges.over = account.over
+        self.store.connection.keep_dead = settings.delivery.keep_dead
         self.store.connection.seen_for = int(
             (ingest.max_age + ingest.max_future + timedelta(days=1)).total_seconds() * 1000
         )
@@ -178,12 +181,13 @@ class Service:
         self._configured = ConfiguredSubscribers(self.store, declared, starts)
         self.kept.keep("subscribers", self._configured.run)
         self.kept.keep("keys", self.store.inspection.keep_checking_keys)
-        self.kept.keep("certificates", partial(self.certificates.keep_sharing, self.store))
+        self.kept.keep("certificates", partial(self.certificates.keep_synced, self.store))
         if not self._workers:
             return
         for account in self.accounts:
             once = partial(self._after_configured, account.name)
             self.kept.keep(f"track:{account.name}", partial(once, self._tracker(account).run))
+            self.kept.keep(f"disputes:{account.name}", partial(once, self._dispute_tracker(account).run))
             self.kept.keep(f"issue:{account.name}", partial(once, self.issuers[account.name].run))
             if self.fps_issuers[account.name].is_configured:
                 self.kept.keep(f"fps:{account.name}", partial(once, self.fps_issuers[account.name].run))
@@ -196,45 +200,38 @@ class Service:
         await work()
 
     def _tracker(self, account: Account) -> Tracker:
-        track = self.settings.track
-        return Tracker(
-            amazon_client=self._amazon_client(account),
-            recorder=Recorder(self.store, self._random, declared=True),
-            metrics=self.metrics,
-            random=self._random,
-            concurrency=track.concurrency,
-            lease=track.lease.total_seconds(),
-            observe_fps=self.fps_issuers[account.name].observe,
-        )
+        track, observe_fps = self.settings.track, self.fps_issuers[account.name].observe
+        how = (track.concurrency, track.lease.total_seconds(), observe_fps)
+        return Tracker(self._amazon_client(account), self._recorder, self.metrics, self._random, *how)
+
+    def _dispute_tracker(self, account: Account) -> DisputeTracker:
+        lease = self.settings.track.lease.total_seconds()
+        return DisputeTracker(self._amazon_client(account), self._recorder, self.metrics, lease)
 
     def _amazon_client(self, account: Account) -> AmazonClient:
-        timeout, send = self.settings.track.request_timeout.total_seconds(), self.transport.send
-        return AmazonClient(account, self.store, send, self.metrics, self._now, timeout, clocks=self._clocks)
+        timeout, store = self.settings.track.request_timeout.total_seconds(), self.store.of(account.name)
+        return AmazonClient(account, store, self.transport.send, self.metrics, self._now, timeout, clocks=self._clocks)
 
     def _issuer(self, account: Account) -> Issuer:
         return Issuer(
             amazon_client=self._amazon_client(account),
-            store=self.store,
-            recorder=Recorder(self.store, self._random, declared=True),
+            recorder=self._recorder,
             metrics=self.metrics,
             random=self._random,
             new_owner=lambda: secrets.token_hex(8),
-            over=account.over,
             lease=self.settings.track.lease.total_seconds(),
             same_amount_within=milliseconds(self.settings.issue.same_amount_within),
         )
 
     def _fps_issuer(self, account: Account) -> FpsIssuer:
-        recorder = Recorder(self.store, self._random, declared=True)
-        lease = self.settings.track.lease.total_seconds()
-        return FpsIssuer(self._amazon_client(account), recorder, self._random, lambda: secrets.token_hex(8), lease)
+        new_owner, lease = partial(secrets.token_hex, 8), self.settings.track.lease.total_seconds()
+        return FpsIssuer(self._amazon_client(account), self._recorder, self._random, new_owner, lease)
 
     def _dispatcher(self, account: Account) -> Deliverer:
         """Every account has its own share of the concurrent deliveries, so that none can use up the others'."""
         delivery = self.settings.delivery
         return Deliverer(
-            account=account.name,
-            store=self.store,
+            store=self.store.of(account.name),
             send=self.transport.send,
             metrics=self.metrics,
             system_clock=self._now,
@@ -250,7 +247,7 @@ class Service:
     def _retention(self, account: Account) -> Retention:
         keep, keep_owed = (milliseconds(span) for span in (self.settings.events.keep, self.settings.events.keep_owed))
         lease = self.settings.delivery.lease.total_seconds()
-        return Retention(account.name, self.store, self.metrics, keep, keep_owed, lease)
+        return Retention(self.store.of(account.name), self.metrics, keep, keep_owed, lease)
 
     async def _confirm_subscription(self, url: str) -> None:
         answer = await self.transport.send(Request("GET", url), timeout=5.0)
@@ -270,7 +267,8 @@ class Service:
             raise Unavailable("This machine's clock and Redis's differ.", reason="clock_differs")
 
     async def _alerting(self) -> dict[str, str]:
-        problems = await asyncio.gather(*(self.store.gauges.alerting_problems(each.name) for each in self.accounts))
+        stores = [self.store.of(account.name) for account in self.accounts]
+        problems = await asyncio.gather(*(store.gauges.alerting_problems() for store in stores))
         found = [each for of_account in problems for each in of_account]
         return {
             "subscribers_paused": "paused" if any(each.paused for each in found) else "ok",
@@ -292,7 +290,7 @@ class Service:
         """None if the account's node of a cluster does not answer, so that the others are still shown."""
         try:
             async with asyncio.timeout(1.5):
-                return await self.store.gauges.measure(name)
+                return await self.store.of(name).gauges.measure()
         except (StoreUnavailable, TimeoutError):
             return None
 

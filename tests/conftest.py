@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import tempfile
@@ -12,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from redis.asyncio import Redis
 
+import tests.kit.bytecode  # noqa: F401
 from receiver.amazon.account import Account
 from receiver.store import Store
 from receiver.store.redis.keys import read_name
@@ -21,12 +23,15 @@ from tests.kit.clock import ManualClock
 from tests.kit.forks import FORKS
 from tests.kit.outside import hide
 from tests.kit.processes import Desk, desk
+from tests.kit.shared import share_trust, stop_servers_at_once
 from tests.kit.signals import as_in_a_terminal
 from tests.kit.valkey import start_valkey
 from tests.service.crash_kit import World, world
 
 hide()
 as_in_a_terminal()
+share_trust()
+stop_servers_at_once()
 
 # How long an example takes says something about the machine, not about the code.
 # In CI the examples are the same every time, so that unchanged code does not start to fail.
@@ -101,6 +106,24 @@ async def around() -> AsyncIterator[World]:
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """Tests wait more than they work."""
     return (os.cpu_count() or 1) + 1
+
+
+LONG = tuple(
+    f"tests/{each}.py"
+    for each in ("service/test_failover", "service/test_crash", "faults/test_kill", "faults/test_commands")
+)
+"""Files with tests of half a minute."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest tests first: otherwise one process would still be at them when the others have ended."""
+    items.sort(key=lambda item: not item.nodeid.startswith(LONG))
+
+
+def pytest_collection_finish() -> None:
+    """What was imported and collected is not garbage: looking through it would take a quarter of a second of a test."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_unconfigure() -> None:

@@ -33,8 +33,8 @@ Fields = dict[str, str]
 
 def handle(fields: Fields) -> None:
     """Your effect. Raise if it could not be done: the event comes again after `CLAIM_AFTER_MS`."""
-    if fields["type"].startswith("receiver."):
-        return  # about deliveries, for operators
+    if not fields["type"].startswith("amazonpay.refund."):
+        return  # about disputes, or about deliveries
     amount = f"{fields.get('amount', '?')} {fields.get('currencyCode', '')}"
     print(fields["id"], fields["type"], fields["refundId"], amount, fields.get("reasonCode", ""), flush=True)
 
@@ -74,7 +74,7 @@ class Consumer:
             yield from entries
 
     def _abandoned(self) -> Iterator[tuple[str, Fields]]:
-        """What somebody took and did not acknowledge, ourselves included."""
+        """Entries that a consumer, this one included, has read but not acknowledged."""
         _, entries, lost = self._client.xautoclaim(
             self._stream, self._group, self._name, min_idle_time=CLAIM_AFTER_MS, count=BATCH
         )

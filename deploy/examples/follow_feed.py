@@ -1,4 +1,4 @@
-"""Handles every refund event, from the feed over HTTP: for a service that nobody can reach from outside.
+"""Handles every refund event, from the feed over HTTP: for a service that cannot be reached from outside.
 
     RECEIVER_TOKEN=… python deploy/examples/follow_feed.py cursor.txt
 

@@ -35,12 +35,12 @@ def mail(event: Event) -> EmailMessage:
     }
     advice = data.get("advice") or {}
     todo = [f"{number}. {each['text']}" for number, each in enumerate(advice.get("actions", ()), 1)]
-    told = [f"{name}: {value}" for name, value in facts.items() if value]
+    known = [f"{name}: {value}" for name, value in facts.items() if value]
     message = EmailMessage()
     message["Subject"] = " ".join(filter(None, ("Amazon Pay refund", what, event["subject"], facts["Amount"])))
     message["From"], message["To"] = os.environ["MAIL_FROM"], os.environ["MAIL_TO"]
     message["Message-ID"] = f"<{event['id']}@amazon-pay-refund-receiver>"
-    message.set_content("\n".join([*told, "", advice.get("summary", data.get("text", "")), *todo]))
+    message.set_content("\n".join([*known, "", advice.get("summary", data.get("text", "")), *todo]))
     return message
 
 

@@ -21,11 +21,11 @@ function verified(headers, body) {
   const timestamp = headers["webhook-timestamp"];
   const age = Math.abs(Date.now() / 1000 - Number(timestamp));
   if (!(age <= TOLERANCE)) throw new Forged("too old, or without a time");
-  const told = (headers["webhook-signature"] ?? "").split(" ").filter((each) => each.startsWith("v1,"));
+  const signatures = (headers["webhook-signature"] ?? "").split(" ").filter((each) => each.startsWith("v1,"));
   for (const secret of secrets) {
     const key = Buffer.from(secret.replace(/^whsec_/, ""), "base64");
     const right = createHmac("sha256", key).update(`${id}.${timestamp}.`).update(body).digest();
-    for (const each of told) {
+    for (const each of signatures) {
       const given = Buffer.from(each.slice(3), "base64");
       if (given.length === right.length && timingSafeEqual(given, right)) return JSON.parse(body);
     }

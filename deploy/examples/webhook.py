@@ -35,7 +35,7 @@ def verified(headers: Mapping[str, str], body: bytes, secrets: list[str], now: f
     """The event, if it is signed with one of the secrets (`whsec_…`). Raises `Forged`."""
     try:
         message_id, timestamp = headers["webhook-id"], headers["webhook-timestamp"]
-        told = [base64.b64decode(each[3:]) for each in headers["webhook-signature"].split(" ") if each[:3] == "v1,"]
+        signed = [base64.b64decode(each[3:]) for each in headers["webhook-signature"].split(" ") if each[:3] == "v1,"]
         age = abs(now - int(timestamp))
     except (KeyError, ValueError, TypeError, AttributeError, binascii.Error) as error:
         raise Forged(f"no signature: {error}") from error
@@ -44,7 +44,7 @@ def verified(headers: Mapping[str, str], body: bytes, secrets: list[str], now: f
     text = f"{message_id}.{timestamp}.".encode() + body
     for secret in secrets:
         right = hmac.digest(base64.b64decode(secret.removeprefix("whsec_")), text, hashlib.sha256)
-        if any(hmac.compare_digest(right, each) for each in told):
+        if any(hmac.compare_digest(right, each) for each in signed):
             event: Event = json.loads(body)
             return event
     raise Forged("no signature is right")

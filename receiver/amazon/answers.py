@@ -70,18 +70,22 @@ def judge(response: Response) -> JsonObject:
     if 200 <= response.status < 300:
         return _object_of(response)
     detail, reason_code, is_bounded = _problem_of(response)
-    request_id, status = request_id_of(response), response.status
-    told: dict[str, Any] = {"reason_code": reason_code, "amazon_status": status, "request_id": request_id}
+    amazon_request_id, status = request_id_of(response), response.status
+    refusal: dict[str, Any] = {
+        "reason_code": reason_code,
+        "amazon_status": status,
+        "amazon_request_id": amazon_request_id,
+    }
     wait = retry_after(response.headers)
     if status == 429:
-        raise AmazonThrottled(detail, retry_after=wait, **told)
+        raise AmazonThrottled(detail, retry_after=wait, **refusal)
     if not 400 <= status < 500 or status in {408, 425}:
-        raise AmazonOutcomeUnknown(detail, retry_after=wait, **told)
-    if status == 404 and is_bounded and (reason_code or request_id or not response.body):
-        raise AmazonNotFound(detail, **told)
+        raise AmazonOutcomeUnknown(detail, retry_after=wait, **refusal)
+    if status == 404 and is_bounded and (reason_code or amazon_request_id or not response.body):
+        raise AmazonNotFound(detail, **refusal)
     if status not in OF_THE_WAY and reason_code in VERDICTS:
-        raise AmazonRefused(detail, **told)
-    raise AmazonRefusesUs(detail, retry_after=wait, **told)
+        raise AmazonRefused(detail, **refusal)
+    raise AmazonRefusesUs(detail, retry_after=wait, **refusal)
 
 
 def unintelligible(response: Response, what: str) -> NoReturn:
@@ -90,7 +94,7 @@ def unintelligible(response: Response, what: str) -> NoReturn:
         f"Amazon's answer cannot be understood: {what}.",
         reason="amazon_unintelligible",
         amazon_status=response.status,
-        request_id=request_id_of(response),
+        amazon_request_id=request_id_of(response),
     )
 
 

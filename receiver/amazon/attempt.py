@@ -99,6 +99,6 @@ def _fields(error: AmazonError, reason: str) -> dict[str, str]:
         "reason_code": error.reason_code,
         "detail": error.detail,
         "amazon_status": str(error.amazon_status or 0),
-        "request_id": error.request_id or "",
+        "request_id": error.amazon_request_id or "",
         "last_error": reason,
     }

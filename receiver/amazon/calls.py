@@ -232,5 +232,5 @@ def _wrong(response: Response, reason: str, kind: str) -> NoReturn:
         f"Amazon's answer is about another {kind} than the one that was asked for.",
         reason=reason,
         amazon_status=response.status,
-        request_id=request_id_of(response),
+        amazon_request_id=request_id_of(response),
     )

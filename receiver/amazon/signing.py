@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 from base64 import b64decode, b64encode
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from enum import StrEnum
+from functools import lru_cache
 from hashlib import sha256
 from urllib.parse import quote, unquote_to_bytes, urlsplit
 
@@ -67,7 +68,8 @@ class Signer:
 
         Raises `ConfigurationError` with a sentence per problem: what was found, and how to fix it.
         """
-        key, problems = _read_key(private_key_pem)
+        key, found = _read_key(private_key_pem)
+        problems = list(found)
         if not PUBLIC_KEY_ID.fullmatch(public_key_id):
             problems.insert(0, "The public key id must be the one that Seller Central shows, like LIVE-AEXAMPLE.")
         if key is None or problems:
@@ -193,17 +195,20 @@ def _encode(text: str) -> str:
     return quote(unquote_to_bytes(text), safe="-._~")
 
 
-def _read_key(pem: bytes) -> tuple[RSAPrivateKey | None, list[str]]:
+@lru_cache(maxsize=32)
+def _read_key(pem: bytes) -> tuple[RSAPrivateKey | None, Sequence[str]]:
+    """The key, or what is wrong with the text. OpenSSL takes 0.1 s to check a key, and a start reads each key twice: to
+    check the settings, and to make the account."""
     try:
         key = load_pem_private_key(pem, password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm):
-        return None, [_explain(pem)]
+        return None, (_explain(pem),)
     if not isinstance(key, RSAPrivateKey):
         kind = type(key).__name__.removesuffix("PrivateKey").lstrip("_")
-        return None, [f"The private key is of the kind {kind}; Amazon Pay accepts only RSA keys."]
+        return None, (f"The private key is of the kind {kind}; Amazon Pay accepts only RSA keys.",)
     if key.key_size < MIN_KEY_BITS:
-        return None, [f"The private key has {key.key_size} bits; Amazon Pay's keys have {MIN_KEY_BITS} or more."]
-    return key, []
+        return None, (f"The private key has {key.key_size} bits; Amazon Pay's keys have {MIN_KEY_BITS} or more.",)
+    return key, ()
 
 
 def _explain(pem: bytes) -> str:

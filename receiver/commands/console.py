@@ -27,22 +27,23 @@ HALF_A_YEAR = 180 * 86_400_000
 
 
 def clean(text: str) -> str:
-    """The text with every unprintable character as an escape (`\\x1b`), so that it can be seen and does nothing."""
+    """The text with every unprintable character as an escape (`\\x1b`), so that it is visible and harmless."""
     return visible(text)
 
 
 def clean_json(body: bytes) -> str:
     """JSON with the same meaning, on one line, and with every unprintable character written as JSON's own escape.
 
-    Within texts JSON allows no bare control characters below 0x20, so those can only stand between values. The body
-    must be JSON.
+    JSON allows no unescaped control characters below 0x20 in texts, so they occur only between values. The body must be
+    JSON.
     """
     text = body.decode("utf-8", "replace").translate({9: " ", 10: " ", 13: " "}).strip()
     return visible_json(text)
 
 
 def emit(text: str) -> None:
-    """A result, on standard output, at once. Raises `BrokenPipeError`, and `ConfigurationError` where it cannot be."""
+    """A result, on standard output, at once. Raises `BrokenPipeError`, and `ConfigurationError` if it cannot be
+    written."""
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     try:
         typer.echo(text.encode(encoding, "replace").decode(encoding))
@@ -54,7 +55,7 @@ def emit(text: str) -> None:
 
 
 def emit_json(body: bytes) -> None:
-    """The API's JSON, one line. Where the output's encoding lacks a character, its escape stands for it."""
+    """The API's JSON, one line. Characters that the output's encoding lacks are escaped."""
     text = clean_json(body)
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     try:
@@ -86,7 +87,8 @@ def silence() -> None:
 
 
 def emit_rich(renderable: RenderableType) -> None:
-    """A table: folded to the width of a terminal, plain and unfolded elsewhere. A text stays one line."""
+    """A table: wrapped to the width of a terminal; in a file or a pipe, plain and not wrapped. A text stays one
+    line."""
     terminal = sys.stdout is not None and sys.stdout.isatty()
     width = None if terminal or os.environ.get("COLUMNS", "").isdigit() else UNFOLDED
     page = Console(file=io.StringIO(), force_terminal=terminal, width=width, highlight=False, emoji=False)
@@ -101,7 +103,7 @@ def table(headers: bool = True) -> Table:
 
 
 def emit_fields(fields: Iterable[tuple[str, str | Text | None]]) -> None:
-    """One thing as lines of name and value; what is None is left out. Texts are made safe here."""
+    """Lines of name and value. None is omitted, and unprintable characters are escaped."""
     grid = table(headers=False)
     grid.add_column(no_wrap=True)
     grid.add_column(overflow="fold")
@@ -112,7 +114,7 @@ def emit_fields(fields: Iterable[tuple[str, str | Text | None]]) -> None:
 
 
 def read_ms(time: str | None) -> int | None:
-    """A time of the API in ms; None for what is none."""
+    """A time of the API in ms; None if it is not a time."""
     try:
         return parse_time(time)
     except Malformed:
@@ -120,13 +122,13 @@ def read_ms(time: str | None) -> int | None:
 
 
 def moment(time: str | None) -> str | None:
-    """A time of the API in full: `2025-10-09 08:53:20 UTC`. What cannot be read stays as it is."""
+    """A time of the API in full: `2025-10-09 08:53:20 UTC`. An unreadable text is returned unchanged."""
     ms = read_ms(time)
     return time if ms is None else f"{format_rfc3339(ms)[:19].replace('T', ' ')} UTC"
 
 
 def short_moment(time: str, now: int) -> str:
-    """In eleven columns: `10-09 08:53`, or `2025-10-09` where that is over half a year from `now` (ms). UTC."""
+    """In eleven columns: `10-09 08:53`, or `2025-10-09` if it is over half a year from `now` (ms). UTC."""
     ms = read_ms(time)
     if ms is None:
         return clean(time)

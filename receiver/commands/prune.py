@@ -17,6 +17,7 @@ from receiver.ledger.durations import milliseconds, parse_duration
 from receiver.ledger.refund import REFUND_ID, State
 from receiver.settings import Settings
 from receiver.store import Store
+from receiver.store.account import AccountStore
 from receiver.store.embedded.files import DataDir
 from receiver.store.maintenance.pruning import Pruned
 from receiver.store.redis.address import read_address
@@ -25,7 +26,7 @@ from receiver.store.redis.client import link
 SHORTEST = timedelta(days=30)
 BATCH = 100
 PAUSE = 0.05
-"""Seconds between two batches, in which the service's own commands go first."""
+"""Seconds between two batches, so that the service's commands are not delayed."""
 
 WORDS = {
     Pruned.GONE: "not found",
@@ -50,13 +51,12 @@ class Tally:
     counts: Counter[Pruned] = field(default_factory=Counter)
 
     def fields(self) -> dict[str, object]:
-        """As JSON."""
         kept = {str(word): count for word, count in sorted(self.counts.items()) if word is not Pruned.PRUNED}
         return {"account": self.account, "pruned": self.counts[Pruned.PRUNED], "kept": kept}
 
 
 async def prune(settings: Settings, older_than: str, refund_id: str, account: str, dry_run: bool, as_json: bool) -> int:
-    """Prune by age, or one refund. Returns the exit code: 1 if the one refund was kept, or is not there.
+    """Prune by age, or one refund. Returns the exit code: 1 if the one refund was kept, or does not exist.
 
     Raises `ConfigurationError`, also for a store that no service runs on, and `StoreUnavailable`.
     """
@@ -70,10 +70,10 @@ async def prune(settings: Settings, older_than: str, refund_id: str, account: st
         store.format.hold_writes()
         await store.format.ensure()
         if older_than_ms is None:
-            tallies = [await _one(store, name, refund_id, remove=not dry_run) for name in names]
+            tallies = [await _one(store.of(name), refund_id, remove=not dry_run) for name in names]
         else:
             before = store.now() - older_than_ms
-            tallies = [await _old(store, name, before, remove=not dry_run) for name in names]
+            tallies = [await _old(store.of(name), before, remove=not dry_run) for name in names]
     except StoreUnavailable as error:
         raise StoreUnavailable(
             f"{error.detail} Refunds removed so far stay removed. Run it again when the store answers.",
@@ -108,7 +108,7 @@ def read_choice(older_than: str, refund_id: str) -> int | None:
 
 
 def open_store(settings: Settings) -> Store:
-    """The store of these settings. Raises `ConfigurationError` where an embedded one does not run."""
+    """The store of these settings. Raises `ConfigurationError` if it is an embedded one that does not run."""
     redis = settings.redis
     address = redis.address
     if address is None:
@@ -120,20 +120,20 @@ def open_store(settings: Settings) -> Store:
     return Store(client, wait_replicas=redis.wait_replicas, wait_timeout=redis.wait_timeout.total_seconds())
 
 
-async def _one(store: Store, account: str, refund_id: str, *, remove: bool) -> Tally:
-    tally = Tally(account)
-    tally.counts[await store.pruning.prune(account, refund_id, before=None, remove=remove)] += 1
+async def _one(store: AccountStore, refund_id: str, *, remove: bool) -> Tally:
+    tally = Tally(store.account)
+    tally.counts[await store.pruning.prune(refund_id, before=None, remove=remove)] += 1
     return tally
 
 
-async def _old(store: Store, account: str, before: int, *, remove: bool) -> Tally:
-    """Batch after batch. What is kept stays in front of the next one, so it is passed over by number."""
-    tally = Tally(account)
+async def _old(store: AccountStore, before: int, *, remove: bool) -> Tally:
+    """Prunes in batches. Refunds that are kept come first in the next batch too, so as many are skipped."""
+    tally = Tally(store.account)
     for state in (State.REFUNDED, State.DECLINED):
         stay = 0
-        while ids := await store.pruning.old_refunds(account, state, before, stay, BATCH):
+        while ids := await store.pruning.old_refunds(state, before, stay, BATCH):
             found = await asyncio.gather(
-                *(store.pruning.prune(account, refund_id, before=before, remove=remove) for refund_id in ids)
+                *(store.pruning.prune(refund_id, before=before, remove=remove) for refund_id in ids)
             )
             tally.counts.update(found)
             stay += len(ids) - (found.count(Pruned.PRUNED) if remove else 0)

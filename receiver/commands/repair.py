@@ -60,7 +60,7 @@ def repair_command(
 async def repair(settings: Settings, key: str, part: str | None, compared: bool, as_json: bool) -> int:
     """Set it aside. Returns the exit code: 1 if it is not there.
 
-    Raises `ConfigurationError` for a key that is none of ours, or that money depends on, and `StoreUnavailable`.
+    Raises `ConfigurationError` for a key of another program or one that money depends on, and `StoreUnavailable`.
     """
     from receiver.commands.prune import open_store
     from receiver.store.maintenance.inspection import MONEY

@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 class Terminated(Exception):
-    """SIGTERM or SIGHUP ended the command. `exit_code` is the one that shells give such a command."""
+    """SIGTERM or SIGHUP ended the command. `exit_code` is what shells report for such a command."""
 
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)

@@ -39,9 +39,9 @@ async def run(
 ) -> None:
     """Run until `ended` is set, or a signal ends it. Spans are seconds.
 
-    `fps_post_to` is by default where `post_to` is, for the account of the printed configuration.
-    `keys` is the folder that keeps the keys from run to run; `unlimited` switches Amazon's throttle off. Raises
-    `ConfigurationError` for settings that cannot work, a folder that cannot be used, or an address that is taken.
+    `fps_post_to` defaults to the host of `post_to`, for the account of the printed configuration. `keys` is the folder
+    that keeps the keys from run to run; `unlimited` switches Amazon's throttle off. Raises `ConfigurationError` for
+    settings that cannot work, a folder that cannot be used, or an address that is taken.
     """
     try:
         simulator = Simulator(
@@ -109,7 +109,7 @@ def snippet(simulator: Simulator, keys: Path) -> str:
         "private_key_file": str(folder / MERCHANT_KEY),
         "endpoint": simulator.base_url,
     }
-    legacy = {
+    fps = {
         "access_key_id": ACCESS_KEY_ID,
         "secret_access_key": SECRET_ACCESS_KEY,
         "endpoint": simulator.fps_endpoint,
@@ -123,7 +123,7 @@ def snippet(simulator: Simulator, keys: Path) -> str:
             "[accounts.signing_certificates]",
             f"{_quoted(simulator.certificate_url)} = {_quoted(str(folder / CERTIFICATE))}",
             "[accounts.fps]",
-            *(f"{name} = {_quoted(value)}" for name, value in legacy.items()),
+            *(f"{name} = {_quoted(value)}" for name, value in fps.items()),
         )
     )
 

@@ -73,7 +73,7 @@ def _verify(
 
 
 def _judge(body: bytes, pem: bytes | None, moment: int | None, patterns: Sequence[TopicPattern]) -> Notice | None:
-    """The checks of `receive/receiver.py`, but that the certificate is given and not fetched."""
+    """The checks of `receive/receiver.py`, with a given certificate in place of a fetched one."""
     if len(body) > MAX_BODY:
         raise TooLarge()
     envelope = read_envelope(body)
@@ -91,9 +91,9 @@ def _judge(body: bytes, pem: bytes | None, moment: int | None, patterns: Sequenc
 
 
 def _read_notice(envelope: Envelope, patterns: Sequence[TopicPattern]) -> Notice | None:
-    """The notice inside; None for a message that is not Amazon Pay's, which only `*` lets through.
+    """The notice inside; None for a message that is not Amazon Pay's, which only `*` allows.
 
-    Raises `Unrecognized` for one of Amazon Pay that is not understood.
+    Raises `Unrecognized` for a message of Amazon Pay that is not understood.
     """
     with contextlib.suppress(Malformed):
         notice = read_notice(envelope.message)
@@ -106,7 +106,7 @@ def _read_notice(envelope: Envelope, patterns: Sequence[TopicPattern]) -> Notice
 
 
 def _read_file(path: Path) -> tuple[bytes, bytes | None]:
-    """The envelope's bytes, and the certificate that the file brings along, if any."""
+    """The envelope's bytes, and the file's certificate if it has one."""
     try:
         with path.open("rb") as file:
             body = file.read(MAX_FILE + 1)

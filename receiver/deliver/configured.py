@@ -67,17 +67,17 @@ class ConfiguredSubscribers:
     async def _declare(self, account: str, subscribers: Sequence[Subscriber]) -> None:
         for subscriber in subscribers:
             await self._write(account, subscriber)
-        if await self.store.subscribers.open(account) and self.written[account].is_set():
+        if await self.store.of(account).subscribers.open() and self.written[account].is_set():
             log.error("store.emptied", account=account)
         names = {subscriber.name for subscriber in subscribers}
-        for each in await self.store.subscribers.readable(account) if not self.written[account].is_set() else ():
+        for each in await self.store.of(account).subscribers.readable() if not self.written[account].is_set() else ():
             if each.origin == "config" and each.name not in names:
                 await self._let_go(account, each)
 
     async def _let_go(self, account: str, subscriber: Subscriber) -> None:
         """Keep the subscriber and its events, as if it had been added through the API: it can then be removed there."""
-        await self.store.subscribers.update(
-            account, subscriber.name, lambda stored, _: structs.replace(stored, origin="api")
+        await self.store.of(account).subscribers.update(
+            subscriber.name, lambda stored, _: structs.replace(stored, origin="api")
         )
         fix = f"receiver subscriber remove {subscriber.name}, or declare it again"
         log.warning("subscriber.no_longer_declared", account=account, subscriber=subscriber.name, fix=fix)
@@ -87,14 +87,13 @@ class ConfiguredSubscribers:
 
         Later nothing is changed: during a rolling update, a process with another configuration would change it back.
         """
-        updated = await self.store.subscribers.update(
-            account,
+        updated = await self.store.of(account).subscribers.update(
             subscriber.name,
             lambda stored, _: stored if self.written[account].is_set() else carry_over(subscriber, stored),
         )
         if updated is None:
             start = self.starts.get((account, subscriber.name))
-            await self.store.subscribers.put(account, carry_over(subscriber, None), start)
+            await self.store.of(account).subscribers.put(carry_over(subscriber, None), start)
             log.info("subscriber.added", account=account, subscriber=subscriber.name)
         elif updated.changed:
             log.info("subscriber.changed", account=account, subscriber=subscriber.name)

@@ -22,7 +22,7 @@ from receiver.outbox.retries import ClaimedDelivery
 from receiver.outbox.subscribers.subscriber import Subscriber
 from receiver.runtime.metrics import Metrics
 from receiver.runtime.rounds import Claim, Rounds
-from receiver.store import Store
+from receiver.store.account import AccountStore
 from receiver.store.deliveries.queues import BREAKER, QueueLimits
 from receiver.store.deliveries.subscribers import SubscriberList
 
@@ -45,8 +45,7 @@ class Deliverer:
     `rate` (messages a second, 0: any) and `per_subscriber` are the defaults for subscribers.
     """
 
-    account: str
-    store: Store
+    store: AccountStore
     send: Send
     metrics: Metrics
     system_clock: Callable[[], int]
@@ -69,7 +68,7 @@ class Deliverer:
     def __post_init__(self, concurrency: int) -> None:
         self.rounds = Rounds(
             name="deliver",
-            account=self.account,
+            account=self.store.account,
             claim=self._claim,
             work=self._work,
             about=self._about,
@@ -79,7 +78,7 @@ class Deliverer:
 
     async def run(self) -> None:
         """Work until cancelled."""
-        await self.rounds.run(self.store.change_signal(self.account))
+        await self.rounds.run(self.store.change_signal())
 
     async def _claim(self, room: int) -> Claim[Message]:
         """Claim the due events of every queue, as far as slots are free."""
@@ -102,11 +101,11 @@ class Deliverer:
     async def _look(self) -> tuple[SubscriberList, dict[str, int]]:
         """The subscribers, and when each queue is due next. One round trip, unless the subscribers have changed."""
         heads, subscriber_list = await asyncio.gather(
-            self.store.deliveries.queue_heads(self.account, self._names), self.store.subscribers.read(self.account)
+            self.store.deliveries.queue_heads(self._names), self.store.subscribers.read()
         )
         if self._names != (names := list(subscriber_list.subscribers)):
             self._names = names
-            heads = await self.store.deliveries.queue_heads(self.account, names)
+            heads = await self.store.deliveries.queue_heads(names)
         return subscriber_list, heads
 
     @property
@@ -147,10 +146,12 @@ class Deliverer:
         )
         try:
             claim = await self.store.deliveries.claim(
-                self.account, subscriber.name, lease=int(self.lease * 1000), limit=room, terms=terms
+                subscriber.name, lease=int(self.lease * 1000), limit=room, terms=terms
             )
         except StoreUnavailable as error:
-            log.warning("deliver.not_claimed", account=self.account, subscriber=subscriber.name, reason=error.reason)
+            log.warning(
+                "deliver.not_claimed", account=self.store.account, subscriber=subscriber.name, reason=error.reason
+            )
             return Claim()
         if claim.wait:
             self._held.add(subscriber.name)
@@ -165,12 +166,12 @@ class Deliverer:
         return True
 
     async def _work(self, message: Message) -> None:
-        with structlog.contextvars.bound_contextvars(account=self.account, subscriber=message.subscriber.name):
+        with structlog.contextvars.bound_contextvars(account=self.store.account, subscriber=message.subscriber.name):
             await self.deliver(message.deliveries, message.subscriber)
 
     def _about(self, message: Message) -> dict[str, object]:
         stream_ids = [delivery.stream_id for delivery in message.deliveries]
-        return {"account": self.account, "subscriber": message.subscriber.name, "stream_ids": stream_ids}
+        return {"account": self.store.account, "subscriber": message.subscriber.name, "stream_ids": stream_ids}
 
     async def deliver(self, deliveries: Sequence[ClaimedDelivery], subscriber: Subscriber) -> None:
         """Send one message, and finish each delivery in it."""

@@ -21,7 +21,7 @@ from receiver.outbox.events.event import is_newer
 from receiver.outbox.events.operator_event import is_operator
 from receiver.outbox.retries import ClaimedDelivery
 from receiver.runtime.metrics import Metrics
-from receiver.store import Store
+from receiver.store.account import AccountStore
 from receiver.store.deliveries.queues import AttemptEffects
 from receiver.store.deliveries.upkeep import EXPIRY_BATCH, MAINTENANCE_LEASE
 from receiver.store.redis.damage import WrongType
@@ -37,8 +37,7 @@ MOST_BATCHES = 100
 class Retention:
     """Maintenance for one account. `keep` and `keep_owed` (ms): how long an event is kept, at least and at most."""
 
-    account: str
-    store: Store
+    store: AccountStore
     metrics: Metrics
     keep: int
     keep_owed: int
@@ -51,19 +50,19 @@ class Retention:
             try:
                 await self.round()
             except StoreUnavailable as error:
-                log.warning("upkeep.store_unavailable", account=self.account, reason=error.reason)
+                log.warning("upkeep.store_unavailable", account=self.store.account, reason=error.reason)
             await asyncio.sleep(IDLE)
 
     async def round(self) -> None:
         """Do what is due. Raises `StoreUnavailable`; what was done stays done."""
-        for part in (partial(publish_operator_events, self.store, self.account, self.metrics), self.backfill):
+        for part in (partial(publish_operator_events, self.store, self.metrics), self.backfill):
             with self._alone():
                 await part()
         now = self.store.now()
         if now < self._next <= now + MAINTENANCE_LEASE:
             return
         self._next = now + MAINTENANCE_LEASE
-        if await self.store.deliveries.take_maintenance_lease(self.account, MAINTENANCE_LEASE - 1000):
+        if await self.store.deliveries.take_maintenance_lease(MAINTENANCE_LEASE - 1000):
             for part in (self.expire, self.trim):
                 with self._alone():
                     await part()
@@ -74,30 +73,30 @@ class Retention:
         try:
             yield
         except WrongType as error:
-            log.warning("upkeep.not_done", account=self.account, key=error.key, reason=error.reason, **about)
+            log.warning("upkeep.not_done", account=self.store.account, key=error.key, reason=error.reason, **about)
 
     async def backfill(self) -> None:
         """Queue earlier events for new subscribers."""
-        for job in await self.store.deliveries.backfills(self.account):
-            subscriber = (await self.store.subscribers.read(self.account)).subscribers.get(job.name)
+        for job in await self.store.deliveries.backfills():
+            subscriber = (await self.store.subscribers.read()).subscribers.get(job.name)
             if subscriber is None:
-                log.warning("backfill.waits", account=self.account, subscriber=job.name, reason="unreadable")
+                log.warning("backfill.waits", account=self.store.account, subscriber=job.name, reason="unreadable")
                 continue
             with self._alone(subscriber=job.name):
-                if not await self.store.deliveries.backfill(self.account, job, subscriber):
-                    log.info("backfill.done", account=self.account, subscriber=job.name)
+                if not await self.store.deliveries.backfill(job, subscriber):
+                    log.info("backfill.done", account=self.store.account, subscriber=job.name)
 
     async def expire(self) -> None:
         """Turn events that have been owed too long into dead letters: a paused subscriber must not prevent trimming."""
         before = self.store.now() - self.keep_owed
-        for name in (await self.store.subscribers.read(self.account)).names:
+        for name in (await self.store.subscribers.read()).names:
             with self._alone(subscriber=name):
                 await self._expire(name, before)
-        await publish_operator_events(self.store, self.account, self.metrics)
+        await publish_operator_events(self.store, self.metrics)
 
     async def _expire(self, name: str, before: int) -> None:
         for _ in range(MOST_BATCHES):
-            found = await self.store.deliveries.overdue(self.account, name, before, int(self.lease * 1000))
+            found = await self.store.deliveries.overdue(name, before, int(self.lease * 1000))
             gone = await self._dead_letter([delivery for delivery in found if not is_newer(delivery.fields)])
             if len(found) < EXPIRY_BATCH or not gone:
                 break
@@ -115,11 +114,11 @@ class Retention:
                 gone += 1
                 self.metrics.delivery_attempt("dead", 0.0)
         if gone:
-            log.error("delivery.expired", account=self.account, subscriber=deliveries[0].subscriber, count=gone)
+            log.error("delivery.expired", account=self.store.account, subscriber=deliveries[0].subscriber, count=gone)
         return gone
 
     async def trim(self) -> None:
         """Remove events that are old and not owed to any subscriber."""
-        gone = await self.store.deliveries.trim(self.account, self.store.now() - self.keep)
+        gone = await self.store.deliveries.trim(self.store.now() - self.keep)
         if gone:
-            log.info("events.trimmed", account=self.account, count=gone)
+            log.info("events.trimmed", account=self.store.account, count=gone)

@@ -19,9 +19,10 @@ from receiver.errors import Malformed, StoreUnavailable, TransportError
 from receiver.exchange import Request, Response, in_the_log
 from receiver.ledger.lifecycle import EventType
 from receiver.outbox.dead_letter import dead_event, dead_letter
+from receiver.outbox.events.dispute_event import DisputeEvent, is_dispute, read_dispute_event
 from receiver.outbox.events.event import Event, from_fields, is_newer
 from receiver.outbox.events.operator_event import OperatorEvent, is_operator, read_operator_event
-from receiver.outbox.formats.registry import render, render_operator
+from receiver.outbox.formats.registry import render, render_disputes, render_operator
 from receiver.outbox.retries import (
     ClaimedDelivery,
     Dead,
@@ -38,7 +39,7 @@ from receiver.outbox.retries import (
 )
 from receiver.outbox.subscribers.subscriber import Subscriber
 from receiver.runtime.metrics import Metrics
-from receiver.store import Store
+from receiver.store.account import AccountStore
 from receiver.store.deliveries.queues import LONGEST_HOLD, AttemptEffects
 from receiver.store.redis.stream_ids import written_at
 from receiver.track.current import current_events, without_judgement
@@ -52,7 +53,7 @@ LATER_PAUSE = 5_000
 STALE_TEST = 120_000
 """ms after which a test is dropped: its caller has stopped waiting."""
 
-AnyEvent = Event | OperatorEvent
+AnyEvent = Event | DisputeEvent | OperatorEvent
 
 
 class Send(Protocol):
@@ -68,7 +69,7 @@ class Send(Protocol):
 class DeliveryAttempt:
     """Sends claimed events. `system_clock` (ms) is the machine's clock: subscribers compare timestamps with theirs."""
 
-    store: Store
+    store: AccountStore
     send: Send
     metrics: Metrics
     system_clock: Callable[[], int]
@@ -79,10 +80,11 @@ class DeliveryAttempt:
     async def deliver(self, deliveries: Sequence[ClaimedDelivery], subscriber: Subscriber) -> None:
         """Send events that were claimed for one message, and finish each delivery.
 
-        Operator events go in a separate message, and so does each test. After `StoreUnavailable` the lease expires, and
-        the events are sent again.
+        Events about refunds, disputes and deliveries go in separate messages, and so does each test. After
+        `StoreUnavailable` the lease expires, and the events are sent again.
         """
         together: list[tuple[ClaimedDelivery, AnyEvent]] = []
+        disputes: list[tuple[ClaimedDelivery, AnyEvent]] = []
         for_operators: list[tuple[ClaimedDelivery, AnyEvent]] = []
         for delivery in deliveries:
             if is_newer(delivery.fields):
@@ -97,10 +99,12 @@ class DeliveryAttempt:
                 await self._test(delivery, event, subscriber)
             elif isinstance(event, OperatorEvent):
                 for_operators.append((delivery, event))
+            elif isinstance(event, DisputeEvent):
+                disputes.append((delivery, event))
             else:
                 together.append((delivery, event))
         together = await self._as_of_now(together, subscriber)
-        for batch in filter(None, (together, for_operators)):
+        for batch in filter(None, (together, disputes, for_operators)):
             await self._message(batch, subscriber)
 
     async def _as_of_now(
@@ -112,7 +116,7 @@ class DeliveryAttempt:
         if not deliveries:
             return batch
         try:
-            return list(zip(deliveries, await current_events(self.store, deliveries[0].account, events), strict=True))
+            return list(zip(deliveries, await current_events(self.store, events), strict=True))
         except StoreUnavailable as error:
             log.warning("delivery.advice_unknown", subscriber=subscriber.name, reason=error.reason)
             return list(zip(deliveries, map(without_judgement, events), strict=True))
@@ -160,7 +164,7 @@ class DeliveryAttempt:
                 held = await self.store.deliveries.retry(delivery, at, attempts, effects)
             case Gone():
                 await pause_gone(self.store, delivery, subscriber)
-                await publish_operator_events(self.store, delivery.account, self.metrics)
+                await publish_operator_events(self.store, self.metrics)
                 held = await self.store.deliveries.retry(delivery, now, attempts, effects)
             case Dead(reason=reason):
                 held = await self._dead_letter(delivery, reason, attempts, effects)
@@ -168,7 +172,7 @@ class DeliveryAttempt:
         if isinstance(verdict, Dead) and held and isinstance(event, Event):
             if verdict.reason != "aborted":
                 await pause_failing(self.store, delivery, subscriber, attempts)
-            await publish_operator_events(self.store, delivery.account, self.metrics)
+            await publish_operator_events(self.store, self.metrics)
 
     async def _dead_letter(
         self, delivery: ClaimedDelivery, reason: str, attempts: DeliveryAttempts, effects: AttemptEffects
@@ -241,13 +245,15 @@ class DeliveryAttempt:
         log.error("delivery.dead", reason=reason, stream_id=delivery.stream_id)
         self.metrics.delivery_attempt("dead", 0.0)
         if await self._dead_letter(delivery, reason, delivery.attempts, AttemptEffects()):
-            await publish_operator_events(self.store, delivery.account, self.metrics)
+            await publish_operator_events(self.store, self.metrics)
 
 
 def read(delivery: ClaimedDelivery) -> AnyEvent:
     """The event of a delivery. Raises `Malformed`."""
     if is_operator(delivery.fields):
         return read_operator_event(delivery.account, delivery.fields)
+    if is_dispute(delivery.fields):
+        return read_dispute_event(delivery.account, delivery.fields)
     return from_fields(delivery.account, delivery.fields)
 
 
@@ -256,6 +262,9 @@ def request_of(batch: Sequence[AnyEvent], subscriber: Subscriber, now: int) -> R
     for_operators = [each for each in batch if isinstance(each, OperatorEvent)]
     if for_operators:
         return render_operator(for_operators, subscriber, now)
+    disputes = [each for each in batch if isinstance(each, DisputeEvent)]
+    if disputes:
+        return render_disputes(disputes, subscriber, now)
     events = [each for each in batch if isinstance(each, Event)]
     return render(events, subscriber, now)
 
@@ -267,5 +276,5 @@ def _effects(verdict: Verdict, answer: Response | TransportError, now: int) -> A
     if isinstance(verdict, Dead) and verdict.reason == "aborted":
         return AttemptEffects()
     asked = verdict.at if isinstance(verdict, Retry) and not verdict.counts else None
-    hold = None if asked is None else min(asked, now + LONGEST_HOLD)
-    return AttemptEffects(failed=True, error=error_text(answer), hold=hold)
+    pause_until = None if asked is None else min(asked, now + LONGEST_HOLD)
+    return AttemptEffects(failed=True, error=error_text(answer), pause_until=pause_until)

@@ -18,14 +18,14 @@ from starlette.types import Lifespan
 
 from receiver.errors import ReceiverError
 from receiver.http.api.auth import Tokens
+from receiver.http.api.charges import ChargeApi
 from receiver.http.api.deliveries import DeliveryApi
 from receiver.http.api.diagnostics import DiagnosticsApi, DiagnosticsSource
 from receiver.http.api.fps import FpsApi, form_routes
 from receiver.http.api.issuing import IssueApi
+from receiver.http.api.limits import Reads, Refreshes, SignInLimit
 from receiver.http.api.notifications import NotificationApi
 from receiver.http.api.operations import routes_of
-from receiver.http.api.rate_limit import Refreshes, SignInLimit
-from receiver.http.api.reads import Reads
 from receiver.http.api.refunds import RefundApi
 from receiver.http.api.requests import RequestApi
 from receiver.http.api.subscribers import SubscriberApi
@@ -88,6 +88,7 @@ def build(
     ipn = Ipn(receiver, settings.ingest, metrics)
     apis = [
         RefundApi(store, tokens.count, now, refreshes, settings.http),
+        ChargeApi(store, {name: issuer.amazon_client for name, issuer in issuers.items()}, refreshes),
         IssueApi(issuers),
         FpsApi(configured_fps),
         RequestApi(store, issuers),

@@ -69,14 +69,14 @@ def problem(
     more: Mapping[str, object] = MappingProxyType({}),
 ) -> Response:
     """Builds one problem. `type` is `about:blank`, so `title` is the status phrase; `reason` identifies the problem."""
-    request_id = structlog.contextvars.get_contextvars().get("request_id")
+    http_request_id = structlog.contextvars.get_contextvars().get("request_id")
     body = {
         "type": "about:blank",
         "title": title or HTTPStatus(status).phrase,
         "status": status,
         "detail": detail,
         "reason": reason,
-        **({"requestId": request_id} if request_id else {}),
+        **({"requestId": http_request_id} if http_request_id else {}),
         **more,
     }
     return Response(msgspec.json.encode(body), status, headers, MEDIA_TYPE)
@@ -102,16 +102,20 @@ async def on_receiver_error(_: Request, error: Exception) -> Response:
         error.detail,
         title=error.title,
         headers=headers,
-        more={**error.more, **_amazons_word(error)},
+        more={**error.more, **_amazon_answer(error)},
     )
 
 
-def _amazons_word(error: ReceiverError) -> dict[str, object]:
+def _amazon_answer(error: ReceiverError) -> dict[str, object]:
     """Amazon's answer, for a caller that has to contact Amazon about it."""
     if not isinstance(error, AmazonError):
         return {}
-    told = {"status": error.amazon_status, "reasonCode": error.reason_code or None, "requestId": error.request_id}
-    return {"amazon": told}
+    refusal = {
+        "status": error.amazon_status,
+        "reasonCode": error.reason_code or None,
+        "requestId": error.amazon_request_id,
+    }
+    return {"amazon": refusal}
 
 
 def with_every_method(request: Request, error: HTTPException) -> HTTPException:

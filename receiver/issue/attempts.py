@@ -18,12 +18,12 @@ from receiver.exchange import Response
 from receiver.issue.refusals import hindrance
 from receiver.ledger.charge_book import reservation
 from receiver.ledger.hint import Hint
-from receiver.ledger.lifecycle import Facts
+from receiver.ledger.lifecycle import Details
 from receiver.ledger.refund import Observation, Refund, RetryRefused, Source
 from receiver.ledger.refund_request import PreparedRefund, RefundRequestRecord, RequestState
 from receiver.outbox.events.event import Recorded
 from receiver.runtime.metrics import Metrics
-from receiver.store import Store
+from receiver.store.account import AccountStore
 from receiver.store.refunds.timeline import RETRY
 from receiver.store.requests.requests import Attempt, Disputed, NotReserved
 from receiver.track.amazon_client import AmazonClient
@@ -52,8 +52,8 @@ FIX_STOPPED = (
     "Seller Central; if the buyer is owed this refund as well, request it under a new key"
 )
 FIX_LATE = (
-    "it will be retried; last_error shows how Amazon fails: quote request_id to Amazon's support, and check Seller "
-    "Central before you refund the charge another way"
+    "it will be retried; last_error shows how Amazon fails: quote amazon_request_id to Amazon's support, and check "
+    "Seller Central before you refund the charge another way"
 )
 
 
@@ -70,10 +70,14 @@ class RefundAttempts:
     """Sends the refund requests of one account."""
 
     amazon_client: AmazonClient
-    store: Store
     recorder: Recorder
     metrics: Metrics
     random: Callable[[], float]
+
+    @property
+    def store(self) -> AccountStore:
+        """The store of the account."""
+        return self.amazon_client.store
 
     @property
     def account(self) -> str:
@@ -87,10 +91,10 @@ class RefundAttempts:
             return
         at = self.store.now() + 1_000
         detail = "Waiting for Amazon's throttle."
-        await self.store.requests.retry(self.account, attempt, prepared, at, unknown=None, fields={"detail": detail})
+        await self.store.requests.retry(attempt, prepared, at, unknown=None, fields={"detail": detail})
 
     async def _try(self, attempt: Attempt, prepared: PreparedRefund) -> None:
-        begun = await self.store.requests.begin(self.account, attempt, prepared)
+        begun = await self.store.requests.begin(attempt, prepared)
         if begun is not True:
             if begun:
                 await self._stopped(attempt, prepared, begun)
@@ -101,8 +105,8 @@ class RefundAttempts:
             if isinstance(result, AmazonOutcomeUnknown) and result.refund_id:
                 # Amazon made a refund, perhaps for another request, so its state must be fetched.
                 hint = Hint(refund_id=result.refund_id, at=self.store.now(), source=Source.CREATE)
-                await self.store.schedule.hint(self.account, hint)
-            record = await self.store.requests.get(self.account, prepared.id)
+                await self.store.schedule.hint(hint)
+            record = await self.store.requests.get(prepared.id)
         verdict = judge(result, record, self.store.now(), self.random())
         match verdict:
             case Made(refund=seen):
@@ -147,7 +151,7 @@ class RefundAttempts:
         if prepared.retry_of:
             # This must precede the end of the request: afterwards no worker would repeat it.
             await self.recorder.annotate(self.account, prepared.retry_of, {"retried_by": seen.refund_id})
-        agreed = await self.store.requests.done(self.account, attempt, prepared, seen.refund_id, state)
+        agreed = await self.store.requests.done(attempt, prepared, seen.refund_id, state)
         about = {"account": self.account, "refund_id": seen.refund_id, "charge_id": prepared.charge_id}
         self.metrics.refund_attempt("done" if agreed else "contradicted")
         if agreed:
@@ -155,7 +159,7 @@ class RefundAttempts:
         else:
             log.error("refund.settled_wrongly", request=prepared.id, fix=FIX_SETTLED_WRONGLY, **about)
 
-    async def record(self, prepared: PreparedRefund, seen: Observation, source: Source, details: Facts) -> Recorded:
+    async def record(self, prepared: PreparedRefund, seen: Observation, source: Source, details: Details) -> Recorded:
         """Record the refund of a request. Its own reservation does not count as a reason against a retry."""
         charges = Charges(self.amazon_client.tracing(prepared.traceparent))
         recorded = await self.recorder.record(
@@ -174,7 +178,7 @@ class RefundAttempts:
         self, attempt: Attempt, prepared: PreparedRefund, verdict: TryAgain, record: RefundRequestRecord | None
     ) -> None:
         at, unknown, fields = verdict.at, verdict.unknown, verdict.fields
-        if not await self.store.requests.retry(self.account, attempt, prepared, at, unknown=unknown, fields=fields):
+        if not await self.store.requests.retry(attempt, prepared, at, unknown=unknown, fields=fields):
             return
         self.metrics.refund_attempt("again")
         now = self.store.now()
@@ -198,14 +202,14 @@ class RefundAttempts:
         if prepared.retry_of and verdict.is_proven:
             # This must precede the end of the request: afterwards no worker would repeat it.
             await self._show_on_declined(prepared, fields)
-        state = await self.store.requests.refuse(self.account, attempt, prepared, fields)
+        state = await self.store.requests.refuse(attempt, prepared, fields)
         if state is RequestState.UNCLEAR:
             await self._alarm(prepared, fields)
         elif state is RequestState.REFUSED:
             self.metrics.refund_attempt("refused")
             if prepared.retry_of:
                 said = fields["reason_code"], fields["detail"]
-                await self.store.timelines.add(self.account, prepared.retry_of, RETRY, prepared.issued_by, *said)
+                await self.store.timelines.add(prepared.retry_of, RETRY, prepared.issued_by, *said)
             log.warning("refund.refused", account=self.account, charge_id=prepared.charge_id, **_amazons(fields))
 
     async def _stopped(self, attempt: Attempt, prepared: PreparedRefund, found: NotReserved | Disputed) -> None:
@@ -213,18 +217,14 @@ class RefundAttempts:
 
         If an earlier attempt may have made the refund, the request becomes unclear, and a person must check.
         """
-        error = await hindrance(self.store, self.account, prepared, found)
+        error = await hindrance(self.store, prepared, found)
         fields = {"reason_code": "", "detail": error.detail, "amazon_status": "0", "request_id": ""}
-        state = await self.store.requests.refuse(
-            self.account, attempt, prepared, {**fields, "last_error": error.reason}
-        )
+        state = await self.store.requests.refuse(attempt, prepared, {**fields, "last_error": error.reason})
         if state not in (RequestState.UNCLEAR, RequestState.REFUSED):
             return
         self.metrics.refund_attempt("unclear" if state is RequestState.UNCLEAR else "stopped")
         if prepared.retry_of:
-            await self.store.timelines.add(
-                self.account, prepared.retry_of, RETRY, prepared.issued_by, error.reason, error.detail
-            )
+            await self.store.timelines.add(prepared.retry_of, RETRY, prepared.issued_by, error.reason, error.detail)
         log.error(
             "refund.stopped",
             account=self.account,
@@ -252,8 +252,8 @@ class RefundAttempts:
         self.metrics.refund_attempt("unclear")
         candidate = ""
         with contextlib.suppress(StoreUnavailable):
-            if record := await self.store.requests.get(self.account, prepared.id):
-                candidate = await self.store.requests.candidate_of(self.account, record)
+            if record := await self.store.requests.get(prepared.id):
+                candidate = await self.store.requests.candidate_of(record)
         log.error(
             "refund.unclear",
             account=self.account,
@@ -266,7 +266,7 @@ class RefundAttempts:
         )
 
 
-def details_of(prepared: PreparedRefund) -> Facts:
+def details_of(prepared: PreparedRefund) -> Details:
     """The fields that a request adds to its refund."""
     return {
         "order_reference": prepared.order_reference,
@@ -281,5 +281,5 @@ def _amazons(fields: Mapping[str, str]) -> dict[str, object]:
     return {
         "reason_code": fields["reason_code"] or None,
         "amazon_status": int(fields["amazon_status"]) or None,
-        "request_id": fields["request_id"] or None,
+        "amazon_request_id": fields["request_id"] or None,
     }

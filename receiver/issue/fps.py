@@ -25,20 +25,13 @@ from receiver.amazon.account import FpsAccess
 from receiver.amazon.attempt import Made, RefusedByAmazon, TryAgain
 from receiver.amazon.fps import calls
 from receiver.amazon.fps.orders import FpsOrder, FpsRecord, judge
-from receiver.errors import (
-    AmazonError,
-    AmazonRefused,
-    AmazonRefusesUs,
-    Conflict,
-    NotFound,
-    NothingToAsk,
-)
+from receiver.errors import AmazonError, AmazonRefused, AmazonRefusesUs, Conflict, NotFound, NothingToAsk
 from receiver.ledger.hint import Hint
 from receiver.ledger.lifecycle import EventType, as_observation
 from receiver.ledger.refund import FPS, Observation, Refund, Source, is_final
 from receiver.ledger.refund_request import RequestState
 from receiver.runtime.rounds import Claim, Rounds
-from receiver.store import Store
+from receiver.store.account import AccountStore
 from receiver.store.requests.fps_orders import Begin, NotSaved
 from receiver.store.requests.requests import Attempt
 from receiver.track.amazon_client import DATE_REFUSED, REDATED_LEAST, AmazonClient
@@ -90,7 +83,7 @@ class FpsIssuer:
         return self.amazon_client.account.name
 
     @property
-    def _store(self) -> Store:
+    def _store(self) -> AccountStore:
         return self.amazon_client.store
 
     @property
@@ -110,13 +103,13 @@ class FpsIssuer:
             raise NotFound("This account has no Flexible Payments.", reason="no_fps")
         order = FpsOrder(values=values, version=access.version)
         lease = int(self.lease * 1000)
-        reserved = await self._store.fps.reserve(self._name, order, owner=self.new_owner(), lease=lease)
+        reserved = await self._store.fps.reserve(order, owner=self.new_owner(), lease=lease)
         match reserved:
             case NotSaved():
                 raise Conflict("The ledger has another refund under this reference.", reason="reference_taken")
             case Attempt():
                 await self._try(reserved, order)
-                record = await self._store.fps.get(self._name, values.reference)
+                record = await self._store.fps.get(values.reference)
                 return await self._known(record or FpsRecord(order=order), values)
         return await self._known(reserved, values)
 
@@ -127,7 +120,7 @@ class FpsIssuer:
                 "This reference was used with other values. Use a new one for another refund.",
                 reason="reference_reused",
             )
-        refund = await self._store.refunds.get(self._name, values.reference)
+        refund = await self._store.refunds.get(values.reference)
         if refund is not None or record.state not in (RequestState.REFUSED, RequestState.UNCLEAR):
             return Ordered(record, refund)
         if record.state is RequestState.UNCLEAR:
@@ -142,17 +135,17 @@ class FpsIssuer:
             record.detail,
             reason_code=record.reason_code,
             amazon_status=record.amazon_status or None,
-            request_id=record.request_id or None,
+            amazon_request_id=record.amazon_request_id or None,
         )
 
     async def hint(self, reference: str) -> bool:
         """Make the refund due now, because it may have changed. False if there is no order for it."""
-        if await self._store.fps.get(self._name, reference) is None:
+        if await self._store.fps.get(reference) is None:
             return False
         now = self._store.now()
         # Anyone can post such a form, so it waits behind notifications signed by Amazon.
-        told = Hint(refund_id=reference, at=now, source=Source.NOTIFICATION, refund_type=FPS, patient=True)
-        await self._store.schedule.hint(self._name, told)
+        hint = Hint(refund_id=reference, at=now, source=Source.NOTIFICATION, refund_type=FPS, patient=True)
+        await self._store.schedule.hint(hint)
         return True
 
     async def observe(self, refund_id: str) -> Observation | None:
@@ -162,13 +155,13 @@ class FpsIssuer:
         `AmazonError` tree, or `NothingToAsk` if no question is left.
         """
         signed_at = self.amazon_client.system_clock()
-        record = await self._store.fps.get(self._name, refund_id)
+        record = await self._store.fps.get(refund_id)
         if record is None:
             return None
-        known = await self._store.refunds.get(self._name, refund_id)
+        known = await self._store.refunds.get(refund_id)
         if known is None:
             if record.state is RequestState.RESERVED:
-                await self._store.fps.expedite(self._name, refund_id)
+                await self._store.fps.expedite(refund_id)
             raise NothingToAsk("Amazon has not accepted this order yet.", revision=0)
         if self._store.now() - record.first_at < WINDOW:
             return await self._send(record.order, signed_at)
@@ -180,7 +173,7 @@ class FpsIssuer:
     async def _try(self, attempt: Attempt, order: FpsOrder) -> None:
         """Send the stored values once, and record the outcome."""
         signed_at = self.amazon_client.system_clock()
-        begun = await self._store.fps.begin(self._name, attempt, WINDOW)
+        begun = await self._store.fps.begin(attempt, WINDOW)
         if begun is Begin.LOST:
             return
         result: Observation | AmazonError | None = None
@@ -189,13 +182,13 @@ class FpsIssuer:
                 result = await self._send(order, signed_at)
             except AmazonError as failed:
                 result = failed
-        record = None if isinstance(result, Observation) else await self._store.fps.get(self._name, attempt.id)
+        record = None if isinstance(result, Observation) else await self._store.fps.get(attempt.id)
         match judge(result, record, self._store.now(), self.random()):
             case Made(refund=seen):
                 await self._done(attempt, order, seen)
             case TryAgain(error=error, at=at, unknown=unknown, fields=fields):
                 _log_failure(self._name, attempt, error, at - self._store.now())
-                await self._store.fps.retry(self._name, attempt, at, unknown=unknown, fields=fields)
+                await self._store.fps.retry(attempt, at, unknown=unknown, fields=fields)
             case RefusedByAmazon(fields=fields):
                 await self._refused(attempt, order, fields)
 
@@ -243,13 +236,13 @@ class FpsIssuer:
     async def _done(self, attempt: Attempt, order: FpsOrder, seen: Observation) -> None:
         details = {"refund_type": FPS}
         recorded = await self.recorder.record(self.amazon_client.account, seen, source=Source.CREATE, details=details)
-        await self._store.fps.done(self._name, attempt, order)
+        await self._store.fps.done(attempt, order)
         refund = recorded.change.refund
         log.info("fps.refund_made", account=self._name, refund_id=refund.refund_id, state=refund.state)
 
     async def _refused(self, attempt: Attempt, order: FpsOrder, fields: Mapping[str, str]) -> None:
         """Refused, or too late to be sent: no worker tries again."""
-        state = await self._store.fps.refuse(self._name, attempt, fields)
+        state = await self._store.fps.refuse(attempt, fields)
         unclear = state is RequestState.UNCLEAR
         (log.error if unclear else log.warning)(
             "fps.unclear" if unclear else "fps.refused",
@@ -257,22 +250,22 @@ class FpsIssuer:
             refund_id=attempt.id,
             charge_id=order.values.transaction_id,
             reason_code=fields.get("reason_code") or None,
-            request_id=fields.get("request_id") or None,
+            amazon_request_id=fields.get("request_id") or None,
         )
 
     async def run(self) -> None:
         """Resume orders whose lease has expired, or whose next attempt is due. Until cancelled."""
         if self.is_configured:
-            await self.rounds.run(self._store.change_signal(self._name))
+            await self.rounds.run(self._store.change_signal())
 
     async def _claim(self, room: int) -> Claim[Attempt]:
-        return await self._store.fps.claim(self._name, lease=int(self.lease * 1000), limit=room)
+        return await self._store.fps.claim(lease=int(self.lease * 1000), limit=room)
 
     async def _work(self, attempt: Attempt) -> None:
         """Send a claimed order, if it is still open."""
-        record = await self._store.fps.get(self._name, attempt.id)
+        record = await self._store.fps.get(attempt.id)
         if record is None or record.state is not RequestState.RESERVED:
-            await self._store.fps.release(self._name, attempt)
+            await self._store.fps.release(attempt)
             return
         await self._try(attempt, record.order)
 
@@ -286,5 +279,5 @@ def _log_failure(account: str, attempt: Attempt, error: AmazonError, wait: int) 
         reason=error.reason,
         reason_code=error.reason_code or None,
         amazon_status=error.amazon_status,
-        request_id=error.request_id,
+        amazon_request_id=error.amazon_request_id,
     )

@@ -11,10 +11,10 @@ from collections.abc import Callable
 
 from receiver.ledger.refund import Refund
 from receiver.ledger.refund_request import PreparedRefund
-from receiver.store import Store
+from receiver.store.account import AccountStore
 
 
-async def generation_of(store: Store, declined: Refund, make: Callable[[int], PreparedRefund]) -> PreparedRefund:
+async def generation_of(store: AccountStore, declined: Refund, make: Callable[[int], PreparedRefund]) -> PreparedRefund:
     """The retry that is open, or that ended unclear or with a refund; else the next generation.
 
     `make` prepares a generation. Raises `StoreUnavailable`.
@@ -23,7 +23,7 @@ async def generation_of(store: Store, declined: Refund, make: Callable[[int], Pr
     generation = max(last, 1)
     while True:
         prepared = make(generation)
-        record = await store.requests.get(declined.account, prepared.id)
+        record = await store.requests.get(prepared.id)
         # Records are kept for 400 days; the declined refund stores their number for its whole lifetime.
         over = generation <= last if record is None else record.proves_nothing_issued
         if not over:

@@ -15,8 +15,8 @@ lease ends. After an attempt without a complete answer, only a 2xx or a person c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import msgspec
 
@@ -24,10 +24,10 @@ from receiver.errors import AmazonOutcomeUnknown, BadRequest, Conflict, NotFound
 from receiver.issue.attempts import Issued, RefundAttempts
 from receiver.issue.generations import generation_of
 from receiver.issue.manual import ManualResolver
-from receiver.issue.orders import prepare
-from receiver.issue.refusals import check_unseen, hindrance, refusal
+from receiver.issue.orders import digest_of_full, prepare, request_id_of
+from receiver.issue.refusals import all_left, check_unseen, hindrance, refusal
 from receiver.issue.worker import Worker
-from receiver.ledger.charge import CAPTURED, OVER, Charge, refundable_total
+from receiver.ledger.charge import CAPTURED, Charge, balance_of, refundable_total
 from receiver.ledger.charge_book import Guard, retry_guard
 from receiver.ledger.money import Money
 from receiver.ledger.refund import FPS, Refund, State
@@ -41,7 +41,7 @@ from receiver.ledger.refund_request import (
 )
 from receiver.ledger.retryability import BUYER_MAY_BE_PAID, NOT_MERCHANTS_REFUND, judge, not_merchants_refund
 from receiver.runtime.metrics import Metrics
-from receiver.store import Store
+from receiver.store.account import AccountStore
 from receiver.store.requests.requests import Attempt, Disputed, NotReserved, Reserved
 from receiver.track.amazon_client import AmazonClient
 from receiver.track.charges import Charges
@@ -53,8 +53,7 @@ __all__ = ["Issued", "Issuer"]
 
 @dataclass(slots=True)
 class Issuer:
-    """Issues refunds of one account. `new_owner` returns a fresh random name for a claim. `over` is the maximum overage
-    above the captured amount.
+    """Issues refunds of one account. `new_owner` returns a fresh random name for a claim.
 
     A lease is in seconds; `concurrency` is the number of requests that the workers process in parallel. Within
     `same_amount_within` ms of the start of a refund, another one of the same amount is issued only if the caller names
@@ -62,24 +61,23 @@ class Issuer:
     """
 
     amazon_client: AmazonClient
-    store: Store
     recorder: Recorder
     metrics: Metrics
     random: Callable[[], float]
     new_owner: Callable[[], str]
-    over: Mapping[str, int] = field(default_factory=lambda: dict(OVER))
     lease: float = 30.0
     concurrency: int = 4
     same_amount_within: int = 3_600_000
 
     @property
-    def _name(self) -> str:
-        return self.amazon_client.account.name
+    def store(self) -> AccountStore:
+        """The store of the account."""
+        return self.amazon_client.store
 
     @property
     def attempts(self) -> RefundAttempts:
         """Sends the account's requests."""
-        return RefundAttempts(self.amazon_client, self.store, self.recorder, self.metrics, self.random)
+        return RefundAttempts(self.amazon_client, self.recorder, self.metrics, self.random)
 
     def worker(self) -> Worker:
         """Resumes interrupted requests."""
@@ -92,11 +90,16 @@ class Issuer:
     async def create(self, refund_request: RefundRequest, key: str, asked: Asked = NOBODY) -> Issued:
         """Issue a refund under the caller's key (1 to 255 printable ASCII characters), or return its progress.
 
-        Raises `BadRequest`, `Conflict` (key used for another refund; not captured; resolved as not issued),
-        `OtherRefunds` (on the same charge; nothing is written), `RefundUnclear`, `AmazonRefused` with Amazon's reason
-        code, other `AmazonError`s if the charge cannot be read (nothing is written), or `StoreUnavailable`. Repeating
-        the call with the same key is always safe.
+        Without an amount, it is for what is left of the captured amount: never more, although Amazon would allow it.
+        The first accepted call determines the amount, which is stored under the key.
+
+        Raises `BadRequest`, `Conflict` (key used for another refund; not captured; resolved as not issued; nothing is
+        left, or it is not certain how much), `OtherRefunds` (on the same charge; nothing is written), `RefundUnclear`,
+        `AmazonRefused` with Amazon's reason code, other `AmazonError`s if the charge cannot be read (nothing is
+        written), or `StoreUnavailable`. Repeating the call with the same key is always safe.
         """
+        if refund_request.money is None:
+            return await self._issue_full(refund_request, key, asked)
         return await self._issue(prepare(self.amazon_client.account, refund_request, key, asked=asked))
 
     async def retry(self, refund_id: str, asked: Asked = NOBODY) -> Issued:
@@ -105,7 +108,7 @@ class Issuer:
         Uses Amazon's default soft descriptor, because Amazon does not return the one that was sent for the declined
         refund. If Amazon provably refused the last retry, this is a new one (see `generations.py`).
         """
-        declined = await self.store.refunds.get(self._name, refund_id)
+        declined = await self.store.refunds.get(refund_id)
         if declined is None:
             raise NotFound("There is no such refund.", reason="no_such_refund")
         if declined.refund_type == FPS:
@@ -138,57 +141,100 @@ class Issuer:
 
         return await self._issue(await generation_of(self.store, declined, make), declined)
 
-    async def repeat(self, request_id: str, *, by: str) -> RefundRequestRecord:
+    async def repeat(self, refund_request_id: str, *, by: str) -> RefundRequestRecord:
         """Send an unclear request once more, at a person's request. See `ManualResolver.repeat`."""
-        return await ManualResolver(self.attempts).repeat(request_id, by=by, lease=int(self.lease * 1000))
+        return await ManualResolver(self.attempts).repeat(refund_request_id, by=by, lease=int(self.lease * 1000))
 
-    async def resolve_as_done(self, request_id: str, refund_id: str, *, by: str) -> RefundRequestRecord:
+    async def resolve_as_done(self, refund_request_id: str, refund_id: str, *, by: str) -> RefundRequestRecord:
         """A person confirms that Amazon made this refund of an unclear request. See `ManualResolver.as_done`."""
-        return await ManualResolver(self.attempts).as_done(request_id, refund_id, by=by)
+        return await ManualResolver(self.attempts).as_done(refund_request_id, refund_id, by=by)
 
-    async def resolve_as_not_issued(self, request_id: str, *, by: str) -> RefundRequestRecord:
+    async def resolve_as_not_issued(self, refund_request_id: str, *, by: str) -> RefundRequestRecord:
         """A person confirms that Amazon made no refund of an unclear request. See `ManualResolver.as_not_issued`."""
-        return await ManualResolver(self.attempts).as_not_issued(request_id, by=by)
+        return await ManualResolver(self.attempts).as_not_issued(refund_request_id, by=by)
 
     async def _issue(self, prepared: PreparedRefund, declined: Refund | None = None) -> Issued:
-        known = await self.store.requests.get(self._name, prepared.id)
+        known = await self.store.requests.get(prepared.id)
         if known is not None:
-            return await self._known(known, prepared)
+            return await self._known(known, prepared.digest)
         if declined is not None:
             await self._check(declined, prepared)
         charge = await Charges(self.amazon_client.tracing(prepared.traceparent)).charge(prepared.charge_id, fresh=True)
-        captured = _refundable(charge, prepared)
-        if not prepared.order_reference:
-            prepared = msgspec.structs.replace(prepared, order_reference=charge.merchant_reference_id)
-        guard = self._guard(prepared, charge, refundable_total(captured, self.over), declined)
-        await self.store.requests.upgrade_charge_book(self._name, prepared.charge_id)
+        captured = _refundable(charge, prepared.money.currency_code)
+        guard = self._guard(prepared, charge, refundable_total(captured, self.amazon_client.account.over), declined)
+        await self.store.requests.upgrade_charge_book(prepared.charge_id)
         if declined is not None:
             # Read after the charge: the reserving script detects what has changed since.
-            await check_unseen(self.store, self._name, charge, prepared)
+            await check_unseen(self.store, charge, prepared)
+        prepared = _with_reference(prepared, charge)
+        return await self._admitted(prepared, guard, await self._reserve(prepared, guard))
+
+    async def _issue_full(self, refund_request: RefundRequest, key: str, asked: Asked) -> Issued:
+        """Issue a refund of all that is left. If the charge's book changes meanwhile, that is determined again."""
+        known = await self.store.requests.get(request_id_of(key))
+        if known is not None:
+            return await self._known(known, digest_of_full(refund_request))
+        charge_id = refund_request.charge_id
+        charge = await Charges(self.amazon_client.tracing(asked.traceparent)).charge(charge_id, fresh=True)
+        await self.store.requests.upgrade_charge_book(charge_id)
+        while (issued := await self._issue_left(charge, refund_request, key, asked)) is None:
+            pass
+        return issued
+
+    async def _issue_left(self, charge: Charge, refund_request: RefundRequest, key: str, asked: Asked) -> Issued | None:
+        """Issue a refund of what is left according to the charge and its book; None if the book has changed meanwhile.
+
+        The book is read after the charge, and the request after the book, which may have its own reservation. The
+        guard has no allowance, and leaves out what was refunded elsewhere.
+        """
+        captured = _refundable(charge)
+        entries = await self.store.requests.charge_entries(charge.charge_id)
+        known = await self.store.requests.get(request_id_of(key))
+        if known is not None:
+            return await self._known(known, digest_of_full(refund_request))
+        left, elsewhere = all_left(balance_of(charge, entries.values()))
+        prepared = prepare(self.amazon_client.account, refund_request, key, left=left, asked=asked)
+        prepared = _with_reference(prepared, charge)
+        guard = Guard(captured.minor_units - elsewhere, 0, self._since, self._since, prepared.besides)
+        reserved = await self._reserve(prepared, guard)
+        refused = isinstance(reserved, NotReserved)
+        if refused and await self.store.requests.charge_entries(charge.charge_id) != entries:
+            return None
+        return await self._admitted(prepared, guard, reserved)
+
+    async def _reserve(
+        self, prepared: PreparedRefund, guard: Guard
+    ) -> Reserved | NotReserved | Disputed | RefundRequestRecord:
         lease = int(self.lease * 1000)
-        reserved = await self.store.requests.reserve(
-            self._name, prepared, owner=self.new_owner(), guard=guard, lease=lease
-        )
+        return await self.store.requests.reserve(prepared, owner=self.new_owner(), guard=guard, lease=lease)
+
+    async def _admitted(
+        self,
+        prepared: PreparedRefund,
+        guard: Guard,
+        reserved: Reserved | NotReserved | Disputed | RefundRequestRecord,
+    ) -> Issued:
+        """Send the refund if its amount is reserved; otherwise raise what prevents it."""
         match reserved:
             case NotReserved() | Disputed():
-                raise await hindrance(self.store, self._name, prepared, reserved, guard.most)
+                raise await hindrance(self.store, prepared, reserved, guard.most)
             case Reserved(token=token):
                 await self.attempts.when_admitted(Attempt(prepared.id, token), prepared)
-                record = await self.store.requests.get(self._name, prepared.id)
+                record = await self.store.requests.get(prepared.id)
                 if record is None:
                     raise StoreUnavailable(
                         "The store was emptied; repeat the call with the same key.", reason="store_emptied"
                     )
-                return await self._known(record, prepared)
-        return await self._known(reserved, prepared)
+                return await self._known(record, prepared.digest)
+        return await self._known(reserved, prepared.digest)
 
     async def _check(self, declined: Refund, prepared: PreparedRefund) -> None:
         """Refuse what the state of the charge cannot change, before Amazon is asked. The script checks the rest."""
-        found = judge(declined, await self.store.charges.known(self._name, declined.charge_id), self.store.now())
+        found = judge(declined, await self.store.charges.known(declined.charge_id), self.store.now())
         if found and NOT_MERCHANTS_REFUND in found.reasons:
             raise not_merchants_refund()
         if found and BUYER_MAY_BE_PAID in found.reasons:
-            raise await hindrance(self.store, self._name, prepared, Disputed())
+            raise await hindrance(self.store, prepared, Disputed())
 
     def _guard(self, prepared: PreparedRefund, charge: Charge, ceiling: int, declined: Refund | None) -> Guard:
         """The guard for a new refund or a retry."""
@@ -199,23 +245,27 @@ class Issuer:
             refunded = ceiling
         if declined is not None:
             return retry_guard(declined, now, ceiling, refunded, prepared.besides)
-        since = now - self.same_amount_within if self.same_amount_within else None
-        return Guard(ceiling, refunded, since, since, prepared.besides)
+        return Guard(ceiling, refunded, self._since, self._since, prepared.besides)
 
-    async def _known(self, record: RefundRequestRecord, prepared: PreparedRefund) -> Issued:
+    @property
+    def _since(self) -> int | None:
+        """The time (ms) from which a refund of the same amount has to be named; None: it never has to be."""
+        return self.store.now() - self.same_amount_within if self.same_amount_within else None
+
+    async def _known(self, record: RefundRequestRecord, digest: str) -> Issued:
         """The progress of a recorded request.
 
         A retry is identified by the refund that it repeats, even if more is known about that refund by now.
         """
-        if record.order.digest != prepared.digest and not prepared.retry_of:
+        if record.order.digest != digest and not record.order.retry_of:
             raise Conflict(
                 "This Idempotency-Key was used with other values. Use a new key for another refund.",
                 reason="idempotency_key_reused",
             )
         match record.state:
             case RequestState.DONE:
-                refund = await self.store.refunds.get(self._name, record.refund_id)
-                current = await current_refunds(self.store, self._name, [refund] if refund else [])
+                refund = await self.store.refunds.get(record.refund_id)
+                current = await current_refunds(self.store, [refund] if refund else [])
                 return Issued(record, current[0] if current else None)
             case RequestState.REFUSED:
                 raise refusal(record)
@@ -226,13 +276,20 @@ class Issuer:
                     "in Seller Central before you use a new key, and settle the request (`receiver refund "
                     f"settle-request`). {record.detail}",
                     refund_request_id=record.order.id,
-                    candidate=await self.store.requests.candidate_of(self._name, record),
+                    candidate=await self.store.requests.candidate_of(record),
                 )
         return Issued(record, None)
 
 
-def _refundable(charge: Charge, prepared: PreparedRefund) -> Money:
-    """The captured amount of a charge that can be refunded in the requested currency."""
+def _with_reference(prepared: PreparedRefund, charge: Charge) -> PreparedRefund:
+    """The refund with the charge's order number if the caller gave none."""
+    if prepared.order_reference:
+        return prepared
+    return msgspec.structs.replace(prepared, order_reference=charge.merchant_reference_id)
+
+
+def _refundable(charge: Charge, currency: str = "") -> Money:
+    """The captured amount of a charge that can be refunded, in this currency if one is requested."""
     if charge.state != CAPTURED:
         raise Conflict(
             f"The charge is {charge.state}; only a captured charge can be refunded.", reason="charge_not_captured"
@@ -241,9 +298,9 @@ def _refundable(charge: Charge, prepared: PreparedRefund) -> Money:
         raise AmazonOutcomeUnknown(
             "Amazon does not say how much of the charge was captured.", reason="amazon_unintelligible"
         )
-    if charge.captured.currency_code != prepared.money.currency_code:
+    if currency not in ("", charge.captured.currency_code):
         raise BadRequest(
-            f"The charge is in {charge.captured.currency_code}, not in {prepared.money.currency_code}.",
+            f"The charge is in {charge.captured.currency_code}, not in {currency}.",
             reason="currency_mismatch",
         )
     return charge.captured

@@ -29,7 +29,7 @@ class ManualResolver:
 
     attempts: RefundAttempts
 
-    async def as_done(self, request_id: str, refund_id: str, *, by: str) -> RefundRequestRecord:
+    async def as_done(self, refund_request_id: str, refund_id: str, *, by: str) -> RefundRequestRecord:
         """Amazon made this refund. It is fetched and checked first; then it replaces the reservation.
 
         `by` is the name of the person's token. Safe to repeat. Raises `NotFound`, `Conflict` (`request_pending`,
@@ -37,7 +37,7 @@ class ManualResolver:
         no such refund) and `StoreUnavailable`.
         """
         account, store = self.attempts.account, self.attempts.store
-        record = await self._record(request_id)
+        record = await self._record(refund_request_id)
         if record.state is not RequestState.DONE or record.refund_id != refund_id:
             _check_unclear(record)
             await self._check_free(record, refund_id)
@@ -45,72 +45,74 @@ class ManualResolver:
             self._check_fits(record, seen)
             recorded = await self.attempts.record(record.order, seen, Source.REFRESH, {})
             refused = await store.requests.resolve(
-                account, record.order, {"settled_by": by}, refund_id=refund_id, state=recorded.change.refund.state
+                record.order, {"settled_by": by}, refund_id=refund_id, state=recorded.change.refund.state
             )
             if isinstance(refused, Taken):
-                raise _taken(refused.request_id)
+                raise _taken(refused.refund_request_id)
             if isinstance(refused, Busy):
                 raise _pending()
             if refused is not None:
-                return await self.as_done(request_id, refund_id, by=by)
+                return await self.as_done(refund_request_id, refund_id, by=by)
             self.attempts.metrics.refund_attempt("settled_done")
-            log.warning("refund.settled_by_hand", account=account, request=request_id, refund_id=refund_id, by=by)
+            log.warning(
+                "refund.settled_by_hand", account=account, request=refund_request_id, refund_id=refund_id, by=by
+            )
         # Also when repeated: the first call may have been interrupted before this.
         await self.attempts.recorder.annotate(account, refund_id, details_of(record.order))
         if record.order.retry_of:
             await self.attempts.recorder.annotate(account, record.order.retry_of, {"retried_by": refund_id})
-        return await self._record(request_id)
+        return await self._record(refund_request_id)
 
-    async def as_not_issued(self, request_id: str, *, by: str) -> RefundRequestRecord:
+    async def as_not_issued(self, refund_request_id: str, *, by: str) -> RefundRequestRecord:
         """Amazon made no refund: the reservation is released, and the key is never used again.
 
         Safe to repeat. Raises `NotFound`, `Conflict` (`request_pending`, `request_settled`) and
         `StoreUnavailable`.
         """
         account, store = self.attempts.account, self.attempts.store
-        record = await self._record(request_id)
+        record = await self._record(refund_request_id)
         if record.state is RequestState.REFUSED and record.settled_by:
             return record
         _check_unclear(record)
-        candidate = await store.requests.candidate_of(account, record)
+        candidate = await store.requests.candidate_of(record)
         detail = f"Settled by hand as not issued. Before that: {record.detail}"
-        hindrance = await store.requests.resolve(account, record.order, {"settled_by": by, "detail": detail})
+        hindrance = await store.requests.resolve(record.order, {"settled_by": by, "detail": detail})
         if isinstance(hindrance, Busy):
             raise _pending()
         if hindrance is not None:
-            return await self.as_not_issued(request_id, by=by)
+            return await self.as_not_issued(refund_request_id, by=by)
         self.attempts.metrics.refund_attempt("settled_not_issued")
         log.warning(
             "refund.settled_by_hand",
             account=account,
-            request=request_id,
+            request=refund_request_id,
             refund_id=None,
             candidate_refund_id=candidate or None,
             by=by,
         )
-        return await self._record(request_id)
+        return await self._record(refund_request_id)
 
-    async def repeat(self, request_id: str, *, by: str, lease: int) -> RefundRequestRecord:
+    async def repeat(self, refund_request_id: str, *, by: str, lease: int) -> RefundRequestRecord:
         """Send an unclear request once more, under the same key: Amazon answers with its earlier result.
 
         `by` is the name of the person's token; `lease` is in ms. A request that is open or done is returned unchanged.
         Raises `NotFound`, `Conflict` (`request_settled`) and `StoreUnavailable`.
         """
         account, store = self.attempts.account, self.attempts.store
-        record = await self._record(request_id)
+        record = await self._record(refund_request_id)
         if record.state in (RequestState.RESERVED, RequestState.DONE):
             return record
         _check_unclear(record)
-        claimed = await store.requests.reopen(account, record.order, lease=lease)
+        claimed = await store.requests.reopen(record.order, lease=lease)
         if isinstance(claimed, NotUnclear):
-            return await self.repeat(request_id, by=by, lease=lease)
+            return await self.repeat(refund_request_id, by=by, lease=lease)
         self.attempts.metrics.refund_attempt("repeated")
-        log.warning("refund.repeated_by_hand", account=account, request=request_id, by=by)
+        log.warning("refund.repeated_by_hand", account=account, request=refund_request_id, by=by)
         await self.attempts.when_admitted(claimed, record.order)
-        return await self._record(request_id)
+        return await self._record(refund_request_id)
 
-    async def _record(self, request_id: str) -> RefundRequestRecord:
-        record = await self.attempts.store.requests.get(self.attempts.account, request_id)
+    async def _record(self, refund_request_id: str) -> RefundRequestRecord:
+        record = await self.attempts.store.requests.get(refund_request_id)
         if record is None:
             raise NotFound("There is no such refund request.", reason="no_such_request")
         return record
@@ -123,9 +125,7 @@ class ManualResolver:
         return await amazon_client.ask(Call.GET_REFUND, request, lambda response: read_refund(response, refund_id))
 
     async def _check_free(self, record: RefundRequestRecord, refund_id: str) -> None:
-        holder = (await self.attempts.store.requests.refund_owner(self.attempts.account, record.order.charge_id)).get(
-            refund_id
-        )
+        holder = (await self.attempts.store.requests.refund_owner(record.order.charge_id)).get(refund_id)
         if holder not in (None, record.order.id):
             raise _taken(str(holder))
 
@@ -165,5 +165,5 @@ def _pending() -> Conflict:
     return Conflict("This request is still open, and only Amazon's answer settles it.", reason="request_pending")
 
 
-def _taken(request_id: str) -> Conflict:
-    return Conflict(f"This refund belongs to another request: {request_id}.", reason="refund_taken")
+def _taken(refund_request_id: str) -> Conflict:
+    return Conflict(f"This refund belongs to another request: {refund_request_id}.", reason="refund_taken")

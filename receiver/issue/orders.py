@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import hashlib
 
+import msgspec
+
 from receiver.amazon.account import Account
 from receiver.amazon.calls import create_refund
 from receiver.errors import BadRequest
 from receiver.ledger.charge import check_amount
+from receiver.ledger.money import Money
 from receiver.ledger.order_reference import searchable
 from receiver.ledger.refund_request import NOBODY, Asked, PreparedRefund, RefundRequest
 
@@ -22,32 +25,39 @@ def prepare(
     retry_of: str = "",
     retry_root: str = "",
     generation: int = 1,
+    left: Money | None = None,
     asked: Asked = NOBODY,
 ) -> PreparedRefund:
     """Prepare a refund under the caller's key, or the retry of a declined refund, whose key is derived from the refund.
 
-    `asked` is not part of the digest: the same key with different `besides` is the same request.
+    `left` is the amount of a request for all that is left. `asked` is not part of the digest: the same key with
+    different `besides` is the same request.
 
     Raises `BadRequest` for an invalid key, amount, id or soft descriptor.
     """
     if retry_of:
         # The control character keeps this key distinct from every caller's key.
         key = f"\x00retry\n{retry_of}" + (f"\n{generation}" if generation > 1 else "")
-    elif not (1 <= len(key) <= LONGEST_KEY and key.isascii() and key.isprintable()):
-        raise BadRequest("Idempotency-Key has 1 to 255 printable ASCII characters.", reason="bad_idempotency_key")
+        request_id = _sha256(key)
+    else:
+        request_id = request_id_of(key)
     # Amazon's key: derived only from merchant, environment and the caller's key; no longer than Amazon allows.
     amazon_key = _sha256(f"{account.merchant_id}\n{account.environment}\n{key}")[:32]
-    check_amount(refund_request.money)
+    money = refund_request.money or left
+    if money is None:
+        raise BadRequest("The refund has no amount.", reason="bad_amount")
+    check_amount(money)
     request = create_refund(
-        account.endpoint, refund_request.charge_id, refund_request.money, amazon_key, refund_request.soft_descriptor
+        account.endpoint, refund_request.charge_id, money, amazon_key, refund_request.soft_descriptor
     )
+    values = searchable(refund_request.order_reference).encode()
     return PreparedRefund(
-        id=_sha256(key),
-        digest=hashlib.sha256(request.body + searchable(refund_request.order_reference).encode()).hexdigest(),
+        id=request_id,
+        digest=hashlib.sha256(request.body + values).hexdigest() if left is None else digest_of_full(refund_request),
         amazon_key=amazon_key,
         body=request.body,
         charge_id=refund_request.charge_id,
-        money=refund_request.money,
+        money=money,
         order_reference=refund_request.order_reference,
         retry_of=retry_of,
         retry_root=retry_root,
@@ -55,7 +65,22 @@ def prepare(
         traceparent=asked.traceparent,
         issued_by=asked.by,
         besides=tuple(dict.fromkeys(asked.besides)),
+        full=left is not None,
     )
+
+
+def request_id_of(key: str) -> str:
+    """The id of the request with this key of a caller. Raises `BadRequest`."""
+    if not (1 <= len(key) <= LONGEST_KEY and key.isascii() and key.isprintable()):
+        raise BadRequest("Idempotency-Key has 1 to 255 printable ASCII characters.", reason="bad_idempotency_key")
+    return _sha256(key)
+
+
+def digest_of_full(refund_request: RefundRequest) -> str:
+    """The digest of a request for all that is left. It has no amount: a repetition is the same request, whatever is
+    left by then."""
+    values = [refund_request.charge_id, refund_request.soft_descriptor, searchable(refund_request.order_reference)]
+    return hashlib.sha256(b"full" + msgspec.json.encode(values)).hexdigest()
 
 
 def _sha256(text: str) -> str:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 
-from receiver.errors import AmazonRefused, Conflict, OtherRefunds
-from receiver.ledger.charge import Charge, paid_unseen
+from receiver.errors import AmazonRefused, Conflict, OtherRefunds, StoreUnavailable
+from receiver.ledger.charge import Balance, Charge, paid_unseen
 from receiver.ledger.charge_book import MOST_REFUNDS, RESERVATION, Entry
 from receiver.ledger.dispute import Dispute, dispute_json, guarding, may_be_paid, permission_of
 from receiver.ledger.money import Money
 from receiver.ledger.refund_request import PreparedRefund, RefundRequestRecord
 from receiver.ledger.request_shape import other_refunds_json
 from receiver.ledger.retryability import BUYER_MAY_BE_PAID, NAMEABLE
-from receiver.store import Store
+from receiver.store.account import AccountStore
 from receiver.store.requests.requests import Disputed, NotReserved
 
 NAMED = 4
@@ -28,7 +29,7 @@ STOPPED = frozenset({BUYER_MAY_BE_PAID, *NAMEABLE})
 
 
 async def hindrance(
-    store: Store, account: str, prepared: PreparedRefund, found: NotReserved | Disputed, most: int = 0
+    store: AccountStore, prepared: PreparedRefund, found: NotReserved | Disputed, most: int = 0
 ) -> Conflict:
     """The error for what the store found to block a request. `most` is the refundable total of the charge.
 
@@ -36,8 +37,11 @@ async def hindrance(
     """
     if isinstance(found, NotReserved):
         return not_reserved(found, prepared, most)
-    disputes = await store.disputes.of_permission(account, permission_of(prepared.charge_id))
-    return buyer_may_be_paid(guarding(prepared.charge_id, disputes))
+    disputes = await store.disputes.of_permission(permission_of(prepared.charge_id))
+    guards = guarding(prepared.charge_id, disputes)
+    with contextlib.suppress(StoreUnavailable):
+        await store.disputes.ask_again(guards)
+    return buyer_may_be_paid(guards)
 
 
 def not_reserved(refused: NotReserved, prepared: PreparedRefund, most: int) -> OtherRefunds:
@@ -69,17 +73,48 @@ def not_reserved(refused: NotReserved, prepared: PreparedRefund, most: int) -> O
     return OtherRefunds(text, reason="allowance_exceeded", refunds=refunds)
 
 
-async def check_unseen(store: Store, account: str, charge: Charge, prepared: PreparedRefund) -> None:
+def all_left(balance: Balance) -> tuple[Money, int]:
+    """What is left of the captured amount, and how much of it was refunded elsewhere, in minor units.
+
+    Raises `Conflict` (`nothing_left`, `not_enough_known`).
+    """
+    left, elsewhere = balance.money(balance.refundable), balance.elsewhere
+    captured, reported, known = (balance.money(each) for each in (balance.captured, balance.reported, balance.known))
+    sums = f"Amazon reports {reported} as refunded, and {known} is refunded, pending or requested here"
+    if left and left.minor_units and elsewhere:
+        return left, elsewhere[0]
+    if left:
+        raise Conflict(
+            f"Nothing is left of the {captured} captured: {sums}. To refund more, within Amazon's allowance, give an "
+            "amount.",
+            reason="nothing_left",
+        )
+    if balance.left:
+        least, most = (balance.money(each) for each in balance.left)
+        raise Conflict(
+            f"It is not certain how much of the {captured} captured is left. {sums}; the first may or may not include "
+            f"what is pending. From {least} to {most} is left. Refresh the pending refunds and wait until they are "
+            "final, or check Seller Central and give the amount.",
+            reason="not_enough_known",
+        )
+    raise Conflict(
+        "It is not known how much is left of the charge: the amount of a refund, or the total that Amazon reports, is "
+        "missing or could not be read. Check Seller Central, and give the amount.",
+        reason="not_enough_known",
+    )
+
+
+async def check_unseen(store: AccountStore, charge: Charge, prepared: PreparedRefund) -> None:
     """Raise `OtherRefunds` if the amount may have been paid by a refund that is not known here.
 
     A caller who names such a refund of this order has already checked. Raises `StoreUnavailable`.
     """
-    entries = await store.requests.charge_entries(account, prepared.charge_id)
+    entries = await store.requests.charge_entries(prepared.charge_id)
     if not paid_unseen(charge, entries.values(), prepared.money):
         return
     for name in prepared.besides:
         is_of_order = permission_of(name) == permission_of(prepared.charge_id)
-        if is_of_order and name not in entries and await store.refunds.get(account, name) is None:
+        if is_of_order and name not in entries and await store.refunds.get(name) is None:
             return
     raise OtherRefunds(
         f"Amazon says that {prepared.money} more was refunded on the charge than is known here. It may be this refund, "
@@ -130,5 +165,5 @@ def refusal(record: RefundRequestRecord) -> AmazonRefused | Conflict:
         record.detail,
         reason_code=record.reason_code,
         amazon_status=record.amazon_status or None,
-        request_id=record.request_id or None,
+        amazon_request_id=record.amazon_request_id or None,
     )

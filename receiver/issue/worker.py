@@ -10,7 +10,7 @@ from receiver.exchange import in_the_log
 from receiver.issue.attempts import RefundAttempts
 from receiver.ledger.refund_request import RequestState
 from receiver.runtime.rounds import Claim, Rounds
-from receiver.store import Store
+from receiver.store.account import AccountStore
 from receiver.store.requests.requests import Attempt
 
 
@@ -38,21 +38,21 @@ class Worker:
         return self.attempts.account
 
     @property
-    def _store(self) -> Store:
+    def _store(self) -> AccountStore:
         return self.attempts.store
 
     async def run(self) -> None:
         """Work until cancelled."""
-        await self.rounds.run(self._store.change_signal(self._name))
+        await self.rounds.run(self._store.change_signal())
 
     async def _claim(self, room: int) -> Claim[Attempt]:
-        return await self._store.requests.claim(self._name, lease=int(self.lease * 1000), limit=room)
+        return await self._store.requests.claim(lease=int(self.lease * 1000), limit=room)
 
     async def _work(self, attempt: Attempt) -> None:
         """Send a claimed request if it is still open."""
-        record = await self._store.requests.get(self._name, attempt.id)
+        record = await self._store.requests.get(attempt.id)
         if record is None or record.state is not RequestState.RESERVED:
-            await self._store.requests.release(self._name, attempt)
+            await self._store.requests.release(attempt)
             return
         with structlog.contextvars.bound_contextvars(**in_the_log(record.order.traceparent)):
             await self.attempts.when_admitted(attempt, record.order)

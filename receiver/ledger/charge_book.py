@@ -95,9 +95,9 @@ def retry_guard(declined: Refund, now: int, most: int = 0, refunded: int = 0, be
     return Guard(most, refunded, since, max(since - SKEW, 0), besides)
 
 
-def reservation(request_id: str) -> str:
+def reservation(refund_request_id: str) -> str:
     """The key of a request's reservation in the charge's book."""
-    return f"{RESERVATION}{request_id}"
+    return f"{RESERVATION}{refund_request_id}"
 
 
 def entry_of(refund: Refund) -> Entry | None:

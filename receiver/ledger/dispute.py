@@ -18,7 +18,7 @@ import msgspec
 from msgspec import Meta
 
 from receiver.ledger.money import Money
-from receiver.ledger.refund import Unread
+from receiver.ledger.refund import REFUND_ID, Unread
 from receiver.ledger.schema import AmazonTime, Json, MoneyJson, Rfc3339, amazon_time, money_json, tidy
 from receiver.ledger.timestamps import format_rfc3339
 
@@ -84,6 +84,8 @@ class Dispute(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """When Amazon signed the first notification about it, ms."""
     told_at: int = 0
     """When Amazon signed the latest one, ms."""
+    tried_at: int = 0
+    """When Amazon was last asked, ms."""
     asked_at: int = 0
     """When Amazon last answered Get Dispute, ms."""
     failure: str = ""
@@ -120,9 +122,9 @@ class Dispute(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return f"{reminder}@{self.deadline}" in self.reminded
 
     @property
-    def is_nameable(self) -> bool:
-        """Whether Amazon can be asked about it: the notification named it."""
-        return not self.dispute_id.startswith(UNNAMED)
+    def can_be_asked(self) -> bool:
+        """Whether Amazon can be asked about it: the notification gave it an id that is safe in a path."""
+        return not self.dispute_id.startswith(UNNAMED) and REFUND_ID.fullmatch(self.dispute_id) is not None
 
     def concerns(self, charge_id: str) -> bool:
         """Whether it is, or may be, about this charge of its charge permission."""
@@ -226,7 +228,7 @@ def learned(known: Dispute, seen: DisputeObservation, now: int) -> Dispute:
             "deadline": known.deadline if unreadable else seen.deadline,
             "updated_at": seen.updated_at or known.updated_at,
         }
-    dispute = msgspec.structs.replace(known, **facts, asked_at=now, failure="", failures=0)
+    dispute = msgspec.structs.replace(known, **facts, asked_at=now, tried_at=now, failure="", failures=0)
     before, after = (
         DisputeChange(now, each.state, each.resolution, each.reason_code, each.deadline) for each in (known, dispute)
     )

@@ -32,14 +32,14 @@ MOST_FINALS = 16
 """Maximum number of final states kept for one refund. A refund that exceeds it is in conflict anyway."""
 
 
-Facts = Mapping[str, str | bool | tuple[str, ...] | RetryRefused]
+Details = Mapping[str, str | bool | tuple[str, ...] | RetryRefused]
 """Fields of a refund from sources other than Get Refund: the charge, an XML notification, the issuer."""
 REVISED = frozenset({"retryable", "retry_refused"})
-"""Facts that can change: the latest value wins."""
+"""Details that can change: the latest value wins."""
 ISSUERS = REVISED | {"order_reference"}
-"""Facts for which the issuer overrides the charge, in either order."""
+"""Details for which the issuer overrides the charge, in either order."""
 UNREAD = "unread"
-"""The fact that names further unreadable fields: a tuple of their names."""
+"""The detail that names further unreadable fields: a tuple of their names."""
 OF_THE_STATE = {
     "reasonCode": "reason_code",
     "reasonDescription": "reason_description",
@@ -151,23 +151,23 @@ def decide(
     *,
     source: Source,
     now: int,
-    facts: Facts = MappingProxyType({}),
+    details: Details = MappingProxyType({}),
     stuck_after: int = STUCK_AFTER,
     region: str = "",
 ) -> Change:
     """The change to `known` that follows from the observation `seen`.
 
-    `now` and `stuck_after` are in ms; `region` is the account's. `facts` come from other sources than Amazon's answer
+    `now` and `stuck_after` are in ms; `region` is the account's. `details` come from other sources than Amazon's answer
     (see `with_details`). Total: every pair of phases has an answer.
     """
     move = TABLE[phase(known.state if known else None)][phase(seen.state)]
     seen = _steady(seen, known)
     if known is None:
-        refund = _first(account, seen, source, now, facts)
+        refund = _first(account, seen, source, now, details)
         emissions: tuple[PendingEvent, ...] = ()
     else:
         refund, emissions = _joined(
-            with_details(known, facts, ISSUERS if source is Source.CREATE else REVISED), seen, move
+            with_details(known, details, ISSUERS if source is Source.CREATE else REVISED), seen, move
         )
     refund, emissions = _with_events(refund, emissions, move, now, stuck_after)
     if refund.state == State.REFUNDED and is_theirs(refund.reason_code):
@@ -198,7 +198,7 @@ def _fields(seen: Observation) -> dict[str, Any]:
     return {name: value for name, value in msgspec.structs.asdict(seen).items() if name not in ("is_dated", "unread")}
 
 
-def _first(account: str, seen: Observation, source: Source, now: int, facts: Facts) -> Refund:
+def _first(account: str, seen: Observation, source: Source, now: int, details: Details) -> Refund:
     refund = Refund(
         account=account,
         revision=1,
@@ -208,8 +208,8 @@ def _first(account: str, seen: Observation, source: Source, now: int, facts: Fac
         finals=(_final_key(seen),) if is_final(seen.state) else (),
         **_fields(seen),
     )
-    told = {name: value for name, value in facts.items() if name != UNREAD}
-    return _noted(msgspec.structs.replace(refund, **told), _names(seen) | _also(facts))
+    given = {name: value for name, value in details.items() if name != UNREAD}
+    return _noted(msgspec.structs.replace(refund, **given), _names(seen) | _also(details))
 
 
 def _joined(known: Refund, seen: Observation, move: Move) -> tuple[Refund, tuple[PendingEvent, ...]]:
@@ -269,26 +269,26 @@ def as_observation(known: Refund) -> Observation:
     )
 
 
-def with_details(known: Refund, facts: Facts, revised: Collection[str] = REVISED) -> Refund:
-    """The refund with the facts that it lacked; the same object if there are none.
+def with_details(known: Refund, details: Details, revised: Collection[str] = REVISED) -> Refund:
+    """The refund with the details that it lacked; the same object if there are none.
 
-    Keys of `facts` are fields of `Refund`. The first value of a field stays, except for fields in `revised`.
+    Keys of `details` are fields of `Refund`. The first value of a field stays, except for fields in `revised`.
     """
     fresh = {
         name: value
-        for name, value in facts.items()
+        for name, value in details.items()
         if name != UNREAD and value and value != getattr(known, name) and (name in revised or not getattr(known, name))
     }
     refund = msgspec.structs.replace(known, **fresh) if fresh else known
-    return _noted(refund, {*known.unread} | _also(facts))
+    return _noted(refund, {*known.unread} | _also(details))
 
 
 def _names(seen: Observation) -> set[str]:
     return {each.field for each in seen.unread}
 
 
-def _also(facts: Facts) -> set[str]:
-    named = facts.get(UNREAD)
+def _also(details: Details) -> set[str]:
+    named = details.get(UNREAD)
     return set(named) if isinstance(named, tuple) else set()
 
 

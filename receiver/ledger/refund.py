@@ -132,7 +132,7 @@ class RetryRefused(msgspec.Struct, frozen=True, array_like=True):
     at: int
     reason_code: str = ""
     status: int = 0
-    request_id: str = ""
+    amazon_request_id: str = ""
     detail: str = ""
 
 

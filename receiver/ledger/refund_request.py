@@ -18,7 +18,8 @@ class RefundRequest:
     """The refund that a caller wants. `order_reference` is the merchant's order number."""
 
     charge_id: str
-    money: Money
+    money: Money | None
+    """None: all that is left of the captured amount."""
     soft_descriptor: str = ""
     order_reference: str = ""
 
@@ -39,8 +40,6 @@ NOBODY = Asked()
 
 
 class RequestState(StrEnum):
-    """The state of a refund request."""
-
     RESERVED = "reserved"
     """Amazon has not answered yet. A worker repeats the stored bytes under the stored key."""
     DONE = "done"
@@ -64,7 +63,8 @@ class PreparedRefund(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     id: str
     """SHA-256 (hex) of the caller's key."""
     digest: str
-    """SHA-256 (hex) of the values. The same key with other values is a caller error."""
+    """SHA-256 (hex) of the values. The same key with other values is a caller error. The amount of a `full` refund is
+    not one of them."""
     amazon_key: str
     """`x-amz-pay-idempotency-key`."""
     body: bytes
@@ -83,6 +83,8 @@ class PreparedRefund(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     """The name of the token that requested it; empty in requests of older versions."""
     besides: tuple[str, ...] = ()
     """Ids of refunds and requests on the charge that the caller has named. They do not block this refund."""
+    full: bool = False
+    """The caller asked for all that was left of the captured amount; `money` is what was left then."""
 
 
 class RefundRequestRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -97,7 +99,7 @@ class RefundRequestRecord(msgspec.Struct, frozen=True, kw_only=True):
     reason_code: str = ""
     detail: str = ""
     amazon_status: int = 0
-    request_id: str = ""
+    amazon_request_id: str = ""
     """Amazon's `X-Amz-Pay-Request-Id` of the last refusal."""
     created_at: int = 0
     """When it was recorded (ms)."""

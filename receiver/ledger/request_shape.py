@@ -70,6 +70,9 @@ class RefundRequestJson(Json, kw_only=True):
     ]
     charge_id: str
     refund_amount: MoneyJson | None = None
+    full: Annotated[
+        bool, Meta(description="Whether it was requested for all that was left of the captured amount.")
+    ] = False
     order_reference: str | None = None
     retry_of: Annotated[str | None, Meta(description="The declined refund that it repeats.")] = None
     refund_id: Annotated[str | None, Meta(description="The refund that it became.")] = None
@@ -205,7 +208,7 @@ def refusal_json(record: RefundRequestRecord) -> RefusalJson | None:
     return RefusalJson(
         status=record.amazon_status,
         reason_code=tidy(record.reason_code) or None,
-        request_id=tidy(record.request_id) or None,
+        request_id=tidy(record.amazon_request_id) or None,
     )
 
 
@@ -218,6 +221,7 @@ def request_json(account: str, record: RefundRequestRecord, candidate: str = "")
         state=str(record.state),
         charge_id=order.charge_id,
         refund_amount=money_json(order.money),
+        full=order.full,
         order_reference=whole_reference(order.order_reference),
         retry_of=order.retry_of or None,
         refund_id=record.refund_id or None,

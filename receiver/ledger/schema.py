@@ -224,7 +224,7 @@ def retry_refused_json(refused: RetryRefused | None) -> RetryRefusedJson | None:
         at=format_rfc3339(refused.at),
         status=refused.status,
         reason_code=tidy(refused.reason_code) or None,
-        request_id=tidy(refused.request_id) or None,
+        request_id=tidy(refused.amazon_request_id) or None,
         detail=tidy(refused.detail, DESCRIPTION_LIMIT) or None,
     )
 

@@ -41,7 +41,7 @@ Key = tuple[str, str]
 
 Md5 = Literal["enforce", "warn"]
 
-SHARE_EVERY = 30.0
+SYNC_EVERY = 30.0
 """Seconds between two reads of certificates proven by other processes."""
 
 V = TypeVar("V")
@@ -118,7 +118,7 @@ class CertificateStore:
         """
         self._queue.refuse()
 
-    def proven(self, envelope: Envelope, name: str, certificate: SigningCertificate) -> None:
+    def trust(self, envelope: Envelope, name: str, certificate: SigningCertificate) -> None:
         """Record that the certificate has verified this envelope."""
         key = (envelope.partition, name)
         if key in self._proven or key in self._pinned:
@@ -134,9 +134,9 @@ class CertificateStore:
         """The certificates trusted now: pinned and proven."""
         return [*self._pinned.values(), *self._proven.values()]
 
-    async def share(self, shelf: CertificateRepository) -> None:
+    async def sync(self, repository: CertificateRepository) -> None:
         """Read certificates proven before or elsewhere, and add those proven here. Raises `StoreUnavailable`."""
-        kept, seals = await shelf.certificates(), await shelf.certificate_seals()
+        kept, seals = await repository.certificates(), await repository.certificate_seals()
         for name, der in kept.items():
             self._recall(name, der, seals)
         proven = {"/".join(key): held.der for key, held in self._proven.items()}
@@ -144,7 +144,7 @@ class CertificateStore:
         fresh = {name: der for name, der in proven.items() if kept.get(name) != der}
         unsealed = {seal: value for seal, value in ours.items() if seals.get(seal) != value}
         if fresh or unsealed:
-            await shelf.keep_certificates(fresh or proven, unsealed)
+            await repository.keep_certificates(fresh or proven, unsealed)
 
     def _seals(self, name: str, der: bytes) -> dict[str, bytes]:
         """A seal by each of our keys, under its storage name."""
@@ -152,12 +152,12 @@ class CertificateStore:
         ids = {hashlib.sha256(b"id" + key).hexdigest()[:16]: key for key in self._seal_keys}
         return {f"{name}#{id_}": hmac.digest(key, text, "sha256") for id_, key in ids.items()}
 
-    async def keep_sharing(self, shelf: CertificateRepository) -> None:
-        """Call `share` every half minute, until cancelled."""
+    async def keep_synced(self, repository: CertificateRepository) -> None:
+        """Call `sync` every half minute, until cancelled."""
         while True:
             with contextlib.suppress(StoreUnavailable):
-                await self.share(shelf)
-            await asyncio.sleep(SHARE_EVERY)
+                await self.sync(repository)
+            await asyncio.sleep(SYNC_EVERY)
 
     def _recall(self, name: str, der: bytes, seals: Mapping[str, bytes]) -> None:
         """Load one stored certificate. It must pass the checks of a fetched file and carry our seal.

@@ -81,7 +81,6 @@ class FetchQueue(Generic[K, V]):
 
     @property
     def waiting(self) -> int:
-        """Messages waiting."""
         return self._seats.total
 
     async def get(self, source: str, key: K, fetch: Callable[[], Coroutine[object, object, V]], patience: float) -> V:

@@ -53,19 +53,19 @@ class UnconfiguredNames:
 
     def __init__(self, most: int = UNCONFIGURED_MAX) -> None:
         self._most = most
-        self._sightings: dict[str, UnconfiguredSeen] = {}
+        self._seen: dict[str, UnconfiguredSeen] = {}
 
     def count(self, name: str, now: int) -> None:
         """Count one more sighting of `name` at `now` (ms)."""
-        known = self._sightings.get(name)
-        if known is None and len(self._sightings) >= self._most:
-            rarest = min(self._sightings, key=lambda key: (self._sightings[key].count, self._sightings[key].last_seen))
-            del self._sightings[rarest]
-        self._sightings[name] = UnconfiguredSeen(known.count + 1 if known else 1, now)
+        known = self._seen.get(name)
+        if known is None and len(self._seen) >= self._most:
+            rarest = min(self._seen, key=lambda key: (self._seen[key].count, self._seen[key].last_seen))
+            del self._seen[rarest]
+        self._seen[name] = UnconfiguredSeen(known.count + 1 if known else 1, now)
 
     def listed(self) -> dict[str, UnconfiguredSeen]:
         """Name → count and time last seen, in the order of first sight."""
-        return dict(self._sightings)
+        return dict(self._seen)
 
 
 class Receiver:
@@ -153,7 +153,7 @@ class Receiver:
         name = check_claims(envelope, now, self._past_ms, self._future_ms)
         certificate = await self._certificates.get(envelope, name, source)
         prove(envelope, certificate, now)
-        self._certificates.proven(envelope, name, certificate)
+        self._certificates.trust(envelope, name, certificate)
         self._watch_version(envelope)
 
     def _watch_version(self, envelope: Envelope) -> None:
@@ -221,17 +221,17 @@ class Receiver:
         if notice.dispute:
             dispute = signed(notice.dispute, message_id, envelope.timestamp)
             writes = [
-                self._store.disputes.record(name, dispute, message_id=message_id, digest=digest) for name in names
+                self._store.of(name).disputes.record(dispute, message_id=message_id, digest=digest) for name in names
             ]
         else:
             hint = _hint(envelope, notice, digest, now, traceparent)
-            writes = [self._store.schedule.hint(name, hint) for name in names]
+            writes = [self._store.of(name).schedule.hint(hint) for name in names]
         noted = tuple(await all_of(writes))
         for name, found in zip(names, noted, strict=True):
             if found is HintResult.ALTERED:
                 log.error("notification.altered_duplicate", account=name, message_id=message_id)
             if notice.dispute and found is not HintResult.REPEATED:
-                log.warning("dispute.told", account=name, dispute=msgspec.to_builtins(dispute))
+                log.warning("dispute.notified", account=name, dispute=msgspec.to_builtins(dispute))
         return _receipt(_outcome(noted, notice), envelope, now, notice, names, noted)
 
 

@@ -79,15 +79,18 @@ async def keep(
         fix="Read it with `receiver notification show`, and report it: a newer version may understand it.",
     )
     hints = [] if contents.is_sample else _hints(accounts, contents, envelope, now, traceparent)
-    writes = [store.schedule.hint(name, hint) for name, hint in hints]
+    writes = [store.of(name).schedule.hint(hint) for name, hint in hints]
     if contents.dispute:
         # A charge permission belongs to one merchant: in another merchant's account it matches no refund.
         dispute = signed(contents.dispute, envelope.message_id, envelope.timestamp)
         writes += [
-            store.disputes.record(name, dispute, message_id=envelope.message_id, digest=kept.digest) for name in names
+            store.of(name).disputes.record(dispute, message_id=envelope.message_id, digest=kept.digest)
+            for name in names
         ]
     others = len(writes)
-    writes += [store.notifications.keep(name, kept, envelope.message) for name in ([UNASSIGNED] if several else names)]
+    writes += [
+        store.of(name).notifications.keep(kept, envelope.message) for name in ([UNASSIGNED] if several else names)
+    ]
     return tuple((await all_of(writes))[others:])
 
 
@@ -126,6 +129,6 @@ def environment_of(notice: Notice) -> Environment | None:
 
     The ids of test messages are invented: a real one from the sandbox named P01-0000000-0000000-000000.
     """
-    told = notice.dispute.charge_permission_id if notice.dispute else notice.object_id
-    said = ENVIRONMENTS.get("" if notice.is_sample else told[:1])
+    object_id = notice.dispute.charge_permission_id if notice.dispute else notice.object_id
+    said = ENVIRONMENTS.get("" if notice.is_sample else object_id[:1])
     return said or next((found for found in Environment if found == notice.release_environment.lower()), None)

@@ -17,6 +17,7 @@ from receiver.amazon.throttle import Call
 from receiver.ledger.lifecycle import EventType
 from receiver.ledger.notification import NotificationOutcome
 from receiver.ledger.refund import FIELD_NAMES, Reason, Source, is_final
+from receiver.outbox.events.dispute_event import DisputeEventType
 from receiver.outbox.events.event import Recorded
 from receiver.outbox.events.operator_event import OperatorType
 from receiver.runtime.gauges import GAUGES, SIZE_GAUGES, Sizes
@@ -77,6 +78,7 @@ TRIED: Final = frozenset(
     {"done", "refused", "unclear", "again", "contradicted", "settled_done", "settled_not_issued", "repeated", "stopped"}
 )
 """The outcomes of attempts to issue a refund, and of requests resolved by hand."""
+DISPUTE_TYPES: Final = frozenset(each.value for each in DisputeEventType)
 OPERATOR_TYPES: Final = frozenset(each.value for each in OperatorType)
 DELIVERED: Final = frozenset({"delivered", "retry", "dead", "gone"})
 METHODS: Final = frozenset({"GET", "HEAD", "POST", "DELETE", "PUT", "PATCH", "OPTIONS"})
@@ -174,6 +176,10 @@ class Metrics:
                 self._final_after.observe(max(now - hinted_at, 0) / 1000)
         if hinted_at:
             self._hint_to_state.observe(max(now - hinted_at, 0) / 1000)
+
+    def dispute_event(self, kind: str) -> None:
+        """A dispute event was written; `kind` is its type."""
+        self._of(self._events, bounded(kind, DISPUTE_TYPES)).inc()
 
     def hint_dropped(self) -> None:
         """Amazon does not know the refund that a notification named."""

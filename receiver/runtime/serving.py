@@ -29,7 +29,15 @@ class Server(uvicorn.Server):
         super().__init__(config)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen."""
+        """Listen, and send without Nagle's algorithm.
+
+        uvicorn writes an answer in two pieces; the second would wait up to 40 ms for the client's delayed
+        acknowledgement. asyncio turns the algorithm off only for a socket that was made with the protocol number of
+        TCP.
+        """
+        for each in sockets or ():
+            if each.family != socket.AF_UNIX:
+                each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)  # accepted sockets inherit it
         await super().startup(sockets)
         self.answering.set()
 
@@ -49,7 +57,7 @@ class Leaving:
     answers are still sent.
 
     uvicorn waits for every answer, but supervisors kill a program that does not end in time (Docker: 10 s). A request
-    whose body has not arrived yet is not interrupted. Endless answers are told by the extension `ENDING`.
+    whose body has not arrived yet is not interrupted. The extension `ENDING` tells endless answers to stop.
     """
 
     def __init__(self, app: ASGIApp, ending: asyncio.Event) -> None:

@@ -1,4 +1,4 @@
-"""Verb. The workers of one process: run until told otherwise, and run again where they fail."""
+"""Verb. The workers of one process: run until the process stops; one that fails is started again."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Workers:
         self._tasks[name] = asyncio.get_running_loop().create_task(self._kept(name, work), name=name)
 
     async def _kept(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
-        """Run a worker, and run it again if it fails: nobody would notice a dead one."""
+        """Run a worker, and start it again if it fails: a dead worker would go unnoticed."""
         clock, wait = asyncio.get_running_loop().time, RESTART_FIRST
         while True:
             began = clock()
@@ -44,7 +44,7 @@ class Workers:
                 wait = min(wait * 2, RESTART_MOST)
 
     async def stop(self) -> None:
-        """End all of them. redis-py can swallow a cancellation on Python 3.11: say it until it is heard."""
+        """End all of them. redis-py can swallow a cancellation on Python 3.11, so each is cancelled until it ends."""
         tasks = set(self._tasks.values())
         while tasks:
             for task in tasks:

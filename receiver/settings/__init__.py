@@ -31,7 +31,7 @@ from receiver.settings.sections import (
     TrackSettings,
 )
 from receiver.settings.sources import Tree, merge, one_account, read_environment, read_file
-from receiver.settings.subscriber import SubscriberSettings, most_subscribers, rules_of, subscriber_faults
+from receiver.settings.subscriber import SubscriberSettings, most_subscribers, read_tables, rules_of
 from receiver.settings.values import Section, absolute, base_of
 
 NO_ACCOUNT = (
@@ -101,27 +101,18 @@ def check(tree: Tree, base: Path, problems: list[str] | None = None) -> Settings
     found = list(problems or [])
     tree = one_account(tree, found)
     settings: Settings | None = None
+    subscribers, faults = read_tables(tree, base)
     try:
-        settings = Settings.model_validate(tree, context={"base": base})
+        settings = Settings.model_validate({**tree, "subscribers": subscribers}, context={"base": base})
     except ValidationError as error:
         found += sentences(error, Settings)
-    found += [*contradictions(tree, most_subscribers(tree)), *subscriber_faults(tree, base)]
+    found += [*contradictions(tree, most_subscribers(tree)), *faults]
     if problems and "accounts" not in tree:
         # They may be in the part that could not be read.
         found = [each for each in found if not each.startswith("accounts: is missing")]
-    found = _once_per_key(found)
     if settings is None or found:
         raise ConfigurationError(found)
     return settings
-
-
-def _once_per_key(problems: list[str]) -> list[str]:
-    """The first problem of each subscriber key: two readers check these keys and word the same problem differently."""
-    firsts: dict[str, str] = {}
-    for problem in problems:
-        key = problem.split(": ", 1)[0]
-        firsts.setdefault(key if key.startswith("subscribers[") else problem, problem)
-    return list(firsts.values())
 
 
 __all__ = ["Settings", "check", "load"]

@@ -25,7 +25,7 @@ from receiver.ledger.durations import milliseconds
 from receiver.ledger.money import Money
 from receiver.ledger.polling import DEFAULT_POLL, PollPlan
 from receiver.settings.fps import FpsSettings
-from receiver.settings.values import AsList, Name, Section, Span, Words, one_of, readable, secret_text
+from receiver.settings.values import AsList, Name, Section, Span, Words, base_of, one_of, readable, secret_text
 from receiver.transport.addresses import is_loopback
 
 TOPIC_PREFIX = re.compile(r"arn:(aws|aws-cn|aws-us-gov):sns:[a-z0-9-]{1,32}:[0-9]{12}:[A-Za-z0-9_-]{0,255}\*")
@@ -104,14 +104,14 @@ class AccountSettings(Section):
     @classmethod
     def _environment_fits_key(cls, environment: Environment | None, info: ValidationInfo) -> Environment | None:
         key_id = info.data.get("public_key_id")
-        told = key_environment(key_id) if key_id else None
+        of_key = key_environment(key_id) if key_id else None
         if environment is None:
-            if key_id and told is None:
+            if key_id and of_key is None:
                 raise ValueError("is missing: live or sandbox (this public_key_id has no LIVE- or SANDBOX- prefix).")
-            return Environment(told) if told else None
-        if told is not None and told != environment:
+            return Environment(of_key) if of_key else None
+        if of_key is not None and of_key != environment:
             raise ValueError(
-                f"is {environment.value}, but public_key_id begins with {told.upper()}-. "
+                f"is {environment.value}, but public_key_id begins with {of_key.upper()}-. "
                 "Amazon refuses this combination: set the key of that environment, or leave environment out."
             )
         return environment
@@ -175,7 +175,7 @@ class AccountSettings(Section):
                     "has an address that no notification can name. "
                     "It is https://sns.<region>.amazonaws.com/SimpleNotificationService-<32 hex digits>.pem."
                 )
-        return {url: readable(path, info) for url, path in pinned.items()}
+        return {url: readable(path, base_of(info)) for url, path in pinned.items()}
 
     @field_validator("poll")
     @classmethod

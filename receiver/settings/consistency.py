@@ -52,13 +52,13 @@ def _same_merchant(accounts: list[Tree], names: list[str]) -> list[str]:
     problems = []
     for index, account in enumerate(accounts):
         merchant = str(account.get("merchant_id") or "")
-        told = account.get("environment") or key_environment(str(account.get("public_key_id") or ""))
-        if not merchant or not told:
+        environment = account.get("environment") or key_environment(str(account.get("public_key_id") or ""))
+        if not merchant or not environment:
             continue
-        first = owner.setdefault((merchant, str(told)), names[index])
+        first = owner.setdefault((merchant, str(environment)), names[index])
         if first is not names[index]:
             problems.append(
-                f"accounts[{index}].merchant_id: {merchant} in {told} is account {first} already. "
+                f"accounts[{index}].merchant_id: {merchant} in {environment} is account {first} already. "
                 "Every notification would be counted twice: keep one, with the topics of both."
             )
     return problems

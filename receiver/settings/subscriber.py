@@ -1,101 +1,48 @@
-"""Edge: files. The table `[[subscribers]]`. `outbox/subscribers/reading.py` checks its fields."""
+"""Edge: files. The table `[[subscribers]]`. Its fields are read by `outbox/subscribers/reading.py`, like the API's."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
+from pydantic import ValidationError
 
 from receiver.errors import Malformed
-from receiver.ledger.timestamps import parse_any_time
-from receiver.outbox.subscribers.reading import read_subscriber, subscriber_problems
+from receiver.outbox.subscribers.reading import read_start, read_subscriber, subscriber_problems
 from receiver.outbox.subscribers.subscriber import Subscriber
 from receiver.outbox.subscribers.url import UrlPolicy
 from receiver.settings.sections import DeliverySettings
 from receiver.settings.sources import Tree
-from receiver.settings.values import Name, Section, Words, absolute, one_of, secret_text
+from receiver.settings.values import listed, readable, secret_text
 from receiver.transport.addresses import forbidden
 
 LISTS = ("types", "reasons", "secrets", "min_amount")
+"""Fields that may also be written as `"a, b"`."""
 FILES = ("secret", "url", "routing_key", "authorization")
 """Fields that can be read from a separate file, as `…_file`."""
+OWN = ("account", "start", *(f"{name}_file" for name in FILES))
+"""Keys of the table that are not fields of a subscriber."""
 
 
-class SubscriberSettings(Section):
-    """A subscriber and its filters. The account may be omitted if there is only one."""
+@dataclass(frozen=True, slots=True)
+class SubscriberSettings:
+    """One table, with the contents of its files."""
 
-    account: Name | None = None
-    name: str = Field(default="", description="the subscriber's name.")
-    url: str | None = Field(default=None, repr=False, description="the address that events are posted to.")
-    url_file: Path | None = Field(default=None, validate_default=True)
-    secret: SecretStr | None = None
-    secret_file: Path | None = Field(default=None, validate_default=True)
-    secrets: tuple[SecretStr, ...] | None = None
-    types: Words | None = None
-    reasons: Words | None = None
-    min_amount: Words | None = None
-    format: str | None = None
-    routing_key: SecretStr | None = None
-    routing_key_file: Path | None = Field(default=None, validate_default=True)
-    authorization: SecretStr | None = None
-    authorization_file: Path | None = Field(default=None, validate_default=True)
-    public_url: str | None = None
-    seller_central: str | None = None
-    rate: float | None = None
-    concurrency: int | None = None
-    backfill: bool | None = None
-    start: str = "now"
-    """From what time a new subscriber is owed events: now, beginning, or an RFC 3339 time."""
-
-    @field_validator("start")
-    @classmethod
-    def _a_time(cls, start: str) -> str:
-        if start not in ("now", "beginning"):
-            _moment(start)
-        return start
+    account: str | None
+    """None: the only account."""
+    start_at: int | None
+    """The time (ms) from which a new subscriber is owed events; None: now."""
+    fields: Tree = field(repr=False)
+    files: tuple[Path, ...] = ()
 
     @property
-    def start_at(self) -> int | None:
-        """`start` in ms; None for now."""
-        return None if self.start == "now" else 0 if self.start == "beginning" else _moment(self.start)
-
-    @field_validator(*(f"{name}_file" for name in FILES))
-    @classmethod
-    def _one_of_two(cls, file: Path | None, info: ValidationInfo) -> Path | None:
-        return one_of((info.field_name or "").removesuffix("_file"), file, info)
+    def name(self) -> str:
+        return str(self.fields.get("name"))
 
     def build(self, rules: UrlPolicy, now: int) -> Subscriber:
-        """Build the subscriber. Raises `BadRequest` if a secret file became invalid after it was checked."""
-        return read_subscriber(self._fields(), rules, origin="config", now=now)
-
-    def _fields(self) -> dict[str, Any]:
-        url = self.url if self.url is None else SecretStr(self.url)
-        fields = {
-            "name": self.name,
-            "url": secret_text(url, self.url_file) or None,
-            "secret": secret_text(self.secret, self.secret_file) or None,
-            "secrets": [each.get_secret_value() for each in self.secrets] if self.secrets else None,
-            "types": self.types,
-            "reasons": self.reasons,
-            "min_amount": self.min_amount,
-            "format": self.format,
-            "routing_key": secret_text(self.routing_key, self.routing_key_file) or None,
-            "authorization": secret_text(self.authorization, self.authorization_file) or None,
-            "public_url": self.public_url,
-            "seller_central": self.seller_central,
-            "rate": self.rate,
-            "concurrency": self.concurrency,
-            "backfill": self.backfill,
-        }
-        return {key: value for key, value in fields.items() if value is not None}
-
-
-def _moment(text: str) -> int:
-    try:
-        return max(parse_any_time(text), 0)
-    except Malformed as error:
-        raise ValueError('must be "now", "beginning", or a time such as "2026-01-31T12:00:00Z".') from error
+        """Build the subscriber, created at `now` (ms)."""
+        return read_subscriber(self.fields, rules, origin="config", now=now)
 
 
 def rules_of(delivery: DeliverySettings) -> UrlPolicy:
@@ -121,32 +68,55 @@ def most_subscribers(tree: Tree) -> int | None:
         return None
 
 
-def subscriber_faults(tree: Tree, base: Path) -> list[str]:
-    """One sentence for each problem that `subscriber_problems` finds, starting with the key of the table."""
+def read_tables(tree: Tree, base: Path) -> tuple[Any, list[str]]:
+    """The tables `[[subscribers]]`, and one sentence for each of their problems, starting with the key.
+
+    Anything but a list is returned unchanged. Relative paths count from `base`.
+    """
+    tables = tree.get("subscribers", [])
+    if not isinstance(tables, list):
+        return tables, []
     try:
         rules = rules_of(DeliverySettings.model_validate(tree.get("delivery", {})))
     except ValidationError:
         rules = UrlPolicy(allow_http=True)
-    tables = tree.get("subscribers")
-    return [
-        f"subscribers[{index}].{problem}."
-        for index, table in enumerate(tables if isinstance(tables, list) else [])
-        if isinstance(table, dict)
-        for problem in subscriber_problems(_as_written(table, base), rules)
-    ]
+    read: list[SubscriberSettings] = []
+    problems: list[str] = []
+    for index, table in enumerate(tables):
+        if isinstance(table, dict):
+            found: list[str] = []
+            read.append(_read_table(table, base, rules, found))
+            problems += [f"subscribers[{index}].{problem.removesuffix('.')}." for problem in found]
+        else:
+            problems.append(f"subscribers[{index}]: is not a table.")
+    return read, problems
 
 
-def _as_written(table: Tree, base: Path) -> dict[str, Any]:
-    files = {f"{name}_file": name for name in FILES}
-    fields = {key: value for key, value in table.items() if key not in ("account", "start") and key not in files}
-    for key in LISTS:
-        if isinstance(fields.get(key), str):
-            fields[key] = [part.strip() for part in fields[key].split(",")]
-    for key, name in files.items():
-        file = table.get(key)
-        if isinstance(file, str) and name not in fields:
-            try:
-                fields[name] = secret_text(None, absolute(Path(file), base))
-            except (OSError, ValueError):
-                fields[name] = ""
-    return fields
+def _read_table(table: Tree, base: Path, rules: UrlPolicy, problems: list[str]) -> SubscriberSettings:
+    fields = {key: value for key, value in table.items() if key not in OWN}
+    fields |= {key: listed(fields[key]) for key in LISTS if key in fields}
+    files, start, unread = [], None, []
+    for name in FILES:
+        try:
+            if f"{name}_file" in table:
+                files.append(_path(name, table, base))
+                fields[name] = secret_text(None, files[-1])
+        except ValueError as error:
+            problems.append(f"{name}_file: {error}")
+            unread += [] if name in fields else [f"{name}: "]
+    try:
+        start = read_start(table.get("start"))
+    except Malformed as error:
+        problems.append(f"start: {error.detail}")
+    found = subscriber_problems(fields, rules, also=OWN)
+    problems += [problem for problem in found if not problem.startswith(tuple(unread))]
+    return SubscriberSettings(table.get("account"), start, fields, tuple(files))
+
+
+def _path(name: str, table: Tree, base: Path) -> Path:
+    file = table[f"{name}_file"]
+    if name in table:
+        raise ValueError(f"contradicts {name}: set one of the two.")
+    if not isinstance(file, str):
+        raise ValueError("must be the path of a file, as text.")
+    return readable(Path(file), base)

@@ -22,7 +22,8 @@ SpanOrNone = Annotated[timedelta, BeforeValidator(parse_duration), Field(ge=time
 """The same, where 0 turns the feature off."""
 
 
-def _listed(value: Any) -> Any:
+def listed(value: Any) -> Any:
+    """A text such as `a, b` as a list; anything else unchanged."""
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
@@ -45,7 +46,7 @@ def _network(value: Any) -> Any:
         raise ValueError('must be an address or a network such as "10.0.0.0/8" (no bits set right of it).') from None
 
 
-AsList = BeforeValidator(_listed)
+AsList = BeforeValidator(listed)
 """Accepts a list as `a,b,c`, as environment variables have it."""
 
 Words = Annotated[tuple[str, ...], AsList]
@@ -75,12 +76,11 @@ def absolute(path: Path, base: Path) -> Path:
         raise ValueError("begins with ~, but no home directory is known for it. Write the full path.") from None
 
 
-def readable(path: Path, info: ValidationInfo) -> Path:
+def readable(path: Path, base: Path) -> Path:
     """The path made absolute. Raises `ValueError` if the file cannot be read.
 
     The message does not repeat the path: it may be the secret itself, set under the wrong key.
     """
-    base = base_of(info)
     whole = absolute(path, base)
     try:
         with whole.open("rb") as file:
@@ -108,14 +108,14 @@ def secret_text(value: SecretStr | None, file: Path | None) -> str:
 def one_of(key: str, file: Path | None, info: ValidationInfo, *, needed: str = "") -> Path | None:
     """Check a pair `key`, `key_file`: at most one may be set. If `needed` describes the value, one must be."""
     if key not in info.data:
-        return None if file is None else readable(file, info)
+        return None if file is None else readable(file, base_of(info))
     if file is None:
         if info.data[key] is None and needed:
             raise ValueError(f"is missing, and so is {key}: {needed}")
         return None
     if info.data[key] is not None:
         raise ValueError(f"contradicts {key}: set one of the two.")
-    return readable(file, info)
+    return readable(file, base_of(info))
 
 
 def check_tls(address: RedisAddress) -> None:

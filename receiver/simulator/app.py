@@ -106,12 +106,10 @@ class Simulator:
         self._tasks: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> Simulator:
-        """Start."""
         await self.start()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Stop."""
         await self.stop()
 
     async def start(self) -> None:
@@ -173,7 +171,6 @@ class Simulator:
 
     @property
     def topic_arn(self) -> str:
-        """The topic of its notifications."""
         return self._engine.topic_arn
 
     @property
@@ -203,7 +200,6 @@ class Simulator:
 
     @property
     def post_to(self) -> str | None:
-        """Where notifications are posted."""
         return self._engine.sender.url
 
     @post_to.setter
@@ -231,7 +227,6 @@ class Simulator:
 
     @property
     def fault_injection(self) -> FaultInjection:
-        """The rules of fault injection."""
         return self._engine.fault_injection
 
     @property

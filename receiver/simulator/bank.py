@@ -67,7 +67,6 @@ class Refund:
 
     @property
     def state(self) -> str:
-        """The current state."""
         return self.history[-1].state
 
     @property

@@ -119,7 +119,6 @@ class Control:
         return JSONResponse(_json(posted))
 
     async def charges(self, _: Request) -> Response:
-        """All charges."""
         bank = self._engine.bank
         return JSONResponse({"charges": [charge_json(charge, bank) for charge in bank.charges.values()]})
 
@@ -162,11 +161,9 @@ class Control:
         return JSONResponse(self._dispute(moved))
 
     async def fault_injection(self, _: Request) -> Response:
-        """The rules of fault injection."""
         return JSONResponse({"rules": [_json(rule) for rule in self._engine.fault_injection.rules]})
 
     async def add_fault(self, request: Request) -> Response:
-        """Add a rule."""
         found = await read_fields(request, RULE_FIELDS)
         trick = _text(found, "trick")
         rest = {_snake(name): _plain(value) for name, value in found.items() if name != "trick"}
@@ -191,7 +188,6 @@ class Control:
         return JSONResponse(_json(await self._engine.forge(kind, _text(found, "refundId") or None)))
 
     async def certificate(self, _: Request) -> Response:
-        """The certificate, for pinning."""
         return PlainTextResponse(self._engine.keys.signing.pem, media_type="application/x-pem-file")
 
     async def log(self, request: Request) -> Response:

@@ -13,7 +13,7 @@ class Ids:
     """Makes ids. None repeats, even if `random` always returns the same number."""
 
     def __init__(self, random: Callable[[], float]) -> None:
-        self._chance = random
+        self._random = random
         self._seed = f"{random()!r}{random()!r}"
         self._count = 0
 
@@ -29,10 +29,10 @@ class Ids:
 
     def below(self, permission_id: str, letter: str, taken: Container[str]) -> str:
         """The id of a charge (C) or refund (R) of a charge permission, different from all that are taken."""
-        number = int(self._chance() * 10**6)
+        number = int(self._random() * 10**6)
         while (found := f"{permission_id}-{letter}{number:06d}") in taken:
             number = (number + 1) % 10**6
         return found
 
     def _digits(self, count: int) -> str:
-        return f"{int(self._chance() * 10**count):0{count}d}"
+        return f"{int(self._random() * 10**count):0{count}d}"

@@ -73,7 +73,6 @@ def make_keys(now: int) -> Keys:
 
 
 def make_rsa_key() -> RSAPrivateKey:
-    """A new RSA-2048 key."""
     return generate_private_key(public_exponent=65537, key_size=2048)
 
 

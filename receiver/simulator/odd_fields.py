@@ -7,8 +7,6 @@ from enum import StrEnum
 
 
 class OddField(StrEnum):
-    """Which field is corrupted, and how."""
-
     REASON_WITH_A_BLANK = "reason_with_a_blank"
     LONG_REASON = "long_reason"
     DESCRIPTION_OBJECT = "description_object"

@@ -13,8 +13,6 @@ from receiver.simulator.faults import Fault
 
 
 class Refusal(StrEnum):
-    """The kinds of refusals."""
-
     DATE = "date"
     HEADER = "header"
     SIGNATURE = "signature"

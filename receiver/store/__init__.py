@@ -6,6 +6,7 @@ requests/      refund requests, FPS orders and what is known of a charge
 deliveries/    subscribers, their delivery queues and dead letters, and the stream of events
 maintenance/   the version of the data, restores, inspection, repair and pruning
 embedded/      a Valkey of our own, used when no Redis is configured
+account.py     all repositories of an account, bound to it
 dashboard.py   read-only queries for people
 gauges.py      sizes for the metrics
 """
@@ -15,31 +16,26 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager
 from types import MappingProxyType
 
 import structlog
 
 from receiver.errors import StoreUnavailable
-from receiver.runtime.rounds import ChangeSignal
-from receiver.store.dashboard import Overview
-from receiver.store.gauges import Gauges
+from receiver.store.account import AccountStores
 from receiver.store.maintenance.data_version import DataVersion
 from receiver.store.maintenance.inspection import Inspection
-from receiver.store.maintenance.pruning import Pruning
 from receiver.store.redis.base import Connection
 from receiver.store.redis.client import Client, pipelines
 from receiver.store.redis.clock import Clock
 from receiver.store.redis.damage import Damage
-from receiver.store.redis.keys import CERTIFICATES, PROBE, SEALS
-from receiver.store.redis.wakeups import ChangeNotifier, News
-from receiver.store.repositories import Repositories
+from receiver.store.redis.keys import CERTIFICATES, PROBE, SEALS, Keys
+from receiver.store.redis.wakeups import ChangeNotifier
 
 log = structlog.get_logger()
 CLOCK_EVERY, CLOCK_RETRY = 30.0, 1.0
 
 
-class Store(Repositories):
+class Store(AccountStores):
     """All stored data. Every method raises `StoreUnavailable` when Redis does not confirm."""
 
     def __init__(
@@ -57,10 +53,8 @@ class Store(Repositories):
         reads = pipelines(client, on_error=on_error)
         writes = pipelines(client, wait_replicas, int(wait_timeout * 1000), on_error, gone)
         notifier = ChangeNotifier(client)
-        super().__init__(Connection(client, reads, writes, clock or Clock(), notifier, Damage(on_record)), on_dropped)
-        self.dashboard = Overview(self)
-        self.gauges = Gauges(self, self.dashboard)
-        self.pruning = Pruning(self)
+        damage = Damage(on_record)
+        super().__init__(Connection(client, reads, writes, clock or Clock(), notifier, damage, on_dropped=on_dropped))
         self.inspection = Inspection(self)
         self.format = DataVersion(self)
         self._timekeeper: asyncio.Task[None] | None = None
@@ -109,7 +103,7 @@ class Store(Repositories):
         whenever other writes are: https://valkey.io/commands/setrange/. In a cluster, accounts live on several nodes.
         As long as one node accepts writes, work for its accounts continues.
         """
-        keys = [self._keys(account)("probe") for account in accounts] or [PROBE]
+        keys = [Keys(account)("probe") for account in accounts] or [PROBE]
         tasks = [asyncio.ensure_future(self._write("SETRANGE", key, 0, b"")) for key in keys]
         try:
             for number, answer in enumerate(asyncio.as_completed(tasks), 1):
@@ -142,11 +136,3 @@ class Store(Repositories):
         await self._write("HSET", CERTIFICATES, *(each for pair in files.items() for each in pair))
         if seals:
             await self._write("HSET", SEALS, *(each for pair in seals.items() for each in pair))
-
-    async def changed(self, account: str, timeout: float) -> None:
-        """Return when data of the account was written, or after `timeout` seconds."""
-        await self.connection.change_notifier.wait(account, timeout)
-
-    def change_signal(self, account: str, kind: News = News.CHANGED) -> AbstractContextManager[ChangeSignal]:
-        """A signal that is set whenever a change of this kind is written to the account."""
-        return self.connection.change_notifier.change_signal(account, kind)

@@ -16,11 +16,11 @@ from receiver.ledger.lifecycle import EventType
 from receiver.ledger.refund import Revision
 from receiver.ledger.timestamps import parse_time
 from receiver.outbox.retries import DeliveryAttempts
-from receiver.store.redis.base import RedisRepository
+from receiver.store.deliveries.dead_letters import DeadLetters
+from receiver.store.redis.base import AccountRepository, Connection
 from receiver.store.redis.damage import WrongType
-from receiver.store.redis.keys import STATES
+from receiver.store.redis.keys import STATES, Keys
 from receiver.store.redis.stream_ids import written_at
-from receiver.store.repositories import Repositories
 
 PAGE, MOST_READ = 500, 5_000
 """Entries of the stream to read at once, and at most, when looking for contradictions."""
@@ -94,43 +94,43 @@ class RefundEvent:
             return written_at(self.stream_id)
 
 
-class Overview(RedisRepository):
+class Overview(AccountRepository):
     """Read-only queries for people."""
 
-    def __init__(self, repositories: Repositories) -> None:
-        super().__init__(repositories.connection)
-        self._all = repositories
+    def __init__(self, connection: Connection, keys: Keys, deliveries: DeadLetters) -> None:
+        super().__init__(connection, keys)
+        self._deliveries = deliveries
 
-    async def counted(self, account: str, edges: Sequence[int]) -> Counted:
+    async def counted(self, edges: Sequence[int]) -> Counted:
         """How many refunds are in each of `STATES`, and how many last changed between each pair of adjacent edges
         (ms)."""
-        keys = self._keys(account)
         spans = [(state, low, high) for state in STATES for low, high in pairwise(edges)]
         totals, counts = await asyncio.gather(
-            asyncio.gather(*(self._read("ZCARD", keys.state(state)) for state in STATES)),
-            asyncio.gather(*(self._read("ZCOUNT", keys.state(state), low, f"({high}") for state, low, high in spans)),
+            asyncio.gather(*(self._read("ZCARD", self.keys.state(state)) for state in STATES)),
+            asyncio.gather(
+                *(self._read("ZCOUNT", self.keys.state(state), low, f"({high}") for state, low, high in spans)
+            ),
         )
         found: list[dict[str, int]] = [{} for _ in edges[1:]]
         for (state, low, _), count in zip(spans, counts, strict=True):
             found[edges.index(low)][state] = int(count)
         return Counted(dict(zip(STATES, map(int, totals), strict=True)), found)
 
-    async def pending_longest(self, account: str, limit: int) -> list[str]:
+    async def pending_longest(self, limit: int) -> list[str]:
         """The pending refunds that changed least recently, oldest first."""
-        keys = self._keys(account)
-        indexes = (keys.state("RefundInitiated"), keys.state(""))
+        indexes = (self.keys.state("RefundInitiated"), self.keys.state(""))
         found = await asyncio.gather(*(self._read("ZRANGE", key, 0, limit - 1, "WITHSCORES") for key in indexes))
         each_scored = (self._scored(key, each) for key, each in zip(indexes, found, strict=True))
         pairs = sorted((at, member) for each in each_scored for member, at in each)
         return [refund_id for _, refund_id in pairs[:limit]]
 
-    async def contradictions(self, account: str, after: str) -> Contradictions:
+    async def contradictions(self, after: str) -> Contradictions:
         """Refunds with a `conflict` event after this stream id; an empty id searches the last `MOST_READ` entries."""
         found: list[str] = []
         last, end = "", "+"
         low = f"({after}" if after else "-"
         for _ in range(0, MOST_READ, PAGE):
-            entries = await self._read("XREVRANGE", self._keys(account)("events"), end, low, "COUNT", PAGE)
+            entries = await self._read("XREVRANGE", self.keys("events"), end, low, "COUNT", PAGE)
             for stream_id, raw in entries:
                 fields = _texts(raw)
                 last = last or stream_id.decode()
@@ -141,24 +141,23 @@ class Overview(RedisRepository):
             end = f"({entries[-1][0].decode()}"
         return Contradictions(last or after, list(dict.fromkeys(found)))
 
-    async def queue_state(self, account: str, name: str) -> QueueState:
+    async def queue_state(self, name: str) -> QueueState:
         """The state of this subscriber's delivery queue."""
-        keys = self._keys(account)
         waiting, dead, top, oldest = await asyncio.gather(
-            self._read("ZCARD", keys("lane", name)),
-            self._read("HLEN", keys("dead", name)),
-            self._read("ZRANGE", keys("lane", name), 0, 0, "WITHSCORES"),
-            self._all.deliveries.oldest_owed(account, name),
+            self._read("ZCARD", self.keys("lane", name)),
+            self._read("HLEN", self.keys("dead", name)),
+            self._read("ZRANGE", self.keys("lane", name), 0, 0, "WITHSCORES"),
+            self._deliveries.oldest_owed(name),
         )
         if not oldest:
             return QueueState(int(waiting), int(dead))
-        stored = await self._read("HGET", keys("attempts", name), oldest)
-        next_at = max((at for _, at in self._scored(keys("lane", name), top)), default=0)
-        tried = self._all.deliveries.read_attempts(keys("attempts", name), oldest, stored)
+        stored = await self._read("HGET", self.keys("attempts", name), oldest)
+        next_at = max((at for _, at in self._scored(self.keys("lane", name), top)), default=0)
+        tried = self._deliveries.read_attempts(self.keys("attempts", name), oldest, stored)
         return QueueState(int(waiting), int(dead), written_at(oldest), next_at, tried)
 
     async def refund_events(
-        self, account: str, refund_id: str, history: Sequence[Revision], names: Sequence[str]
+        self, refund_id: str, history: Sequence[Revision], names: Sequence[str]
     ) -> list[RefundEvent]:
         """A refund's events that are still in the stream, oldest first, and where they wait in these subscribers'
         queues.
@@ -166,24 +165,22 @@ class Overview(RedisRepository):
         Searches around the latest revisions, at most `MOST_NEAR` entries each.
         """
         near = [(revision.at - BEFORE, revision.at + AFTER) for revision in history[-MOST_REVISIONS:]]
-        key = self._keys(account)("events")
+        key = self.keys("events")
         pages = await asyncio.gather(
             *(self._read("XRANGE", key, max(low, 0), high, "COUNT", MOST_NEAR) for low, high in near)
         )
         entries = {stream_id.decode(): _texts(raw) for page in pages for stream_id, raw in page}
         own = {each: fields for each, fields in entries.items() if fields.get("refundId") == refund_id}
-        found = [RefundEvent(each, fields, await self._waits(account, each, names)) for each, fields in own.items()]
+        found = [RefundEvent(each, fields, await self._waits(each, names)) for each, fields in own.items()]
         return sorted(found, key=lambda each: _order(each.stream_id))
 
-    async def _waits(
-        self, account: str, stream_id: str, names: Sequence[str]
-    ) -> dict[str, tuple[int, DeliveryAttempts]]:
-        found = await asyncio.gather(*(self._wait_of(account, stream_id, name) for name in names))
+    async def _waits(self, stream_id: str, names: Sequence[str]) -> dict[str, tuple[int, DeliveryAttempts]]:
+        found = await asyncio.gather(*(self._wait_of(stream_id, name) for name in names))
         return {name: waits for name, waits in zip(names, found, strict=True) if waits is not None}
 
-    async def _wait_of(self, account: str, stream_id: str, name: str) -> tuple[int, DeliveryAttempts] | None:
+    async def _wait_of(self, stream_id: str, name: str) -> tuple[int, DeliveryAttempts] | None:
         """When the event is due for this subscriber, and the attempts so far; None if the event is not in its queue."""
-        queue, attempts = (self._keys(account)(kind, name) for kind in ("lane", "attempts"))
+        queue, attempts = (self.keys(kind, name) for kind in ("lane", "attempts"))
         try:
             score, stored = await asyncio.gather(
                 self._read("ZSCORE", queue, stream_id), self._read("HGET", attempts, stream_id)
@@ -192,7 +189,7 @@ class Overview(RedisRepository):
             return None
         if score is None:
             return None
-        return self._millis(queue, stream_id, score), self._all.deliveries.read_attempts(attempts, stream_id, stored)
+        return self._millis(queue, stream_id, score), self._deliveries.read_attempts(attempts, stream_id, stored)
 
 
 def _order(stream_id: str) -> tuple[int, int]:

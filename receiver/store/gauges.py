@@ -7,12 +7,15 @@ import contextlib
 from collections.abc import Sequence
 from types import MappingProxyType
 
+from receiver.ledger.dispute import DAY
 from receiver.store.dashboard import AlertingProblem, Overview
+from receiver.store.deliveries.dead_letters import DeadLetters
 from receiver.store.deliveries.queues import Health
-from receiver.store.deliveries.subscribers import SubscriberList
-from receiver.store.redis.base import RedisRepository
+from receiver.store.deliveries.subscribers import SubscriberList, SubscriberRepository
+from receiver.store.redis.base import AccountRepository, Connection
 from receiver.store.redis.damage import WrongType
-from receiver.store.repositories import Repositories
+from receiver.store.redis.keys import Keys
+from receiver.store.requests.open_requests import OpenRequestStore
 
 MOST_OLD = 200
 """Pending refunds to search for the oldest."""
@@ -20,42 +23,52 @@ AGES = MappingProxyType({"1h": 3_600_000, "1d": 86_400_000, "7d": 604_800_000})
 """ms. Pending refunds that have not changed for this long are counted; the key is the label of the metric."""
 
 
-class Gauges(RedisRepository):
-    """Measures one account at a time."""
+class Gauges(AccountRepository):
+    """Measures one account."""
 
-    def __init__(self, repositories: Repositories, dashboard: Overview) -> None:
-        super().__init__(repositories.connection)
-        self._all, self._dashboard = repositories, dashboard
+    def __init__(
+        self,
+        connection: Connection,
+        keys: Keys,
+        dashboard: Overview,
+        subscribers: SubscriberRepository,
+        deliveries: DeadLetters,
+        requests: OpenRequestStore,
+    ) -> None:
+        super().__init__(connection, keys)
+        self._dashboard, self._subscribers = dashboard, subscribers
+        self._deliveries, self._requests = deliveries, requests
 
-    async def measure(self, account: str) -> dict[str, float]:
+    async def measure(self) -> dict[str, float]:
         """Sizes of the account: `pending`, `hinted`, `due`, `refreshed`, `events`, `lanes`, and those of
         `request_sizes`.
 
         For each subscriber, as `waiting:<name>` and so on: `waiting`, `owed` (events that must stay in the stream),
         `dead`, `failures` in a row, `paused` (1 or 0), and `oldest_waiting` in seconds.
 
+        Of disputes: `to_answer`, and `answer_seconds` (see `_disputes_to_answer`).
+
         `oldest_pending_seconds` is the age of the oldest pending refund among the `MOST_OLD` that changed least
         recently. Events such as `stuck` count as changes, so the oldest refund need not be the first of these.
         `pending_unchanged:<age>` counts the pending refunds that have not changed for that long.
         """
-        keys = self._keys(account)
-        subscriber_list = await self._all.subscribers.read(account)
+        subscriber_list = await self._subscribers.read()
         names = subscriber_list.names
         commands = {
-            "pending": ("ZCARD", keys.state("RefundInitiated")),
-            "unknown": ("ZCARD", keys.state("")),
-            "hinted": ("ZCARD", keys("hinted")),
-            "due": ("ZCARD", keys("due")),
-            "refreshed": ("ZCARD", keys("refreshed")),
-            "events": ("XLEN", keys("events")),
+            "pending": ("ZCARD", self.keys.state("RefundInitiated")),
+            "unknown": ("ZCARD", self.keys.state("")),
+            "hinted": ("ZCARD", self.keys("hinted")),
+            "due": ("ZCARD", self.keys("due")),
+            "refreshed": ("ZCARD", self.keys("refreshed")),
+            "events": ("XLEN", self.keys("events")),
             **{
-                f"pending_unchanged:{age}{state}": ("ZCOUNT", keys.state(state), "-inf", self.now() - ms)
+                f"pending_unchanged:{age}{state}": ("ZCOUNT", self.keys.state(state), "-inf", self.now() - ms)
                 for age, ms in AGES.items()
                 for state in ("RefundInitiated", "")
             },
-            **{f"waiting:{name}": ("ZCARD", keys("lane", name)) for name in names},
-            **{f"owed:{name}": ("ZCARD", keys("owed", name)) for name in names},
-            **{f"dead:{name}": ("HLEN", keys("dead", name)) for name in names},
+            **{f"waiting:{name}": ("ZCARD", self.keys("lane", name)) for name in names},
+            **{f"owed:{name}": ("ZCARD", self.keys("owed", name)) for name in names},
+            **{f"dead:{name}": ("HLEN", self.keys("dead", name)) for name in names},
         }
         answers = await asyncio.gather(*(self._size(*command) for command in commands.values()))
         sizes = dict(zip(commands, answers, strict=True))
@@ -64,17 +77,28 @@ class Gauges(RedisRepository):
             sizes[f"pending_unchanged:{age}"] += sizes.pop(f"pending_unchanged:{age}RefundInitiated")
         sizes["lanes"] = len(names)
         for name in names:
-            sizes |= await self._health_sizes(account, name, subscriber_list)
-        sizes["oldest_pending_seconds"] = await self._oldest_pending_age(account) / 1000
-        sizes["wrong_type_keys"] = sum(each.account in ("", account) for each in self.damage.foreign)
-        return sizes | await self._all.requests.request_sizes(account)
+            sizes |= await self._health_sizes(name, subscriber_list)
+        sizes["oldest_pending_seconds"] = await self._oldest_pending_age() / 1000
+        sizes["wrong_type_keys"] = sum(each.account in ("", self.account) for each in self.damage.foreign)
+        return sizes | await self._requests.request_sizes() | await self._disputes_to_answer()
 
-    async def alerting_problems(self, account: str) -> list[AlertingProblem]:
+    async def _disputes_to_answer(self) -> dict[str, float]:
+        """`to_answer`: disputes that Amazon waits for; `answer_seconds`: the time left for the next of them, if any."""
+        key, now = self.keys("disputes_to_answer"), self.now()
+        count = await self._size("ZCARD", key)
+        found = {"to_answer": count}
+        with contextlib.suppress(WrongType):
+            first = await self._read("ZRANGE", key, now - DAY, "+inf", "BYSCORE", "LIMIT", 0, 1, "WITHSCORES")
+            for _, at in self._scored(key, first):
+                found["answer_seconds"] = (at - now) / 1000
+        return found
+
+    async def alerting_problems(self) -> list[AlertingProblem]:
         """The account's subscribers that are paused, failing, unreadable, or have dead events, sorted by name."""
-        subscriber_list = await self._all.subscribers.read(account)
+        subscriber_list = await self._subscribers.read()
         names = sorted(subscriber_list.names)
-        dead = await asyncio.gather(*(self._size("HLEN", self._keys(account)("dead", name)) for name in names))
-        health = await asyncio.gather(*(self._health(account, name) for name in names))
+        dead = await asyncio.gather(*(self._size("HLEN", self.keys("dead", name)) for name in names))
+        health = await asyncio.gather(*(self._health(name) for name in names))
         found = [
             AlertingProblem(
                 name,
@@ -87,10 +111,10 @@ class Gauges(RedisRepository):
         ]
         return [each for each in found if each.paused or each.failing or each.dead or each.unreadable]
 
-    async def _health(self, account: str, name: str) -> Health:
+    async def _health(self, name: str) -> Health:
         """The subscriber's health; an empty one if the key has the wrong type, which the check of the keys reports."""
         with contextlib.suppress(WrongType):
-            return await self._all.deliveries.health(account, name)
+            return await self._deliveries.health(name)
         return Health()
 
     async def _size(self, *command: str | int) -> float:
@@ -99,11 +123,11 @@ class Gauges(RedisRepository):
             return float(await self._read(*command))
         return 0.0
 
-    async def _health_sizes(self, account: str, name: str, subscriber_list: SubscriberList) -> dict[str, float]:
+    async def _health_sizes(self, name: str, subscriber_list: SubscriberList) -> dict[str, float]:
         oldest, health = 0, Health()
         with contextlib.suppress(WrongType):
             (_, _, oldest), health = await asyncio.gather(
-                self._all.deliveries.queue_sizes(account, name), self._all.deliveries.health(account, name)
+                self._deliveries.queue_sizes(name), self._deliveries.health(name)
             )
         found = subscriber_list.subscribers.get(name)
         return {
@@ -112,11 +136,11 @@ class Gauges(RedisRepository):
             f"oldest_waiting:{name}": max(self.now() - oldest, 0) / 1000 if oldest else 0.0,
         }
 
-    async def _oldest_pending_age(self, account: str) -> int:
+    async def _oldest_pending_age(self) -> int:
         """ms; 0 if none is pending. Damaged records are skipped."""
-        keys, now = self._keys(account), self.now()
-        ids = await self._dashboard.pending_longest(account, MOST_OLD)
-        found = await asyncio.gather(*(self._times(keys("refund", each)) for each in ids))
+        now = self.now()
+        ids = await self._dashboard.pending_longest(MOST_OLD)
+        found = await asyncio.gather(*(self._times(self.keys("refund", each)) for each in ids))
         ages = [
             now - int(at) for pair in found for at in pair if at and at.isdigit() and len(at) < 16 and int(at) <= now
         ]

@@ -24,10 +24,11 @@ from receiver.errors import (
 )
 from receiver.exchange import Request, Response
 from receiver.ledger.charge import Charge
+from receiver.ledger.dispute import DisputeObservation
 from receiver.ledger.next_look import THROTTLED_PAUSE
 from receiver.ledger.refund import Observation
 from receiver.runtime.metrics import Metrics
-from receiver.store import Store
+from receiver.store.account import AccountStore
 
 log = structlog.get_logger()
 
@@ -57,7 +58,7 @@ class AmazonClient:
     """
 
     account: Account
-    store: Store
+    store: AccountStore
     send: Send
     metrics: Metrics
     system_clock: Callable[[], int]
@@ -93,7 +94,7 @@ class AmazonClient:
             except AmazonThrottled as error:
                 outcome = error.reason
                 until = self.store.now() + (error.retry_after or THROTTLED_PAUSE) * 1000
-                await self.store.schedule.block(self.account.name, call, until)
+                await self.store.schedule.block(call, until)
                 raise
             except AmazonRefusesUs as error:
                 outcome = error.reason
@@ -110,9 +111,10 @@ class AmazonClient:
 
     def note_unread(self, call: str, value: object) -> None:
         """Count and log the fields of an answer that could not be read. Their values are never logged."""
-        if not isinstance(value, Observation | Charge):
+        if not isinstance(value, Observation | Charge | DisputeObservation):
             return
         about = {"refund_id": value.refund_id} if isinstance(value, Observation) else {}
+        about |= {"dispute_id": value.dispute_id} if isinstance(value, DisputeObservation) else {}
         for each in value.unread:
             self.metrics.unread_field(call, each.field)
             log.error(
@@ -153,13 +155,17 @@ class AmazonClient:
                 error.detail = f"{error.detail} {found}"
             raise
 
-    async def token(self, call: Call, patience: float) -> bool:
-        """Take a token from the call's throttle, waiting at most `patience` seconds."""
+    async def token(self, call: Call, patience: float, *, is_urgent: bool = True) -> bool:
+        """Take a token from the call's throttle, waiting at most `patience` seconds.
+
+        Calls that are not urgent leave a quarter of the burst for those that are.
+        """
         bucket = self.account.throttle[call]
+        leave = 0 if is_urgent else int(bucket.burst // 4)
         loop = asyncio.get_running_loop()
         deadline = loop.time() + patience
         while True:
-            wait = await self.store.requests.take_token(self.account.name, call, bucket.burst, bucket.per_second)
+            wait = await self.store.requests.take_token(call, bucket.burst, bucket.per_second, leave)
             if not wait:
                 return True
             if loop.time() + wait / 1000 > deadline:

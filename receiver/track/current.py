@@ -15,22 +15,22 @@ from receiver.ledger.refund import Refund, State
 from receiver.ledger.retryability import KnownCharge, judged
 from receiver.outbox.events.advice import advice_of
 from receiver.outbox.events.event import Event
-from receiver.store import Store
+from receiver.store.account import AccountStore
 
 NOTHING = KnownCharge()
 
 
-async def current_refunds(store: Store, account: str, refunds: Sequence[Refund]) -> list[Refund]:
+async def current_refunds(store: AccountStore, refunds: Sequence[Refund]) -> list[Refund]:
     """The account's refunds, with `retryable` judged for declined ones. Raises `StoreUnavailable`."""
     declined = [refund for refund in refunds if refund.state == State.DECLINED]
     if not declined:
         return list(refunds)
-    known = await store.charges.known_all(account, (refund.charge_id for refund in declined))
+    known = await store.charges.known_all(refund.charge_id for refund in declined)
     now = store.now()
     return [judged(refund, known.get(refund.charge_id, NOTHING), now) for refund in refunds]
 
 
-async def current_events(store: Store, account: str, events: Sequence[Event]) -> list[Event]:
+async def current_events(store: AccountStore, events: Sequence[Event]) -> list[Event]:
     """The account's events with current advice. In the refund, only the fields that advice depends on are updated.
 
     Raises `StoreUnavailable`.
@@ -39,8 +39,8 @@ async def current_events(store: Store, account: str, events: Sequence[Event]) ->
     if not declined:
         return list(events)
     present, known = await asyncio.gather(
-        asyncio.gather(*(store.refunds.get_or_id(account, refund.refund_id) for refund in declined)),
-        store.charges.known_all(account, (refund.charge_id for refund in declined)),
+        asyncio.gather(*(store.refunds.get_or_id(refund.refund_id) for refund in declined)),
+        store.charges.known_all(refund.charge_id for refund in declined),
     )
     by_id = {refund.refund_id: refund for refund in present if isinstance(refund, Refund)}
     now = store.now()

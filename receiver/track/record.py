@@ -12,7 +12,7 @@ import msgspec
 
 from receiver.amazon.account import Account
 from receiver.errors import StoreUnavailable
-from receiver.ledger.lifecycle import Facts, decide, with_details
+from receiver.ledger.lifecycle import Details, decide, with_details
 from receiver.ledger.polling import next_look
 from receiver.ledger.refund import Observation, Refund, Source
 from receiver.outbox.events.event import Event, Recorded, event_of, to_fields
@@ -43,8 +43,8 @@ class Recorder:
         *,
         source: Source,
         token: int = 0,
-        details: Facts = MappingProxyType({}),
-        more_details: Callable[[Refund], Awaitable[Facts]] | None = None,
+        details: Details = MappingProxyType({}),
+        more_details: Callable[[Refund], Awaitable[Details]] | None = None,
         traceparent: str = "",
     ) -> Recorded:
         """Write the changes of an observation. If there are none, nothing is written and the claim is still held.
@@ -55,23 +55,22 @@ class Recorder:
         """
         own = {"stuck_after": account.stuck_after, "region": account.endpoint.region.value}
         how: Mapping[str, Any] = {"source": source, **own}
+        store = self.store.of(account.name)
         for _ in range(MOST_COLLISIONS):
-            known, subscriber_list = await asyncio.gather(
-                self.store.refunds.get(account.name, seen.refund_id), self.store.subscribers.read(account.name)
-            )
-            now = self.store.now()
-            change = decide(account.name, known, seen, now=now, facts=details, **how)
+            known, subscriber_list = await asyncio.gather(store.refunds.get(seen.refund_id), store.subscribers.read())
+            now = store.now()
+            change = decide(account.name, known, seen, now=now, details=details, **how)
             if change.is_nothing:
                 return Recorded(change)
             if more_details and change.emissions:
                 given = {name: value for name, value in details.items() if value}
                 details, more_details = {**await more_details(change.refund), **given}, None
-                now = self.store.now()
-                change = decide(account.name, known, seen, now=now, facts=details, **how)
-            events = tuple(event_of(emission, change.refund, now, traceparent) for emission in change.emissions)
+                now = store.now()
+                change = decide(account.name, known, seen, now=now, details=details, **how)
+            events = tuple(event_of(pending, change.refund, now, traceparent) for pending in change.emissions)
             if self.declared and not subscriber_list.version:
                 raise StoreUnavailable("The subscribers are being written again.", reason="store_emptied")
-            committed = await self.store.refunds.commit(
+            committed = await store.refunds.commit(
                 Commit(
                     known=known,
                     refund=change.refund,
@@ -85,19 +84,20 @@ class Recorder:
                 return Recorded(change, events)
         raise StoreUnavailable("Others kept writing the same refund.", reason="store_collision")
 
-    async def annotate(self, account: str, refund_id: str, details: Facts) -> Refund | None:
+    async def annotate(self, account: str, refund_id: str, details: Details) -> Refund | None:
         """Add details to a known refund, as a revision without an event. Returns the refund; None if it is unknown."""
+        store = self.store.of(account)
         for _ in range(MOST_COLLISIONS):
-            known = await self.store.refunds.get(account, refund_id)
+            known = await store.refunds.get(refund_id)
             if known is None:
                 return None
             refund = with_details(known, details)
             if refund is known:
                 return known
-            refund = msgspec.structs.replace(refund, revision=known.revision + 1, changed_at=self.store.now())
-            subscriber_list = await self.store.subscribers.read(account)
+            refund = msgspec.structs.replace(refund, revision=known.revision + 1, changed_at=store.now())
+            subscriber_list = await store.subscribers.read()
             commit = Commit(known, refund, (), subscriber_list.version, 0, None)
-            if await self.store.refunds.commit(commit) is Committed.OK:
+            if await store.refunds.commit(commit) is Committed.OK:
                 return refund
         raise StoreUnavailable("Others kept writing the same refund.", reason="store_collision")
 

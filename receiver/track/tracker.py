@@ -20,12 +20,13 @@ from receiver.errors import (
     StoreUnavailable,
 )
 from receiver.exchange import in_the_log
+from receiver.ledger.dispute import permission_of
 from receiver.ledger.lifecycle import as_observation, is_overdue
 from receiver.ledger.next_look import DueRefund, NextLook, after
 from receiver.ledger.refund import Observation, Refund, Source, State, is_final
 from receiver.runtime.metrics import Metrics
 from receiver.runtime.rounds import Claim, Rounds
-from receiver.store import Store
+from receiver.store.account import AccountStore
 from receiver.store.redis.damage import StoreDamaged
 from receiver.store.redis.wakeups import News
 from receiver.track.amazon_client import AmazonClient
@@ -67,24 +68,21 @@ class Tracker:
 
     @property
     def account(self) -> Account:
-        """The account of the refunds."""
         return self.amazon_client.account
 
     @property
-    def store(self) -> Store:
-        """The store of the refunds."""
+    def store(self) -> AccountStore:
         return self.amazon_client.store
 
     async def run(self) -> None:
         """Work until cancelled."""
-        await self.rounds.run(self.store.change_signal(self.account.name, News.DUE))
+        await self.rounds.run(self.store.change_signal(News.DUE))
 
     async def _claim(self, room: int) -> Claim[DueRefund]:
         bucket = self.account.throttle[Call.GET_REFUND]
         # If Amazon is slow, a quarter of the slots stays free for refunds named by notifications.
         patient = max(1, self.rounds.concurrency * 3 // 4) - sum(due.patient for due in self.rounds.under_way.values())
         return await self.store.schedule.claim(
-            self.account.name,
             Call.GET_REFUND,
             lease=int(self.lease * 1000),
             burst=bucket.burst,
@@ -113,8 +111,17 @@ class Tracker:
         except AmazonError as error:
             await self._reschedule(due, error, await self._without_an_answer(due))
         else:
+            await self._ask_about_disputes(due, seen)
             if (unchanged := await self._record(due, seen)) is not None:
                 await self._reschedule(due, None, await self._more_of(due, unchanged))
+
+    async def _ask_about_disputes(self, due: DueRefund, seen: Observation) -> None:
+        """A refresh also asks about the disputes of the refund's charge."""
+        if due.source is not Source.REFRESH:
+            return
+        with contextlib.suppress(StoreUnavailable):
+            disputes = await self.store.disputes.of_permission(permission_of(seen.charge_id or seen.refund_id))
+            await self.store.disputes.ask_again(disputes)
 
     async def ask(self, refund_id: str, traceparent: str = "") -> Observation:
         """Call Get Refund. Raises the `AmazonError` tree; a refund of the other environment counts as not found.
@@ -195,7 +202,7 @@ class Tracker:
 
     async def _without_an_answer(self, due: DueRefund) -> Refund | None:
         """The ledger's refund when Amazon gave no answer. If it is stuck by now, that is recorded."""
-        known = await self.store.refunds.get(due.account, due.refund_id)
+        known = await self.store.refunds.get(due.refund_id)
         if known is None or not is_overdue(known, self.store.now(), self.account.stuck_after):
             return known
         recorded = await self.recorder.record(
@@ -230,14 +237,14 @@ class Tracker:
 
 def _log_failure(error: AmazonError, next_look: NextLook) -> None:
     if isinstance(error, AmazonThrottled):
-        log.warning("track.throttled", until=next_look.at, request_id=error.request_id)
+        log.warning("track.throttled", until=next_look.at, amazon_request_id=error.amazon_request_id)
         return
     (log.warning if isinstance(error, AmazonOutcomeUnknown) else log.error)(
         "track.amazon_failed",
         reason=error.reason,
         amazon_status=error.amazon_status,
         reason_code=error.reason_code or None,
-        request_id=error.request_id,
+        amazon_request_id=error.amazon_request_id,
         retry_at=next_look.at,
     )
 

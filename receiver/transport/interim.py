@@ -2,7 +2,7 @@
 
     interim answers (1xx)         a few are skipped; a flood ends the connection
     a head that aiohttp refuses   its status and readable fields are kept, with a note of what is wrong
-    a body that breaks off        the reader of the body is told at once
+    a body that breaks off        the reader of the body gets an error at once
     bytes after the answer        dropped, and the connection is closed: they belong to no request
 
 RFC 9110, 15.2: a client must be able to parse one or more 1xx before the final answer. Each costs as much as an answer,

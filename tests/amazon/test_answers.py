@@ -57,7 +57,7 @@ def test_the_class_of_the_status_decides(code: int, error: type[AmazonError]) ->
             read_refund(answer(body, code, x_amz_pay_request_id="req-1"))
         assert type(caught.value) is error
         assert caught.value.amazon_status == code
-        assert caught.value.request_id == "req-1"
+        assert caught.value.amazon_request_id == "req-1"
         assert caught.value.reason_code == ("" if code == 204 else word)
     if code != 204:
         with pytest.raises(error):
@@ -134,7 +134,7 @@ def test_a_refusals_text_is_bounded() -> None:
     with pytest.raises(AmazonRefusesUs) as caught:
         read_refund(answer(problem, 400, x_amz_pay_request_id="a b\x00"))
     assert len(caught.value.detail) == 500
-    assert (caught.value.reason_code, caught.value.request_id) == ("", None)
+    assert (caught.value.reason_code, caught.value.amazon_request_id) == ("", None)
 
 
 DATE = "Sun, 14 Jul 2019 15:53:00 GMT"

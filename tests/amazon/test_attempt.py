@@ -33,7 +33,7 @@ RECORD = RefundRequestRecord(order=PREPARED, tries=1, created_at=T)
 UNKNOWN = msgspec.structs.replace(RECORD, unknown=True)
 FOURTH = msgspec.structs.replace(RECORD, tries=4)
 SAID: dict[str, str] = {"reason_code": "X", "amazon_status": "400", "request_id": "abc"}
-REFUSES_US = AmazonRefusesUs("no", reason_code="X", amazon_status=400, request_id="abc")
+REFUSES_US = AmazonRefusesUs("no", reason_code="X", amazon_status=400, amazon_request_id="abc")
 SILENT = {"reason_code": "", "amazon_status": "0", "request_id": ""}
 
 

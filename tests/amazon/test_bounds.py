@@ -43,7 +43,7 @@ def test_a_refusal_over_a_bound_is_no_verdict(over: Response, status: int, error
         judge(Response(status, {**ID, "retry-after": "7"}, over.body, over.truncated))
     assert type(caught.value) is error
     assert not caught.value.reason_code
-    assert caught.value.request_id == "abc"
+    assert caught.value.amazon_request_id == "abc"
 
 
 def test_a_404_of_amazon_is_one() -> None:

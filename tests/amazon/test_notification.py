@@ -171,7 +171,7 @@ def test_xml_may_begin_after_white_space(before: str) -> None:
     ],
 )
 def test_types_that_amazon_documents_are_known(message: str, is_known: bool) -> None:
-    """Of another one nobody here can say that it has nothing to do with refunds."""
+    """Any other object might be about a refund."""
     assert read_notice(message).is_known is is_known
 
 

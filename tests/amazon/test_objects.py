@@ -77,7 +77,7 @@ def test_the_older_name_of_the_status_is_read() -> None:
     [("Pending", "RefundInitiated"), ("Completed", "Refunded"), ("Declined", "Declined"), ("OnHold_2", "OnHold_2")],
 )
 def test_states_have_aliases_and_unknown_ones_are_kept(said: str, state: str) -> None:
-    """The older words are mapped; a word nobody told us about stays as it is."""
+    """The older words are mapped; an undocumented word stays as it is."""
     assert read_refund(status(state=said)).state == state
 
 
@@ -203,7 +203,7 @@ def test_a_field_that_cannot_be_read_is_empty_and_noted_and_hides_nothing_else(
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "9" * 5_000, "1e99999999999999999999", "1e400"])
 def test_a_number_that_cannot_be_read_spoils_its_own_field_alone(number: str) -> None:
-    """Python refuses some as a whole; in a field that nobody asks for they do not matter."""
+    """Python refuses some as a whole; in an unused field they do not matter."""
     body = answer(REFUND).body
     found = read_refund(answer(body.replace(b'"14.00"', number.encode())))
     assert (found.state, found.amount, found.unread) == ("Declined", None, (Unread("refundAmount", "bad_amount"),))

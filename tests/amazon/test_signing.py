@@ -317,7 +317,7 @@ def test_key_files_of_any_usual_making_are_read() -> None:
 
 @pytest.mark.parametrize("public_key_id", ["", "LIVE A", "LIVE-A, SignedHeaders=accept", "LIVE-A\r\n", "ä", "A" * 129])
 def test_a_wrong_public_key_id_is_a_configuration_error_beside_the_keys_own(public_key_id: str) -> None:
-    """Both problems are told at once."""
+    """Both problems are reported at once."""
     with pytest.raises(ConfigurationError) as caught:
         Signer(public_key_id, b"")
     assert [problem.split(" is ")[0].split(" must ")[0] for problem in caught.value.problems] == [

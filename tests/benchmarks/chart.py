@@ -1,4 +1,4 @@
-"""A chart of lines as SVG: panels above each other over one axis. It has a background of its own, light or dark."""
+"""A chart of lines as SVG: panels above each other over one axis. It has its own background, light or dark."""
 
 from __future__ import annotations
 

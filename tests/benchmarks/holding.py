@@ -16,7 +16,7 @@ from typing import Any
 
 import uvloop
 
-from receiver.ledger.lifecycle import Facts
+from receiver.ledger.lifecycle import Details
 from receiver.ledger.query import Query
 from receiver.ledger.refund import Source
 from receiver.store import Store
@@ -28,7 +28,7 @@ from tests.benchmarks.machine import TOKEN, configuration, cores, free_port, rec
 from tests.kit.accounts import make_account
 from tests.kit.processes import until
 
-FACTS: Facts = {"charge_read": True, "retryable": "no"}
+FACTS: Details = {"charge_read": True, "retryable": "no"}
 AUTHORIZED = f"Authorization: Bearer {TOKEN}"
 FEW = 1_000
 """What many refunds are compared against."""
@@ -152,13 +152,13 @@ def _questions(refunds: int) -> dict[str, Any]:
     random = Random(1)
 
     async def read(store: Store) -> None:
-        await store.refunds.get("us", mail.refund_id(random.randrange(refunds)))
+        await store.of("us").refunds.get(mail.refund_id(random.randrange(refunds)))
 
     async def page(store: Store) -> None:
-        await store.refunds.page("us", Query())
+        await store.of("us").refunds.page(Query())
 
     async def claim(store: Store) -> None:
-        await store.schedule.claim("us", "get_refund", lease=1, burst=1e6, per_second=1e6, limit=8)
+        await store.of("us").schedule.claim("get_refund", lease=1, burst=1e6, per_second=1e6, limit=8)
 
     return {"a refund read": read, "a page of the list": page, "a claim": claim}
 

@@ -47,7 +47,7 @@ KINDS = (
     ("Refunded", "", EventType.REFUNDED, 'types = ["amazonpay.refund.refunded"]'),
     ("RefundInitiated", "", EventType.INITIATED, 'types = ["amazonpay.refund.initiated"]'),
 )
-"""State, reason, the event that comes of it, and the filter of whoever wants it."""
+"""State, reason, the event that comes of it, and the filter of a subscriber that wants it."""
 OK = b"HTTP/1.1 204 No Content\r\nContent-Length: 0\r\n\r\n"
 
 
@@ -125,7 +125,7 @@ async def _isolation(seconds: float, rounds: int, rate: float) -> None:
             await store.start()
 
             async def declared() -> bool:
-                return len((await store.subscribers.read("us")).subscribers) == LANES
+                return len((await store.of("us").subscribers.read()).subscribers) == LANES
 
             await until(declared, "the subscribers are written")
             ratios, number = [], 0

@@ -81,7 +81,8 @@ class Line(asyncio.Protocol):
         self._transport.write(whole)
 
     def data_received(self, data: bytes) -> None:
-        """A piece of the answer. A connection too many is told so before it asks, and closed: that answers nothing."""
+        """A piece of the answer. A connection over the limit gets its answer before it sends a request, and is
+        closed: no request was answered."""
         if not self._asked:
             return
         self._held += data

@@ -61,7 +61,7 @@ def wrong_signature(sns: SnsSigner, at: int, number: int) -> bytes:
 
 
 def wrong_topic(sns: SnsSigner, at: int) -> bytes:
-    """A genuine message of somebody else's topic."""
+    """A genuine message of a topic in another AWS account."""
     foreign = "arn:aws:sns:us-east-1:123456789012:mine"
     return _request(sns.envelope(notice(MerchantID=MERCHANT), topic_arn=foreign, timestamp_ms=at))
 

@@ -12,7 +12,7 @@ from time import perf_counter
 
 import uvloop
 
-from receiver.ledger.lifecycle import Facts
+from receiver.ledger.lifecycle import Details
 from receiver.ledger.refund import Source
 from receiver.store import Store
 from receiver.store.redis.pipeline import connect
@@ -25,7 +25,7 @@ from tests.kit.processes import until
 from tests.store.makers import SECRET
 
 LANES = 8
-FACTS: Facts = {"charge_read": True, "retryable": "no"}
+FACTS: Details = {"charge_read": True, "retryable": "no"}
 DELIVERY = '[delivery]\nallow_http = true\nallow_networks = ["127.0.0.0/8"]\nrate = 1000'
 RAISED = "[accounts.throttle]\n" + "\n".join(f"{call} = [1000, 1000]" for call in ("get_refund", "get_charge"))
 
@@ -91,7 +91,7 @@ async def _deliveries(seconds: float, rounds: int) -> None:
 
 
 async def _written(store: Store) -> bool:
-    return len((await store.subscribers.read("us")).subscribers) > 0
+    return len((await store.of("us").subscribers.read()).subscribers) > 0
 
 
 async def _commit(store: Store, numbers: count[int], much: int) -> None:

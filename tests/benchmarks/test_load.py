@@ -1,4 +1,4 @@
-"""The open loop: whoever is asked to come back later is left alone until then, and a lost connection is replaced."""
+"""The open loop: a sender that is asked to come back later waits until then, and a lost connection is replaced."""
 
 from __future__ import annotations
 

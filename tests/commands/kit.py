@@ -1,4 +1,4 @@
-"""A running service for commands to talk to, in a thread of its own, and the commands as processes."""
+"""A running service for commands to talk to, in its own thread, and the commands as processes."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ class Server:
         async def flush() -> None:
             await self.service.store.connection.client.flushall()
             for account in self.service.accounts:
-                await self.service.store.subscribers.open(account.name)
+                await self.service.store.of(account.name).subscribers.open()
 
         self.run(flush())
 

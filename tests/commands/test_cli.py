@@ -53,7 +53,8 @@ COMMANDS = {
     "refund export": CLIENT | {"--since", "--until", "--state", "--format", "--output"},
     "refund import": CLIENT | {"--column", "--rate", "--dry-run"},
     "refund watch": CLIENT,
-    "refund create": CLIENT | {"--soft-descriptor", "--reference", "--key", "--besides", "--wait"},
+    "charge show": CLIENT,
+    "refund create": CLIENT | {"--full", "--soft-descriptor", "--reference", "--key", "--besides", "--wait"},
     "refund retry": CLIENT | {"--besides", "--wait"},
     "refund requests": CLIENT | {"--state", "--limit"},
     "refund repeat": CLIENT,
@@ -219,7 +220,7 @@ async def test_simulate_prints_what_serve_needs(place: Desk) -> None:
 
 
 def free_port() -> int:
-    """A port that nobody listens on."""
+    """A port without a listener."""
     with socket.create_server(("127.0.0.1", 0)) as found:
         port: int = found.getsockname()[1]
         return port

@@ -83,7 +83,7 @@ async def test_nothing_that_a_terminal_obeys_comes_through(ascii_only: bool) -> 
 
 
 async def test_nor_in_messages() -> None:
-    """A problem's detail is somebody's text as well, and may be long."""
+    """A problem's detail is foreign text too, and may be long."""
     detail = json.dumps(f"{EVIL}\n{EVIL}\r" + "x" * 100_000)
     body = f'{{"detail": {detail}, "reason": {json.dumps(EVIL)}, "status": 400}}'
     async with serving(answer("400 Bad Request", body, "application/problem+json")) as web:
@@ -184,7 +184,7 @@ async def test_a_subscriber_that_may_have_been_added() -> None:
 
 
 def test_a_subscriber_that_was_certainly_not_added() -> None:
-    """Nobody took the call."""
+    """The call reached no server."""
     environment = {"RECEIVER_URL": "http://127.0.0.1:9", "RECEIVER_TOKEN": READER}
     ran = run_command("subscriber", "add", "finance", "https://x.example/", **environment)
     assert ran.code == 3

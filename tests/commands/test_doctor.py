@@ -20,10 +20,10 @@ from receiver.commands.doctor.doctor import show
 from receiver.commands.doctor.finding import Finding, Status, ok, report
 from receiver.commands.doctor.site import Site
 from receiver.simulator.app import Simulator
-from receiver.simulator.keys import make_keys
-from tests.commands.doctor.kit import silence, site, system_clock, words
+from tests.commands.doctor.kit import silence, site, words
 from tests.kit.accounts import merchant_key_pem
 from tests.kit.processes import Command, Desk, desk, environment, short_folder
+from tests.kit.shared import keys
 from tests.kit.valkey import start_valkey, stop_valkey
 
 TOKEN = "token-of-the-test-7f3a"
@@ -102,7 +102,7 @@ async def test_a_right_installation_offline(place: Desk, durable: str) -> None:
 
 async def test_the_lines_for_people(place: Desk, durable: str) -> None:
     """Each begins with its word; the fix stands below; no colours outside a terminal; exit code 1."""
-    async with Simulator(keys=make_keys(system_clock()), throttle={}) as amazon:
+    async with Simulator(keys=keys(), throttle={}) as amazon:
         env = settings(durable, endpoint=amazon.base_url, public_key_id=amazon.public_key_id)
         command = await place.run("doctor", env=env, bound=BOUND)
     assert (command.process.returncode, command.complaint) == (1, "")

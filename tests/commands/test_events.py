@@ -120,7 +120,7 @@ def test_wrong_usage(server: Server, start: Start, options: tuple[str, ...], say
 
 
 class Target:
-    """A program under development: answers what it is told to, in turn, the last for ever; the requests are kept."""
+    """A program under development: gives the chosen answers in turn, the last for ever; the requests are kept."""
 
     def __init__(self, *statuses: int) -> None:
         self.statuses = list(statuses)
@@ -190,7 +190,7 @@ def test_forward_tries_again_and_passes_over(server: Server, start: Start) -> No
 
 
 def test_forward_as_json(server: Server, start: Start) -> None:
-    """Nobody listens there: the reason stands in the place of the status."""
+    """Without a listener: the reason stands in the place of the status."""
     server.seen(state="Refunded")
     process = start("events", "forward", "--to", "http://127.0.0.1:1/", "--after", "beginning", "--json")
     told = json.loads(process.out.next() or "")

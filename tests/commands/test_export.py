@@ -283,7 +283,7 @@ def config(valkey_url: str) -> dict[str, str]:
 
 
 def prune(config: dict[str, str], *args: str) -> Ran:
-    """A process of its own: the command sets up the log of its process."""
+    """In its own process: the command sets up the log of its process."""
     environment = {**os.environ, "COLUMNS": "200", **config}
     command = [*FORKS.command(), "prune", *args]
     ran = subprocess.run(command, env=environment, cwd=PROJECT, capture_output=True, text=True, timeout=60, check=False)
@@ -297,7 +297,7 @@ def age(server: Server, *refunds: str, days: int = 500) -> None:
 
     async def do() -> None:
         for refund_id in refunds:
-            refund = await store.refunds.get("us", refund_id)
+            refund = await store.of("us").refunds.get(refund_id)
             assert refund is not None
             key = f"refunds:{{us}}:refund:{refund_id}"
             await store._writes.call(("HSET", key, "changed", then, "seen", then))
@@ -367,7 +367,7 @@ def test_prune_without_a_store_says_so(config: dict[str, str], tmp_path: Path) -
 
 
 def test_repair_sets_a_key_aside_and_says_how_to_undo_it(server: Server, config: dict[str, str]) -> None:
-    """What money depends on is left alone until somebody has compared."""
+    """What money depends on is left alone until a person has compared."""
     key, charge = "refunds:{us}:refund:S01-9", "refunds:{us}:charge:C"
 
     def repair(*args: str) -> Ran:

@@ -19,6 +19,7 @@ from receiver.commands.fps import fps
 from receiver.simulator.app import Simulator
 from receiver.simulator.fps.checks import ACCESS_KEY_ID, SECRET_ACCESS_KEY
 from tests.commands.conftest import Ran
+from tests.kit.shared import keys
 from tests.kit.webserver import serving
 
 T1, RESERVED = "14GKSIMULATOR0000000000000000000001", "14GKSIMULATOR0000000000000000000003"
@@ -58,7 +59,7 @@ def stage() -> Iterator[Stage]:
 @pytest.fixture
 def amazon(stage: Stage) -> Simulator:
     """A simulator whose refunds are settled at once where the cents say so, else not in this test."""
-    return stage.enter(Simulator(outcome_delay=3600))
+    return stage.enter(Simulator(keys=keys(), outcome_delay=3600))
 
 
 def command(*args: str, **environment: str | None) -> Ran:
@@ -216,7 +217,7 @@ def test_an_endpoint_that_is_not_safe_is_refused(endpoint: str) -> None:
 
 
 def test_without_an_endpoint_the_service_is_called() -> None:
-    """Which wants a token, and has a version and a signature method of its own."""
+    """It needs a token, and has its own version and signature method."""
     ran = command(T1, "R-1", RECEIVER_TOKEN=None, RECEIVER_TOKEN_FILE=None)
     assert (ran.code, "No token" in ran.err) == (2, True)
     ran = command(T1, "R-1", "--api-version", "2010-08-28", RECEIVER_TOKEN="token")
@@ -225,7 +226,7 @@ def test_without_an_endpoint_the_service_is_called() -> None:
 
 def test_where_nobody_answers_nothing_was_sent(stage: Stage) -> None:
     """Exit code 3, and the message says so."""
-    amazon = stage.enter(Simulator())
+    amazon = stage.enter(Simulator(keys=keys()))
     endpoint = amazon.fps_endpoint
     asyncio.run_coroutine_threadsafe(amazon.stop(), stage._loop).result(BOUND)
     ran = command(T1, "R-1", "--endpoint", endpoint)

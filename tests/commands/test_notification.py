@@ -18,7 +18,7 @@ MESSAGE = f"new: {REFUND}\n\x1b]0;owned\x07 second line\n"
 def keep(server: Server, id_: str = ID, ago: int = 1000) -> None:
     at = server.service.store.now() - ago
     kept = UnrecognizedNotification("d" * 64, id_, "arn:topic", at - 1, at, "It is new.", ("us",), (REFUND,), 1, 9)
-    server.run(server.service.store.notifications.keep("us", kept, MESSAGE))
+    server.run(server.service.store.of("us").notifications.keep(kept, MESSAGE))
 
 
 def test_none_is_said(server: Server, admin: Run) -> None:

@@ -161,7 +161,7 @@ def test_refresh_makes_the_refund_due(server: Server, run: Run) -> None:
     ran = run("refund", "refresh", REFUND, "--account", "us", token=REFUNDER)
     assert (ran.code, ran.err) == (0, "")
     assert REFUND in ran.out
-    assert server.run(server.service.store.gauges.measure("us"))["refreshed"] == 1
+    assert server.run(server.service.store.of("us").gauges.measure())["refreshed"] == 1
     noted = run("refund", "refresh", REFUND, "--account", "us", "--json", token=ADMIN)
     assert json.loads(noted.out)["refresh"] == "noted"
 
@@ -208,7 +208,7 @@ def test_an_unusable_time_is_wrong_usage(run: Run, text: str) -> None:
 
 @pytest.mark.parametrize("key", ["", " ", " refund-1", "refund-1 "])
 def test_an_empty_key_is_not_replaced_by_one_made_up(key: str) -> None:
-    """`--key "$KEY"` where the variable is not set: each call would be a refund of its own."""
+    """`--key "$KEY"` where the variable is not set: each call would make another refund."""
     words = ["refund", "create", "S01-1", "5.00", "USD", "--key", key]
     ran = CliRunner().invoke(app, words, env={"RECEIVER_TOKEN": "a-token"})
     assert (ran.exit_code, ran.stdout) == (2, "")

@@ -17,7 +17,7 @@ ADD = ("subscriber", "add", "finance", URL, "--account", "us")
 
 
 def test_the_secret_that_was_made_is_shown_once(admin: Run) -> None:
-    """On a line of its own, whole; afterwards there is only its fingerprint."""
+    """On its own line, whole; afterwards there is only its fingerprint."""
     ran = admin(*ADD)
     assert (ran.code, ran.err) == (0, "")
     secret = ran.out.splitlines()[-1]
@@ -80,7 +80,7 @@ def test_a_reader_may_not(run: Run) -> None:
 
 
 def test_remove_needs_a_yes(admin: Run) -> None:
-    """Where nobody can be asked it is not done; with --yes it is."""
+    """Without a terminal to confirm it, it is not done; with --yes it is."""
     admin(*ADD)
     unasked = admin("subscriber", "remove", "finance")
     assert unasked.code == 2

@@ -139,7 +139,7 @@ def test_any_file_gets_a_verdict(tmp_path: Path, body: bytes, reason: str) -> No
 
 @pytest.mark.parametrize("message", ["text", notice(ObjectType="PAYOUT"), notice(ObjectId="amzn1.refund.1")])
 def test_a_proven_message_that_is_not_understood(pair: Any, message: str) -> None:
-    """Accepted, as /ipn answers 200; and so called on a topic of Amazon Pay. Somebody else's may say anything."""
+    """Accepted, as /ipn answers 200; and so called on a topic of Amazon Pay. Another topic's may say anything."""
     foreign = "arn:aws:sns:us-east-1:666666666666:x"
     unrecognized = {**accepted(None), "reason": "unrecognized"}
     assert judge(pair(SIGNER.envelope(message))) == unrecognized

@@ -79,7 +79,7 @@ def test_every_refund_until_ctrl_c(server: Server, start: Start) -> None:
 
 
 def test_a_restart_of_the_service_loses_no_change(running_server: Server, server: Server, start: Start) -> None:
-    """What happened while nobody answered is shown afterwards, with the steps in between."""
+    """What happened during an outage is shown afterwards, with the steps in between."""
     server.seen("S01-1")
     process = start("refund", "watch", "--json")
     process.err.until("Watching all refunds.")

@@ -1,4 +1,4 @@
-"""Old refunds that are imported: webhooks hear of each, with a mark, and nobody is called."""
+"""Old refunds that are imported: webhooks get each, with a mark, and no person is alerted."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ async def test_importing_old_declines_calls_nobody(store: Store, redis: Any, clo
         waiting = {name: len(await at.claim(name)) for name in ("pager", "archive")}
         assert waiting == {"pager": 0, "archive": 12}
         for delivery in await at.claim():
-            await at.deliverer.deliver([delivery], (await store.subscribers.read("us")).subscribers["all"])
+            await at.deliverer.deliver([delivery], (await store.of("us").subscribers.read()).subscribers["all"])
         bodies = [json.loads(post.body) for post in books.posts]
         assert len(bodies) == 12
         assert {(each["backfill"], each["data"]["backfill"]) for each in bodies} == {(True, True)}

@@ -44,7 +44,7 @@ async def at(store: Store, redis: Any, clock: ManualClock) -> AsyncIterator[Depo
 
 @pytest.fixture
 async def hook() -> AsyncIterator[Hook]:
-    """A subscriber that accepts everything, unless told."""
+    """A subscriber that accepts everything by default."""
     async with Hook().listening() as found:
         yield found
 
@@ -135,7 +135,7 @@ async def test_what_fails_is_sent_by_the_schedule_and_kept_when_it_is_given_up(
 
         assert await at.due() is None
         assert await at.empty("all", "lane", "owed", "attempts")
-        (dead,) = await store.deliveries.dead_events("us", "all")
+        (dead,) = await store.of("us").deliveries.dead_events("all")
         assert (dead.reason, dead.attempts, dead.last_error, dead.at) == ("exhausted", 12, error, clock())
         assert (dead.type, dead.refund_id) == ("amazonpay.refund.declined", refund_id(1))
         sent = target.requests[0].partition(b"\r\n\r\n")[2]
@@ -145,8 +145,8 @@ async def test_what_fails_is_sent_by_the_schedule_and_kept_when_it_is_given_up(
         assert [(line["event"], line.get("type"), line["log_level"]) for line in logs] == [
             ("delivery.dead", "amazonpay.refund.declined", "error"),
             ("subscriber.failing", None, "error"),
-            ("operator.told", "receiver.delivery.dead", "error"),
-            ("operator.told", "receiver.subscriber.failing", "error"),
+            ("operator.event_published", "receiver.delivery.dead", "error"),
+            ("operator.event_published", "receiver.subscriber.failing", "error"),
         ]
         assert logs[0]["settled"]
 
@@ -165,7 +165,7 @@ async def test_a_subscriber_that_never_answers_is_a_failed_attempt(
 
 
 async def test_a_subscriber_that_is_not_there_is_a_failed_attempt(at: Depot) -> None:
-    """Nobody listens there any more."""
+    """The listener is gone."""
     async with Hook().listening() as gone:
         pass
     await at.subscribe(gone)
@@ -235,21 +235,21 @@ async def test_who_asks_for_time_gets_it_and_loses_no_attempt(
 
 
 async def test_after_seven_days_it_is_over_but_pauses_do_not_count(at: Depot, hook: Hook) -> None:
-    """Whoever asks for time again and again gets no more than a week; the time of a pause comes on top."""
+    """Repeated Retry-After answers delay an event by at most a week, plus the time of a pause."""
     hook.then = Says(429, {"Retry-After": "21600"})
     subscriber = await at.subscribe(hook)
     await at.owe()
     await at.deliver()
     at.clock.tick(6 * H)
     paused = pause(subscriber, "operator", at.clock())
-    assert await at.store.subscribers.change("us", subscriber, paused)
+    assert await at.store.of("us").subscribers.change(subscriber, paused)
     at.clock.tick(30 * DAY)
-    assert await at.store.subscribers.change("us", paused, resume(paused, at.clock()))
+    assert await at.store.of("us").subscribers.change(paused, resume(paused, at.clock()))
     for _ in range(27):
-        assert await at.store.deliveries.dead_events("us", "all") == []
+        assert await at.store.of("us").deliveries.dead_events("all") == []
         await at.deliver()
         at.clock.tick(6 * H)
-    (dead,) = await at.store.deliveries.dead_events("us", "all")
+    (dead,) = await at.store.of("us").deliveries.dead_events("all")
     assert (dead.reason, dead.attempts, dead.last_error) == ("expired", 1, "HTTP 429")
 
 
@@ -259,7 +259,7 @@ async def test_an_event_that_is_not_wanted_is_dead_at_once(at: Depot, hook: Hook
     await at.subscribe(hook)
     await at.owe()
     await at.deliver()
-    (dead,) = await at.store.deliveries.dead_events("us", "all")
+    (dead,) = await at.store.of("us").deliveries.dead_events("all")
     assert (dead.reason, dead.attempts) == ("aborted", 1)
     await at.owe(first=2)
     await at.deliver()
@@ -267,7 +267,7 @@ async def test_an_event_that_is_not_wanted_is_dead_at_once(at: Depot, hook: Hook
 
 
 async def test_410_pauses_the_subscriber_and_keeps_what_it_is_owed(at: Depot, hook: Hook) -> None:
-    """An operator is told; nothing more is sent, however much time passes, until the pause ends: then everything
+    """Operators get an event; nothing more is sent, however much time passes, until the pause ends: then everything
     comes."""
     hook.then = Says(410)
     await at.subscribe(hook)
@@ -284,35 +284,35 @@ async def test_410_pauses_the_subscriber_and_keeps_what_it_is_owed(at: Depot, ho
             pass_time(at.store, at.clock, 8 * DAY)
             await rounds(at, 3)
             assert len(hook.posts) == posts
-            (paused,) = await at.store.subscribers.readable("us")
+            (paused,) = await at.store.of("us").subscribers.readable()
             assert (paused.paused, paused.paused_reason, paused.paused_at) == (True, "gone", T0)
             assert await at.redis.zcard("refunds:{us}:lane:all") == 6
             hook.then = Says()
-            assert await at.store.subscribers.change("us", paused, resume(paused, at.clock()))
+            assert await at.store.of("us").subscribers.change(paused, resume(paused, at.clock()))
             await until(at.empty, "everything is delivered")
     assert {line["log_level"] for line in logs if line["event"] == "subscriber.paused"} == {"error"}
     assert {each for each, _ in hook.told} == {refund_id(number) for number in range(1, 7)}
-    assert await at.store.deliveries.dead_events("us", "all") == []
+    assert await at.store.of("us").deliveries.dead_events("all") == []
 
 
 async def rounds(at: Depot, count: int) -> None:
     """Return when the deliverer has looked at everything so many times from now."""
     calls = 0
-    subscriber_list = at.store.subscribers.read
+    subscriber_list = at.store.of("us").subscribers.read
 
-    async def counted(account: str) -> Any:
+    async def counted() -> Any:
         nonlocal calls
         calls += 1
-        return await subscriber_list(account)
+        return await subscriber_list()
 
-    at.store.subscribers.read = counted  # type: ignore[method-assign]
+    at.store.of("us").subscribers.read = counted  # type: ignore[method-assign]
     try:
         async with asyncio.timeout(20):
             while calls <= count:
                 at.store.connection.change_notifier.notify("us")
                 await asyncio.sleep(0)
     finally:
-        at.store.subscribers.read = subscriber_list  # type: ignore[method-assign]
+        at.store.of("us").subscribers.read = subscriber_list  # type: ignore[method-assign]
 
 
 async def test_a_private_address_is_not_connected_to(store: Store, redis: Any, clock: ManualClock, hook: Hook) -> None:
@@ -385,7 +385,7 @@ async def test_no_more_is_under_way_than_the_account_may(at: Depot) -> None:
 
 
 async def test_one_that_may_have_everything_leaves_room_for_others(at: Depot, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It hangs with as many at once as it may; one that is owed something later is told at once, not when those have
+    """It hangs with as many at once as it may; one that is owed an event later gets it at once, not when those have
     timed out. What is left over for others is given back as soon as there is room again."""
     monkeypatch.setattr("receiver.runtime.rounds.IDLE", 3600.0)
     at.deliverer.rounds.concurrency = 8
@@ -429,7 +429,7 @@ async def test_room_goes_to_who_has_waited_longest(
 
 
 async def slow_send(at: Depot, hook: Hook, late: Says, slow_first: bool) -> None:
-    """A sender is slower than its lease, so another takes the event and sends it as well. What the slow one is told
+    """A sender is slower than its lease, so another takes the event and sends it as well. What the slow one is answered
     then, before or after the other has its answer, must change nothing: two posts, and not a third."""
     slow, quick = asyncio.Event(), asyncio.Event()
     hook.answers = [Says(late.status, late.headers, after=slow), Says(after=quick)]
@@ -459,10 +459,10 @@ async def slow_send(at: Depot, hook: Hook, late: Says, slow_first: bool) -> None
 async def test_a_sender_slower_than_its_lease_does_not_lead_to_a_third_delivery(
     at: Depot, hook: Hook, status: int, slow_first: bool
 ) -> None:
-    """Whatever the slow one is told in the end. Only a 410 stands: it is about the subscriber."""
+    """Whatever the slow one's answer is. Only a 410 counts: it is about the subscriber."""
     headers = {"webhook-delivery": "abort-message"} if status == 400 else {}
     await slow_send(at, hook, Says(status, headers), slow_first)
-    (subscriber,) = await at.store.subscribers.readable("us")
+    (subscriber,) = await at.store.of("us").subscribers.readable()
     assert subscriber.paused == (status == 410)
 
 
@@ -489,22 +489,22 @@ async def test_a_410_of_an_address_that_was_given_up_pauses_nobody(at: Depot, ho
         go.set()
         await until(lambda: at.counted("delivered") == 1, "the new address gets it")
         assert moved.told == [(refund_id(1), "declined")]
-    assert [each.paused for each in await at.store.subscribers.readable("us")] == [False]
+    assert [each.paused for each in await at.store.of("us").subscribers.readable()] == [False]
 
 
 async def test_an_event_that_the_stream_has_lost_is_dead_and_told(at: Depot, hook: Hook) -> None:
-    """Somebody trimmed the stream: nothing can be sent, but nothing is silently gone."""
+    """The stream was trimmed by hand: nothing can be sent, but nothing is silently gone."""
     await at.subscribe(hook)
     await at.owe()
     await at.redis.delete("refunds:{us}:events")
     with capture_logs() as logs:
         delivery = await at.deliver()
-    (dead,) = await at.store.deliveries.dead_events("us", "all")
+    (dead,) = await at.store.of("us").deliveries.dead_events("all")
     assert (dead.reason, dead.stream_id, dead.fields) == ("lost", delivery.stream_id, {})
     assert await at.empty("all", "lane", "owed", "attempts")
     assert [(line["event"], line["log_level"], line["reason"]) for line in logs] == [
         ("delivery.dead", "error", "lost"),
-        ("operator.told", "error", "lost"),
+        ("operator.event_published", "error", "lost"),
     ]
     assert hook.posts == []
     assert at.counted("dead") == 1
@@ -514,7 +514,7 @@ async def test_an_event_that_the_stream_has_lost_is_dead_and_told(at: Depot, hoo
 async def test_an_entry_that_cannot_be_read_is_dead_and_harms_no_other(
     at: Depot, hook: Hook, fields: dict[Any, Any]
 ) -> None:
-    """Somebody else wrote into the stream; bytes that are no text are the worst case."""
+    """Another program wrote into the stream; bytes that are no text are the worst case."""
     await at.subscribe(hook)
     entry = await at.redis.xadd("refunds:{us}:events", fields)
     await at.redis.zadd("refunds:{us}:lane:all", {entry: T0})
@@ -522,7 +522,7 @@ async def test_an_entry_that_cannot_be_read_is_dead_and_harms_no_other(
     async with at_work(at.deliverer.run):
         await until(lambda: at.counted("delivered") == 1, "the other one is delivered")
         await until(lambda: at.empty("all", "lane"), "the lane is empty")
-    (dead,) = await at.store.deliveries.dead_events("us", "all")
+    (dead,) = await at.store.of("us").deliveries.dead_events("all")
     assert dead.reason == "unreadable"
     assert hook.told == [(refund_id(1), "declined")]
 
@@ -550,7 +550,7 @@ async def test_a_subscriber_removed_while_it_is_sent_to_stays_removed(
     await at.owe()
     async with at_work(at.deliverer.run):
         await until(lambda: len(hook.posts) == 1, "the post")
-        assert await at.store.subscribers.remove("us", "all")
+        assert await at.store.of("us").subscribers.remove("all")
         if back:
             await at.subscribe(hook)
             await at.owe(first=2)

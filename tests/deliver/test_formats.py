@@ -46,7 +46,7 @@ async def test_a_retry_that_is_refunded_resolves_the_incident(store: Store, redi
         assert trigger["dedup_key"] == resolve["dedup_key"] == f"amazonpay/us/{refund_id(1)}"
         assert trigger["routing_key"] == again["routing_key"] == KEY
         assert len(await at.claim("plain")) == 2
-        (dead,) = await store.deliveries.dead_events("us", "all")
+        (dead,) = await store.of("us").deliveries.dead_events("all")
         assert dead.reason == "aborted"
         assert KEY not in f"{dead}{logs}"
 
@@ -64,7 +64,7 @@ async def test_a_slack_webhook_whose_channel_is_archived_is_paused(
             await at.owe(first=2)
             await at.deliver()
         assert [json.loads(post.body)["blocks"][0]["type"] for post in chat.posts] == ["header"] * 2
-        (subscriber,) = await store.subscribers.readable("us")
+        (subscriber,) = await store.of("us").subscribers.readable()
         assert (subscriber.paused, subscriber.paused_reason) == (True, "gone")
         assert chat.url not in str(logs)
         assert not await at.empty()
@@ -101,11 +101,11 @@ async def test_in_chat_what_operators_are_told_is_one_message_too(store: Store, 
     async with depot(store, redis, clock) as at, Hook(then=Says(200, {}, b"ok")).listening() as chat:
         await at.subscribe(chat, types=("receiver.*", *DECLINED), secrets=(), format="slack")
         finance = subscriber("finance")
-        await store.subscribers.put("us", finance)
-        assert await store.subscribers.change(
-            "us", finance, pause(finance, "failing", clock()), operator_events=[*given_up, paused]
+        await store.of("us").subscribers.put(finance)
+        assert await store.of("us").subscribers.change(
+            finance, pause(finance, "failing", clock()), operator_events=[*given_up, paused]
         )
-        await store.deliveries.publish_operator_events("us")
+        await store.of("us").deliveries.publish_operator_events()
         await at.owe(2)
         async with at_work(at.deliverer.run):
             await until(lambda: at.counted("delivered") == 23, "all of them")

@@ -54,16 +54,16 @@ async def test_an_event_of_a_later_version_waits_for_it(at: Depot, hook: Hook, f
     await at.owe(1)
     later = await owe_later(at, **fields)
     for _ in range(3):
-        deliveries = (await at.store.deliveries.claim("us", "all", lease=30_000, limit=10)).items
+        deliveries = (await at.store.of("us").deliveries.claim("all", lease=30_000, limit=10)).items
         await at.deliverer.deliver(deliveries, subscriber)
         at.clock.tick(60_000)
     assert len(hook.posts) == 1
     assert await at.redis.zrange(LANE, 0, -1) == [later.encode()]
     assert not await at.redis.exists(DEAD)
-    health = await at.store.deliveries.health("us", "all")
+    health = await at.store.of("us").deliveries.health("all")
     assert (health.streak, health.error) == (0, "")
     at.clock.tick(100 * DAY)
-    await Retention("us", at.store, Metrics(), 30 * DAY, 60 * DAY).round()
+    await Retention(at.store.of("us"), Metrics(), 30 * DAY, 60 * DAY).round()
     assert not await at.redis.exists(DEAD), "not even when it is old"
     assert await at.redis.xrange("refunds:{us}:events", later, later)
 

@@ -70,7 +70,7 @@ async def fill(store: Store) -> dict[str, Refund | None]:
 
 
 async def known(store: Store) -> dict[str, Refund | None]:
-    return {refund_id: await store.refunds.get("us", refund_id) for refund_id in IDS}
+    return {refund_id: await store.of("us").refunds.get(refund_id) for refund_id in IDS}
 
 
 async def marked(store: Store) -> bytes | None:
@@ -106,12 +106,12 @@ async def test_the_embedded_store_is_backed_up_while_it_runs_and_restored(folder
     async with opened(await again.start()) as store:
         assert await known(store) == before
         assert None not in before.values()
-        assert await store.refunds.get("us", "S01-5105180-3221187-R999999") is None
+        assert await store.of("us").refunds.get("S01-5105180-3221187-R999999") is None
         await settle(store, IDS[0], "Declined")
     await again.stop()
     third = EmbeddedStore(data)
     async with opened(await third.start()) as store:
-        changed = await store.refunds.get("us", IDS[0])
+        changed = await store.of("us").refunds.get(IDS[0])
         assert changed is not None
         assert changed.state == "Declined"
     await third.stop()
@@ -123,7 +123,7 @@ async def test_a_plain_valkey_is_backed_up_and_restored(folder: Path) -> None:
     process, url = start_valkey(folder / "old", *DURABLE)
     try:
         async with opened(url) as store:
-            before, sizes = await fill(store), await store.gauges.measure("us")
+            before, sizes = await fill(store), await store.of("us").gauges.measure()
         run(sys.executable, SCRIPT, "save", url, backup)
         run(sys.executable, SCRIPT, "save", url, backup)
     finally:
@@ -134,7 +134,7 @@ async def test_a_plain_valkey_is_backed_up_and_restored(folder: Path) -> None:
     try:
         async with opened(url) as store:
             assert await known(store) == before
-            found = await store.gauges.measure("us")
+            found = await store.of("us").gauges.measure()
             marks = [await marked(store)]
             run(sys.executable, SCRIPT, "restored", url)
             marks.append(await marked(store))
@@ -204,7 +204,7 @@ def test_the_peep_sees_a_file_that_is_closed_afterwards(folder: Path) -> None:
 
 
 def test_what_is_no_snapshot_is_refused(folder: Path) -> None:
-    """A log or an append-only file must not become somebody's store."""
+    """A log or an append-only file must not become a store."""
     (folder / "file").write_text("*2\r\n$6\r\nSELECT\r\n")
     assert "not a snapshot" in refusal(folder / "file", folder / "data")
     assert not (folder / "data").exists()

@@ -152,7 +152,7 @@ def test_the_service_accepts_the_settings_that_a_pod_gets(name: str, tmp_path: P
 
 
 def test_strangers_reach_notifications_alone() -> None:
-    """The Ingress has one path; workers let in nobody but Prometheus; nobody is let in who is not named."""
+    """The Ingress has one path; workers admit only Prometheus; no other pod is admitted."""
     (rule,) = objects("Ingress")[""]["spec"]["rules"]
     assert [path["path"] for path in rule["http"]["paths"]] == ["/ipn"]
     backend = rule["http"]["paths"][0]["backend"]["service"]["name"]

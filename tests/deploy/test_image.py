@@ -40,7 +40,7 @@ def version(requirement: Requirement) -> str:
 
 @pytest.mark.parametrize("path", PINNED, ids=lambda path: path.name)
 def test_every_requirement_is_pinned_by_version_and_hash(path: object) -> None:
-    """And the file names no address: where packages come from is for whoever builds to say."""
+    """And the file names no address: the builder chooses the source of packages."""
     text = path.read_text()  # type: ignore[attr-defined]
     assert not re.search(r"https?://|file://|--(extra-)?index|--find-links|^-[if] ", text, re.MULTILINE)
     found = pins(text)

@@ -37,7 +37,7 @@ def context() -> ssl.SSLContext:
 
 
 def free_port() -> int:
-    """A port that nobody had a moment ago."""
+    """A port that was free a moment ago."""
     with socket.socket() as line:
         line.bind(("127.0.0.1", 0))
         return int(line.getsockname()[1])
@@ -316,7 +316,7 @@ async def test_nginx_with_the_block_of_the_api_loads_and_passes_it_on(valkey_url
 
 
 def raw(url: str, method: str, path: str, tls: ssl.SSLContext, body: bytes = b"") -> int:
-    """The status of a request whose path nobody has tidied up."""
+    """The status of a request whose path is sent unchanged."""
     host, _, port = url.removeprefix("https://").partition(":")
     with socket.create_connection((host, int(port)), 10) as plain, tls.wrap_socket(plain, server_hostname=host) as line:
         head = f"{method} {path} HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Length: {len(body)}\r\n"

@@ -37,7 +37,7 @@ def test_systemd_accepts_the_unit_and_finds_it_locked_in(tmp_path: Path) -> None
 
 
 def test_a_stop_is_orderly() -> None:
-    """The embedded Valkey is not hit by the signal, and nobody is killed before its time."""
+    """The signal does not reach the embedded Valkey, and no process is killed before its time."""
     assert values("KillMode") == ["mixed"]
     assert int(values("TimeoutStopSec")[0]) > STOP
     assert values("RestartPreventExitStatus") == ["2"]

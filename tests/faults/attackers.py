@@ -81,7 +81,7 @@ class Crowd:
             self.under_way -= 1
 
     async def unsigned(self, number: int) -> None:
-        """A notification that nobody signed; its certificate does not exist."""
+        """An unsigned notification; its certificate does not exist."""
         name = f"{random.getrandbits(128):032x}"
         envelope = self.signer.envelope(
             sns.notice(MerchantID=self.merchant, ObjectId=refund_id(number)),
@@ -93,7 +93,7 @@ class Crowd:
         await self.ask(number, "POST", "/ipn", data=json.dumps(envelope), headers=sns.headers(envelope))
 
     async def refresh(self, number: int) -> None:
-        """Ask for a refund that nobody has made."""
+        """Ask for a refund that does not exist."""
         invented = refund_id(number).replace("S01", "P01")
         await self.ask(number, "POST", f"/v1/refunds/{invented}/refresh", headers=self.signed_in)
 

@@ -1,8 +1,8 @@
 """Attacks, and what must hold meanwhile: `python -m tests.faults attacks --seconds 60`.
 
-The service is a process of its own on a durable Valkey, with Amazon's throttle for a live account. Meanwhile each
+The service is its own process on a durable Valkey, with Amazon's throttle for a live account. Meanwhile each
 second a refund is declined, and a genuine notification says so, which is sent again where it is put off. What must
-hold: the subscriber is told every decline within `MOST_DECLINE` of its notification; `/readyz` says 200 within
+hold: the subscriber gets every decline within `MOST_DECLINE` of its notification; `/readyz` says 200 within
 `MOST_READY` on new connections; every genuine notification is taken in the end, and no answer to one is but 200 or 503.
 The attackers are another process (`attackers.py`).
 """
@@ -36,11 +36,11 @@ from tests.faults.kill import DURABLE
 from tests.kit import sns
 from tests.kit.nameserver import NameServer, nameserver
 from tests.kit.processes import PROJECT, Command, Desk, desk, until
+from tests.kit.shared import keys
 from tests.kit.sns import SnsSigner, rsa_key
 from tests.kit.valkey import start_valkey, stop_valkey
 from tests.kit.webserver import WebServer, serving
 from tests.service.crash_kit import DAY, SECRET, TOKEN, now, toml
-from tests.service.stage import keys
 from tests.store.makers import fill
 from tests.transport.test_transport_tls import HOST, answer, authority, tls_for
 
@@ -403,7 +403,7 @@ async def _said(process: Process) -> bytes:
 
 
 async def watch(place: Town, seconds: float) -> None:
-    """So many seconds of genuine mail, and of looks whether it is ready; then until the last decline is told."""
+    """So many seconds of genuine mail, and of looks whether it is ready; then until the last decline is delivered."""
     attack, began = place.outcome.attack, perf_counter()
     rotation = began + seconds / 2 if attack.rotates else began + 2 * seconds
     over = asyncio.Event()
@@ -435,7 +435,7 @@ def _signer(number: int) -> SnsSigner:
 
 
 async def suffer(attack: Attack, seconds: float) -> Outcome:
-    """One attack for so long, on an installation of its own."""
+    """One attack for so long, on its own installation."""
     rsa_key(number=1)  # made before it is needed: that takes a while
     async with desk() as at, town(attack) as place, service(place, at):
         if attack.proven:

@@ -57,7 +57,7 @@ class Report:
     owed: int = 0
     """Decline events."""
     untold: list[tuple[str, str]] = field(default_factory=list)
-    """Final events that the subscriber was never told; declines among them."""
+    """Final events that the subscriber never got; declines among them."""
     deliveries: int = 0
     repeated: int = 0
     renamed: list[tuple[str, str]] = field(default_factory=list)
@@ -66,7 +66,7 @@ class Report:
 
     @property
     def good(self) -> bool:
-        """Nothing is lost, nothing is told under two names, nothing is answered but 200 and 503."""
+        """Nothing is lost, no event has two ids, nothing is answered but 200 and 503."""
         return not (self.lost or self.untold or self.renamed or self.tracebacks or set(self.answers) - {0, 200, 503})
 
     def __str__(self) -> str:
@@ -186,7 +186,7 @@ async def at_rest(around: World) -> None:
 
 
 async def count(report: Report, place: Town, load: Load) -> None:
-    """Compare what Amazon knows with what the service says and the subscriber was told."""
+    """Compare what Amazon knows with what the service says and the subscriber got."""
     around = place.around
     truth, known = around.truth(), await around.known()
     report.answers, report.acknowledged = load.answers, len(load.acknowledged)

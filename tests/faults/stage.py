@@ -114,7 +114,7 @@ class Run:
 
     async def path(self, name: str) -> None:
         """Walk one of `PATHS` with whatever the proxy has in store, until everything there has come right."""
-        await self.direct.subscribers.put("us", self._subscriber())
+        await self.direct.of("us").subscribers.put(self._subscriber())
         await getattr(self, f"_{name}")()
         await self.proxy.send_late()
 
@@ -135,7 +135,7 @@ class Run:
 
     async def _track(self) -> None:
         refund_id = self._refund("AmazonRejected", "declined", "initiated")
-        await self.direct.schedule.hint("us", noted(refund_id, self.clock()))
+        await self.direct.of("us").schedule.hint(noted(refund_id, self.clock()))
         tracker = make_tracker(self.house.account, self.near, self.house.transport, Metrics())
         async with at_work(tracker.run):
             await self._until(lambda: self._is(refund_id, "RefundInitiated"), "it is known", self.near)
@@ -170,13 +170,13 @@ class Run:
         ]
         assert made_at_amazon == [json.loads(answer.body)["refundId"]], "one key, one refund"
         self.refunds, self.told = made_at_amazon, ["initiated"]
-        entries = await self.direct.requests.charge_entries("us", charge_id)
+        entries = await self.direct.of("us").requests.charge_entries(charge_id)
         assert {name: entry.minor_units for name, entry in entries.items()} == {made_at_amazon[0]: 1400}
 
     async def _deliver(self) -> None:
         for _ in range(2):
             refund_id = self._refund("DeclinedAtOnce", "declined")
-            await self.direct.schedule.hint("us", noted(refund_id, self.clock()))
+            await self.direct.of("us").schedule.hint(noted(refund_id, self.clock()))
         tracker = make_tracker(self.house.account, self.direct, self.house.transport, Metrics())
         async with at_work(tracker.run):
             await self._until(self._agrees, "they are known", self.direct)
@@ -210,7 +210,7 @@ class Run:
             by_id.setdefault(event.get_id(), set()).add(f"{event.get_subject()} {event.get_type()}")
         assert all(len(each) == 1 for each in by_id.values())
         for refund_id in self.refunds:
-            states = [line.state for line in await self.direct.refunds.history("us", refund_id)]
+            states = [line.state for line in await self.direct.of("us").refunds.history(refund_id)]
             assert states == list(dict.fromkeys(states)), "no state is written twice"
         left = ("hinted", "hints", "issuing", "reserved", "unclear", "lane:all", "owed:all", "attempts:all", "dead:all")
         assert [name for name in left if await redis.exists(keys(*name.split(":")))] == [], "in limbo"
@@ -263,7 +263,7 @@ class Run:
             raise AssertionError(f"never: {what}") from None
 
     async def _is(self, refund_id: str, state: str) -> bool:
-        known = await self.direct.refunds.get("us", refund_id)
+        known = await self.direct.of("us").refunds.get(refund_id)
         return known is not None and known.state == state
 
     async def _agrees(self) -> bool:
@@ -293,7 +293,7 @@ async def fresh(house: House, plan: dict[int, Fault], every: Fault | None = None
     async with faulty(house.url, house.redis, house.folder) as (proxy, url):
         direct, near = Store(connect(house.url), clock=clock), Store(connect(url), clock=clock)
         run = Run(house, proxy, near, direct, clock)
-        await direct.subscribers.open("us")
+        await direct.of("us").subscribers.open()
         proxy.plan, proxy.every = plan, every
         try:
             yield run

@@ -25,7 +25,7 @@ async def test_an_hour_without_amazon(store: Store, redis: Any, clock: ManualClo
     with one event."""
     async with bench(store, redis, clock, request_timeout=0.05) as at:
         at.desk.then = says
-        await store.schedule.hint("us", hint())
+        await store.of("us").schedule.hint(hint())
         waits = []
         while clock() < T0 + HOUR:
             await at.look()
@@ -36,7 +36,7 @@ async def test_an_hour_without_amazon(store: Store, redis: Any, clock: ManualClo
         assert len(at.desk.asked) <= 2 * len(waits), "aiohttp sends a GET again whose pooled connection was cut"
         at.desk.then = refund("Declined", reason="AmazonRejected")
         await at.look()
-        known = await store.refunds.get("us", refund_id())
+        known = await store.of("us").refunds.get(refund_id())
         assert known is not None
         assert (known.state, known.reason_code) == ("Declined", "AmazonRejected")
         events = await redis.xrange("refunds:{us}:events")

@@ -140,7 +140,7 @@ async def is_put_off(at: Town, heal: Callable[[], Any]) -> None:
 
 
 async def test_it_is_down(at: Town) -> None:
-    """Nobody listens at its address."""
+    """Its address has no listener."""
     port, at.names.table = at.names.table, {HOST: [[("127.0.0.1", 9)]]}
 
     def heal() -> None:

@@ -39,7 +39,7 @@ async def place(valkey_url: str) -> AsyncIterator[House]:
 
 
 async def walked(run: Run, path: str) -> int:
-    """Walk a path and recover; what the subscriber was told before stays. Returns how many ms that took."""
+    """Walk a path and recover; what the subscriber has got before stays. Returns how many ms that took."""
     began, posts, refunds = run.clock(), list(run.house.hook.posts), list(run.refunds)
     await run.path(path)
     run.refunds[:0] = [each for each in refunds if each not in run.refunds]
@@ -66,15 +66,15 @@ async def test_the_stores_clock_steps_while_work_is_claimed(place: House) -> Non
     for step in (HOUR, -HOUR):
         async with fresh(place, {}) as run:
             refund_id = run._refund("DeclinedAtOnce", "declined")
-            await run.direct.schedule.hint("us", hint(message=refund_id))
+            await run.direct.of("us").schedule.hint(hint(message=refund_id))
             (lost,) = (await claim(run.direct)).items
             run.clock.tick(step)
             if step < 0:
                 assert (await claim(run.direct)).items == ()
-                await run.direct.schedule.hint("us", hint(message="again"))
+                await run.direct.of("us").schedule.hint(hint(message="again"))
             (taken,) = (await claim(run.direct)).items
             assert (taken.refund_id, taken.token != lost.token) == (lost.refund_id, True)
-            assert not await run.direct.schedule.reschedule(lost, NextLook(None))
+            assert not await run.direct.of(lost.account).schedule.reschedule(lost, NextLook(None))
             run.told, run.refunds = [], []
 
 
@@ -82,23 +82,23 @@ async def test_the_stores_clock_steps_while_work_is_claimed(place: House) -> Non
 async def test_no_throttle_waits_for_a_clock_that_was_ahead(store: Store, clock: ManualClock, step: int) -> None:
     """Tokens come at the account's rate again within seconds, and a pause that Amazon asked for ends when it said."""
     for number in range(20):
-        await store.schedule.hint("us", hint(number, message=f"m{number}"))
+        await store.of("us").schedule.hint(hint(number, message=f"m{number}"))
     assert len((await claim(store, burst=5, per_second=1)).items) == 5
-    await store.schedule.block("us", "get_refund", clock() + 7_000)
-    await store.schedule.block("us", "create_refund", clock() + 7_000)
+    await store.of("us").schedule.block("get_refund", clock() + 7_000)
+    await store.of("us").schedule.block("create_refund", clock() + 7_000)
     clock.tick(step)
     if step > 0:
         await claim(store, burst=5, per_second=1)
-        await store.schedule.block("us", "get_refund", clock() + 7_000)
-        await store.schedule.block("us", "create_refund", clock() + 7_000)
+        await store.of("us").schedule.block("get_refund", clock() + 7_000)
+        await store.of("us").schedule.block("create_refund", clock() + 7_000)
         clock.tick(-step)
     assert (await claim(store, burst=5, per_second=1)).items == ()
-    assert 6_000 <= await store.requests.take_token("us", "create_refund", 5, 1) <= 7_000
+    assert 6_000 <= await store.of("us").requests.take_token("create_refund", 5, 1) <= 7_000
     clock.tick(6_000)
     assert (await claim(store, burst=5, per_second=1)).items == ()
     clock.tick(1_001)
     assert len((await claim(store, burst=5, per_second=1)).items) == 5
-    assert await store.requests.take_token("us", "create_refund", 5, 1) == 0
+    assert await store.of("us").requests.take_token("create_refund", 5, 1) == 0
     clock.tick(2_000)
     assert len((await claim(store, burst=5, per_second=1)).items) == 2
 
@@ -106,10 +106,10 @@ async def test_no_throttle_waits_for_a_clock_that_was_ahead(store: Store, clock:
 async def test_a_pause_is_not_prolonged_by_one_that_a_clock_ahead_wrote(store: Store, clock: ManualClock) -> None:
     """Amazon says 429 again, right after the step."""
     clock.tick(HOUR)
-    await store.schedule.block("us", "get_refund", clock() + 2_000)
+    await store.of("us").schedule.block("get_refund", clock() + 2_000)
     clock.tick(-HOUR)
-    await store.schedule.block("us", "get_refund", clock() + 7_000)
-    await store.schedule.hint("us", hint())
+    await store.of("us").schedule.block("get_refund", clock() + 7_000)
+    await store.of("us").schedule.hint(hint())
     clock.tick(7_000)
     assert len((await claim(store)).items) == 1
 
@@ -117,7 +117,7 @@ async def test_a_pause_is_not_prolonged_by_one_that_a_clock_ahead_wrote(store: S
 async def test_a_process_whose_clock_steps(server: Server, tmp_path: Path) -> None:
     """An hour ahead, notifications are taken, and Amazon refuses the first date: the request is repeated at once, dated
     by Amazon's clock. An hour behind, what is told now is dated in the future: 503, and it comes again. `/readyz` names
-    the clock all along, and stays ready: nobody can tell here which of the two clocks is right."""
+    the clock all along, and stays ready: which of the two clocks is right cannot be known here."""
     ahead = 0
     async with Amazon() as amazon, Hook().listening() as hook:
         tables = [account(amazon, tmp_path)]

@@ -106,7 +106,7 @@ class World:
         return await self.unready() in reasons
 
     async def is_well(self, *refund_ids: str) -> None:
-        """What was put off comes again, is taken, and is told once; what is new as well."""
+        """What was answered 503 comes again, is accepted, and is delivered once; what is new as well."""
         await until(self.stage.ready, "it is ready")
         wanted = [*refund_ids, self.decline()]
         for refund_id in wanted:
@@ -120,7 +120,7 @@ class World:
 async def world(
     server: Server, folder: Path, url: str = "", patience: Mapping[str, str] = PATIENCE
 ) -> AsyncIterator[World]:
-    """Ready, with one refund that is known and told. `url`: where the service finds its Redis, if not there."""
+    """Ready, with one refund that is known and delivered. `url`: where the service finds its Redis, if not there."""
     async with Amazon() as amazon, Hook().listening() as hook:
         redis = {"url": url or server.url, **patience}
         async with running(server.url, [account(amazon, folder)], [hook], redis=redis) as stage:
@@ -164,7 +164,7 @@ async def test_a_replica_of_another(at: World) -> None:
     refund_id = await at.is_put_off("store_read_only")
     await until(lambda: emptied(at.server), "the other's data is here")
     await at.server.command("REPLICAOF", "NO", "ONE")
-    await until(lambda: at.stage.service.store.subscribers.readable("us"), "the configured subscriber is back")
+    await until(at.stage.service.store.of("us").subscribers.readable, "the configured subscriber is back")
     await at.is_well(refund_id)
 
 
@@ -184,10 +184,10 @@ async def test_it_hangs(at: World) -> None:
 
 
 async def test_it_is_emptied(at: World) -> None:
-    """The configured subscriber comes back by itself, and what is told from then on is owed to it."""
+    """The configured subscriber comes back by itself, and events from then on are owed to it."""
     await at.server.command("FLUSHALL")
     await at.is_well()
-    assert len(await at.stage.service.store.subscribers.readable("us")) == 1
+    assert len(await at.stage.service.store.of("us").subscribers.readable()) == 1
 
 
 async def test_it_starts_again_without_its_data(at: World) -> None:
@@ -196,7 +196,7 @@ async def test_it_starts_again_without_its_data(at: World) -> None:
     refund_id = await at.is_put_off("store_unreachable")
     shutil.rmtree(at.server.folder / "appendonlydir")
     at.server.start()
-    await until(lambda: at.stage.service.store.subscribers.readable("us"), "the configured subscriber is back")
+    await until(at.stage.service.store.of("us").subscribers.readable, "the configured subscriber is back")
     await at.is_well(refund_id)
 
 

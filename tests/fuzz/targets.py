@@ -36,7 +36,7 @@ LONGEST_TEXT = 600
 
 
 def envelope(data: bytes) -> None:
-    """Whoever posts: an envelope whose signed text is the one that SNS defines, or a refusal with a known reason."""
+    """From any sender: an envelope whose signed text is the one that SNS defines, or a refusal with a known reason."""
     try:
         found = read_envelope(data)
     except Malformed as error:

@@ -1,5 +1,5 @@
 """`POST /ipn` under fire: whatever comes, it is judged, logged in one line that repeats nothing of it, and written only
-if it is proven; nobody is called on a stranger's behalf.
+if it is proven; no request is made on a stranger's behalf.
 
 The whole ASGI application with a real store, called without a socket: so headers and bodies can be any bytes at all.
 What is proven is worked out here a second time.
@@ -49,7 +49,7 @@ ACCOUNT = make_account()
 MESSAGE_ID = "0f7f9e1c-5c0e-4b9f-9f4e-2d1c6b7a8e90"
 SNS = SnsSigner()
 OTHER_SNS = SnsSigner(key=rsa_key(number=1), serial=7)
-"""A certificate of the right form that nobody has pinned: its address may be asked, and does not answer."""
+"""A certificate of the right form that is not pinned: its address may be asked, and does not answer."""
 TOLD = ("merchant_id", "refund_id", "object_type")
 ID = re.compile(r"[A-Za-z0-9_-]{0,64}")
 ALLOWED_TOPIC = re.compile(r"arn:aws:sns:us-east-1:291180941288:[A-Za-z0-9_-]{1,256}")
@@ -197,7 +197,7 @@ def target(valkey_url: str) -> Iterator[Target]:
 def check(answer: Answer, body: bytes) -> None:
     """Never a 500, one line with a stable reason, nothing repeated, nothing written or asked that was not proven."""
     assert answer.status in STATUSES
-    if answer.status == 501:  # a transfer coding that nobody decodes: refused before the route, to be sent again
+    if answer.status == 501:  # a transfer coding that is not decoded: refused before the route, to be sent again
         assert (answer.keys, answer.fetched, answer.visited) == (0, [], [])
         return
     assert answer.said == b""
@@ -461,7 +461,7 @@ def test_no_certificate_is_fetched_for_a_stranger(target: Target, address: str, 
 
 @pytest.mark.parametrize("version", [1, 2])
 def test_the_fire_is_aimed(target: Target, version: int) -> None:
-    """An envelope that nobody changed is believed: what is refused above is refused for what was changed."""
+    """An unchanged envelope is believed: what is refused above is refused for what was changed."""
     body = SNS.post_body(version=version)
     answer = target.post(body, cuts=(1, 100))
     check(answer, body)

@@ -56,7 +56,7 @@ def parse(block: str) -> Said:
 
 
 class Client:
-    """One stream, on a socket of its own."""
+    """One stream, on its own socket."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader, self._writer = reader, writer

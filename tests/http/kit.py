@@ -202,7 +202,7 @@ async def everything(reader: asyncio.StreamReader) -> bytes:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Wait for what has no event of its own, ten seconds at most."""
+    """Wait, ten seconds at most, for a condition that sets no event."""
     async with asyncio.timeout(10):
         while not condition():  # noqa: ASYNC110 - the server and its counters have no event to wait for
             await asyncio.sleep(0.005)

@@ -57,7 +57,7 @@ async def asked(line: Line, said: bytes = POST) -> int:
 
 
 async def asked_once(service: Service, host: str, said: bytes) -> int:
-    """The status of the answer on a connection of its own."""
+    """The status of the answer on a new connection."""
     line = await connect(service, host)
     try:
         return await asked(line, said)

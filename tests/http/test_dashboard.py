@@ -17,7 +17,7 @@ from redis.asyncio import Redis
 from starlette.requests import HTTPConnection
 
 from receiver.http.api.auth import Caller
-from receiver.http.api.rate_limit import SignInLimit, address_of
+from receiver.http.api.limits import SignInLimit, address_of
 from receiver.http.dashboard import refunds
 from receiver.http.dashboard import sessions as module
 from receiver.http.dashboard.sessions import Sessions
@@ -104,11 +104,11 @@ def browser(service: Service) -> Browser:
 
 async def subscribe(store: Store, account: str = "us", name: str = "finance", **more: object) -> None:
     fields = {"name": name, "url": f"https://{name}.example/hooks", "secrets": (Secret(SECRET),), **more}
-    await store.subscribers.add(account, Subscriber(**fields))  # type: ignore[arg-type]
+    await store.of(account).subscribers.add(Subscriber(**fields))  # type: ignore[arg-type]
 
 
 async def test_nobody_sees_anything_before_signing_in(service: Service, browser: Browser) -> None:
-    """Every page leads to the form, which remembers where somebody wanted to go."""
+    """Every page leads to the form, which remembers the page that was asked for."""
     for path in ("/refunds?state=Declined", ONE, "/subscribers"):
         answer = await browser.get(path)
         assert answer.status == 303
@@ -219,7 +219,7 @@ async def test_a_form_without_its_token_does_nothing(
         "/subscribers/finance/pause?account=us", {"Sec-Fetch-Site": "same-site"}, csrf=browser.csrf
     )
     assert other.status == 403
-    (found,) = await store.subscribers.readable("us")
+    (found,) = await store.of("us").subscribers.readable()
     assert not found.paused
 
 
@@ -379,7 +379,7 @@ async def test_a_refund_with_its_timeline(service: Service, browser: Browser, st
         assert text in browser.page, text
     answer = await browser.post(f"/refunds/{REFUND}/refresh?account=us", csrf=browser.csrf)
     assert answer.headers["Location"] == f"{ONE}&done=refresh"
-    assert (await store.gauges.measure("us"))["refreshed"] == 1
+    assert (await store.of("us").gauges.measure())["refreshed"] == 1
     assert (await browser.get(f"/refunds/{REFUND}/retry?account=us")).status == 409
 
 
@@ -405,20 +405,20 @@ async def test_the_timeline_has_every_notification_look_and_delivery(
 ) -> None:
     """In the order of time; who may not see subscribers sees no delivery."""
     await subscribe(store)
-    await store.schedule.hint("us", Hint(refund_id=REFUND, at=clock.ms, source=Source.NOTIFICATION, message_id="m1"))
+    await store.of("us").schedule.hint(Hint(refund_id=REFUND, at=clock.ms, source=Source.NOTIFICATION, message_id="m1"))
     await seen(store, "us")
-    claimed = await store.schedule.claim("us", "get_refund", lease=30_000, burst=9, per_second=9, limit=1)
+    claimed = await store.of("us").schedule.claim("get_refund", lease=30_000, burst=9, per_second=9, limit=1)
     clock.tick(1_000)
-    assert await store.schedule.reschedule(claimed.items[0], NextLook(clock.ms, outcome="amazon_throttled"))
+    assert await store.of("us").schedule.reschedule(claimed.items[0], NextLook(clock.ms, outcome="amazon_throttled"))
     clock.tick(1_000)
     await seen(store, "us", state="Declined", reason="AmazonRejected")
     for number in range(2):
         clock.tick(1_000)
-        (delivery,) = (await store.deliveries.claim("us", "finance", lease=30_000, limit=8)).items
+        (delivery,) = (await store.of("us").deliveries.claim("finance", lease=30_000, limit=8)).items
         if number:
-            assert await store.deliveries.delivered(delivery)
+            assert await store.of(delivery.account).deliveries.delivered(delivery)
         else:
-            assert await store.deliveries.retry(
+            assert await store.of(delivery.account).deliveries.retry(
                 delivery, clock.ms, DeliveryAttempts(count=1, last_error="HTTP 500 <b>")
             )
     steps = [
@@ -446,13 +446,13 @@ async def test_pause_and_resume(service: Service, browser: Browser, store: Store
     await browser.sign_in(US_ONLY)
     await browser.get("/subscribers")
     assert (await browser.post("/subscribers/finance/pause?account=us", csrf=browser.csrf)).status == 303
-    (found,) = await store.subscribers.readable("us")
+    (found,) = await store.of("us").subscribers.readable()
     assert (found.paused, found.paused_reason) == (True, "operator")
     await browser.get("/subscribers")
     assert "manually" in browser.page
     csrf = browser.csrf
     assert (await browser.post("/subscribers/finance/resume?account=us", csrf=csrf)).status == 303
-    assert not (await store.subscribers.readable("us"))[0].paused
+    assert not (await store.of("us").subscribers.readable())[0].paused
     assert (await browser.post("/subscribers/nobody/pause?account=us", csrf=csrf)).status == 404
 
 
@@ -460,14 +460,16 @@ async def test_what_was_given_up_is_sent_again(service: Service, browser: Browse
     """One press."""
     await subscribe(store)
     await seen(store, "us", "S01-1", "Declined")
-    (delivery,) = (await store.deliveries.claim("us", "finance", lease=30_000, limit=8)).items
-    assert await store.deliveries.dead(delivery, dead_event(delivery, "exhausted", T0, DeliveryAttempts()))
+    (delivery,) = (await store.of("us").deliveries.claim("finance", lease=30_000, limit=8)).items
+    assert await store.of(delivery.account).deliveries.dead(
+        delivery, dead_event(delivery, "exhausted", T0, DeliveryAttempts())
+    )
     await browser.sign_in(US_ONLY)
     await browser.get("/subscribers")
     assert "Resend all 1" in browser.page
     assert (await browser.post("/subscribers/finance/redrive?account=us", csrf=browser.csrf)).status == 303
-    assert await store.deliveries.dead_events("us", "finance") == []
-    assert (await store.deliveries.queue_sizes("us", "finance"))[:2] == (1, 0)
+    assert await store.of("us").deliveries.dead_events("finance") == []
+    assert (await store.of("us").deliveries.queue_sizes("finance"))[:2] == (1, 0)
 
 
 async def test_the_last_error_stays_known_after_a_success(
@@ -477,8 +479,8 @@ async def test_the_last_error_stays_known_after_a_success(
     await subscribe(store)
     await seen(store, "us", "S01-1", "Declined")
     await browser.sign_in(US_ONLY)
-    (delivery,) = (await store.deliveries.claim("us", "finance", lease=30_000, limit=8)).items
-    assert await store.deliveries.retry(
+    (delivery,) = (await store.of("us").deliveries.claim("finance", lease=30_000, limit=8)).items
+    assert await store.of(delivery.account).deliveries.retry(
         delivery, clock.ms, DeliveryAttempts(count=1), AttemptEffects(failed=True, error="HTTP 502")
     )
     await browser.get("/subscribers")
@@ -486,8 +488,8 @@ async def test_the_last_error_stays_known_after_a_success(
     assert re.search(rf"{words}; 1 failures in a row</dd>", browser.page)
     assert "<dt>Last success</dt><dd>none known</dd>" in browser.page
     clock.tick(60_000)
-    (delivery,) = (await store.deliveries.claim("us", "finance", lease=30_000, limit=8)).items
-    assert await store.deliveries.delivered(delivery)
+    (delivery,) = (await store.of("us").deliveries.claim("finance", lease=30_000, limit=8)).items
+    assert await store.of(delivery.account).deliveries.delivered(delivery)
     await browser.get("/subscribers")
     assert re.search(rf"{words}</dd>", browser.page)
     assert f'<dt>Last success</dt><dd><time datetime="{format_rfc3339(clock.ms)}">' in browser.page
@@ -511,8 +513,8 @@ async def test_however_much_was_given_up_it_is_shown_and_sent_again(
     seconds, _ = await redis.time()
     clock.tick(int(seconds) * 1000 - clock.ms)
     await seen(store, "us", state="Declined")
-    (delivery,) = (await store.deliveries.claim("us", "finance", lease=30_000, limit=8)).items
-    assert await store.deliveries.dead(
+    (delivery,) = (await store.of("us").deliveries.claim("finance", lease=30_000, limit=8)).items
+    assert await store.of(delivery.account).deliveries.dead(
         delivery, dead_event(delivery, "exhausted", T0, DeliveryAttempts(last_error="HTTP 503"))
     )
     await browser.sign_in(US_ONLY)
@@ -556,7 +558,7 @@ async def test_conflicts_come_first(service: Service, browser: Browser, store: S
 
 
 async def test_stuck_refunds_come_first(service: Service, browser: Browser, store: Store, clock: ManualClock) -> None:
-    """Those that are pending for more than a day, once that was told."""
+    """Those that are pending for more than a day, once the event was written."""
     await seen(store, "us")
     await browser.sign_in(READER)
     await browser.get("/")
@@ -620,7 +622,7 @@ async def test_while_the_store_is_away(sns: SnsSigner) -> None:
 
 
 async def test_the_overview_shows_subscribers_that_get_nothing(browser: Browser, store: Store, redis: Any) -> None:
-    """Paused, failing, with dead events, damaged; to whoever may see subscribers, and to nobody else."""
+    """Paused, failing, with dead events, damaged; only to those who may see subscribers."""
     await subscribe(store, name="quiet")
     await subscribe(store, name="halted", paused=True, paused_at=T0, paused_reason="operator")
     await subscribe(store, name="broken")

@@ -1,4 +1,4 @@
-"""The dashboard in a real browser: Debian's Chromium, driven by Playwright, without a network of its own.
+"""The dashboard in a real browser: Debian's Chromium, driven by Playwright, without a network.
 
 Skipped where there is none; with `CI` set that is a failure, unless `WITHOUT_CHROMIUM` says that none can be had.
 """
@@ -65,7 +65,7 @@ async def service(sns: SnsSigner, store: Store) -> AsyncIterator[Service]:
     subscriber = Subscriber(
         name="finance", url=f"https://finance.example/{'long' * 30}", secrets=(Secret(SECRET),), types=("*",)
     )
-    await store.subscribers.add("us", subscriber)
+    await store.of("us").subscribers.add(subscriber)
     store.connection.change_notifier.start()
     async with running(settings("us", "eu"), store, real_receiver(sns, store, "us", "eu")) as service:
         yield service
@@ -124,7 +124,7 @@ async def test_a_subscriber_is_paused(service: Service, store: Store, tmp_path: 
         await page.get_by_role("button", name="Pause finance").click()
         await expect(page.get_by_role("button", name="Resume finance")).to_be_visible(timeout=BOUND)
         await expect(page.get_by_text("manually")).to_be_visible()
-        assert [each.paused for each in await store.subscribers.readable("us")] == [True]
+        assert [each.paused for each in await store.of("us").subscribers.readable()] == [True]
         await page.get_by_role("button", name="Sign out").click()
         await expect(page.get_by_label("Token")).to_be_focused(timeout=BOUND)
         await page.goto(f"http://127.0.0.1:{service.port}/subscribers")

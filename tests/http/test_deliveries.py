@@ -52,7 +52,7 @@ async def die(at: Depot, hook: Hook, count: int) -> list[ClaimedDelivery]:
     await at.owe(count)
     deliveries = await at.claim()
     for delivery in deliveries:
-        await at.deliverer.deliver([delivery], (await at.store.subscribers.read("us")).subscribers["all"])
+        await at.deliverer.deliver([delivery], (await at.store.of("us").subscribers.read()).subscribers["all"])
     return deliveries
 
 
@@ -121,14 +121,14 @@ async def test_dead_events_are_sent_again(service: Service, at: Depot, hook: Hoo
     expected = 2 if "ids" in wanted else 3
     dry = await redrive(service, **wanted, dryRun=True)
     assert (dry.status, dry.json["selected"], dry.json["redriven"]) == (200, expected, 0)
-    assert len(await at.store.deliveries.dead_events("us", "all")) == 3
+    assert len(await at.store.of("us").deliveries.dead_events("all")) == 3
     answer = await redrive(service, **wanted)
     assert (answer.status, answer.json["redriven"], answer.json["missing"]) == (202, expected, [])
     assert (await redrive(service, **wanted)).json["redriven"] == 0
     async with at_work(at.deliverer.run):
         await until(lambda: at.counted("delivered") == expected, "they are sent again")
     assert [post.headers["webhook-id"] for post in hook.posts[3:]] == ids[3 - expected :]
-    assert len(await at.store.deliveries.dead_events("us", "all")) == 3 - expected
+    assert len(await at.store.of("us").deliveries.dead_events("all")) == 3 - expected
 
 
 async def test_what_was_delivered_is_sent_again_by_its_id_each_time(service: Service, at: Depot, hook: Hook) -> None:
@@ -175,10 +175,10 @@ async def test_a_test_goes_to_one_subscriber_alone_and_shows_its_answer(
     """Before all that waits, signed as ever, also while it is paused; sent once, whatever it answers."""
     await at.owe(3)
     for delivery in await at.claim():
-        await at.store.deliveries.retry(delivery, at.clock() + 60_000, DeliveryAttempts(count=1))
+        await at.store.of(delivery.account).deliveries.retry(delivery, at.clock() + 60_000, DeliveryAttempts(count=1))
     if paused:
-        (before,) = await at.store.subscribers.readable("us")
-        assert await at.store.subscribers.change("us", before, pause(before, "operator", at.clock()))
+        (before,) = await at.store.of("us").subscribers.readable()
+        assert await at.store.of("us").subscribers.change(before, pause(before, "operator", at.clock()))
     async with Hook("other").listening() as other, at_work(at.deliverer.run):
         await at.subscribe(other)
         answer = await service.call("POST", f"{PATH}/test", token=US_ONLY)
@@ -213,7 +213,7 @@ async def test_the_failures_of_a_lane_show(service: Service, at: Depot, hook: Ho
     await at.owe(1)
     for _ in range(5):
         (delivery,) = await at.claim()
-        await at.store.deliveries.retry(
+        await at.store.of(delivery.account).deliveries.retry(
             delivery, at.clock(), DeliveryAttempts(count=1), AttemptEffects(failed=True, error="timeout")
         )
     stats = (await service.get(PATH, token=US_ONLY)).json["stats"]

@@ -67,7 +67,7 @@ async def test_it_tells_what_nobody_configured(service: Service, sns: SnsSigner)
 
 
 async def test_it_is_for_administrators(service: Service) -> None:
-    """Of accounts that the token may not see nothing is told."""
+    """Accounts that the token may not see are left out."""
     nobody = await service.get("/v1/diagnostics", token=None)
     reader = await service.get("/v1/diagnostics", token=READER)
     assert [(each.status, each.json["reason"]) for each in (nobody, reader)] == [

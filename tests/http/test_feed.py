@@ -1,4 +1,4 @@
-"""`GET /v1/events` as a stream: exact resume, what is lost is said, slow clients harm nobody."""
+"""`GET /v1/events` as a stream: exact resume, what is lost is said, slow clients harm no other."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ async def test_an_event_is_what_webhooks_get(service: Service, store: Store, red
         entries: Any = await redis.xrange(US)
         [(_, fields)] = entries
         told = from_fields("us", {name.decode(): value.decode() for name, value in fields.items()})
-        [now] = await current_events(store, "us", [told])
+        [now] = await current_events(store.of("us"), [told])
         assert event.data.encode() == render_body(now)
         assert b'"asOf":"' in event.data.encode()
         assert event.id != hello.id
@@ -200,7 +200,7 @@ async def test_a_store_that_is_emptied_under_listeners_is_said(service: Service,
 
 
 async def test_several_accounts_in_one_cursor(service: Service, store: Store, redis: Redis) -> None:
-    """Each goes on where it was. One that the cursor does not have is told from its beginning: it may be new."""
+    """Each goes on where it was. One that the cursor does not have is sent from its beginning: it may be new."""
     await happened(store, redis, 1, 2)
     await happened(store, redis, 101, 102, account="eu")
     async with stream(service.port, FROM_START) as client:
@@ -216,7 +216,7 @@ async def test_several_accounts_in_one_cursor(service: Service, store: Store, re
 
 
 async def test_a_token_for_one_account_sees_no_other(service: Service, store: Store, redis: Redis) -> None:
-    """Neither from the beginning, nor live, nor by the cursor of somebody who sees more."""
+    """Neither from the beginning, nor live, nor by the cursor of a token that sees more."""
     await happened(store, redis, 1)
     await happened(store, redis, 101, account="eu")
     async with stream(service.port, FROM_START) as everybody:
@@ -251,7 +251,7 @@ async def test_filters(service: Service, store: Store, redis: Redis) -> None:
 
 
 async def test_an_entry_that_cannot_be_read_harms_no_other(service: Service, store: Store, redis: Redis) -> None:
-    """Somebody wrote into the stream by hand, say."""
+    """Such as one written by hand."""
     await happened(store, redis, 1)
     await redis.xadd(US, {"type": "nonsense", "raw": b"\xff"})
     await happened(store, redis, 2)

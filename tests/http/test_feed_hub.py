@@ -8,7 +8,8 @@ import pytest
 from redis.asyncio import Redis
 
 from receiver.errors import BadRequest, StoreUnavailable
-from receiver.http.feed.hub import Hub, Listener, Told
+from receiver.http.feed.feed import CurrentFeed
+from receiver.http.feed.hub import FeedItem, Hub, Listener
 from receiver.outbox.events.cursor import Place, read_cursor, write_cursor
 from receiver.store import Store
 from tests.http.feed_kit import happened, refund_id
@@ -18,19 +19,19 @@ US = "refunds:{us}:events"
 
 
 def told(listener: Listener) -> list[str]:
-    """The refunds that it is told of."""
-    return [each.fields["refundId"] for each in listener.take() if isinstance(each, Told) and not each.lost]
+    """The refunds of its events."""
+    return [each.fields["refundId"] for each in listener.take() if isinstance(each, FeedItem) and not each.lost]
 
 
 async def place_after(store: Store, count: int) -> Place:
-    page = await store.feed.events_after("us", "beginning", max(count, 1))
+    page = await store.of("us").feed.events_after("beginning", max(count, 1))
     return page.end if count else page.start
 
 
 async def test_a_listener_is_told_what_comes_after_its_place(store: Store, redis: Redis) -> None:
     """From what the hub has at hand, and what comes; further back it has to read a page first."""
     await happened(store, redis, *range(4))
-    hub, first = Hub(store.feed, keep=10), Listener(100)
+    hub, first = Hub(CurrentFeed(store), keep=10), Listener(100)
     assert hub.join(first, "us", await place_after(store, 4))
     await happened(store, redis, *range(4, 24))
     assert await collected(first, 20) == [refund_id(number) for number in range(4, 24)]
@@ -49,7 +50,7 @@ async def test_a_listener_is_told_what_comes_after_its_place(store: Store, redis
 
 async def test_a_listener_without_room_for_what_is_at_hand_reads_on_by_itself(store: Store, redis: Redis) -> None:
     """It would be cut off at once."""
-    hub, first, small = Hub(store.feed, keep=10), Listener(100), Listener(5)
+    hub, first, small = Hub(CurrentFeed(store), keep=10), Listener(100), Listener(5)
     assert hub.join(first, "us", await place_after(store, 0))
     await happened(store, redis, *range(8))
     await collected(first, 8)
@@ -63,7 +64,7 @@ async def test_a_listener_without_room_for_what_is_at_hand_reads_on_by_itself(st
 async def test_a_listener_that_is_ahead_of_the_hub_is_told_nothing_twice(store: Store, redis: Redis) -> None:
     """Its own page was newer than the hub's last look."""
     await happened(store, redis, 1, 2, 3)
-    hub, behind, ahead = Hub(store.feed, keep=10), Listener(100), Listener(100)
+    hub, behind, ahead = Hub(CurrentFeed(store), keep=10), Listener(100), Listener(100)
     start, end = await place_after(store, 0), await place_after(store, 3)
     assert hub.join(behind, "us", start)
     assert hub.join(ahead, "us", end)
@@ -76,7 +77,7 @@ async def test_a_listener_that_is_ahead_of_the_hub_is_told_nothing_twice(store: 
 
 async def test_a_place_of_another_life_of_the_store_does_not_join(store: Store, redis: Redis) -> None:
     """The page that it reads then says what was lost."""
-    hub, first, other = Hub(store.feed, keep=10), Listener(100), Listener(100)
+    hub, first, other = Hub(CurrentFeed(store), keep=10), Listener(100), Listener(100)
     assert hub.join(first, "us", await place_after(store, 0))
     assert not hub.join(other, "us", Place("ffff", 0, "0-0"))
     hub.leave(first)
@@ -84,7 +85,7 @@ async def test_a_place_of_another_life_of_the_store_does_not_join(store: Store, 
 
 async def test_nobody_listens_nobody_reads(store: Store, redis: Redis) -> None:
     """A tail ends with its last listener."""
-    hub, listener = Hub(store.feed, keep=10), Listener(100)
+    hub, listener = Hub(CurrentFeed(store), keep=10), Listener(100)
     assert hub.join(listener, "us", await place_after(store, 0))
     tasks = [task for task in asyncio.all_tasks() if task.get_name() == "feed:us"]
     assert len(tasks) == 1
@@ -106,7 +107,7 @@ async def collected(listener: Listener, count: int) -> list[str]:
 
 
 async def test_a_store_that_was_restored_from_before(store: Store, redis: Redis) -> None:
-    """A reader that is further than the stream is told; one that has caught up with a longer one loses nothing."""
+    """A reader that is further than the stream gets a reset; one that has caught up with a longer one loses nothing."""
     await happened(store, redis, *range(5))
     dump = await redis.dump(US)
     assert dump is not None
@@ -114,9 +115,9 @@ async def test_a_store_that_was_restored_from_before(store: Store, redis: Redis)
     ahead = await place_after(store, 8)
     await redis.delete(US)
     await redis.restore(US, 0, dump)
-    assert (await store.feed.events_after("us", ahead, 10)).lost == "emptied"
+    assert (await store.of("us").feed.events_after(ahead, 10)).lost == "emptied"
     await happened(store, redis, *range(20, 30))
-    page = await store.feed.events_after("us", ahead, 100)
+    page = await store.of("us").feed.events_after(ahead, 100)
     assert page.lost == ""
     assert [entry.fields["refundId"] for entry in page.entries] == [refund_id(number) for number in range(20, 30)]
     assert page.end.number == 15
@@ -127,9 +128,9 @@ async def test_a_stream_that_was_deleted_by_hand(store: Store, redis: Redis) -> 
     await happened(store, redis, *range(5))
     place = await place_after(store, 5)
     await redis.delete(US)
-    assert (await store.feed.events_after("us", place, 10)).lost == "emptied"
+    assert (await store.of("us").feed.events_after(place, 10)).lost == "emptied"
     await happened(store, redis, 5, 6)
-    page = await store.feed.events_after("us", place, 10)
+    page = await store.of("us").feed.events_after(place, 10)
     assert (page.lost, len(page.entries)) == ("emptied", 2)
 
 
@@ -138,8 +139,8 @@ async def test_a_place_after_the_end_is_of_no_such_stream(store: Store, redis: R
     await happened(store, redis, *range(5))
     place = await place_after(store, 2)
     ms = int(place.id.partition("-")[0])
-    assert (await store.feed.events_after("us", Place(place.epoch, 2, f"{ms + 1_000_000}-0"), 10)).lost == "emptied"
-    assert (await store.feed.events_after("us", place, 10)).lost == ""
+    assert (await store.of("us").feed.events_after(Place(place.epoch, 2, f"{ms + 1_000_000}-0"), 10)).lost == "emptied"
+    assert (await store.of("us").feed.events_after(place, 10)).lost == ""
 
 
 async def test_only_who_lost_something_is_told_of_trimming(store: Store, redis: Redis) -> None:
@@ -147,13 +148,13 @@ async def test_only_who_lost_something_is_told_of_trimming(store: Store, redis: 
     await happened(store, redis, 1, 2, 3)
     start, end = await place_after(store, 0), await place_after(store, 3)
     await redis.xtrim(US, maxlen=1, approximate=False)
-    hub, behind, ahead = Hub(store.feed, keep=10), Listener(100), Listener(100)
+    hub, behind, ahead = Hub(CurrentFeed(store), keep=10), Listener(100), Listener(100)
     assert hub.join(behind, "us", start)
     assert hub.join(ahead, "us", end)
     await until(lambda: behind.room < 99, "the hub has looked")
     lost, event = behind.take()
-    assert isinstance(lost, Told)
-    assert isinstance(event, Told)
+    assert isinstance(lost, FeedItem)
+    assert isinstance(event, FeedItem)
     assert (lost.lost, event.fields["refundId"]) == ("trimmed", refund_id(3))
     assert ahead.take() == []
     hub.leave(behind)
@@ -165,7 +166,7 @@ async def test_a_key_of_another_type_is_our_trouble(store: Store, redis: Redis, 
     """Nothing is written then."""
     await redis.lpush(key, "x")
     with pytest.raises(StoreUnavailable):
-        await store.feed.events_after("us", "beginning", 10)
+        await store.of("us").feed.events_after("beginning", 10)
     assert await redis.keys("*") == [key.encode()]
 
 

@@ -103,7 +103,7 @@ async def test_what_is_not_proven_is_403(service: Service, sns: SnsSigner, redis
 
 
 async def test_our_own_trouble_is_503_with_retry_after(service: Service, sns: SnsSigner) -> None:
-    """A message from the future, a topic or merchant nobody configured, an account that is not there."""
+    """A message from the future, an unconfigured topic or merchant, an unknown account."""
     unknown = "arn:aws:sns:us-west-2:291180941288:A31YDYE76E6TCPA3G30QK8ZESA0D"
     cases = [
         ("/ipn", sns.post_body(timestamp_ms=NOW + 301_000), "dated_in_future", "60"),

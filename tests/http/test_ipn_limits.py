@@ -31,7 +31,7 @@ LIMIT = 16 * 1024
 
 
 class Judge:
-    """A receiver that believes every body it gets, or does with it what it is told."""
+    """A receiver that believes every body it gets, or answers it as the test says."""
 
     waiting = 0
 
@@ -228,7 +228,7 @@ async def test_a_header_without_an_end_is_cut_long_before_its_time(store: Store)
 
 
 async def test_a_sender_that_leaves_is_noted(store: Store) -> None:
-    """Half a body and gone: nobody to answer, nothing written, one count."""
+    """Half a body and gone: no one to answer, nothing written, one count."""
     judge = Judge()
     async with running(limited(), store, judge) as service:
         with capture_logs() as lines:
@@ -242,7 +242,7 @@ async def test_a_sender_that_leaves_is_noted(store: Store) -> None:
 
 
 async def test_more_at_once_than_allowed_is_503(store: Store) -> None:
-    """The next one is told to come again in two seconds; the one under way is answered."""
+    """The next one is asked to come again in two seconds; the one under way is answered."""
     gate = asyncio.Event()
     judge = Judge(gate.wait)
     async with running(limited(concurrency=1), store, judge) as service:
@@ -311,7 +311,7 @@ async def test_the_head_has_16_kib(store: Store) -> None:
 
 
 async def test_slow_bodies_take_no_places(store: Store) -> None:
-    """A hundred senders that dawdle keep nobody out: a place is taken only by a body that is whole."""
+    """A hundred slow senders keep no other out: a place is taken only by a body that is whole."""
     async with running(limited(concurrency=1), store, Judge()) as service:
         idle = [await service.connect() for _ in range(100)]
         for _, writer in idle:

@@ -162,5 +162,5 @@ async def test_the_largest_message_is_kept_whole(service: Service, sns: SnsSigne
 
 
 async def test_the_place_apart_is_no_account(service: Service) -> None:
-    """Nobody can ask for it by name."""
+    """No request can name it."""
     assert (await service.call("GET", "/v1/notifications?account=%2A", token=ADMIN)).status == 404

@@ -12,7 +12,7 @@ import aiohttp
 import pytest
 
 from receiver.errors import Overloaded
-from receiver.http.api.reads import AT_ONCE, MOST_WAITING, Reads, TooManyReads
+from receiver.http.api.limits import AT_ONCE, MOST_WAITING, Reads, TooManyReads
 from receiver.ledger.query import Query
 from receiver.store import Store
 from receiver.store.refunds.refunds import CHUNK, MOST_EXAMINED
@@ -32,14 +32,14 @@ async def service(sns: SnsSigner, store: Store) -> AsyncIterator[Service]:
 def chunks_read(store: Store, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many refunds each chunk of the store has read."""
     sizes: list[int] = []
-    read = store.refunds._batch
+    read = store.of("us").refunds._batch
 
-    async def counted(account: str, query: Query, place: Any, limit: int) -> Any:
-        batch = await read(account, query, place, limit)
+    async def counted(query: Query, place: Any, limit: int) -> Any:
+        batch = await read(query, place, limit)
         sizes.append(len(batch))
         return batch
 
-    monkeypatch.setattr(store.refunds, "_batch", counted)
+    monkeypatch.setattr(store.of("us").refunds, "_batch", counted)
     return sizes
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from receiver.amazon.fps.calls import FpsRefundRequest
 from receiver.amazon.fps.orders import FpsOrder
-from receiver.http.api.rate_limit import Refreshes, TooManyRefreshes
+from receiver.http.api.limits import Refreshes, TooManyRefreshes
 from receiver.ledger.money import Money
 from receiver.ledger.refund import Observation, Source
 from receiver.receive.receiver import Receiver
@@ -97,7 +97,7 @@ async def connect_and_flush(store: Store) -> None:
 
 
 async def test_wait_returns_as_soon_as_the_refund_is_final(service: Service, store: Store) -> None:
-    """A waiter is woken by the write; nobody polls."""
+    """A waiter is woken by the write; nothing polls."""
     await seen(store, "us")
     waiting = asyncio.ensure_future(service.get(f"{ONE}?wait=30"))
     await asyncio.wait({waiting}, timeout=0.3)
@@ -108,7 +108,7 @@ async def test_wait_returns_as_soon_as_the_refund_is_final(service: Service, sto
 
 
 async def test_wait_covers_a_refund_that_is_not_known_yet(service: Service, store: Store) -> None:
-    """Whoever has just created a refund may ask before we have heard of it."""
+    """A client that has just created a refund may ask before the service knows it."""
     waiting = asyncio.ensure_future(service.get(f"{ONE}?wait=30"))
     await asyncio.wait({waiting}, timeout=0.2)
     await seen(store, "eu", state="Declined", reason="ProcessingFailure")
@@ -170,7 +170,7 @@ async def test_refresh_makes_the_refund_due_now(service: Service, store: Store) 
     await seen(store, "eu")
     answer = await service.call("POST", f"{ONE}/refresh", token=REFUNDER)
     assert (answer.status, answer.json) == (202, {"refundId": REFUND, "account": "eu", "refresh": "noted"})
-    claimed = await store.schedule.claim("eu", "get_refund", lease=30_000, burst=5, per_second=1, limit=5)
+    claimed = await store.of("eu").schedule.claim("get_refund", lease=30_000, burst=5, per_second=1, limit=5)
     assert [(look.refund_id, look.source) for look in claimed.items] == [(REFUND, Source.REFRESH)]
 
 
@@ -209,14 +209,14 @@ async def test_what_cannot_be_a_refund_id_is_not_asked_about(service: Service, s
     assert (answer.status, answer.json["reason"]) == (400, "bad_refund_id")
     assert "S01-5105180-3221187-R022311" in answer.json["detail"]
     assert ("the id of a charge." in answer.json["detail"]) is ("-C0" in refund_id)
-    assert (await store.gauges.measure("us"))["refreshed"] == 0
+    assert (await store.of("us").gauges.measure())["refreshed"] == 0
 
 
 async def test_a_known_refund_is_refreshed_whatever_its_id(service: Service, store: Store) -> None:
     """Amazon has told of it, or it was ordered here by Flexible Payments: then it is no invention."""
     await seen(store, "us", "of-a-new-form-1")
     order = FpsOrder(values=FpsRefundRequest("14GKTRANSACTION", "my-reference-1"), version="2008-09-17")
-    await store.fps.reserve("us", order, owner="o", lease=1000)
+    await store.of("us").fps.reserve(order, owner="o", lease=1000)
     for refund_id in ("of-a-new-form-1", "my-reference-1"):
         answer = await service.call("POST", f"/v1/refunds/{refund_id}/refresh?account=us", token=REFUNDER)
         assert answer.status == 202, refund_id
@@ -234,7 +234,7 @@ async def test_the_refreshes_of_a_token_are_limited(receiver: Receiver, store: S
         assert refused.json["reason"] == "too_many_refreshes"
         assert 1 <= int(refused.headers["Retry-After"]) <= 12
         assert (await service.call("POST", paths[0], token=ADMIN)).status == 202
-        assert (await store.gauges.measure("us"))["refreshed"] == 5
+        assert (await store.of("us").gauges.measure())["refreshed"] == 5
 
 
 def test_refreshes_come_back_with_time() -> None:

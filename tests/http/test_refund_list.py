@@ -157,19 +157,21 @@ class Lists:
         self._refunds = sorted(refunds, key=lambda refund: (refund.changed_at, refund.refund_id), reverse=True)
         self._most = most
 
+    def of(self, account: str) -> Lists:
+        return Lists([refund for refund in self._refunds if refund.account == account], self._most)
+
     @property
     def refunds(self) -> Lists:
         """Where the store has the pages."""
         return self
 
-    async def page(self, account: str, query: Query, cursor: str = "", limit: int = 50, examine: int = 1_000) -> Page:
+    async def page(self, query: Query, cursor: str = "", limit: int = 50, examine: int = 1_000) -> Page:
         """At most `most` are examined."""
         at, _, refund_id = cursor.partition("_")
         rest = [
             refund
             for refund in self._refunds
-            if refund.account == account
-            and (not cursor or (refund.changed_at, refund.refund_id) < (int(at), refund_id))
+            if not cursor or (refund.changed_at, refund.refund_id) < (int(at), refund_id)
         ]
         examined = rest[: min(self._most, limit)]
         found = tuple(refund for refund in examined if query.matches(refund))

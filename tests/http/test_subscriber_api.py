@@ -32,13 +32,13 @@ async def add(service: Service, token: str = US_ONLY, **fields: Any) -> Answer:
 
 
 async def test_a_secret_is_made_and_shown_once(service: Service, store: Store) -> None:
-    """201 shows the secret, which signs; afterwards only its fingerprint is told."""
+    """201 shows the secret, which signs; afterwards only its fingerprint is shown."""
     answer = await add(service)
     assert answer.status == 201
     secret = answer.json["secret"]
     assert re.fullmatch(r"whsec_[A-Za-z0-9+/]{43}=", secret)
     Webhook(secret)
-    (kept,) = await store.subscribers.readable("us")
+    (kept,) = await store.of("us").subscribers.readable()
     assert (kept.secrets[0].value, kept.origin) == (secret, "api")
     assert answer.headers["Location"] == "/v1/subscribers/finance?account=us"
     assert answer.headers["Cache-Control"] == "no-store"
@@ -54,11 +54,11 @@ async def test_two_secrets_differ(service: Service) -> None:
 
 
 async def test_a_secret_that_is_brought_is_kept_and_not_repeated(service: Service, store: Store) -> None:
-    """Whoever has it need not be told."""
+    """A caller that sent the secret does not get it back."""
     answer = await add(service, secret=SECRET, types=["*"], reasons=["AmazonRejected"])
     assert answer.status == 201
     assert SECRET not in answer.body.decode()
-    (kept,) = await store.subscribers.readable("us")
+    (kept,) = await store.of("us").subscribers.readable()
     assert (kept.secrets[0].value, kept.types, kept.reasons) == (SECRET, ("*",), ("AmazonRejected",))
 
 
@@ -101,7 +101,7 @@ async def test_one_more_than_the_most_is_refused_and_the_others_can_be_changed(s
             assert (await add(service, name=name)).status == 201
         answers = await asyncio.gather(*(add(service, name=f"late-{number}") for number in range(20)))
         assert sorted(answer.status for answer in answers) == [201, *[409] * 19]
-        assert len(await store.subscribers.readable("us")) == 3
+        assert len(await store.of("us").subscribers.readable()) == 3
         refused = next(answer.json for answer in answers if answer.status == 409)
         assert refused["reason"] == "too_many_subscribers"
         assert "delivery.max_subscribers is 3. Remove one" in refused["detail"]
@@ -120,7 +120,7 @@ async def test_every_problem_of_a_subscriber_is_named(service: Service, store: S
     lines = answer.json["detail"].splitlines()
     assert {line.split(":")[0].strip("'") for line in lines} == {"colour", "name", "url", "types", "secret"}
     assert "hunter2" not in answer.json["detail"]
-    assert await store.subscribers.readable("us") == []
+    assert await store.of("us").subscribers.readable() == []
 
 
 @pytest.mark.parametrize(
@@ -138,14 +138,14 @@ async def test_removing(service: Service, store: Store) -> None:
     await add(service)
     path = "/v1/subscribers/finance"
     assert (await service.call("DELETE", path, token=US_ONLY)).status == 204
-    assert await store.subscribers.readable("us") == []
+    assert await store.of("us").subscribers.readable() == []
     assert (await service.call("DELETE", path, token=US_ONLY)).status == 404
 
 
 async def test_a_subscriber_of_the_configuration_is_removed_there(service: Service, store: Store) -> None:
     """It would return with the next start, so the API says where to remove it."""
     configured = read_subscriber({**FINANCE, "secret": SECRET}, UrlPolicy(), origin="config", now=1)
-    await store.subscribers.put("us", configured)
+    await store.of("us").subscribers.put(configured)
     answer = await service.call("DELETE", "/v1/subscribers/finance", token=US_ONLY)
     assert (answer.status, answer.json["reason"]) == (409, "configured")
 
@@ -159,13 +159,13 @@ async def test_all_of_it_needs_admin(service: Service) -> None:
 
 
 async def test_pausing_and_resuming(service: Service, store: Store) -> None:
-    """Also one that was paused because it answered 410; each way it is told how it stands now."""
+    """Also one that was paused because it answered 410; each answer has its current state."""
     await add(service)
     path = "/v1/subscribers/finance"
     for verb, paused in (("pause", True), ("pause", True), ("resume", False), ("resume", False)):
         answer = await service.call("POST", f"{path}/{verb}", token=US_ONLY)
         assert (answer.status, answer.json["paused"]) == (200, paused)
-        (found,) = await store.subscribers.readable("us")
+        (found,) = await store.of("us").subscribers.readable()
         assert found.paused is paused
     assert (await service.call("POST", f"{path}/resume", token=READER)).status == 403
 
@@ -174,7 +174,7 @@ HOOK = "https://hooks.slack.com/services/T00000000/B00000000/hunter2hunter2hunte
 
 
 async def test_other_formats_have_no_signing_secret(service: Service, store: Store) -> None:
-    """None is made, and what is a credential there is never told again."""
+    """None is made, and the credential there is never shown again."""
     answer = await add(service, name="chat", format="slack", url=HOOK)
     assert answer.status == 201
     assert (answer.json["format"], answer.json["url"]) == ("slack", "https://hooks.slack.com/…")
@@ -186,7 +186,7 @@ async def test_other_formats_have_no_signing_secret(service: Service, store: Sto
     for body in (answer.body, paged.body, (await service.get("/v1/subscribers", token=ADMIN)).body):
         assert b"hunter2" not in body
         assert b"RRRR" not in body
-    assert {each.name: each.url for each in await store.subscribers.readable("us")}["chat"] == HOOK
+    assert {each.name: each.url for each in await store.of("us").subscribers.readable()}["chat"] == HOOK
     refused = await add(service, name="x", format="slack", url=HOOK, secret=SECRET, routing_key="hunter2")
     assert (refused.status, refused.json["reason"]) == (400, "bad_subscriber")
     assert "hunter2" not in refused.body.decode()
@@ -217,6 +217,6 @@ async def test_no_subscriber_is_made_on_a_foreign_key_and_no_secret_is_lost(
     answer = await add(service)
     assert (answer.status, answer.json["reason"]) == (503, "store_wrong_type")
     assert "refunds:{us}:health:finance" in answer.json["detail"]
-    assert await store.subscribers.readable("us") == []
+    assert await store.of("us").subscribers.readable() == []
     await redis.delete("refunds:{us}:health:finance")
     assert (await add(service)).status == 201

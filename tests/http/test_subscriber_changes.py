@@ -52,10 +52,10 @@ async def rotate(service: Service, body: Any = None) -> Answer:
 
 
 async def test_a_field_in_two_spellings_is_refused(service: Service, store: Store) -> None:
-    """Which of the two is meant, nobody can tell."""
+    """Which of the two is meant is unknown."""
     answer = await add(service, minAmount="1.00 USD", min_amount="5.00 USD")
     assert (answer.status, answer.json["reason"]) == (400, "duplicate_key")
-    assert await store.subscribers.readable("us") == []
+    assert await store.of("us").subscribers.readable() == []
 
 
 async def test_fields_change_and_null_is_the_default_again(service: Service, store: Store) -> None:
@@ -71,7 +71,7 @@ async def test_fields_change_and_null_is_the_default_again(service: Service, sto
     assert answer.status == 200
     assert {key: answer.json[key] for key in wanted} == wanted
     assert (answer.json["reasons"], answer.json["rate"], answer.json["concurrency"]) == (None, 2.5, 3)
-    (kept,) = await store.subscribers.readable("us")
+    (kept,) = await store.of("us").subscribers.readable()
     assert (kept.secrets, kept.paused, kept.created_at) == ((Secret(SECRETS[0]),), True, T0)
     answer = await change(service, {"minAmount": None, "rate": None})
     assert (answer.json["minAmount"], answer.json["rate"], answer.json["url"]) == (
@@ -87,7 +87,7 @@ async def test_a_whole_number_is_a_rate_like_any_other(service: Service, store: 
         assert (await add(service, rate=10)).json["rate"] == 10
         assert (await change(service, {"rate": 20})).json["rate"] == 20
         assert (await service.call("POST", f"{PATH}/pause", token=US_ONLY)).json["paused"] is True
-    (kept,) = await store.subscribers.readable("us")
+    (kept,) = await store.of("us").subscribers.readable()
     assert (kept.rate, type(kept.rate)) == (20.0, float)
 
 
@@ -122,30 +122,30 @@ async def test_a_whole_number_is_a_rate_like_any_other(service: Service, store: 
 async def test_every_problem_of_a_change_is_named(service: Service, store: Store, body: Any, says: str) -> None:
     """400, and nothing has changed."""
     await add(service)
-    before = await store.subscribers.readable("us")
+    before = await store.of("us").subscribers.readable()
     answer = await change(service, body)
     assert (answer.status, answer.json["reason"]) == (400, "bad_subscriber")
     assert says in answer.json["detail"]
     assert SECRETS[1] not in answer.body.decode()
-    assert await store.subscribers.readable("us") == before
+    assert await store.of("us").subscribers.readable() == before
 
 
 async def test_a_secret_does_not_follow_the_address_to_another_host(service: Service, store: Store) -> None:
     """400 and nothing is changed; with a secret it is done, and that one alone signs; a path needs none."""
     await add(service)
     await rotate(service, {"secret": SECRETS[1]})
-    before = await store.subscribers.readable("us")
+    before = await store.of("us").subscribers.readable()
     answer = await change(service, {"url": "https://other.example/hooks", "rate": 5})
     assert (answer.status, answer.json["reason"]) == (400, "credential_needed")
     assert "`secret`" in answer.json["detail"]
-    assert await store.subscribers.readable("us") == before
+    assert await store.of("us").subscribers.readable() == before
     assert (await change(service, {"url": "https://finance.example/moved"})).status == 200
-    (kept,) = await store.subscribers.readable("us")
+    (kept,) = await store.of("us").subscribers.readable()
     assert kept.secrets == before[0].secrets
     answer = await change(service, {"url": "https://other.example/hooks", "secret": SECRETS[2]})
     assert (answer.status, answer.json["url"], answer.json.get("secret")) == (200, "https://other.example/hooks", None)
     assert SECRETS[2] not in answer.body.decode()
-    (kept,) = await store.subscribers.readable("us")
+    (kept,) = await store.of("us").subscribers.readable()
     assert (kept.url, kept.secrets) == ("https://other.example/hooks", (Secret(SECRETS[2]),))
 
 
@@ -154,7 +154,7 @@ async def test_a_secret_is_made_for_the_new_host(service: Service, store: Store)
     await add(service)
     answer = await change(service, {"url": "https://other.example/", "secret": "new"})
     assert answer.status == 200
-    (kept,) = await store.subscribers.readable("us")
+    (kept,) = await store.of("us").subscribers.readable()
     assert kept.secrets == (Secret(answer.json["secret"]),)
     assert kept.secrets[0].value.startswith("whsec_")
     assert kept.secrets[0].value not in (await service.get(PATH, token=US_ONLY)).body.decode()
@@ -165,7 +165,7 @@ async def test_a_secret_is_made_for_the_new_host(service: Service, store: Store)
             "bad_subscriber",
             False,
         )
-    assert await store.subscribers.readable("us") == [kept]
+    assert await store.of("us").subscribers.readable() == [kept]
 
 
 @pytest.mark.parametrize(
@@ -180,17 +180,17 @@ async def test_credentials_of_other_formats_do_not_follow_either(
 ) -> None:
     """The routing key, and the header: named in the answer, and not repeated."""
     assert (await service.call("POST", "/v1/subscribers", token=US_ONLY, body={**FINANCE, **fields})).status == 201
-    before = await store.subscribers.readable("us")
+    before = await store.of("us").subscribers.readable()
     answer = await change(service, {"url": "https://other.example/"})
     assert (answer.status, answer.json["reason"]) == (400, "credential_needed")
     assert "`secret`" not in answer.json["detail"]
-    assert await store.subscribers.readable("us") == before
+    assert await store.of("us").subscribers.readable() == before
     answer = await change(service, {"url": "https://other.example/", **given})
     assert (answer.status, answer.json["url"]) == (200, "https://other.example/")
     (value,) = given.values()
     assert answer.json["credential"]["fingerprint"] == Secret(value).fingerprint
     assert (await change(service, {"url": "https://other.example/path"})).status == 200
-    (kept,) = await store.subscribers.readable("us")
+    (kept,) = await store.of("us").subscribers.readable()
     assert kept.credential == Secret(value)
 
 
@@ -199,18 +199,18 @@ async def test_a_change_that_comes_second_is_judged_by_what_the_first_has_made(
 ) -> None:
     """Another path needed no secret when it was read; meanwhile the subscriber has moved, and it would move back."""
     await add(service)
-    replace, first = store.subscribers.change, []
+    replace, first = store.of("us").subscribers.change, []
 
-    async def late(account: str, before: Subscriber, after: Subscriber, **_: object) -> bool:
+    async def late(before: Subscriber, after: Subscriber, **_: object) -> bool:
         monkeypatch.undo()
         first.append(await change(service, {"url": "https://other.example/", "secret": SECRETS[1]}))
-        return await replace(account, before, after)
+        return await replace(before, after)
 
-    monkeypatch.setattr(store.subscribers, "change", late)
+    monkeypatch.setattr(store.of("us").subscribers, "change", late)
     second = await change(service, {"url": "https://finance.example/path"})
     assert [answer.status for answer in first] == [200]
     assert (second.status, second.json["reason"]) == (400, "credential_needed")
-    (kept,) = await store.subscribers.readable("us")
+    (kept,) = await store.of("us").subscribers.readable()
     assert (kept.url, kept.secrets) == ("https://other.example/", (Secret(SECRETS[1]),))
 
 
@@ -224,7 +224,7 @@ async def test_a_secret_in_a_chunked_body_is_read(service: Service, store: Store
 
     answer = await rotate(service, pieces())
     assert (answer.status, answer.json.get("secret")) == (200, None)
-    (kept,) = await store.subscribers.readable("us")
+    (kept,) = await store.of("us").subscribers.readable()
     assert kept.secrets[0] == Secret(SECRETS[1])
 
 
@@ -240,28 +240,28 @@ async def test_a_new_secret_signs_first_and_the_old_one_for_a_day(service: Servi
     await add(service)
     answer = await rotate(service)
     made = answer.json["secret"]
-    (kept,) = await store.subscribers.readable("us")
+    (kept,) = await store.of("us").subscribers.readable()
     assert kept.secrets == (Secret(made), Secret(SECRETS[0], T0 + 24 * HOUR))
     answer = await rotate(service, {"secret": SECRETS[1], "oldValidFor": "7d"})
     assert SECRETS[1] not in answer.body.decode()
-    (kept,) = await store.subscribers.readable("us")
+    (kept,) = await store.of("us").subscribers.readable()
     ends = (None, T0 + 7 * DAY, T0 + 24 * HOUR)
     assert [(each.value, each.expires_at) for each in kept.secrets] == list(
         zip((SECRETS[1], made, SECRETS[0]), ends, strict=True)
     )
     await rotate(service, {"secret": SECRETS[2], "oldValidFor": "0s"})
-    (kept,) = await store.subscribers.readable("us")
+    (kept,) = await store.of("us").subscribers.readable()
     assert kept.secrets == (Secret(SECRETS[2]),)
 
 
 async def test_there_are_five_secrets_at_most(service: Service, store: Store) -> None:
-    """The sixth is refused rather than one dropped that somebody may still check with."""
+    """The sixth is refused rather than one dropped that a receiver may still check with."""
     await add(service)
     for number in (1, 2, 3, 4):
         assert (await rotate(service, {"secret": SECRETS[number]})).status == 200
     answer = await rotate(service, {"secret": SECRETS[5]})
     assert (answer.status, answer.json["reason"]) == (409, "too_many_secrets")
-    (kept,) = await store.subscribers.readable("us")
+    (kept,) = await store.of("us").subscribers.readable()
     assert len(kept.secrets) == 5
     assert (await rotate(service, {"secret": SECRETS[4]})).json["reason"] == "secret_exists"
     assert (await rotate(service, {"secret": SECRETS[5], "oldValidFor": "0s"})).status == 200
@@ -281,25 +281,25 @@ async def test_a_rotation_that_cannot_be(service: Service, body: Any) -> None:
 async def test_one_of_the_configuration_is_changed_there(service: Service, store: Store) -> None:
     """It would come back as it was with the next start: 409 for each, with where to do it."""
     configured = read_subscriber({**FINANCE, "secret": SECRETS[0]}, UrlPolicy(), origin="config", now=1)
-    await store.subscribers.put("us", configured)
+    await store.of("us").subscribers.put(configured)
     for answer in (await change(service, {"types": ["*"]}), await rotate(service)):
         assert (answer.status, answer.json["reason"]) == (409, "configured")
         assert "secret" not in answer.json
-    assert await store.subscribers.readable("us") == [configured]
+    assert await store.of("us").subscribers.readable() == [configured]
 
 
 async def test_where_a_new_one_begins(service: Service, store: Store) -> None:
-    """Now, at a time, or at the beginning; anything else is told, and adds nobody."""
+    """Now, at a time, or at the beginning; anything else is refused, and adds no subscriber."""
     await Recorder(store, lambda: 0.0).record(make_account(), seen("Declined"), source=Source.POLL)
     for start in ("soon", 5, "2026-01-31", "", "2999-01-01T00:00:00Z"):
         answer = await add(service, start=start)
         assert (answer.status, answer.json["reason"]) == (400, "bad_start"), start
-    assert await store.subscribers.readable("us") == []
+    assert await store.of("us").subscribers.readable() == []
     answer = await add(service, start="beginning")
-    assert (answer.status, answer.json["eventsAfter"]) == (201, (await store.deliveries.backfills("us"))[0].last)
+    assert (answer.status, answer.json["eventsAfter"]) == (201, (await store.of("us").deliveries.backfills())[0].last)
     await add(service, name="timely", start="2020-01-31T12:00:00Z")
     await add(service, name="new", start="now")
-    jobs = {job.name: job.cursor for job in await store.deliveries.backfills("us")}
+    jobs = {job.name: job.cursor for job in await store.of("us").deliveries.backfills()}
     assert jobs == {"finance": "0-0", "timely": f"1580471999999-{2**64 - 1}"}
 
 
@@ -309,10 +309,12 @@ async def test_how_one_fares(service: Service, store: Store) -> None:
     recorder = Recorder(store, lambda: 0.0)
     for number in range(3):
         await recorder.record(make_account(), seen("Declined", number), source=Source.POLL)
-    one, two, _ = (await store.deliveries.claim("us", "finance", lease=30_000, limit=9)).items
-    await store.deliveries.delivered(one)
+    one, two, _ = (await store.of("us").deliveries.claim("finance", lease=30_000, limit=9)).items
+    await store.of(one.account).deliveries.delivered(one)
     for _ in range(2):
-        await store.deliveries.retry(two, two.token, two.attempts, AttemptEffects(failed=True, error="HTTP 500"))
+        await store.of(two.account).deliveries.retry(
+            two, two.token, two.attempts, AttemptEffects(failed=True, error="HTTP 500")
+        )
     stats = (await service.get(PATH, token=US_ONLY)).json["stats"]
     assert stats.pop("oldestWaiting").startswith("20")
     assert stats == {

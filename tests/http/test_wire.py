@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 from structlog.contextvars import get_contextvars
 
-from receiver.http.api.rate_limit import SignInLimit, TooManyAttempts, address_of
+from receiver.http.api.limits import SignInLimit, TooManyAttempts, address_of
 from receiver.http.headers import is_plain, tidy_path, trace_of, traceparent_of
 from receiver.http.server import Protocol, server
 from receiver.settings import Settings
@@ -95,7 +95,7 @@ async def test_another_transfer_coding_is_501(judged: tuple[Service, Judge], cod
 async def test_what_begins_no_request_holds_no_connection(
     store: Store, monkeypatch: pytest.MonkeyPatch, first: bytes, then: bytes
 ) -> None:
-    """After an answer: empty lines, or a body that nobody waits for. The rest between two requests goes on."""
+    """After an answer: empty lines, or a body that no handler reads. The rest between two requests goes on."""
     monkeypatch.setattr(kit, "server", partial(server, timeout_keep_alive=0.5))
     async with running(with_http(), store, Judge()) as service:
         reader, writer = await service.connect()
@@ -212,7 +212,7 @@ def test_a_traceparent_is_passed_on_as_it_came(flags: str) -> None:
 
 
 def test_a_later_version_may_say_more_and_two_say_nothing() -> None:
-    """A later version is good for the log; how long it is, and what is in it, nobody knows yet."""
+    """A later version is good for the log; its length and content are not known yet."""
     later = [(b"traceparent", f"cc{PARENT[2:]}-what-the-future".encode())]
     assert (trace_of(later), traceparent_of(later)) == ({"trace_id": TRACE}, "")
     two = [(b"traceparent", PARENT.encode())] * 2
@@ -283,7 +283,7 @@ def test_the_table_does_not_grow() -> None:
 
 
 def test_an_ipv6_client_is_its_network() -> None:
-    """Whoever has one address has 2**64 of them."""
+    """A client with one address has 2**64 of them."""
     assert address_of(request_of("2001:db8::1")) == address_of(request_of("2001:db8::ffff:2")) == "2001:db8::/64"
     assert address_of(request_of("2001:db8:0:1::1")) != "2001:db8::/64"
     assert address_of(request_of("::ffff:192.0.2.1")) == "192.0.2.1"

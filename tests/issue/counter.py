@@ -1,4 +1,5 @@
-"""The whole service with HTTP and workers, for callers who want refunds; Amazon is its stand-in, or does as told."""
+"""The whole service with HTTP and workers, for callers who want refunds; Amazon is its stand-in, or answers as the
+test says."""
 
 from __future__ import annotations
 
@@ -102,10 +103,13 @@ class Counter:
 
 
 @asynccontextmanager
-async def counter(valkey_url: str, table: dict[str, Any], **more: Any) -> AsyncIterator[Counter]:
-    """The service with one account."""
+async def counter(
+    valkey_url: str, table: dict[str, Any], *others: dict[str, Any], **more: Any
+) -> AsyncIterator[Counter]:
+    """The service with one account, or with others too."""
     tokens = [token(READER, "read"), token(REFUNDER, "read", "refund"), token(ADMIN, "read", "admin")]
-    async with running(valkey_url, [{**table, "throttle": FAST}], tokens=tokens, **more) as stage:
+    tables = [{"throttle": FAST, **each} for each in (table, *others)]
+    async with running(valkey_url, tables, tokens=tokens, **more) as stage:
         yield Counter(stage)
 
 
@@ -117,8 +121,8 @@ async def shop(valkey_url: str, folder: Path, **more: Any) -> AsyncIterator[tupl
 
 
 @asynccontextmanager
-async def told(valkey_url: str, **more: Any) -> AsyncIterator[tuple[Counter, river.Desk]]:
-    """With an Amazon that says what it is told."""
+async def told(valkey_url: str, *, two: bool = False, **more: Any) -> AsyncIterator[tuple[Counter, river.Desk]]:
+    """With an Amazon that answers as the test says, and the accounts `us` and, for `two`, `eu`."""
     async with river.desk() as desk:
         table = {
             "name": "us",
@@ -131,7 +135,8 @@ async def told(valkey_url: str, **more: Any) -> AsyncIterator[tuple[Counter, riv
             "topic_arns": [TOPIC],
         }
         desk.charge = charge()
-        async with counter(valkey_url, table, **more) as found:
+        others = [{**table, "name": "eu", "merchant_id": f"{MERCHANT}2"}] if two else []
+        async with counter(valkey_url, table, *others, **more) as found:
             yield found, desk
 
 

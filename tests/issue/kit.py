@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Coroutine, Generator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from decimal import Decimal
-from functools import cache
 from types import coroutine
 from typing import Any, TypeVar
 
@@ -21,22 +20,17 @@ from receiver.ledger.refund_request import RefundRequest
 from receiver.runtime.metrics import Metrics
 from receiver.service import system_clock
 from receiver.simulator.app import Simulator
-from receiver.simulator.keys import Keys, make_keys
 from receiver.store import Store
 from receiver.track.amazon_client import AmazonClient
 from receiver.track.record import Recorder
 from receiver.transport.client import Transport
 from tests.kit.accounts import make_account
 from tests.kit.clock import ManualClock
+from tests.kit.shared import keys
 from tests.service.kit import one_round
 
 T = TypeVar("T")
 FAST = dict.fromkeys(LIVE_THROTTLE, Bucket(1000, 1000))
-
-
-@cache
-def keys() -> Keys:
-    return make_keys(system_clock())
 
 
 @dataclass
@@ -83,9 +77,8 @@ class Desk:
 def make_issuer(account: Account, store: Store, send: Any, numbers: Any) -> Issuer:
     metrics = Metrics()
     return Issuer(
-        amazon_client=AmazonClient(account, store, send, metrics, system_clock, timeout=0.5),
+        amazon_client=AmazonClient(account, store.of(account.name), send, metrics, system_clock, timeout=0.5),
         metrics=metrics,
-        store=store,
         recorder=Recorder(store, lambda: 0.0),
         random=lambda: 0.0,
         new_owner=lambda: str(next(numbers)),

@@ -25,9 +25,10 @@ from receiver.track.amazon_client import AmazonClient
 from receiver.track.record import Recorder
 from receiver.track.tracker import Tracker
 from receiver.transport.client import Transport
-from tests.issue.kit import FAST, keys
+from tests.issue.kit import FAST
 from tests.kit.accounts import make_account
 from tests.kit.clock import ManualClock
+from tests.kit.shared import keys
 from tests.service.kit import one_round, trust
 from tests.store.makers import claim
 
@@ -74,11 +75,11 @@ class Office:
             await one_round(self.another().rounds)
 
     async def state(self, reference: str = "R-1") -> RequestState | None:
-        record = await self.store.fps.get("us", reference)
+        record = await self.store.of("us").fps.get(reference)
         return record.state if record else None
 
     async def refund(self, reference: str = "R-1") -> Refund:
-        found = await self.store.refunds.get("us", reference)
+        found = await self.store.of("us").refunds.get(reference)
         assert found is not None
         return found
 
@@ -96,7 +97,7 @@ class Office:
 
 
 def make_legacy(account: Account, store: Store, send: Any, clock: ManualClock, numbers: Any) -> FpsIssuer:
-    amazon_client = AmazonClient(account, store, send, Metrics(), clock, timeout=0.5)
+    amazon_client = AmazonClient(account, store.of(account.name), send, Metrics(), clock, timeout=0.5)
     return FpsIssuer(amazon_client, Recorder(store, lambda: 0.0), lambda: 0.0, lambda: str(next(numbers)))
 
 

@@ -26,6 +26,7 @@ from receiver.ledger.refund_request import PreparedRefund, RefundRequestRecord
 from receiver.runtime.metrics import Metrics
 from receiver.store import Store
 from receiver.store.redis.base import Connection
+from receiver.store.redis.keys import Keys
 from receiver.store.redis.pipeline import Pipeline
 from receiver.store.redis.scripts import Command, Script
 from receiver.store.refunds.refunds import Refunds
@@ -57,7 +58,7 @@ FATES = (
 
 @dataclass(eq=False)
 class Actor:
-    """Somebody who works step by step. `fates` are those of his calls to Amazon; after the last, all is well."""
+    """A worker that proceeds step by step. `fates` are those of his calls to Amazon; after the last, all is well."""
 
     work: Callable[[], Awaitable[object]]
     fates: Iterator[str]
@@ -129,17 +130,17 @@ class Gated(Pipeline):
 class SteppedRequests(OpenRequestStore):
     """Requests whose every new reservation is checked against the charge's book."""
 
-    def __init__(self, connection: Connection, refunds: Refunds) -> None:
-        super().__init__(connection, refunds)
+    def __init__(self, connection: Connection, keys: Keys, refunds: Refunds) -> None:
+        super().__init__(connection, keys, refunds)
         self.admitted = 0
 
     async def reserve(
-        self, account: str, order: PreparedRefund, *, owner: str, guard: Guard, lease: int
+        self, order: PreparedRefund, *, owner: str, guard: Guard, lease: int
     ) -> Reserved | NotReserved | Disputed | RefundRequestRecord:
-        found = await super().reserve(account, order, owner=owner, guard=guard, lease=lease)
+        found = await super().reserve(order, owner=owner, guard=guard, lease=lease)
         if isinstance(found, Reserved):
-            assert guard.most == CEILING
-            assert await self.book() <= CEILING, "admitted over the allowance"
+            assert guard.most == (CAPTURED if order.full else CEILING)
+            assert await self.book() <= guard.most, "admitted over the allowance"
             self.admitted += 1
         return found
 
@@ -153,13 +154,12 @@ class SteppedRequests(OpenRequestStore):
 class Stepped(Store):
     """A store whose commands are steps, and whose reservations are checked."""
 
-    requests: SteppedRequests
-
     def __init__(self, client: Redis, clock: ManualClock) -> None:
         super().__init__(client, clock=clock)
         self.connection.reads, self.connection.writes = Gated(client), Gated(client)
-        self.requests = SteppedRequests(self.connection, self.refunds)
-        self.charges = KnownCharges(self.connection, self.requests, self.disputes)
+        us = self.of("us")
+        us.requests = self.reservations = SteppedRequests(us.connection, us.keys, us.refunds)
+        us.charges = KnownCharges(us.connection, us.keys, us.requests, us.disputes)
 
 
 @dataclass
@@ -265,11 +265,10 @@ class Scene:
     account: Account = field(default_factory=lambda: make_account(throttle=dict.fromkeys(Call, Bucket(10_000, 10_000))))
 
     def issuer(self) -> Issuer:
-        """That of a process of its own."""
+        """That of another process."""
         metrics = Metrics()
         return Issuer(
-            amazon_client=AmazonClient(self.account, self.store, self.amazon.send, metrics, lambda: T0),
-            store=self.store,
+            amazon_client=AmazonClient(self.account, self.store.of("us"), self.amazon.send, metrics, lambda: T0),
             recorder=Recorder(self.store, lambda: 0.0),
             metrics=metrics,
             random=lambda: 0.0,
@@ -282,7 +281,7 @@ class Scene:
     async def work(self) -> None:
         """What a worker does with one request that is due."""
         worker = self.issuer().worker()
-        for attempt in (await self.store.requests.claim("us", lease=30_000, limit=1)).items:
+        for attempt in (await self.store.of("us").requests.claim(lease=30_000, limit=1)).items:
             await worker.rounds.work_on(attempt)
 
     async def tell(self, made: Made) -> None:

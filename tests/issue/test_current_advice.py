@@ -19,9 +19,9 @@ from tests.store.makers import seen
 
 async def current(shop: Desk, refund_id: str) -> Refund:
     """The refund with the judgement of now."""
-    known = await shop.store.refunds.get("us", refund_id)
+    known = await shop.store.of("us").refunds.get(refund_id)
     assert known is not None
-    [judged] = await current_refunds(shop.store, "us", [known])
+    [judged] = await current_refunds(shop.store.of("us"), [known])
     return judged
 
 
@@ -63,12 +63,12 @@ async def test_what_happens_on_the_charge_reaches_every_declined_refund_of_it(st
         charge = shop.charge()
         first, second = await declined(shop, charge, "a"), await declined_again(shop, charge, clock)
         # The stand-in's clock is ahead of the test's: as if the charge had been read after the declines.
-        kept = await store.requests.kept_charge("us", charge)
-        latest = await store.refunds.get("us", second)
+        kept = await store.of("us").requests.kept_charge(charge)
+        latest = await store.of("us").refunds.get(second)
         assert kept is not None
         assert latest is not None
-        await store.requests.keep_charge(
-            "us", msgspec.structs.replace(kept, read_at=latest.updated_at), for_advice=True
+        await store.of("us").requests.keep_charge(
+            msgspec.structs.replace(kept, read_at=latest.updated_at), for_advice=True
         )
         for refund_id in (first, second):
             judged = (await current(shop, refund_id)).judged
@@ -92,8 +92,8 @@ async def test_what_happens_on_the_charge_reaches_every_declined_refund_of_it(st
             assert judged is not None
             assert judged.value is False
             assert "buyer_may_be_paid" in judged.reasons
-        page = await store.refunds.page("us", Query(charge=charge))
-        assert len(await current_refunds(store, "us", page.refunds)) == 3
+        page = await store.of("us").refunds.page(Query(charge=charge))
+        assert len(await current_refunds(store.of("us"), page.refunds)) == 3
 
 
 async def declined_again(shop: Desk, charge: str, clock: ManualClock) -> str:

@@ -23,7 +23,7 @@ async def tell(shop: Desk, charge: str, number: int = 1, **more: Any) -> HintRes
         "charge_permission_id": permission,
         "told_at": T0,
     }
-    return await shop.store.disputes.record("us", Dispute(**{**fields, **more}), message_id=f"m{number}", digest="d")
+    return await shop.store.of("us").disputes.record(Dispute(**{**fields, **more}), message_id=f"m{number}", digest="d")
 
 
 async def declined(shop: Desk, charge_id: str, key: str = "first") -> str:
@@ -54,8 +54,7 @@ async def test_create_is_refused_while_a_dispute_is_open(store: Store, clock: Ma
         await tell(shop, charge, 1, told_at=T0 + 1, state="Resolved", resolution="MerchantWon")
         # The same message says nothing new: what a later version learns by Get Dispute comes as another.
         await refused(shop.issuer.create(shop.wish(charge), "k"))
-        await shop.store.disputes.record(
-            "us",
+        await shop.store.of("us").disputes.record(
             Dispute(
                 dispute_id=told.dispute_id,
                 charge_permission_id=permission_of(charge),
@@ -76,20 +75,20 @@ async def test_a_dispute_that_comes_between_the_advice_and_the_retry_stops_it(st
     async with desk(store, clock) as shop:
         charge = shop.charge()
         refund_id = await declined(shop, charge)
-        reserve = shop.store.requests.reserve
+        reserve = shop.store.of("us").requests.reserve
 
         async def late(*args: Any, **more: Any) -> Any:
             await tell(shop, charge)
             return await reserve(*args, **more)
 
-        shop.store.requests.reserve = late  # type: ignore[method-assign]
+        shop.store.of("us").requests.reserve = late  # type: ignore[method-assign]
         await refused(shop.issuer.retry(refund_id))
-        shop.store.requests.reserve = reserve  # type: ignore[method-assign]
+        shop.store.of("us").requests.reserve = reserve  # type: ignore[method-assign]
         assert (shop.issued(charge), await shop.reserved(charge)) == ([refund_id], [])
 
 
 async def test_a_dispute_about_another_charge_of_the_order_stops_nothing(store: Store, clock: ManualClock) -> None:
-    """Where the charge is told. Where it is not, all charges of the charge permission may be meant."""
+    """If the notification names the charge. If not, all charges of the charge permission may be meant."""
     async with desk(store, clock) as shop:
         charge = shop.charge()
         await tell(shop, charge, charge_id=f"{permission_of(charge)}-C999999")
@@ -99,7 +98,7 @@ async def test_a_dispute_about_another_charge_of_the_order_stops_nothing(store: 
 
 
 async def test_what_was_issued_before_the_dispute_is_still_answered(store: Store, clock: ManualClock) -> None:
-    """Whoever repeats his call gets the refund that there is, and no other is made."""
+    """A repeated call gets the existing refund, and no other is made."""
     async with desk(store, clock) as shop:
         charge = shop.charge()
         refund_id = await declined(shop, charge)
@@ -138,6 +137,6 @@ async def test_killed_while_a_dispute_is_written_it_is_whole_or_not_there(
             await dying(tell(shop, charge), after)
         except Killed:
             assert await tell(shop, charge) in (HintResult.NEW, HintResult.REPEATED)
-        (dispute,) = await shop.store.disputes.of_permission("us", permission_of(charge))
+        (dispute,) = await shop.store.of("us").disputes.of_permission(permission_of(charge))
         assert msgspec.structs.replace(dispute, first_told_at=0).told_at == T0
         await refused(shop.issuer.create(shop.wish(charge), "k"))

@@ -94,7 +94,7 @@ def form(reference: str = "R-1", **more: str) -> bytes:
 
 
 async def tell(stage: Stage, posted: bytes, name: str = "us") -> tuple[int, str]:
-    """Status and Retry-After of a form. Forms bring a trace here, which nobody is to be told."""
+    """Status and Retry-After of a form. Forms bring a trace here, which must not be passed on."""
     async with stage.session.post(f"{stage.url}/fps/{name}", data=posted, headers={"traceparent": TRACED}) as answer:
         return answer.status, answer.headers.get("retry-after", "")
 
@@ -105,7 +105,7 @@ async def tell(stage: Stage, posted: bytes, name: str = "us") -> tuple[int, str]
 async def test_a_form_leads_to_the_state_and_the_event(
     stage: Stage, shop: Amazon, audit: Hook, amount: str, state: str, word: str
 ) -> None:
-    """Pending at first; the form says that something changed, Amazon is asked, and the subscriber is told."""
+    """Pending at first; the form says that something changed, Amazon is asked, and the subscriber gets the event."""
     status, made, headers = await order(stage, body(amount=amount))
     assert (status, made["statusDetails"]["state"], made["refundType"]) == (201, "RefundInitiated", "FPS")
     assert headers["location"] == "/v1/refunds/R-1?account=us"
@@ -238,7 +238,7 @@ async def test_the_command_goes_through_the_service(stage: Stage, shop: Amazon) 
 
 @asynccontextmanager
 async def configured(shop: Amazon, valkey_url: str, folder: Path) -> AsyncIterator[Path]:
-    """A configuration file for a process of its own."""
+    """A configuration file for another process."""
     mine = account(shop, folder)
     plain = {name: value for name, value in mine.items() if not isinstance(value, dict)}
     pinned = {json.dumps(name): value for name, value in mine["signing_certificates"].items()}

@@ -40,7 +40,7 @@ async def declined(shop: Desk) -> str:
 
 
 async def refund(shop: Desk, refund_id: str) -> Refund:
-    found = await shop.store.refunds.get("us", refund_id)
+    found = await shop.store.of("us").refunds.get(refund_id)
     assert found is not None
     return found
 
@@ -66,7 +66,7 @@ async def refuse(shop: Desk, refund_id: str, kind: str = "count", times: int = 1
 
 @pytest.mark.parametrize("times", [1, 3])
 async def test_a_refused_retry_can_be_tried_again(shop: Desk, times: int) -> None:
-    """Each under a key of its own; once it has worked, every other press is answered with that refund."""
+    """Each under its own key; once it has worked, every other press is answered with that refund."""
     first = await refund(shop, await declined(shop))
     await refuse(shop, first.refund_id, times=times)
     assert await shop.reserved(first.charge_id) == []
@@ -104,7 +104,7 @@ async def test_what_the_last_try_came_to_is_shown_on_the_declined_refund(shop: D
     assert (shown.generation, shown.status, shown.reason_code) == (2, 422, "InvalidChargeStatus")
     assert "The charge is not captured." in str(shown.detail)
     assert shown.request_id
-    traces = [each for each in await shop.store.timelines.read("us", first.refund_id) if each.what == "retry"]
+    traces = [each for each in await shop.store.of("us").timelines.read(first.refund_id) if each.what == "retry"]
     assert [each.outcome for each in traces] == ["TransactionCountExceeded", "InvalidChargeStatus"]
 
 
@@ -151,7 +151,7 @@ async def test_an_unknown_end_allows_no_other_try(shop: Desk) -> None:
     with pytest.raises(Conflict) as caught:
         await shop.issuer.retry(first.refund_id)
     assert caught.value.reason == "settled_as_not_issued"
-    assert await shop.store.requests.get("us", request_id(shop, first, 2)) is None
+    assert await shop.store.of("us").requests.get(request_id(shop, first, 2)) is None
 
 
 async def test_a_key_that_amazon_knows_with_other_values_allows_no_other_try(shop: Desk) -> None:
@@ -164,7 +164,7 @@ async def test_a_key_that_amazon_knows_with_other_values_allows_no_other_try(sho
         with pytest.raises(AmazonRefused) as caught:
             await shop.issuer.retry(first.refund_id)
         assert caught.value.reason_code == "DuplicateIdempotencyKey"
-    assert await shop.store.requests.get("us", request_id(shop, first, 2)) is None
+    assert await shop.store.of("us").requests.get(request_id(shop, first, 2)) is None
     assert len(retries(shop, first)) == 1
 
 
@@ -215,7 +215,7 @@ async def test_a_person_ends_a_request_that_amazon_keeps_refusing(shop: Desk) ->
     record = await shop.issuer.resolve_as_not_issued(request_id(shop, first, 1), by="ops")
     assert (record.state, record.settled_by) == (RequestState.REFUSED, "ops")
     assert await shop.reserved(first.charge_id) == []
-    assert (await shop.store.gauges.measure("us"))["requests:reserved"] == 0
+    assert (await shop.store.of("us").gauges.measure())["requests:reserved"] == 0
     calls = len(shop.simulator.calls)
     await shop.work()
     assert len(shop.simulator.calls) == calls
@@ -230,8 +230,8 @@ async def test_a_try_that_is_under_way_is_not_ended_by_a_person(shop: Desk) -> N
     shop.simulator.fault_injection.add("refuse", place="create_refund", kind="value")
     pending = await shop.issuer.create(shop.wish(charge), "refund-1")
     shop.clock.tick(1_000_000)
-    (attempt,) = (await shop.store.requests.claim("us", lease=30_000, limit=1)).items
-    assert await shop.store.requests.begin("us", attempt, pending.record.order)
+    (attempt,) = (await shop.store.of("us").requests.claim(lease=30_000, limit=1)).items
+    assert await shop.store.of("us").requests.begin(attempt, pending.record.order)
     with pytest.raises(Conflict) as caught:
         await shop.issuer.resolve_as_not_issued(pending.record.order.id, by="ops")
     assert caught.value.reason == "request_pending"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -18,10 +18,11 @@ from receiver.ledger.money import Money
 from receiver.ledger.refund_request import PreparedRefund, RefundRequest, RefundRequestRecord, RequestState
 from receiver.store.redis.pipeline import connect
 from receiver.track import charges
-from tests.issue.steps import CEILING, CHARGE, FATES, Made, Scene, Stepped
+from tests.issue.steps import CAPTURED, CEILING, CHARGE, FATES, Made, Scene, Stepped
 from tests.kit.clock import ManualClock
 from tests.store import test_mutations
 
+Keys = Mapping[str, Money | None]
 Loop = Callable[[Coroutine[Any, Any, Any]], Any]
 
 SETTINGS = settings(
@@ -33,6 +34,7 @@ SETTINGS = settings(
 KEYS = {
     f"key-{number}": Money.of_minor(cents, "USD") for number, cents in enumerate((6_000, 5_000, 4_000, 11_500, 500))
 }
+FULL = {"full-0": None, "full-1": None, "full-2": None, "part": Money.of_minor(3_000, "USD")}
 WHOSE = st.integers(0, 5)
 FATE = st.lists(st.sampled_from(FATES), max_size=2)
 MOST_STEPS = 60
@@ -40,7 +42,7 @@ MOST_STEPS = 60
 
 @pytest.fixture
 def loop(valkey_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Loop]:
-    """One loop for all examples. Nobody is hurried: who stands still is stopped by the test."""
+    """One loop for all examples. No lease expires by itself: the test stops a worker that stands still."""
     monkeypatch.setattr(charges, "DETAILS_WITHIN", 3600.0)
     with asyncio.Runner() as runner, capture_logs():
         yield runner.run
@@ -74,30 +76,31 @@ async def act(scene: Scene, data: st.DataObject, begin: Callable[[], None]) -> N
         await scene.step(data.draw(WHOSE))
 
 
-async def issue(valkey_url: str, data: st.DataObject) -> None:
+async def issue(valkey_url: str, data: st.DataObject, keys: Keys, most: int) -> None:
     scene = await opened(valkey_url)
 
     def begin() -> None:
-        key = data.draw(st.sampled_from(sorted(KEYS)))
-        scene.begin(partial(scene.issuer().create, RefundRequest(CHARGE, KEYS[key]), key), *data.draw(FATE))
+        key = data.draw(st.sampled_from(sorted(keys)))
+        scene.begin(partial(scene.issuer().create, RefundRequest(CHARGE, keys[key]), key), *data.draw(FATE))
 
     try:
         for _ in range(data.draw(st.integers(1, MOST_STEPS))):
             await act(scene, data, begin)
-            assert scene.amazon.given <= CEILING
+            assert scene.amazon.given <= most
         await scene.drain()
-        assert scene.amazon.given <= CEILING
-        await check_end(scene)
+        assert scene.amazon.given <= most
+        await check_end(scene, keys)
     finally:
         await scene.close()
 
 
-async def check_end(scene: Scene) -> None:
+async def check_end(scene: Scene, keys: Keys) -> None:
     """Nothing is left open but what only a person can settle; who was refused has got nothing."""
     open_ones = set()
-    for key, money in KEYS.items():
-        order = prepare(scene.account, RefundRequest(CHARGE, money), key)
-        record = await scene.store.requests.get("us", order.id)
+    for key, money in keys.items():
+        left = None if money else Money.of_minor(1, "USD")
+        order = prepare(scene.account, RefundRequest(CHARGE, money), key, left=left)
+        record = await scene.store.of("us").requests.get(order.id)
         made = scene.amazon.made.get(order.amazon_key)
         if record is None:
             assert made is None
@@ -106,12 +109,12 @@ async def check_end(scene: Scene) -> None:
         if record.state is RequestState.DONE:
             assert made is not None
             assert record.refund_id == made.refund_id
-            assert await scene.store.refunds.get("us", made.refund_id) is not None
+            assert await scene.store.of("us").refunds.get(made.refund_id) is not None
         elif record.state is RequestState.REFUSED:
             assert made is None, "told as refused, and made"
         else:
             open_ones.add(f"request:{order.id}")
-    book = await scene.store.requests.charge_entries("us", CHARGE)
+    book = await scene.store.of("us").requests.charge_entries(CHARGE)
     assert {name for name in book if name.startswith("request:")} == open_ones
 
 
@@ -124,7 +127,18 @@ def test_no_interleaving_gives_more_than_the_charge_admits(loop: Loop, valkey_ur
     @SETTINGS
     @given(st.data())
     def check(data: st.DataObject) -> None:
-        loop(issue(valkey_url, data))
+        loop(issue(valkey_url, data, KEYS, CEILING))
+
+    check()
+
+
+def test_no_interleaving_of_refunds_of_all_that_is_left_uses_the_allowance(loop: Loop, valkey_url: str) -> None:
+    """Three keys for all that is left, and one for a part that does not fit beside the whole."""
+
+    @SETTINGS
+    @given(st.data())
+    def check(data: st.DataObject) -> None:
+        loop(issue(valkey_url, data, FULL, CAPTURED))
 
     check()
 
@@ -133,7 +147,7 @@ REFUSED_OFTEN = st.lists(st.sampled_from((*FATES, "refuse", "refuse", "refuse"))
 
 
 async def repeat_all(scene: Scene, declined: Made) -> None:
-    """Somebody has every try that is unclear sent once more."""
+    """A person repeats every unclear request."""
     for generation in range(1, 6):
         order = prepare(
             scene.account,
@@ -142,7 +156,7 @@ async def repeat_all(scene: Scene, declined: Made) -> None:
             retry_root="x",
             generation=generation,
         )
-        record = await scene.store.requests.get("us", order.id)
+        record = await scene.store.of("us").requests.get(order.id)
         if record is not None and record.state is RequestState.UNCLEAR:
             await scene.issuer().repeat(order.id, by="ops")
 
@@ -173,7 +187,7 @@ async def retry(valkey_url: str, data: st.DataObject) -> None:
 
 
 async def check_retry(scene: Scene, declined: Made) -> None:
-    """One refund more, and the records of both know of each other; or none, and nobody was told that there is one.
+    """One refund more, and the records of both know of each other; or none, and no caller got one.
 
     Every generation but the last is refused, and that is proven: Amazon has made nothing under its key.
     """
@@ -184,7 +198,7 @@ async def check_retry(scene: Scene, declined: Made) -> None:
         order = prepare(
             scene.account, RefundRequest(CHARGE, money), retry_of=declined.refund_id, retry_root="x", generation=number
         )
-        if (record := await scene.store.requests.get("us", order.id)) is None:
+        if (record := await scene.store.of("us").requests.get(order.id)) is None:
             break
         records.append((order, record))
     assert all(each.proves_nothing_issued for _, each in records[:-1])
@@ -200,7 +214,7 @@ async def check_retry(scene: Scene, declined: Made) -> None:
             again.refund.refund_id,
         ]
         assert (again.refund.retry_of, again.refund.retry_root) == (declined.refund_id, declined.refund_id)
-        before = await scene.store.refunds.get("us", declined.refund_id)
+        before = await scene.store.of("us").refunds.get(declined.refund_id)
         assert before is not None
         assert before.retried_by == again.refund.refund_id
     else:
@@ -220,7 +234,7 @@ def test_no_interleaving_of_retries_issues_two(loop: Loop, valkey_url: str) -> N
 
 
 async def led(valkey_url: str, how: str) -> None:
-    """Amazon makes the refund, nobody hears of it, and Amazon refuses the repetition: a path that chance seldom finds.
+    """Amazon makes the refund, the answer is lost, and Amazon refuses the repetition: a path that chance seldom finds.
 
     The answer is lost, or whoever waits for it dies.
     """
@@ -235,8 +249,8 @@ async def led(valkey_url: str, how: str) -> None:
         scene.begin(scene.work, "refuse")
         while scene.actors:
             await scene.step(0)
-        await check_end(scene)
-        assert await scene.store.requests.book() == 6_000
+        await check_end(scene, KEYS)
+        assert await scene.store.reservations.book() == 6_000
     finally:
         await scene.close()
 
@@ -264,7 +278,7 @@ def test_without_a_protection_an_interleaving_is_found(
     @settings(SETTINGS, max_examples=400, phases=(Phase.generate,), database=None)
     @given(st.data())
     def check(data: st.DataObject) -> None:
-        loop(issue(valkey_url, data))
+        loop(issue(valkey_url, data, KEYS, CEILING))
 
     found = partial(loop, led(valkey_url, how)) if how else check
     with pytest.raises(AssertionError):

@@ -96,8 +96,8 @@ async def test_the_callers_own_order_number_stays_whatever_is_heard_first(shop: 
     assert issued.refund is not None
     assert issued.refund.order_reference == "mine"
     as_kept = msgspec.structs.replace(issued.refund, judged=None)
-    assert (await shop.store.refunds.page("us", Query(order="mine"))).refunds == (as_kept,)
-    assert (await shop.store.refunds.page("us", Query(order="the-charges"))).refunds == ()
+    assert (await shop.store.of("us").refunds.page(Query(order="mine"))).refunds == (as_kept,)
+    assert (await shop.store.of("us").refunds.page(Query(order="the-charges"))).refunds == ()
 
 
 async def test_the_same_key_never_refunds_twice(shop: Desk) -> None:
@@ -112,19 +112,19 @@ async def test_the_same_key_never_refunds_twice(shop: Desk) -> None:
 
 async def test_a_request_that_an_emptied_store_forgot_is_not_acknowledged(shop: Desk, redis: Any) -> None:
     """Nobody would go on with it: the caller is told to ask again, and that makes one refund."""
-    charge, reserve = shop.charge(), shop.store.requests.reserve
+    charge, reserve = shop.charge(), shop.store.of("us").requests.reserve
 
     async def then_emptied(*args: Any, **more: Any) -> Any:
         found = await reserve(*args, **more)
         await redis.flushall()
         return found
 
-    shop.store.requests.reserve = then_emptied  # type: ignore[method-assign]
+    shop.store.of("us").requests.reserve = then_emptied  # type: ignore[method-assign]
     with pytest.raises(StoreUnavailable) as caught:
         await shop.issuer.create(shop.wish(charge), "refund-1")
     assert caught.value.reason == "store_emptied"
     assert shop.issued(charge) == []
-    shop.store.requests.reserve = reserve  # type: ignore[method-assign]
+    shop.store.of("us").requests.reserve = reserve  # type: ignore[method-assign]
     issued = await shop.issuer.create(shop.wish(charge), "refund-1")
     assert issued.refund is not None
     assert shop.issued(charge) == [issued.refund.refund_id]
@@ -244,7 +244,7 @@ async def test_a_refusal_is_told_with_amazons_words_and_frees_the_amount(shop: D
         with pytest.raises(AmazonRefused) as caught:
             await shop.issuer.create(shop.wish(charge, "1.00"), "one-too-many")
         assert caught.value.reason_code == "TransactionCountExceeded"
-        assert caught.value.request_id
+        assert caught.value.amazon_request_id
     assert await shop.reserved(charge) == []
 
 
@@ -304,7 +304,7 @@ async def test_wherever_a_worker_dies_one_refund_comes_of_it(shop: Desk) -> None
         shop.simulator.fault_injection.add("lost_answer", place="create_refund")
         assert (await shop.another().create(wish, key)).refund is None
         shop.clock.tick(1_000_000)
-        (attempt,) = (await shop.store.requests.claim("us", lease=30_000, limit=1)).items
+        (attempt,) = (await shop.store.of("us").requests.claim(lease=30_000, limit=1)).items
         try:
             await dying(shop.another().worker().rounds.work_on(attempt), point)
         except Killed:
@@ -328,14 +328,14 @@ async def test_a_declined_refund_is_retried_once_however_many_ask(shop: Desk) ->
     assert again.refund is not None
     assert {each.refund.refund_id for each in answers if each.refund} <= {again.refund.refund_id}
     assert again.refund.retry_of == refund_id
-    known = await shop.store.refunds.get("us", refund_id)
+    known = await shop.store.of("us").refunds.get(refund_id)
     assert known is not None
     assert known.retried_by == again.refund.refund_id
     assert len(shop.issued(known.charge_id)) == 2
 
 
 async def test_wherever_the_process_dies_the_declined_refund_knows_its_retry(shop: Desk) -> None:
-    """At every await point: the workers go on by themselves, and nobody presses the button again."""
+    """At every await point: the workers go on by themselves, and no person presses the button again."""
     begun = 0
     # Earlier ones are before the request is written down.
     for point in range(8, 200):
@@ -347,7 +347,7 @@ async def test_wherever_the_process_dies_the_declined_refund_knows_its_retry(sho
         else:
             died = False
         await shop.work(rounds=1)
-        known = await shop.store.refunds.get("us", refund_id)
+        known = await shop.store.of("us").refunds.get(refund_id)
         assert known is not None
         retries = [each for each in shop.issued(known.charge_id) if each != refund_id]
         assert [known.retried_by] == (retries or [""]), point
@@ -358,7 +358,7 @@ async def test_wherever_the_process_dies_the_declined_refund_knows_its_retry(sho
 
 
 async def test_a_retry_stays_known_when_more_is_learned_of_the_declined_refund(shop: Desk) -> None:
-    """Its order number can come after the button was pressed: who presses again is told of the same retry."""
+    """Its order number can come after the button was pressed: pressing again answers with the same retry."""
     refund_id = await declined(shop)
     key = f"refunds:{{us}}:refund:{refund_id}"
     await shop.store._writes.call(("HDEL", key, "order"))
@@ -373,7 +373,7 @@ async def test_a_retry_stays_known_when_more_is_learned_of_the_declined_refund(s
 async def test_a_declined_refund_of_unknown_amount_or_charge_is_not_retried(
     shop: Desk, fields: tuple[str, ...]
 ) -> None:
-    """It is declined, so the caller is not told that it is not."""
+    """It is declined, so the answer must not say that it is not."""
     refund_id = await declined(shop)
     await shop.store._writes.call(("HDEL", f"refunds:{{us}}:refund:{refund_id}", *fields))
     with pytest.raises(Conflict, match="Amazon has not reported amount and charge") as caught:
@@ -423,9 +423,9 @@ async def test_waiting_for_the_throttle_does_not_forget_a_try_whose_end_is_unkno
     task.cancel()
     await asyncio.wait({task})
     shop.clock.tick(40_000)
-    await shop.store.schedule.block("us", "create_refund", shop.clock() + 20_000)
+    await shop.store.of("us").schedule.block("create_refund", shop.clock() + 20_000)
     await shop.round()
-    record = await shop.store.requests.get("us", (await shop.issuer.create(wish, "refund-1")).record.order.id)
+    record = await shop.store.of("us").requests.get((await shop.issuer.create(wish, "refund-1")).record.order.id)
     assert record is not None
     assert record.state is RequestState.RESERVED
     wrong = Signer(shop.simulator.public_key_id, merchant_key_pem())
@@ -468,7 +468,7 @@ async def test_a_damaged_request_does_not_stop_the_others(shop: Desk) -> None:
     charge = shop.charge()
     shop.simulator.fault_injection.add("error", place="create_refund")
     assert (await shop.issuer.create(shop.wish(charge), "refund-1")).refund is None
-    keys = shop.store._keys("us")
+    keys = shop.store.of("us").keys
     await shop.store._writes.call(("HSET", keys("requests", "broken"), "order", "{", "state", "reserved"))
     await shop.store._writes.call(("ZADD", keys("issuing"), 0, "broken"))
     await shop.work()

@@ -457,7 +457,7 @@ async def test_what_is_not_to_be_retried_is_not(open_shop: Shop) -> None:
     ],
 )
 async def test_a_retry_takes_no_values(open_shop: Shop, body: Any, reason: str | None) -> None:
-    """Whoever sends an amount wants that amount: he is not given a retry of the whole instead."""
+    """A caller who sends an amount wants that amount, not a retry of the whole."""
     counter, amazon = open_shop
     _, declined = await counter.create(amazon.open_charge("100.00", "USD"), "14.01")
     amazon.move()

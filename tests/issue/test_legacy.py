@@ -62,7 +62,7 @@ async def test_without_an_amount_all_that_is_left_is_refunded(shop: Office) -> N
     made = await shop.legacy.create(shop.order(amount="", transaction_id=T1))
     assert made.refund is not None
     assert made.refund.amount is None
-    assert (await shop.store.refunds.page("us", Query(charge=T1))).refunds == (made.refund,)
+    assert (await shop.store.of("us").refunds.page(Query(charge=T1))).refunds == (made.refund,)
     assert shop.simulator.fps_refunds[0].amount.text == "100.00"
 
 
@@ -110,10 +110,10 @@ async def test_amazons_refusal_is_told_with_its_code_whoever_asks_again(shop: Of
         with pytest.raises(AmazonRefused) as caught:
             await shop.legacy.create(shop.order(transaction_id=RESERVED))
         assert (caught.value.reason_code, caught.value.amazon_status) == ("InvalidTransactionState", 400)
-        assert caught.value.request_id
+        assert caught.value.amazon_request_id
     await shop.work()
     assert (await shop.state(), shop.sent) == (RequestState.REFUSED, 1)
-    assert await shop.store.refunds.get("us", "R-1") is None
+    assert await shop.store.of("us").refunds.get("R-1") is None
 
 
 async def test_an_account_without_it_makes_none(shop: Office) -> None:
@@ -140,7 +140,7 @@ async def test_whatever_amazon_does_one_refund_comes_of_it(shop: Office, trick: 
 
 
 async def test_a_refusal_after_an_unknown_end_is_unclear(shop: Office) -> None:
-    """It may speak of the very try that nobody heard of. A person is told; nothing is sent again."""
+    """It may be about the very attempt whose answer was lost. A person gets an alert; nothing is sent again."""
     shop.simulator.fault_injection.add("error", place="fps_refund")
     assert (await shop.legacy.create(shop.order(amount="100.00", transaction_id=T1))).refund is None
     await shop.legacy.create(shop.order("R-2", "60.00", T1))
@@ -182,7 +182,7 @@ async def test_wherever_a_worker_dies_one_refund_comes_of_it(shop: Office) -> No
         shop.simulator.fault_injection.add("lost_answer", place="fps_refund")
         assert (await shop.another().create(order)).refund is None
         shop.clock.tick(1_000_000)
-        (attempt,) = (await shop.store.fps.claim("us", lease=30_000, limit=1)).items
+        (attempt,) = (await shop.store.of("us").fps.claim(lease=30_000, limit=1)).items
         try:
             await dying(shop.another().rounds.work_on(attempt), point)
         except Killed:
@@ -248,14 +248,14 @@ async def test_a_process_that_sleeps_before_it_sends_refunds_nothing(
     shop.simulator.fault_injection.add("lost_answer", place="fps_refund")
     assert (await shop.legacy.create(shop.order())).refund is None
     shop.clock.tick(60_000)
-    begin = shop.store.fps.begin
+    begin = shop.store.of("us").fps.begin
 
-    async def asleep(account: str, attempt: Attempt, window: int) -> Begin:
-        found = await begin(account, attempt, window)
+    async def asleep(attempt: Attempt, window: int) -> Begin:
+        found = await begin(attempt, window)
         shop.clock.tick(8 * DAY)
         return found
 
-    monkeypatch.setattr(shop.store.fps, "begin", asleep)
+    monkeypatch.setattr(shop.store.of("us").fps, "begin", asleep)
     await one_round(shop.another().rounds)
     assert {each.reason for each in list(shop.simulator.calls)[1:]} == {"date_skew"}
     monkeypatch.undo()
@@ -266,13 +266,13 @@ async def test_a_process_that_sleeps_before_it_sends_refunds_nothing(
 
 
 async def test_a_process_that_died_sending_is_unclear_after_seven_days(shop: Office) -> None:
-    """Nobody knows whether the request went out."""
+    """Whether the request went out is unknown."""
     order = shop.order()
     for point in range(200):
         try:
             await dying(shop.another().create(order), point)
         except Killed:
-            record = await shop.store.fps.get("us", "R-1")
+            record = await shop.store.of("us").fps.get("R-1")
             if record is not None and record.tries:
                 break
             await shop.store._writes.call(("DEL", "refunds:{us}:fps:R-1", "refunds:{us}:fps_issuing"))
@@ -437,7 +437,7 @@ async def test_a_strangers_reference_leaves_no_trace(shop: Office) -> None:
 
 
 async def test_a_hint_leaves_alone_what_is_being_sent(shop: Office) -> None:
-    """Else whoever posts forms could have an order sent many times at once."""
+    """Otherwise posted forms could send an order many times at once."""
     shop.simulator.fault_injection.add("hang", place="fps_refund")
     shop.legacy.amazon_client.timeout = 60.0
     making = asyncio.create_task(shop.legacy.create(shop.order()))
@@ -457,11 +457,11 @@ async def test_a_worker_slower_than_its_lease_sends_nothing(shop: Office) -> Non
     shop.simulator.fault_injection.add("lost_answer", place="fps_refund")
     assert (await shop.legacy.create(shop.order())).refund is None
     shop.clock.tick(1_000_000)
-    (attempt,) = (await shop.store.fps.claim("us", lease=30_000, limit=1)).items
+    (attempt,) = (await shop.store.of("us").fps.claim(lease=30_000, limit=1)).items
     await shop.work()
     sent = shop.sent
     await shop.another().rounds.work_on(attempt)
-    record = await shop.store.fps.get("us", "R-1")
+    record = await shop.store.of("us").fps.get("R-1")
     assert record is not None
     await shop.another()._try(attempt, record.order)
     assert (await shop.state(), shop.sent) == (RequestState.DONE, sent)
@@ -554,7 +554,7 @@ async def test_a_refusal_of_our_request_after_an_unknown_end_is_not_unclear(shop
 
 
 async def test_a_request_that_is_refused_for_a_week_was_not_sent(shop: Office) -> None:
-    """Amazon forgets references, so that it ends; what Amazon said last is told."""
+    """Amazon forgets references, so that it ends; Amazon's last answer is reported."""
     shop.simulator.fault_injection.add("refuse", place="fps_refund", kind="hold", times=None)
     assert (await shop.legacy.create(shop.order())).refund is None
     shop.clock.tick(8 * DAY)
@@ -585,7 +585,7 @@ async def test_a_pending_refund_is_asked_about_though_every_second_request_is_re
         await shop.legacy.hint("R-1")
         await shop.look()
         shop.clock.tick(60_000)
-    known = await shop.store.refunds.get("us", "R-1")
+    known = await shop.store.of("us").refunds.get("R-1")
     assert known is not None
     assert known.state == "Refunded"
     assert shop.made() == 1

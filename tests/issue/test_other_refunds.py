@@ -1,4 +1,5 @@
-"""Nobody is paid twice: what the other refunds of a charge mean for a new one, and for the retry of a declined one."""
+"""No buyer is paid twice: what the other refunds of a charge mean for a new one, and for the retry of a declined
+one."""
 
 from __future__ import annotations
 
@@ -29,7 +30,7 @@ async def shop(store: Store, clock: ManualClock) -> Any:
 
 
 async def told(shop: Desk, refund_id: str, state: str, charge: str, amount: str = "20.00", **more: Any) -> Refund:
-    """Amazon says this of a refund, whoever made it. `ago` is how long before now it was created (ms)."""
+    """Amazon says this of a refund, made here or elsewhere. `ago` is how long before now it was created (ms)."""
     now = shop.clock()
     money = shop.wish(charge, amount).money if amount else None
     seen = Observation(
@@ -289,7 +290,7 @@ async def test_who_asked_is_part_of_the_refund_its_history_and_its_event(shop: D
     assert issued.refund is not None
     assert repeated.refund == issued.refund
     assert (issued.record.order.issued_by, refund_json(issued.refund).issued_by) == ("orders", "orders")
-    history = await shop.store.refunds.history("us", issued.refund.refund_id)
+    history = await shop.store.of("us").refunds.history(issued.refund.refund_id)
     assert [revision.issued_by for revision in history] == ["orders"]
     ((_, fields),) = await shop.store._read("XRANGE", "refunds:{us}:events", "-", "+")
     assert fields[b"issuedBy"] == b"orders"

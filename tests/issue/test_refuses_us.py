@@ -33,9 +33,10 @@ from receiver.track.record import Recorder
 from receiver.track.tracker import Tracker
 from receiver.transport.client import Transport
 from tests.deploy.tools import DEPLOY, run, tool
-from tests.issue.kit import FAST, keys
+from tests.issue.kit import FAST
 from tests.kit.accounts import make_account
 from tests.kit.clock import ManualClock
+from tests.kit.shared import keys
 from tests.service.kit import one_round
 
 STEP, MINUTE = 5_000, 60_000
@@ -80,9 +81,9 @@ async def scene(store: Store, clock: ManualClock) -> AsyncIterator[Scene]:
             throttle=FAST,
             poll=PollPlan.parse(["1m", "every 1m"]),
         )
-        amazon_client = AmazonClient(account, store, transport.send, metrics, clock, timeout=5.0)
+        amazon_client = AmazonClient(account, store.of(account.name), transport.send, metrics, clock, timeout=5.0)
         recorder = Recorder(store, lambda: 0.0)
-        issuer = Issuer(amazon_client, store, recorder, metrics, lambda: 0.0, lambda: str(next(numbers)))
+        issuer = Issuer(amazon_client, recorder, metrics, lambda: 0.0, lambda: str(next(numbers)))
         tracker = Tracker(amazon_client, recorder, metrics, lambda: 0.0)
         try:
             yield Scene(simulator, store, clock, issuer, tracker, metrics)
@@ -119,8 +120,8 @@ async def ten_minutes(scene: Scene) -> tuple[dict[str, str], list[str]]:
         await scene.pass_time(1)
         # Amazon tells of those that it began a minute ago, and has declined by now.
         for refund_id in declined[-2:]:
-            await scene.store.schedule.hint(
-                "us", Hint(refund_id=refund_id, at=scene.clock(), source=Source.NOTIFICATION)
+            await scene.store.of("us").schedule.hint(
+                Hint(refund_id=refund_id, at=scene.clock(), source=Source.NOTIFICATION)
             )
     return charges, declined
 
@@ -132,7 +133,7 @@ async def test_every_second_request_refused_for_ten_minutes(scene: Scene) -> Non
     assert 0.3 < len(refused) / len(scene.simulator.calls) < 0.6
     await scene.pass_time(2)
     for refund_id in declined:
-        known = await scene.store.refunds.get("us", refund_id)
+        known = await scene.store.of("us").refunds.get(refund_id)
         assert known is not None
         assert known.state == "Declined", "it is known while Amazon still refuses"
     scene.simulator.fault_injection.clear()
@@ -143,12 +144,12 @@ async def test_every_second_request_refused_for_ten_minutes(scene: Scene) -> Non
         assert issued.refund is not None, "no key is used up"
         assert (made, issued.record.state) == ([issued.refund.refund_id], RequestState.DONE)
     for refund_id in declined:
-        known = await scene.store.refunds.get("us", refund_id)
+        known = await scene.store.of("us").refunds.get(refund_id)
         assert known is not None
         assert known.state == "Declined"
     types = [event["type"] for _, event in await events(scene)]
     assert types.count("amazonpay.refund.declined") == len(declined)
-    sizes = await scene.store.gauges.measure("us")
+    sizes = await scene.store.of("us").gauges.measure()
     assert (sizes["requests:reserved"], sizes["requests:unclear"]) == (0, 0)
 
 

@@ -32,12 +32,12 @@ async def here(store: Store, clock: ManualClock) -> AsyncIterator[Desk]:
 
 
 async def unclear(here: Desk, charge: str, key: str = "unlucky", *, made: bool = False) -> RefundRequestRecord:
-    """A try of which nobody heard, whether Amazon made the refund or not, and then a verdict of Amazon's."""
+    """An attempt without an answer, whether Amazon made the refund or not, and then a verdict of Amazon's."""
     here.simulator.fault_injection.add("lost_answer" if made else "error", place="create_refund")
     pending = await here.issuer.create(here.wish(charge), key)
     here.simulator.fault_injection.add("refuse", place="create_refund", kind="count")
     await here.work(rounds=1)
-    found = await here.store.requests.get("us", pending.record.order.id)
+    found = await here.store.of("us").requests.get(pending.record.order.id)
     assert found is not None
     assert (found.state, found.unknown) == (RequestState.UNCLEAR, True)
     return found
@@ -54,7 +54,7 @@ async def test_amazon_tells_under_the_same_key_what_became_of_it(here: Desk, mad
     assert here.issued(charge) == [settled.refund_id]
     assert [each["by"] for each in logs if each["event"] == "refund.repeated_by_hand"] == ["ops"]
     assert await here.reserved(charge) == []
-    sizes = await here.store.gauges.measure("us")
+    sizes = await here.store.of("us").gauges.measure()
     assert (sizes["requests:unclear"], sizes["requests:reserved"]) == (0, 0)
     calls = len(here.simulator.calls)
     assert await here.another().repeat(found.order.id, by="ops") == settled
@@ -71,7 +71,7 @@ async def test_a_verdict_leaves_it_unclear_and_reserved(here: Desk) -> None:
     for _ in range(2):
         assert (await here.issuer.repeat(found.order.id, by="ops")).state is RequestState.UNCLEAR
     assert len(await here.reserved(charge)) == 1
-    assert (await here.store.gauges.measure("us"))["requests:unclear"] == 1
+    assert (await here.store.of("us").gauges.measure())["requests:unclear"] == 1
     assert await here.store.connection.client.pttl(f"refunds:{{us}}:requests:{found.order.id}") == -1
     assert (await here.issuer.resolve_as_not_issued(found.order.id, by="ops")).state is RequestState.REFUSED
     with pytest.raises(Conflict) as caught:
@@ -89,7 +89,7 @@ async def test_without_an_answer_a_worker_goes_on(here: Desk, trick: str) -> Non
     here.simulator.fault_injection.add(trick, place="create_refund")
     assert (await here.issuer.repeat(found.order.id, by="ops")).state is RequestState.RESERVED
     await here.work()
-    settled = await here.store.requests.get("us", found.order.id)
+    settled = await here.store.of("us").requests.get(found.order.id)
     assert settled is not None
     assert settled.state is RequestState.DONE
     assert here.issued(charge) == [settled.refund_id]
@@ -102,7 +102,7 @@ async def test_refusals_of_our_request_after_an_unknown_end_do_not_make_it_uncle
     for kind in ("date", "header", "signature", "key", "hold", "field", "value", "conflict", "page", "proxy", "tls"):
         here.simulator.fault_injection.add("refuse", place="create_refund", kind=kind, times=3)
         await here.work(rounds=1)
-        found = await here.store.requests.get("us", pending.record.order.id)
+        found = await here.store.of("us").requests.get(pending.record.order.id)
         assert found is not None
         assert (found.state, found.unknown, found.last_error) == (RequestState.RESERVED, True, "amazon_refuses_us"), (
             kind

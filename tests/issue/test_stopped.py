@@ -24,7 +24,7 @@ async def waiting(shop: Desk, charge: str, key: str = "k", trick: str = "refuse"
 
 @pytest.mark.parametrize("trick", ["refuse", "throttle"])
 async def test_a_dispute_stops_a_request_that_waits(store: Store, clock: ManualClock, trick: str) -> None:
-    """Nothing is sent, the amount is free, and whoever asks again with the key is told why."""
+    """Nothing is sent, the amount is free, and a repetition with the key gets the reason."""
     async with desk(store, clock) as shop:
         charge = shop.charge()
         await waiting(shop, charge, trick=trick)
@@ -37,7 +37,7 @@ async def test_a_dispute_stops_a_request_that_waits(store: Store, clock: ManualC
         with pytest.raises(Conflict) as caught:
             await shop.issuer.create(shop.wish(charge), "k")
         assert caught.value.reason == "buyer_may_be_paid"
-        assert (await shop.store.gauges.measure("us"))["requests:reserved"] == 0
+        assert (await shop.store.of("us").gauges.measure())["requests:reserved"] == 0
 
 
 async def test_a_dispute_makes_a_request_of_unknown_end_unclear(store: Store, clock: ManualClock) -> None:
@@ -83,7 +83,7 @@ async def test_a_retry_that_was_stopped_can_be_asked_for_again(store: Store, clo
         await told(shop, other, "Refunded", charge, "14.07")
         await shop.work()
         assert shop.issued(charge) == [refund_id]
-        (line,) = await shop.store.timelines.read("us", refund_id)
+        (line,) = await shop.store.of("us").timelines.read(refund_id)
         assert (line.what, line.outcome, other in line.detail) == ("retry", "same_amount_refunded", True)
         with pytest.raises(Conflict) as caught:
             await shop.issuer.retry(refund_id)

@@ -1,4 +1,4 @@
-"""Requests of which nobody knows what became: counted, listed, told, and settled by a person, who is checked."""
+"""Requests with an unknown outcome: counted, listed, told, and settled by a person, who is checked."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ async def unclear(shop: Desk, charge: str, key: str = "unlucky", amount: str = "
     while len(shop.issued(charge)) < 9:
         shop.simulator.start_refund("2.00", "USD", Outcome.PENDING, charge)
     shop.simulator.fault_injection.add("error", place="create_refund")
-    known = [name.removeprefix("request:") for name in await shop.store.requests.charge_entries("us", charge)]
+    known = [name.removeprefix("request:") for name in await shop.store.of("us").requests.charge_entries(charge)]
     pending = await shop.issuer.create(shop.wish(charge, amount), key, Asked(besides=known))
     assert pending.refund is None
     if len(shop.issued(charge)) < 10:
@@ -45,7 +45,7 @@ async def unclear(shop: Desk, charge: str, key: str = "unlucky", amount: str = "
 
 
 async def record(shop: Desk, request_id: str) -> RefundRequestRecord:
-    found = await shop.store.requests.get("us", request_id)
+    found = await shop.store.of("us").requests.get(request_id)
     assert found is not None
     return found
 
@@ -83,12 +83,12 @@ async def test_an_unclear_request_is_an_alarm_and_stays_listed(shop: Desk) -> No
     assert "settle-request" in line["fix"]
     shop.clock.tick(7_000)
     assert found.state is RequestState.UNCLEAR
-    sizes = await shop.store.gauges.measure("us")
+    sizes = await shop.store.of("us").gauges.measure()
     assert (sizes["requests:unclear"], sizes["request_age:unclear"]) == (1, 7.0)
     doctor = only(await check_work(site(), shop.store), "refunds.unclear")
     assert (doctor.status, doctor.reason, doctor.found[:17]) == (Status.WARN, "unclear", "1 refund request ")
     assert (sizes["requests:reserved"], sizes["request_age:reserved"]) == (0, 0.0)
-    listed = await shop.store.requests.open("us", RequestState.UNCLEAR, 10)
+    listed = await shop.store.of("us").requests.open(RequestState.UNCLEAR, 10)
     assert ([each.order.id for each in listed.records], listed.total) == ([found.order.id], 1)
     with pytest.raises(RefundUnclear) as caught:
         await shop.issuer.create(shop.wish(charge, "1.00"), "unlucky")
@@ -101,8 +101,8 @@ async def test_a_refund_that_fits_is_named_and_settles_nothing_by_itself(shop: D
     charge = shop.charge()
     found = await unclear(shop, charge)
     refund = await told(shop, made(shop, charge))
-    assert await shop.store.requests.candidate_of("us", found) == refund.refund_id
-    assert await shop.store.requests.unclear_with(refund) == found
+    assert await shop.store.of("us").requests.candidate_of(found) == refund.refund_id
+    assert await shop.store.of(refund.account).requests.unclear_with(refund) == found
     assert (await record(shop, found.order.id)).state is RequestState.UNCLEAR
     with pytest.raises(RefundUnclear) as caught:
         await shop.issuer.create(shop.wish(charge, "1.00"), "unlucky")
@@ -129,7 +129,7 @@ async def test_a_refund_with_another_explanation_is_not_named(shop: Desk, explai
         await shop.issuer.recorder.annotate("us", refund_id, {"refund_type": "AmazonA-ZRefund"})
     elif explained == "of a request":
         await shop.store.connection.client.hset(f"refunds:{{us}}:taken:{charge}", refund_id, "another")
-    assert await shop.store.requests.candidate_of("us", found) == ""
+    assert await shop.store.of("us").requests.candidate_of(found) == ""
 
 
 def seen_again(refund: Refund) -> Observation:
@@ -153,11 +153,11 @@ async def test_a_person_names_the_refund_and_the_reservation_becomes_it(shop: De
         settled = await shop.issuer.resolve_as_done(found.order.id, refund_id, by="ops")
         assert (settled.state, settled.refund_id, settled.settled_by) == (RequestState.DONE, refund_id, "ops")
     assert await shop.reserved(charge) == []
-    assert (await shop.store.requests.charge_entries("us", charge))[refund_id].minor_units == 100
+    assert (await shop.store.of("us").requests.charge_entries(charge))[refund_id].minor_units == 100
     again = await shop.issuer.create(shop.wish(charge, "1.00"), "unlucky")
     assert again.refund is not None
     assert (again.refund.refund_id, again.refund.order_reference) == (refund_id, "order-7")
-    assert (await shop.store.gauges.measure("us"))["requests:unclear"] == 0
+    assert (await shop.store.of("us").gauges.measure())["requests:unclear"] == 0
     assert counted(shop, "settled_done") == 1
     assert await shop.store.connection.client.pttl(f"refunds:{{us}}:requests:{found.order.id}") > 0
     with pytest.raises(Conflict) as caught:
@@ -206,7 +206,7 @@ async def test_a_refund_older_than_the_request_is_not_of_it(shop: Desk) -> None:
 
 
 async def test_a_person_finds_that_none_was_issued(shop: Desk) -> None:
-    """The amount is free, the key is used up, and nobody tries again."""
+    """The amount is free, the key is used up, and nothing is retried."""
     charge = shop.charge()
     found = await unclear(shop, charge)
     for _ in range(2):
@@ -258,7 +258,7 @@ async def test_amazon_has_the_last_word_over_a_person(shop: Desk, said: str) -> 
     assert [each["log_level"] for each in logs if each["event"] == "refund.settled_wrongly"] == ["error"]
     settled = await record(shop, found.order.id)
     assert (settled.state, settled.refund_id, settled.settled_by) == (RequestState.DONE, right.refund_id, "")
-    assert await shop.store.requests.refund_owner("us", charge) == {right.refund_id: found.order.id}
+    assert await shop.store.of("us").requests.refund_owner(charge) == {right.refund_id: found.order.id}
 
 
 @pytest.mark.parametrize("by", ["tries", "age"])
@@ -276,7 +276,7 @@ async def test_a_request_that_stays_without_an_answer_becomes_an_error(shop: Des
     last = [each for each in logs if each["event"] == "refund.not_issued_yet"][-1]
     assert last["last_error"] == "amazon_unintelligible"
     assert "Seller Central" in last["fix"]
-    sizes = await shop.store.gauges.measure("us")
+    sizes = await shop.store.of("us").gauges.measure()
     assert sizes["requests:reserved"] == 1
     assert sizes["request_age:reserved"] >= 3_000
     shop.simulator.fault_injection.clear()

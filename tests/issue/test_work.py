@@ -49,16 +49,16 @@ async def test_a_request_that_is_postponed_between_claim_and_rest_is_not_slept_t
 ) -> None:
     """The worker was told that there is nothing; before it could lie down there was. Nobody looks again unwoken."""
     monkeypatch.setattr(rounds, "IDLE", FOR_EVER)
-    real = shop.store.requests.claim
+    real = shop.store.of("us").requests.claim
 
-    async def claimed(account: str, *, lease: int, limit: int) -> object:
-        found = await real(account, lease=lease, limit=limit)
-        monkeypatch.setattr(shop.store.requests, "claim", real)
+    async def claimed(*, lease: int, limit: int) -> object:
+        found = await real(lease=lease, limit=limit)
+        monkeypatch.setattr(shop.store.of("us").requests, "claim", real)
         await unanswered(shop, 1)
         shop.clock.tick(10_000)
         return found
 
-    monkeypatch.setattr(shop.store.requests, "claim", claimed)
+    monkeypatch.setattr(shop.store.of("us").requests, "claim", claimed)
     async with at_work(shop.another().run):
         await until(lambda: len(shop.simulator.refunds) == 1, "the worker goes on", 5)
 

@@ -32,7 +32,11 @@ def serve(path: str) -> None:
     import receiver.commands.serve.serve
     import receiver.service
     import receiver.simulator.app  # noqa: F401 - so that children have all of it
+    from tests.kit.shared import read_trust, share_trust, stop_servers_at_once
 
+    share_trust()
+    stop_servers_at_once()
+    read_trust()
     gc.freeze()
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(path)
@@ -76,7 +80,7 @@ def look_after(line: socket.socket) -> None:
 
 
 def command(wanted: dict[str, object], streams: list[int]) -> None:
-    """Be `receiver …`, in a session of its own if that is wanted. Does not return."""
+    """Be `receiver …`, in its own session if that is wanted. Does not return."""
     from receiver.commands.cli import main
 
     if wanted["session"]:

@@ -82,7 +82,7 @@ class Forks:
     async def start(
         self, *arguments: str | Path, cwd: Path, env: Mapping[str, str], stdout: int, stderr: int
     ) -> Forked:
-        """`receiver` with these arguments, in a session of its own, without input."""
+        """`receiver` with these arguments, in its own session, without input."""
         wanted = {"argv": [str(each) for each in arguments], "env": dict(env), "cwd": str(cwd), "session": True}
         return await _start(await asyncio.to_thread(self.path), wanted, [stdout, stderr])
 

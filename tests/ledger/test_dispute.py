@@ -81,7 +81,7 @@ def test_how_it_stands_is_said_to_people(change: dict[str, Any], words: str) -> 
 
 
 def test_a_dispute_concerns_its_charge_or_all_of_them() -> None:
-    """Where the charge is not told, it may be any of the charge permission."""
+    """If the charge is not named, it may be any of the charge permission."""
     other = msgspec.structs.replace(DISPUTE, charge_id=f"{PERMISSION}-C000002")
     assert guarding(CHARGE, [other, DISPUTE]) == [DISPUTE]
     won = msgspec.structs.replace(DISPUTE, state="Resolved", resolution="MerchantWon")

@@ -132,7 +132,7 @@ def test_a_refund_pending_for_over_a_day_is_stuck_and_told_once() -> None:
 def test_what_an_xml_notification_said_of_the_kind_of_refund_is_kept() -> None:
     refund, _ = run(seen("Refunded"))
     change = decide(
-        "us", refund, seen("Refunded"), source=Source.NOTIFICATION, now=T, facts={"refund_type": "Chargeback"}
+        "us", refund, seen("Refunded"), source=Source.NOTIFICATION, now=T, details={"refund_type": "Chargeback"}
     )
     assert (change.refund.refund_type, change.refund.revision, change.emissions) == ("Chargeback", 2, ())
 

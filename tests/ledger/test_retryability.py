@@ -46,7 +46,7 @@ def declined(**more: Any) -> Refund:
 
 
 def charge(captured: str = "100.00", refunded: str = "0.00", state: str = "Captured", currency: str = "USD") -> Charge:
-    """As Amazon told it a minute ago."""
+    """As Amazon described it a minute ago."""
     return Charge(
         charge_id=CHARGE,
         state=state,
@@ -101,7 +101,7 @@ def test_an_unknown_amount_uses_up_the_whole_charge() -> None:
 
 
 def test_the_same_amount_refunded_since_is_in_the_way() -> None:
-    """Somebody has paid the buyer another way, or is about to; what began before the decline is another matter."""
+    """The buyer was paid another way, or soon will be; what began before the decline is another matter."""
     later = entry(1400, "Refunded", began=NOW - 600_000)
     assert verdict(declined(), charge(), other=later) == (False, ("same_amount_refunded",))
     assert verdict(declined(), charge(), other=entry(1400, "Refunded", began=NOW - 5 * DAY)) == (True, ())

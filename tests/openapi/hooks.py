@@ -1,4 +1,4 @@
-"""What schemathesis is told beside the description: not to wait, and which good-looking input may be refused.
+"""What schemathesis needs beside the description: not to wait, and which good-looking input may be refused.
 
 Its own check `positive_data_acceptance` goes by statuses; `good_input_is_taken` goes by reasons, each of which is for
 something that no JSON Schema can say.
@@ -27,7 +27,7 @@ BEYOND = {
 zero; texts are printable; which fields a subscriber has depends on its format; credentials
 are given again where the url moves to another host; a span is at most seven days."""
 WITHOUT_WORDS = {"receiveNotification", "receiveNotificationOfAccount", "receiveFpsNotification"}
-"""Amazon's notifications: nobody else makes one that is believed."""
+"""Amazon's notifications: no other sender can make one that is believed."""
 
 
 KNOWN = {"refund_id": os.environ.get("REFUND", ""), "name": "finance"}
@@ -37,7 +37,7 @@ turns = itertools.count()
 
 @schemathesis.hook
 def before_call(context: HookContext, case: Case[Any], kwargs: dict[str, Any]) -> None:
-    """Examples, and every other well-formed case, are about what there is; nobody waits for what does not come."""
+    """Examples, and every other well-formed case, are about what there is; no test waits for what does not come."""
     if case.meta is not None and case.meta.generation.mode.is_positive:
         usual = next(turns) % 2
         for name in KNOWN.keys() & (case.path_parameters or {}).keys():

@@ -17,9 +17,8 @@ from typer.testing import CliRunner
 
 import receiver
 from receiver.commands.cli import app as commands
+from receiver.http.api.limits import Reads, Refreshes
 from receiver.http.api.operations import ALWAYS, AMAZON, QUERY, STORE, TOKEN
-from receiver.http.api.rate_limit import Refreshes
-from receiver.http.api.reads import Reads
 from receiver.http.dashboard.routes import Dashboard
 from receiver.http.dashboard.sessions import Sessions
 from receiver.http.openapi import OPERATIONS, document, encoded
@@ -99,7 +98,7 @@ BEHIND = [
     *("outbox/subscribers/changes.py", "outbox/subscribers/subscriber.py", "outbox/events/cursor.py"),
 ]
 """What refuses behind the routes."""
-SHARED = ["api/auth", "api/rate_limit", "api/params", "api/bodies", "api/lookup", "api/listing", "feed/reader"]
+SHARED = ["api/auth", "api/limits", "api/params", "api/bodies", "api/lookup", "api/listing", "feed/reader"]
 BODIES = {"deliveries": ["redrive"], "subscribers": ["subscriber_bodies"]}
 """Modules that read the bodies for a module of handlers."""
 

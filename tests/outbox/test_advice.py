@@ -1,4 +1,4 @@
-"""What a merchant is told to do."""
+"""The advice to merchants."""
 
 from __future__ import annotations
 
@@ -68,7 +68,8 @@ def test_no_text_says_that_the_buyer_has_the_money() -> None:
 
 @pytest.mark.parametrize("reason", ["", "SomethingNew", "amazonrejected"])
 def test_an_unknown_reason_gets_general_advice(reason: str) -> None:
-    """No decline is left without advice, and unknown reasons are never told to retry without a look at the charge."""
+    """No decline is left without advice, and the advice for unknown reasons is never to retry without a look at the
+    charge."""
     advice = advice_of(a_refund(reason_code=reason), EventType.DECLINED)
     assert actions(advice)[0] == "ask_amazon"
     assert "retry_refund" not in actions(advice)
@@ -81,7 +82,7 @@ def test_a_stuck_refund_is_not_to_be_paid_twice() -> None:
 
 
 def test_a_conflict_names_the_states_that_contradict_each_other_oldest_first() -> None:
-    """Both finals with their times, so that a person sees at once what Amazon told."""
+    """Both finals with their times, so that a person sees at once what Amazon reported."""
     refund = a_refund(conflict=True, finals=("Declined@1563119700000", "Refunded@1563119640000"))
     advice = advice_of(refund, EventType.CONFLICT)
     assert advice is not None
@@ -98,7 +99,7 @@ def test_a_conflict_names_the_states_that_contradict_each_other_oldest_first() -
 def test_while_the_end_is_contradicted_nothing_is_to_be_issued_again(
     state: str, event_type: EventType | None, more: dict[str, str]
 ) -> None:
-    """The buyer may have the money: the decline's own event, and whoever looks the refund up, must not say "retry"."""
+    """The buyer may have the money: neither the decline's event nor the refund's page may say "retry"."""
     refund = a_refund(state=state, conflict=True, finals=("Declined@1563119700000", "Refunded@1563119640000"), **more)
     assert actions(advice_of(refund, event_type)) == ["hold_automation", "compare_history", "ask_amazon"]
 
@@ -120,7 +121,7 @@ def test_what_goes_well_needs_no_advice(event_type: EventType) -> None:
 
 
 def test_without_an_event_the_state_decides() -> None:
-    """For whoever looks a refund up: a declined one has the advice of its decline, others none."""
+    """When a refund is looked up: a declined one has the advice of its decline, others none."""
     assert advice_of(a_refund()) == advice_of(a_refund(), EventType.DECLINED)
     assert advice_of(a_refund(state="Refunded")) is None
     assert advice_of(a_refund(state="RefundInitiated")) is None
@@ -150,7 +151,7 @@ def test_what_the_charge_allows_narrows_the_advice(reason: str) -> None:
 
 
 def test_a_decline_that_was_retried_points_to_its_retry() -> None:
-    """Whoever looks it up later must not pay the buyer a second time."""
+    """Looked up later, it must not suggest to pay the buyer a second time."""
     advice = advice_of(a_refund(retried_by="S01-5105180-3221187-R000009", retryable="yes"))
     assert advice is not None
     assert [each.action for each in advice.actions] == ["follow_retry", "do_not_refund_again"]

@@ -165,7 +165,7 @@ def test_every_event_keeps_to_the_rules(told: list[Event], now: int) -> None:
 
 
 def test_many_are_one_request_and_their_labels_have_few_values() -> None:
-    """But for the refund, by which nobody groups."""
+    """But for the refund, which is no use to group by."""
     most = format_spec("alertmanager").most_in_one
     told = [an_event(reason_code=f"New{n}", refund_id=f"R{n}") for n in range(most)]
     found = firing(told)

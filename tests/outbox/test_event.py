@@ -86,7 +86,7 @@ def test_a_trace_is_one_field_more_and_read_back() -> None:
 
 @pytest.mark.parametrize("text", ["", "x", PARENT.upper(), f"{PARENT}-more", f"{PARENT}\n", "00-0-0-00"])
 def test_a_trace_that_is_none_costs_nobody_the_event(text: str) -> None:
-    """What somebody else wrote there is passed over."""
+    """Entries of other programs are passed over."""
     assert from_fields("us", {**FIELDS, "traceparent": text}) == an_event()
 
 

@@ -1,4 +1,4 @@
-"""The fields that only some formats have: what people write, what is kept, what nobody sees."""
+"""The fields that only some formats have: what people write, what is kept, what is never shown."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from tests.outbox.examples import NOW, SECRET, a_subscriber
 from tests.outbox.tellers import BEARER, FIELDS, HOOK, ROUTING_KEY, RULES, teller
 
 DECLINED, STUCK, CONFLICT = (f"amazonpay.refund.{word}" for word in ("declined", "stuck", "conflict"))
+DISPUTE = "amazonpay.dispute.action_required"
 
 
 def test_every_format_is_registered() -> None:
@@ -35,9 +36,9 @@ def test_every_format_is_registered() -> None:
 @pytest.mark.parametrize(
     ("name", "types"),
     [
-        ("slack", (DECLINED, STUCK, CONFLICT)),
-        ("pagerduty", (DECLINED, CONFLICT)),
-        ("alertmanager", (DECLINED, STUCK, CONFLICT)),
+        ("slack", (DECLINED, STUCK, CONFLICT, DISPUTE)),
+        ("pagerduty", (DECLINED, CONFLICT, DISPUTE)),
+        ("alertmanager", (DECLINED, STUCK, CONFLICT, DISPUTE)),
     ],
 )
 def test_what_is_told_if_nobody_says_otherwise(name: str, types: tuple[str, ...]) -> None:

@@ -62,7 +62,7 @@ def test_less_than_the_threshold_of_its_currency_is_not_told(amount: str, passes
 
 
 def test_a_refund_without_an_amount_passes() -> None:
-    """Better told than lost."""
+    """Better sent than lost."""
     assert large_enough(None, read_amounts("100.00 USD"))
 
 
@@ -94,14 +94,14 @@ def test_rates_and_numbers_have_bounds(given: object) -> None:
     ],
 )
 def test_who_hears_of_the_same_declines(other: dict[str, object], guards: bool) -> None:
-    """A filter of its own could leave out just the one that matters; the same filter leaves out the same."""
+    """Another filter could leave out just the one that matters; the same filter leaves out the same."""
     assert guards_declines(one(), one(**other)) is guards
     narrow = one(reasons=("AmazonRejected",), min_amount=read_amounts("1 USD"))
     assert guards_declines(narrow, one(reasons=("AmazonRejected", "X"), min_amount=read_amounts("1 USD")))
 
 
 def test_operator_events_are_asked_for_by_name() -> None:
-    """`*` is about refunds: nobody who books them gets anything else."""
+    """`*` is about refunds: a bookkeeping system gets nothing else."""
     assert not wants_operator(one(), EVENT)
     assert wants_operator(one(types=(FAMILY,)), EVENT)
     assert wants_operator(one(types=("receiver.delivery.dead",)), EVENT)

@@ -105,7 +105,7 @@ def test_a_contradiction_resolves_nothing() -> None:
 
 
 def test_a_stuck_refund_has_an_incident_of_its_own() -> None:
-    """Only on request, as a warning; its end resolves it, and a decline still calls somebody."""
+    """Only on request, as a warning; its end resolves it, and a decline still opens an incident."""
     stuck = an_event(EventType.STUCK, state="RefundInitiated", reason_code="")
     types = ["amazonpay.refund.declined", "amazonpay.refund.stuck"]
     assert not wants(teller("pagerduty"), stuck)
@@ -157,7 +157,7 @@ def test_keys_are_bounded_and_stay_the_same(account: str, refund: str) -> None:
 
 
 def test_without_a_routing_key_nothing_is_sent() -> None:
-    """It cannot be so but by a store that somebody else wrote to."""
+    """It cannot be so but by a store that another program wrote to."""
     with pytest.raises(TransportError) as caught:
         render([an_event()], a_subscriber(format="pagerduty"), NOW)
     assert caught.value.reason == "no_credential"

@@ -86,8 +86,9 @@ def test_every_problem_is_named_at_once_with_its_field_and_the_fix() -> None:
         read_subscriber(data, RULES, origin="api", now=NOW)
     assert caught.value.reason == "bad_subscriber"
     assert caught.value.detail.split("\n") == [
-        "secrte: is not a field of a subscriber; known are name, url, secret, secrets, types, reasons, min_amount, "
-        "rate, concurrency, format, backfill, routing_key, authorization, public_url, seller_central",
+        "secrte: is not a field of a subscriber; did you mean secret? Known are name, url, secret, secrets, types, "
+        "reasons, min_amount, rate, concurrency, format, backfill, routing_key, authorization, public_url, "
+        "seller_central",
         "name: is not a plain word; use 1 to 64 of a-z 0-9 _ -, a letter or digit first",
         "url: must begin with https://; write for example https://finance.example/hooks",
         "url: must not hold a user name or password; deliveries are authenticated by their signature",
@@ -96,7 +97,8 @@ def test_every_problem_is_named_at_once_with_its_field_and_the_fix() -> None:
         "secret: does not begin with whsec_; a secret is whsec_ followed by the base64 of 24 to 64 random bytes",
         "types: 'amazonpay.refund.lost' is not an event type; known are amazonpay.refund.initiated, "
         "amazonpay.refund.refunded, amazonpay.refund.declined, amazonpay.refund.stuck, "
-        "amazonpay.refund.conflict, * for all of them, and receiver.subscriber.paused, receiver.subscriber.failing, "
+        "amazonpay.refund.conflict, * for all of them, and amazonpay.dispute.action_required, "
+        "receiver.subscriber.paused, receiver.subscriber.failing, "
         "receiver.delivery.dead, receiver.*",
         "reasons: is not a list of 1 to 32 reason codes such as AmazonRejected; leave it out for all",
         "format: 'xml' is not a format; known are cloudevents, slack, pagerduty, alertmanager",

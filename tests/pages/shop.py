@@ -36,7 +36,7 @@ ENDLESS = re.compile(
     r"^(?!.*&$)(?:[A-Z_]+=\S+ +)*(?:receiver (?:serve|work|simulate|events|refund watch)\b|curl -N"
     r"|(?:python|node) deploy/examples/(?:webhook|mail|follow|consume)).*"
 )
-"""Commands that run until somebody ends them: here they are ended when they have said something."""
+"""Commands that run until they are ended: here they are ended when they have said something."""
 PRELUDE = """\
 set -euo pipefail
 until_it_speaks() {
@@ -167,7 +167,7 @@ def ended(command: str) -> str:
 
 
 def free_port() -> int:
-    """A port that nobody listens on."""
+    """A port without a listener."""
     with socket.create_server(("127.0.0.1", 0)) as found:
         port: int = found.getsockname()[1]
         return port

@@ -237,7 +237,7 @@ def test_the_state_of_a_refund_is_waited_for(service: Server, start: Start, name
 def test_a_refund_whose_state_is_not_heard_of_is_not_taken_for_declined(
     service: Server, start: Start, name: str
 ) -> None:
-    """Without a service, and with a token that it refuses, the exit code is one of its own."""
+    """Without a service, and with a token that it refuses, the exit code is a different one."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     nothing = start(name, REFUND, **access(service, PATIENCE="0", RECEIVER_URL=url))

@@ -18,9 +18,11 @@ from prometheus_client.parser import text_string_to_metric_families
 from pydantic import BaseModel
 
 from receiver.http.openapi import OPERATIONS, document
+from receiver.outbox.subscribers.reading import FIELDS
 from receiver.runtime.gauges import GAUGES
 from receiver.runtime.metrics import DELIVERED, REASONS, Metrics
 from receiver.settings import Settings
+from receiver.settings.subscriber import OWN
 from tests.commands.test_cli import COMMANDS
 from tests.http.kit import settings as settings_of
 from tests.kit.processes import PROJECT
@@ -120,7 +122,7 @@ def keys_of(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
             yield from keys_of(inner, f"{prefix}{name}.")
 
 
-SETTINGS = frozenset(keys_of(Settings))
+SETTINGS = frozenset((*keys_of(Settings), *(f"subscribers.{name}" for name in (*FIELDS, *OWN))))
 
 
 @cache

@@ -87,7 +87,7 @@ async def line_with(shell: Process, text: str) -> str:
 
 
 async def dashboard(url: str, token: str) -> str:
-    """The overview, as somebody sees it who signs in."""
+    """The overview after signing in."""
     async with aiohttp.ClientSession(cookie_jar=aiohttp.CookieJar(unsafe=True)) as web:
         async with web.get(f"{url}/sign-in") as answer:
             found = re.search(r'name="csrf" value="([^"]+)"', await answer.text())

@@ -63,7 +63,7 @@ def signed(signer: SnsSigner = SIGNER, **parts: Any) -> Envelope:
 
 
 def stranger(number: int) -> Envelope:
-    """An envelope that names a file which nobody has."""
+    """An envelope that names a file which does not exist."""
     url = f"https://sns.us-east-1.amazonaws.com/SimpleNotificationService-{number:032x}.pem"
     return signed(SigningCertURL=url, Signature="A" * 342 + "==")
 
@@ -76,7 +76,7 @@ async def get(store: CertificateStore, envelope: Envelope, now: int = NOW) -> Si
 
 
 async def prove(store: CertificateStore, envelope: Envelope) -> None:
-    store.proven(envelope, check_address(envelope), await get(store, envelope))
+    store.trust(envelope, check_address(envelope), await get(store, envelope))
 
 
 async def reason_of(store: CertificateStore, envelope: Envelope, kind: type[ReceiverError], now: int = NOW) -> str:
@@ -226,7 +226,7 @@ async def test_failures_are_remembered_for_a_bounded_number_of_names(
 
 
 async def test_a_hanging_host_is_given_up(clock: ManualClock) -> None:
-    """The fetch has a deadline of its own, and so has the envelope that waits behind others."""
+    """The fetch has its own deadline, and so has the envelope that waits behind others."""
     host = Host(SIGNER)
     host.gate.clear()
     store = CertificateStore(host.fetch, clock, fetch_timeout=0.05)
@@ -239,7 +239,7 @@ async def test_a_hanging_host_is_given_up(clock: ManualClock) -> None:
 
 
 async def test_closing_ends_the_fetches(clock: ManualClock) -> None:
-    """Who waits is told to come again."""
+    """A waiting client is asked to come again."""
     host = Host(SIGNER)
     host.gate.clear()
     store = CertificateStore(host.fetch, clock)
@@ -263,7 +263,7 @@ async def test_a_fetch_function_that_breaks_is_our_own_trouble(clock: ManualCloc
 
 
 async def test_errors_do_not_gather_tracebacks(clock: ManualClock) -> None:
-    """Each waiter raises an error of its own."""
+    """Each waiter raises another error."""
     store = CertificateStore(Host().fetch, clock)
     errors = await asyncio.gather(*(get(store, signed()) for _ in range(3)), return_exceptions=True)
     assert len({id(error) for error in errors}) == 3
@@ -430,13 +430,13 @@ async def test_what_was_proven_needs_no_fetch_after_a_start(store: Store) -> Non
     """Strangers have taken all that their client address may have; genuine mail is read all the same."""
     host, clock = Host(SIGNER), ManualClock(NOW)
     before = CertificateStore(host.fetch, clock, seal_keys=SEAL_KEYS)
-    before.proven(signed(), SIGNER.name, await before.get(signed(), SIGNER.name))
-    await before.share(store)
-    await before.share(store)
+    before.trust(signed(), SIGNER.name, await before.get(signed(), SIGNER.name))
+    await before.sync(store)
+    await before.sync(store)
     assert await store.certificates() == {f"aws/{SIGNER.name}": SIGNER.der}
 
     after = CertificateStore(host.fetch, clock, seal_keys=SEAL_KEYS[1:])
-    await after.share(store)
+    await after.sync(store)
     host.gate.clear()
     strangers = [asyncio.ensure_future(get(after, stranger(number))) for number in range(100)]
     await until(lambda: any(each.done() for each in strangers))
@@ -453,7 +453,7 @@ async def test_a_damaged_shelf_is_not_believed(store: Store, der: bytes) -> None
     await store.keep_certificates({f"aws/{SIGNER.name}": der, "": der})
     certificates = CertificateStore(host.fetch, ManualClock(NOW))
     with capture_logs() as logs:
-        await certificates.share(store)
+        await certificates.sync(store)
     assert [line["event"] for line in logs].count("certificate.shelf_damaged") == 2
     assert certificates.known() == []
     assert (await certificates.get(signed(), SIGNER.name)).name == SIGNER.name
@@ -463,8 +463,8 @@ async def test_a_certificate_that_somebody_plants_in_the_store_does_not_sign(sto
     """It is named as its own file would be, and passes every other check; Amazon's host has no such file."""
     planted, clock = SnsSigner(serial=7), ManualClock(NOW)
     honest = CertificateStore(Host(SIGNER).fetch, clock, seal_keys=SEAL_KEYS)
-    honest.proven(signed(), SIGNER.name, await honest.get(signed(), SIGNER.name))
-    await honest.share(store)
+    honest.trust(signed(), SIGNER.name, await honest.get(signed(), SIGNER.name))
+    await honest.sync(store)
     seals = await store.certificate_seals()
     forged = {name.replace(SIGNER.name, planted.name): seal for name, seal in seals.items()}
     assert len(forged) == len(SEAL_KEYS)
@@ -472,7 +472,7 @@ async def test_a_certificate_that_somebody_plants_in_the_store_does_not_sign(sto
     host = Host(SIGNER)
     certificates = CertificateStore(host.fetch, clock, seal_keys=SEAL_KEYS)
     with capture_logs() as logs:
-        await certificates.share(store)
+        await certificates.sync(store)
     assert [line["file"] for line in logs if line["event"] == "certificate.not_sealed"] == [planted.name]
     assert [each.name for each in certificates.known()] == [SIGNER.name]
     assert await reason_of(certificates, signed(planted), CertificateUnavailable) == "certificate_not_found"
@@ -483,13 +483,13 @@ async def test_what_an_older_version_kept_without_a_seal_is_fetched_again(store:
     host = Host(SIGNER)
     await store.keep_certificates({f"aws/{SIGNER.name}": SIGNER.der})
     certificates = CertificateStore(host.fetch, ManualClock(NOW), seal_keys=SEAL_KEYS)
-    await certificates.share(store)
+    await certificates.sync(store)
     assert certificates.known() == []
     found = await certificates.get(signed(), SIGNER.name)
-    certificates.proven(signed(), SIGNER.name, found)
-    await certificates.share(store)
+    certificates.trust(signed(), SIGNER.name, found)
+    await certificates.sync(store)
     again = CertificateStore(Host().fetch, ManualClock(NOW), seal_keys=SEAL_KEYS)
-    await again.share(store)
+    await again.sync(store)
     assert [each.name for each in again.known()] == [SIGNER.name]
 
 
@@ -497,5 +497,5 @@ async def test_what_has_expired_is_not_taken_from_the_shelf(store: Store) -> Non
     """No message that is young enough can have been signed with it."""
     await store.keep_certificates({f"aws/{SIGNER.name}": SIGNER.der})
     certificates = CertificateStore(Host(SIGNER).fetch, ManualClock(NOW + 20 * 365 * DAY))
-    await certificates.share(store)
+    await certificates.sync(store)
     assert certificates.known() == []

@@ -1,4 +1,4 @@
-"""The queue of fetches: whoever asks seldom is served at once, whatever others ask for; everything is bounded."""
+"""The queue of fetches: a client that asks seldom is served at once, whatever others ask for; everything is bounded."""
 
 from __future__ import annotations
 
@@ -212,7 +212,7 @@ async def test_use_is_forgotten_and_so_are_sources() -> None:
 
 
 async def test_closing_ends_everything() -> None:
-    """Who waits is told that it took too long."""
+    """A waiting client gets the error that it took too long."""
     street = Street()
     await street.flood(10, 10, "hang")
     await street.queue.close()

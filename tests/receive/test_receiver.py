@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import dataclass
 from typing import Any, cast
 
 import pytest
@@ -52,40 +53,51 @@ class Paper:
         self.torn: set[str] = set()
         self.kept: list[tuple[str, UnrecognizedNotification, str]] = []
 
+    def of(self, account: str) -> Sheet:
+        return Sheet(self, account)
+
+
+@dataclass
+class Sheet:
+    """What the store keeps of one account."""
+
+    paper: Paper
+    account: str
+
     @property
-    def schedule(self) -> Paper:
-        """The part of the store that keeps hints; so are `disputes` and `notifications`."""
+    def schedule(self) -> Sheet:
+        """The part that keeps hints; so are `disputes` and `notifications`."""
         return self
 
     disputes = notifications = schedule
 
-    async def hint(self, account: str, hint: Hint) -> HintResult:
+    async def hint(self, hint: Hint) -> HintResult:
         await asyncio.sleep(0)
-        if account in self.torn:
+        if self.account in self.paper.torn:
             raise StoreUnavailable()
-        known = self.seen.get((account, hint.message_id)) if hint.digest else None
+        known = self.paper.seen.get((self.account, hint.message_id)) if hint.digest else None
         if known and known == hint.digest:
             return HintResult.REPEATED
-        self.hints.append((account, hint))
+        self.paper.hints.append((self.account, hint))
         if hint.digest:
-            self.seen[account, hint.message_id] = hint.digest
+            self.paper.seen[self.account, hint.message_id] = hint.digest
         return HintResult.ALTERED if known else HintResult.NEW
 
-    async def record(self, account: str, dispute: Dispute, *, message_id: str, digest: str) -> HintResult:
+    async def record(self, dispute: Dispute, *, message_id: str, digest: str) -> HintResult:
         await asyncio.sleep(0)
-        if account in self.torn:
+        if self.account in self.paper.torn:
             raise StoreUnavailable()
-        known = self.seen.setdefault((account, message_id), digest)
-        if (account, dispute) in self.disputed:
+        known = self.paper.seen.setdefault((self.account, message_id), digest)
+        if (self.account, dispute) in self.paper.disputed:
             return HintResult.REPEATED if known == digest else HintResult.ALTERED
-        self.disputed.append((account, dispute))
+        self.paper.disputed.append((self.account, dispute))
         return HintResult.NEW
 
-    async def keep(self, account: str, kept: UnrecognizedNotification, message: str) -> HintResult:
+    async def keep(self, kept: UnrecognizedNotification, message: str) -> HintResult:
         await asyncio.sleep(0)
-        if account in self.torn:
+        if self.account in self.paper.torn:
             raise StoreUnavailable()
-        self.kept.append((account, kept, message))
+        self.paper.kept.append((self.account, kept, message))
         return HintResult.NEW
 
 
@@ -224,7 +236,7 @@ def test_the_table_of_unknown_names_is_bounded_and_keeps_the_frequent() -> None:
     ],
 )
 async def test_a_wrong_certificate_address_causes_no_fetch(url: str) -> None:
-    """403, and nobody was asked."""
+    """403, and no request was sent."""
     bench = Bench()
     error = await bench.refuse(SIGNER.envelope(SigningCertURL=url.format(hash=SIGNER.name)), VerificationFailed)
     assert (error.status, error.reason) == (403, "wrong_certificate_address")
@@ -390,7 +402,7 @@ async def test_repeated_and_altered_are_told_apart() -> None:
 
 @pytest.mark.parametrize("object_type", ["CHARGE", "CHARGE_PERMISSION"])
 async def test_other_objects_are_acknowledged(object_type: str) -> None:
-    """Believed, told to the metrics, not written."""
+    """Believed, counted in the metrics, not written."""
     bench = Bench()
     receipt = await bench.post(SIGNER.envelope(notice(ObjectType=object_type)))
     assert (receipt.outcome, receipt.object_type, receipt.refund_id) == (
@@ -651,7 +663,7 @@ async def test_no_200_before_all_of_it_is_written(torn: str) -> None:
 
 
 async def test_a_body_over_the_limit_is_not_even_parsed() -> None:
-    """413, for whoever calls without the HTTP layer."""
+    """413, for calls without the HTTP layer."""
     bench = Bench()
     with pytest.raises(TooLarge):
         await bench.receiver.receive(b" " * (MAX_BODY + 1), {})
@@ -711,7 +723,7 @@ async def test_a_dispute_is_written_before_it_is_acknowledged() -> None:
     assert (account, dispute.dispute_id) == ("us", "S01-5105180-3221187-B000001")
     assert dispute.told_at == dispute.first_told_at == parse_time(fields["Timestamp"])
     assert bench.paper.hints == []
-    (line,) = [line for line in logs if line["event"] == "dispute.told"]
+    (line,) = [line for line in logs if line["event"] == "dispute.notified"]
     assert (line["account"], line["dispute"]["dispute_id"]) == ("us", dispute.dispute_id)
 
 

@@ -25,7 +25,7 @@ async def overrun(first: float, then: float | None = None) -> None:
 
 
 async def test_what_takes_too_long_is_cancelled() -> None:
-    """It ends as `TimeoutError`, and the task goes on as if nobody had cancelled it."""
+    """It ends as `TimeoutError`, and the task goes on as if it had not been cancelled."""
     began = asyncio.get_running_loop().time()
     with pytest.raises(TimeoutError):
         await overrun(SOON)

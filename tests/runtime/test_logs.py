@@ -321,7 +321,7 @@ def test_standard_output_stays_clean() -> None:
 
 @pytest.mark.parametrize("form", ["json", "text"])
 def test_a_log_that_cannot_be_written_harms_nobody(form: str) -> None:
-    """On a disk without room lines are lost, and whoever had something to say goes on."""
+    """On a disk without room lines are lost, and the code that logs goes on."""
     program = (
         "import logging, structlog; from receiver.runtime import logs;"
         f"logs.configure(format={form!r});"
@@ -335,7 +335,7 @@ def test_a_log_that_cannot_be_written_harms_nobody(form: str) -> None:
 
 @pytest.mark.parametrize("logger", ["structlog.get_logger()", "logging.getLogger()"])
 def test_a_reader_that_reads_no_more_stops_nobody(logger: str) -> None:
-    """What does not fit into the pipe is lost; as soon as somebody reads, lines come again, and whole."""
+    """What does not fit into the pipe is lost; as soon as the pipe is read, lines come again, and whole."""
     program = (
         "import logging, sys, structlog; from receiver.runtime import logs\n"
         "logs.PATIENCE = 0.05; logs.configure(format='json')\n"

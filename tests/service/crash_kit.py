@@ -19,6 +19,7 @@ from aiohttp import web
 from receiver.simulator.app import Simulator
 from tests.kit import sns
 from tests.kit.processes import Command
+from tests.kit.shared import keys
 from tests.kit.sns import SnsSigner
 
 TOKEN = "token-of-the-test"
@@ -35,7 +36,7 @@ def now() -> int:
 
 @dataclass(slots=True)
 class Delivery:
-    """What the subscriber was told once."""
+    """What the subscriber got once."""
 
     webhook_id: str
     event: dict[str, Any]
@@ -98,7 +99,7 @@ class World:
         return command
 
     def refund(self, outcome: str = "AmazonRejected") -> str:
-        """Start a refund at Amazon, which tells nobody: that is the test's part."""
+        """Start a refund at Amazon, without a notification: the test sends that."""
         return self.amazon.start_refund("12.00", "USD", outcome)
 
     def body(self, refund_id: str) -> bytes:
@@ -146,13 +147,13 @@ class World:
         }
 
     def owed(self) -> set[tuple[str, str]]:
-        """The final events that the subscriber has to be told by now: (refund id, type)."""
+        """The final events that the subscriber must have got by now: (refund id, type)."""
         return {
             (refund_id, FINAL_EVENT[state]) for refund_id, (state, _) in self.truth().items() if state in FINAL_EVENT
         }
 
     def told(self) -> set[tuple[str, str]]:
-        """The events that the subscriber was told: (refund id, type)."""
+        """The events that the subscriber got: (refund id, type)."""
         return {(each.event["subject"], each.event["type"]) for each in self.deliveries}
 
     async def settled(self) -> bool:
@@ -171,7 +172,7 @@ class World:
         return found
 
     def repeats(self) -> int:
-        """How many deliveries told what had been told before."""
+        """How many deliveries were repetitions."""
         return sum(Counter(each.event["id"] for each in self.deliveries).values()) - len(self.told())
 
 
@@ -234,7 +235,7 @@ async def world(outcome_delay: float = 1.0) -> AsyncIterator[World]:
     """Amazon and the subscriber on real sockets; spans in seconds."""
     signer = SnsSigner(not_before=now() - 30 * DAY, not_after=now() + 300 * DAY)
     async with (
-        Simulator(outcome_delay=outcome_delay, throttle={}) as amazon,
+        Simulator(keys=keys(), outcome_delay=outcome_delay, throttle={}) as amazon,
         aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=20)) as session,
     ):
         found = World(amazon, signer, session)

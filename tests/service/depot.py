@@ -32,8 +32,7 @@ def make_deliverer(store: Store, transport: Transport, metrics: Metrics, **more:
     """A deliverer of "us" without jitter."""
     settings: dict[str, Any] = {"timeout": 10.0, "random": lambda: 0.0, "system_clock": system_clock, **more}
     return Deliverer(
-        account="us",
-        store=store,
+        store=store.of("us"),
         send=transport.send,
         metrics=metrics,
         lease=LEASE / 1000,
@@ -58,7 +57,7 @@ class Depot:
         """Add the hook as a subscriber to everything."""
         fields = {"url": hook.url, "secrets": (Secret(hook.secret),), "types": ("*",), **more}
         subscriber = Subscriber(name=hook.name, **fields)
-        await self.store.subscribers.put("us", subscriber)
+        await self.store.of("us").subscribers.put(subscriber)
         return subscriber
 
     async def owe(self, count: int = 1, first: int = 1) -> None:
@@ -70,12 +69,12 @@ class Depot:
     async def deliver(self, name: str = "all") -> ClaimedDelivery:
         """Claim the one event that is due in this lane, deliver it, and settle."""
         (delivery,) = await self.claim(name)
-        await self.deliverer.deliver([delivery], (await self.store.subscribers.read("us")).subscribers[name])
+        await self.deliverer.deliver([delivery], (await self.store.of("us").subscribers.read()).subscribers[name])
         return delivery
 
     async def claim(self, name: str = "all") -> list[ClaimedDelivery]:
         """What is due in this lane."""
-        return list((await self.store.deliveries.claim("us", name, lease=LEASE, limit=100)).items)
+        return list((await self.store.of("us").deliveries.claim(name, lease=LEASE, limit=100)).items)
 
     async def due(self, name: str = "all") -> int | None:
         """When the next event of the lane is to be sent, in ms from now; None if none is owed."""

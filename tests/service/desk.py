@@ -1,4 +1,4 @@
-"""A tracker by itself, and an Amazon that says what it is told."""
+"""A tracker by itself, and an Amazon that answers as the test says."""
 
 from __future__ import annotations
 
@@ -224,7 +224,7 @@ def make_tracker(account: Account, store: Store, transport: Transport, metrics: 
     """A tracker without jitter."""
     random = more.pop("random", lambda: 0.0)
     amazon_client = AmazonClient(
-        account, store, transport.send, metrics, system_clock, more.pop("request_timeout", 10.0)
+        account, store.of(account.name), transport.send, metrics, system_clock, more.pop("request_timeout", 10.0)
     )
     recorder = Recorder(store, random)
     return Tracker(

@@ -7,7 +7,6 @@ import json
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -25,21 +24,15 @@ from receiver.service import Service, system_clock
 from receiver.settings import check
 from receiver.simulator.app import Simulator
 from receiver.simulator.engine import CallRecord
-from receiver.simulator.keys import Keys, make_keys
 from receiver.store.redis.address import read_address
 from receiver.store.redis.client import link
 from receiver.transport.client import Transport
+from tests.kit.shared import keys
 from tests.openapi.conform import judged
 from tests.service.kit import trust
 
 TOKEN = "token-of-the-test"
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
-
-
-@cache
-def keys() -> Keys:
-    """Keys cost a third of a second to make: all simulators of a test process share them."""
-    return make_keys(system_clock())
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +79,7 @@ class Hook:
 
     @asynccontextmanager
     async def listening(self) -> AsyncIterator[Hook]:
-        """On a port of its own."""
+        """On its own port."""
         runner = web.ServerRunner(web.Server(self._answer, handler_cancellation=True), shutdown_timeout=0.1)
         await runner.setup()
         try:
@@ -234,7 +227,7 @@ class Stage:
 
     async def quiet(self, account: str = "us") -> bool:
         """Whether nothing is hinted and no event waits for anybody."""
-        names = [each.name for each in await self.service.store.subscribers.readable(account)]
+        names = [each.name for each in await self.service.store.of(account).subscribers.readable()]
         waiting = ["hinted", *(f"lane:{name}" for name in names)]
         return not await self.redis.exists(*(f"refunds:{{{account}}}:{key}" for key in waiting))
 

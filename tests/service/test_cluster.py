@@ -99,7 +99,7 @@ async def everything_is_shown(stage: Stage, ids: list[str]) -> None:
     assert await stage.ready()
     page = await overview(stage)
     assert all(name in page for name in NAMES)
-    counted = [await stage.service.store.dashboard.counted(name, [0, system_clock() + 60_000]) for name in NAMES]
+    counted = [await stage.service.store.of(name).dashboard.counted([0, system_clock() + 60_000]) for name in NAMES]
     assert [each.totals[State.DECLINED] for each in counted] == [1, 1, 1]
 
 

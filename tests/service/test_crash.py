@@ -110,7 +110,7 @@ async def test_sigterm_answers_what_is_in_flight(place: Desk, around: World) -> 
 
 
 async def refused(port: int) -> bool:
-    """Whether nobody listens there any more."""
+    """Whether the listener is gone."""
     try:
         _, writer = await asyncio.open_connection("127.0.0.1", port)
     except ConnectionRefusedError:
@@ -240,7 +240,7 @@ async def watch_readiness(around: World, seen: list[int]) -> None:
 
 
 async def test_a_signal_while_the_store_is_not_there_yet_ends_the_start(place: Desk, around: World) -> None:
-    """Here somebody else's Valkey hangs; exit code 0, at once."""
+    """Here another service's Valkey hangs; exit code 0, at once."""
     config = around.configure(place.folder)
     owner = await place.serve(config)
     valkey = (await owner.line("store.started"))["pid"]

@@ -18,7 +18,7 @@ from tests.store.embedded_kit import lives, servers
 
 
 async def fetch(url: str, **more: object) -> str:
-    """A page over a connection of its own, which any of the processes may get."""
+    """A page over a new connection, which any of the processes may get."""
     async with aiohttp.ClientSession() as session, session.get(url, **more) as answer:  # type: ignore[arg-type]
         assert answer.status == 200
         return await answer.text()
@@ -76,7 +76,7 @@ async def test_several_processes_look_like_one(place: Desk, around: World) -> No
         await until(around.settled, "the other goes on")
         assert [await believed(around) for _ in range(6)] == [30.0] * 6
         assert all([await signed_in(around, browser) for _ in range(6)])
-    # As systemd does: everybody at once. Nobody may die of it before he has ended in order.
+    # As systemd does: all at once. No process may die before it has ended in order.
     os.killpg(command.process.pid, signal.SIGTERM)
     assert await command.ended(15) == 0
     assert len(command.logged("serve.stopping")) == 1

@@ -1,4 +1,5 @@
-"""Keys of a foreign type under a running service: it says so, others are told, and it goes on when they are right."""
+"""Keys of a foreign type under a running service: it says so, other subscribers get their events, and it goes on when
+they are right."""
 
 from __future__ import annotations
 
@@ -56,7 +57,7 @@ BEARABLE = {
     *("upkeep", "throttle:get_charge", "issuing", "fps_issuing", "reserved", "unclear", "told"),
     *(kind for kind in KINDS if kind.endswith(":finance")),
 }
-"""Foreign keys with which a decline is told all the same, to everybody but the subscriber that they belong to."""
+"""Foreign keys with which a decline is still delivered, to all but the subscriber that they belong to."""
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -1,4 +1,4 @@
-"""A Redis that fails over, under a service of its own process: by Sentinels, with `wait_replicas`."""
+"""A Redis that fails over, under a service in its own process: by Sentinels, with `wait_replicas`."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ async def test_a_master_that_dies_under_load_takes_nothing_acknowledged_along(
 
 
 async def test_processes_side_by_side_share_the_work(place: Desk, around: World, servers: Fleet) -> None:
-    """Two that serve and one that only works, on one Redis: each does some of it, nothing is told twice."""
+    """Two that serve and one that only works, on one Redis: each does some of it, nothing is delivered twice."""
     redis = await servers.start()
     config = on_redis(around.configure(place.folder), redis.url)
     one, two = await asyncio.gather(place.serve(config), place.serve(config))

@@ -1,4 +1,4 @@
-"""A backup taken under load and laid into an empty folder: what it holds, and what becomes of what was told since."""
+"""A backup taken under load and laid into an empty folder: what it holds, and what becomes of the events since."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ async def around() -> AsyncIterator[World]:
 async def test_a_backup_under_load_holds_what_was_acknowledged_and_a_restore_finds_out_the_rest(
     place: Desk, around: World
 ) -> None:
-    """Every refund that was pending then is asked about at once. A decline that was told before the restore comes
-    again under its id, one that was not told comes; by the contract, a subscriber keeps each of them once."""
+    """Every refund that was pending then is asked about at once. A decline that was delivered before the restore comes
+    again under its id, one that was not delivered comes; by the contract, a subscriber keeps each of them once."""
     config, backup = once_a_day(around.configure(place.folder)), place.folder / "refunds.rdb"
     first = await around.at(await place.serve(config))
     store = (await first.line("store.started"))["url"]
@@ -90,7 +90,7 @@ async def pending(around: World, refunds: list[str]) -> bool:
 
 
 async def right(around: World, refunds: set[str]) -> bool:
-    """Whether the service knows the true state of these, and the subscriber was told their ends."""
+    """Whether the service knows the true state of these, and the subscriber got their ends."""
     known, truth = await around.known(), around.truth()
     owed = {(refund_id, kind) for refund_id, kind in around.owed() if refund_id in refunds}
     return owed <= around.told() and all(known.get(each) == truth[each] for each in refunds)
@@ -102,7 +102,7 @@ def declined(around: World, refund_id: str) -> bool:
 
 
 def told(around: World) -> set[str]:
-    """The refunds of which the subscriber was told a decline."""
+    """The refunds whose decline the subscriber got."""
     return {subject for subject, kind in around.told() if kind == FINAL_EVENT["Declined"]}
 
 

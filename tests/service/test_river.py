@@ -76,8 +76,8 @@ async def moved(stage: Stage, shop: Amazon, steps: int = 1) -> None:
 async def test_every_outcome_ends_as_it_should_and_is_told_once(
     shop: Amazon, audit: Hook, redis: Redis, valkey_url: str, tmp_path: Path
 ) -> None:
-    """State, reason, history, events and webhooks of all ten outcomes; whoever asks for declines alone gets these
-    alone, and whoever asks for one reason only that one."""
+    """State, reason, history, events and webhooks of all ten outcomes; a subscriber to declines alone gets these
+    alone, and a subscriber to one reason only that one."""
     async with AsyncExitStack() as stack:
         finance = await stack.enter_async_context(Hook("finance", types=None).listening())
         fraud = await stack.enter_async_context(Hook("fraud", types=None, reasons=["AmazonRejected"]).listening())
@@ -187,7 +187,7 @@ async def test_every_kind_of_account(redis: Redis, valkey_url: str, tmp_path: Pa
 
 
 async def test_duplicates_delay_and_disorder_change_nothing(stage: Stage, shop: Amazon, audit: Hook) -> None:
-    """Each event is told once, whatever happens to the notifications on their way."""
+    """Each event is delivered once, whatever happens to the notifications on their way."""
     shop.fault_injection.add("reorder", state="RefundInitiated", seconds=60)
     shop.fault_injection.add("duplicate", state="RefundInitiated", copies=5)
     late, doubled = (shop.start_refund("12.00", "USD", Outcome.PROCESSING_FAILURE) for _ in range(2))
@@ -220,12 +220,12 @@ async def test_a_decline_that_is_told_in_an_unfamiliar_way_is_pushed(
         assert {post.status for post in shop.posted} == {200}
         assert stage.counted("notifications", outcome="unrecognized", reason="") == len(refunds)
         assert audit.told == sorted((refund_id, "declined") for refund_id in refunds)
-        kept = await stage.service.store.notifications.latest("us", 10)
+        kept = await stage.service.store.of("us").notifications.latest(10)
         assert sorted(each.details.refund_ids for each in kept) == sorted((refund_id,) for refund_id in refunds)
 
 
 async def test_a_lost_notification_is_found_by_polling(stage: Stage, shop: Amazon, audit: Hook) -> None:
-    """Nobody tells of the end; the poll finds it, and the metrics say that it was the poll. A state that no document
+    """No notification comes; the poll finds the end, and the metrics say that it was the poll. A state that no document
     knows is kept, shown, and polled on."""
     strange, lost, told = (
         shop.start_refund("12.00", "USD", each)
@@ -378,7 +378,7 @@ async def test_a_refund_that_the_merchant_did_not_start_says_so(
 async def test_who_started_a_refund_is_learned_also_when_it_is_long_known(
     shop: Amazon, audit: Hook, redis: Redis, valkey_url: str, tmp_path: Path
 ) -> None:
-    """The XML comes after the event went out: the ledger has it as a new revision, and nobody is told twice. A later
+    """The XML comes after the event went out: the ledger has it as a new revision, and no event is sent twice. A later
     notification that does not say it takes nothing away."""
     refund_id = shop.start_refund("12.00", "USD", Outcome.DECLINED_AT_ONCE)
     async with with_sns(shop, valkey_url, tmp_path, hooks=[audit]) as (stage, signer):
@@ -505,7 +505,7 @@ async def test_whatever_amazon_answers_the_end_is_reached(
 
 
 async def test_a_subscriber_that_fails_at_first_is_told_in_the_end(stage: Stage, shop: Amazon, audit: Hook) -> None:
-    """With the same id and the same facts, the advice of each attempt's time, and a signature of its own time."""
+    """With the same id and the same facts, the advice of each attempt's time, and a new signature."""
     audit.answers = [Says(429, {"Retry-After": "1"}), Says(500), Says(200)]
     refund_id = shop.start_refund("12.00", "USD", Outcome.DECLINED_AT_ONCE)
     await until(lambda: len(audit.posts) == 3, "the third attempt")
@@ -525,7 +525,7 @@ async def test_a_repeated_webhook_carries_the_advice_of_its_own_time(stage: Stag
     await until(lambda: len(audit.posts) == 1, "the first attempt")
     permission = permission_of(refund_id)
     dispute = Dispute(dispute_id=f"{permission}-B000001", charge_permission_id=permission, told_at=system_clock())
-    await stage.service.store.disputes.record("us", dispute, message_id="m1", digest="d")
+    await stage.service.store.of("us").disputes.record(dispute, message_id="m1", digest="d")
     await until(lambda: len(audit.posts) == 2, "the second attempt")
     first, second = (json.loads(each.body)["data"] for each in audit.posts)
     assert (first["retryable"], first["retryableReasons"]) == (True, [])
@@ -543,7 +543,7 @@ async def test_one_process_takes_and_another_works(
     shop: Amazon, audit: Hook, redis: Redis, valkey_url: str, tmp_path: Path
 ) -> None:
     """Without workers a notification is only written down; a process with workers on the same Redis does the rest, and
-    what was told before it started as well."""
+    events from before it started as well."""
     tables = [account(shop, tmp_path)]
     async with running(valkey_url, tables, workers=False) as front:
         shop.post_to = f"{front.url}/ipn"

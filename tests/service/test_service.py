@@ -51,7 +51,7 @@ async def test_redis_may_come_late_and_go_and_come_back(
     shop: Amazon, audit: Hook, socket_dir: Path, tmp_path: Path
 ) -> None:
     """While it is away notifications get 503, so that they come again, and readiness says why; when it is there the
-    configured subscriber is written before anything is found out, and everything that was told reaches it once."""
+    configured subscriber is written before anything is found out, and every event reaches it once."""
     durable = ("--appendonly", "yes", "--appendfsync", "always")
     url = f"unix://{socket_dir}/valkey.sock"
     redis = {"url": url, "timeout": "1s", "connect_timeout": "1s"}
@@ -113,8 +113,8 @@ async def test_a_worker_that_fails_is_started_again(
 async def test_several_processes_share_the_work_and_do_nothing_twice(
     shop: Amazon, audit: Hook, redis: Redis, valkey_url: str, tmp_path: Path
 ) -> None:
-    """Three services on one Redis, all told of everything: Amazon is asked once for every hint, every event is written
-    once and posted once."""
+    """Three services on one Redis, all notified of everything: Amazon is asked once for every hint, every event is
+    written once and posted once."""
     tables = [account(shop, tmp_path)]
     async with (
         running(valkey_url, tables, [audit]) as one,
@@ -144,9 +144,9 @@ async def test_the_configuration_has_the_word_but_a_pause_stays(
     async def subscriber(hook: Hook) -> Any:
         async with running(valkey_url, tables, [hook]) as stage:
             await until(stage.ready, "the subscribers are written")
-            (found,) = await stage.service.store.subscribers.readable("us")
+            (found,) = await stage.service.store.of("us").subscribers.readable()
             if not found.paused:
-                assert await stage.service.store.subscribers.change("us", found, pause(found, "gone", 1))
+                assert await stage.service.store.of("us").subscribers.change(found, pause(found, "gone", 1))
             return found
 
     first = await subscriber(audit)
@@ -163,7 +163,7 @@ async def test_the_configuration_has_the_word_but_a_pause_stays(
 async def test_two_configurations_do_not_fight(
     shop: Amazon, audit: Hook, redis: Redis, valkey_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While one process replaces another the later one has the word, once: nobody changes it back and forth, which
+    """While one process replaces another the later one has the word, once: it does not change back and forth, which
     would also end every pause."""
     monkeypatch.setattr(configured, "EVERY", 0.05)
     tables = [account(shop, tmp_path)]
@@ -173,11 +173,11 @@ async def test_two_configurations_do_not_fight(
         async with running(valkey_url, tables, [audit]) as new:
             await until(new.ready, "the subscribers are written")
             store = new.service.store
-            version = (await store.subscribers.read("us")).version
+            version = (await store.of("us").subscribers.read()).version
             await redis.config_resetstat()
             looked = "cmdstat_hgetall"
             await until(lambda: many(redis, looked, 40), "both have looked again and again")
-            found = await store.subscribers.read("us")
+            found = await store.of("us").subscribers.read()
             assert found.version == version
             assert found.subscribers["audit"].types == ("amazonpay.refund.declined",)
 
@@ -185,7 +185,8 @@ async def test_two_configurations_do_not_fight(
 async def test_one_that_is_no_longer_declared_can_be_removed(
     shop: Amazon, audit: Hook, redis: Redis, valkey_url: str, tmp_path: Path
 ) -> None:
-    """It stays until somebody says so, with what it is owed, and is declared again by whoever declares it again."""
+    """It stays, with what it is owed, until it is removed on request, and returns when a configuration declares it
+    again."""
     tables = [account(shop, tmp_path)]
 
     async def origins(*hooks: Hook) -> list[str]:
@@ -193,7 +194,7 @@ async def test_one_that_is_no_longer_declared_can_be_removed(
             async with running(valkey_url, tables, list(hooks)) as stage:
                 await until(stage.ready, "the subscribers are written")
                 told = [line["event"] for line in logs if line["event"] == "subscriber.no_longer_declared"]
-                return [each.origin for each in await stage.service.store.subscribers.readable("us")] + told
+                return [each.origin for each in await stage.service.store.of("us").subscribers.readable()] + told
 
     assert await origins(audit) == ["config"]
     assert await origins() == ["api", "subscriber.no_longer_declared"]

@@ -19,7 +19,7 @@ PUBLIC = {"/ipn", "/ipn/", "/ipn/{account}", "/ipn/{account}/", "/fps/{account}"
 
 
 def test_every_route_is_behind_one_door_and_health_behind_both() -> None:
-    """A route that is added later is not public until somebody says so."""
+    """A route that is added later is not public by default."""
     app = all_routes()
     every, public, admin = (
         [route.path for route in each.routes if isinstance(route, Route | Mount)] for each in (app, *split_by_port(app))
@@ -50,7 +50,7 @@ async def seen(url: str, method: str = "GET") -> tuple[int, str]:
 @pytest.mark.parametrize("more", [[], ["--workers", "2"], ["--no-worker"]], ids=["one", "several", "no-worker"])
 async def test_each_port_serves_its_own(place: Desk, around: World, more: list[str]) -> None:
     """Strangers at the first find no API, no page and no metrics. A notification at the second is not lost: SNS repeats
-    what is answered 503. Both are one service: what came in at the first is told at the second."""
+    what is answered 503. Both are one service: what came in at the first is shown at the second."""
     command = await place.serve(around.configure(place.folder, admin_port=0), *more)
     public, admin = await both(command, around)
     assert public != admin
@@ -127,7 +127,7 @@ async def begin(
 
 
 async def refused(url: str) -> bool:
-    """Whether nobody listens there."""
+    """Whether the port has no listener."""
     address = urlsplit(url)
     try:
         _, writer = await asyncio.open_connection(address.hostname, address.port)

@@ -162,7 +162,7 @@ def test_account_by_environment_completes_the_only_table(tmp_path: Path) -> None
 
 
 def test_account_by_environment_beside_several_is_refused(tmp_path: Path) -> None:
-    """Nobody could say which of two accounts RECEIVER_ACCOUNT__… means."""
+    """It would be unclear which of two accounts RECEIVER_ACCOUNT__… means."""
     path = written(tmp_path, '[[accounts]]\nname = "us"\n[[accounts]]\nname = "eu"\n')
     assert any(problem.startswith("account: ") for problem in problems(alone(), path))
 
@@ -311,7 +311,7 @@ def test_a_certificate_that_is_not_there_is_a_problem(scheme: str, tmp_path: Pat
 
 
 def test_an_admin_port_makes_a_second_door() -> None:
-    """Its host is that of the first, if nobody says otherwise; without it there is one door."""
+    """Its host is that of the first by default; without it there is one door."""
     assert load(None, alone()).http.listeners == (("127.0.0.1", 8000),)
     shared = alone(RECEIVER_HTTP__HOST="0.0.0.0", RECEIVER_HTTP__ADMIN_PORT="8001")
     assert load(None, shared).http.listeners == (("0.0.0.0", 8000), ("0.0.0.0", 8001))
@@ -603,16 +603,42 @@ def test_what_is_wrong_with_subscribers_of_other_formats(tmp_path: Path) -> None
     assert [problem.split(": ", 1)[0] for problem in found] == [
         "delivery.public_url",
         "subscribers[0].url_file",
-        "subscribers[2].authorization_file",
         "subscribers[0].secret",
         "subscribers[1].routing_key",
-        "subscribers[2].authorization",
+        "subscribers[2].authorization_file",
     ]
     assert "hunter2" not in "\n".join(found)
 
 
+def test_each_fault_of_a_subscriber_is_named_once(tmp_path: Path) -> None:
+    """Two faults of one key are two sentences; a file that cannot be read is not also a missing value."""
+    table = {
+        "name": "finance",
+        "url": "http://finance.example:25/",
+        "secret_file": "gone",
+        "secrte_file": "x",
+        "start": 5,
+        "routing_key_file": 7,
+    }
+    (tmp_path / "latin").write_bytes(b"\xff")
+    other = {"name": "chat", "format": "slack", "url_file": "latin"}
+    path = written(tmp_path, "")
+    found = problems(alone(RECEIVER_SUBSCRIBERS=json.dumps([table, "x", other])), path)
+    assert [problem.split(", ")[0].split(" (")[0] for problem in found] == [
+        "subscribers[0].secret_file: names a file that cannot be read",
+        "subscribers[0].routing_key_file: must be the path of a file",
+        'subscribers[0].start: must be "now"',
+        "subscribers[0].secrte_file: is not a field of a subscriber; did you mean secret_file? Known are name",
+        "subscribers[0].url: must begin with https://; plain http is sent only where delivery.allow_http = true.",
+        "subscribers[0].url: names port 25; use 443",
+        "subscribers[1]: is not a table.",
+        f"subscribers[2].url_file: {tmp_path}/latin is not text in UTF-8.",
+    ]
+    assert only(alone(RECEIVER_SUBSCRIBERS="5")).startswith("subscribers: must be a valid ")
+
+
 def test_a_subscribers_thresholds_limits_and_beginning() -> None:
-    """As in the API; a beginning that is no time is told."""
+    """As in the API; a beginning that is no time is refused."""
     one = {"name": "finance", "url": "https://finance.example/", "secret": SECRET}
     more = {"min_amount": ["100.00 USD", "5000 JPY"], "rate": 2.5, "concurrency": 3, "start": "2026-01-31T12:00:00Z"}
     loaded = load(None, {**alone(), "RECEIVER_SUBSCRIBERS": json.dumps([{**one, **more}])})

@@ -60,7 +60,7 @@ def test_key_prefix_and_environment_must_agree() -> None:
 
 
 def test_private_key_problems_are_explained(tmp_path: Path) -> None:
-    """Both, none, unreadable, the wrong half and the wrong kind are told apart."""
+    """Both, none, unreadable, the wrong half and the wrong kind are distinguished."""
     key = tmp_path / "key.pem"
     key.write_text(private_key())
     both = alone(RECEIVER_ACCOUNT__PRIVATE_KEY_FILE=str(key))

@@ -157,7 +157,7 @@ def test_the_cents_choose_the_outcome(text: str, currency: str) -> None:
 
 
 def test_an_idempotency_key_brings_the_stored_answer_or_a_refusal() -> None:
-    """Same values: the answer of then. Other values: DuplicateIdempotencyKey. A key nobody used: nothing."""
+    """Same values: the answer of then. Other values: DuplicateIdempotencyKey. An unused key: nothing."""
     books = bank()
     order = Order("C", usd("1.00"))
     assert books.repeated("k", order) is None

@@ -126,7 +126,7 @@ def test_whatever_is_changed_after_signing_is_refused(checks: Checks, keys: Keys
 
 
 def test_another_key_is_refused(checks: Checks, keys: Keys) -> None:
-    """A signature of somebody else's key under a known id; and an unknown id."""
+    """A signature of another key under a known id; and an unknown id."""
     other = replace(keys, merchant=make_rsa_key())
     assert refusal(checks, post(other)).word == "signature"
     unknown = refusal(checks, post(keys, key_id="SANDBOX-UNKNOWN"))

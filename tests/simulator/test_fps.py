@@ -1,4 +1,5 @@
-"""Flexible Payments in the simulator: signatures checked strictly, refunds by reference, statuses told by a form."""
+"""Flexible Payments in the simulator: signatures checked strictly, refunds by reference, statuses reported by a
+form."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ def _market(environment: str) -> str:
 
 
 async def test_keys_are_kept_from_run_to_run(tmp_path: Path) -> None:
-    """So the receiver's configuration stays right; nobody else can read them."""
+    """So the receiver's configuration stays right; no other user can read them."""
     folder = tmp_path / "keys"
     first, second = await said(folder), await said(folder)
     pins = [line for text in (first, second) for line in text.splitlines() if line.startswith('"https://sns.')]
@@ -79,7 +79,7 @@ def test_a_certificate_near_its_end_is_replaced_and_the_merchants_key_kept(tmp_p
 @pytest.mark.parametrize("name", ["sns-private-key.pem", "sns-certificate.pem", "merchant-private-key.pem"])
 @pytest.mark.parametrize("fault", ["missing", "garbage", "another"])
 def test_keys_that_do_not_belong_together_are_refused(tmp_path: Path, keys: Keys, name: str, fault: str) -> None:
-    """They are never overwritten: somebody may need them. A merchant's key of its own is as good as any."""
+    """They are never overwritten: they may be needed. A merchant's own key is as good as any."""
     load_or_make(tmp_path, T0)
     if fault == "missing":
         (tmp_path / name).unlink()

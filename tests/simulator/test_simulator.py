@@ -323,7 +323,7 @@ async def test_control_makes_charges_and_repeats_notifications(amazon: Simulator
 
 
 async def test_control_shows_certificate_index_and_log(amazon: Simulator, client: Client) -> None:
-    """All that a receiver has to be told."""
+    """All settings that a receiver needs."""
     async with client.session.get(f"{amazon.base_url}/simulator/certificate") as answer:
         assert await answer.text() == amazon.certificate_pem
     _, index = await client.control("GET", "")

@@ -37,7 +37,7 @@ async def until(condition: Callable[[], object], what: str) -> None:
 
 
 def lives(pid: int | None) -> bool:
-    """Whether the process is there, and not a dead one that nobody has asked after."""
+    """Whether the process is there, and not a zombie."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     except OSError:
@@ -119,7 +119,7 @@ async def running(
 
 @dataclass
 class Service:
-    """A service in a process of its own (`embedded_service.py`)."""
+    """A service in its own process (`embedded_service.py`)."""
 
     process: asyncio.subprocess.Process
     pid: int

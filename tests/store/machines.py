@@ -120,7 +120,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(number=st.sampled_from(REFUNDS), observed=OBSERVED, worker=WORKERS)
     def create(self, number: int, observed: Answer, worker: int) -> None:
-        """What Amazon says to somebody who holds no claim, as the answer to Create Refund."""
+        """What Amazon says to a caller without a claim, as the answer to Create Refund."""
         it, model = self.workers[worker], self.model
         found = observation(observed, number)
         assert found is not None
@@ -152,7 +152,7 @@ class Machine(RuleBasedStateMachine):
         self._lanes_hold_what_is_owed(redis)
 
     def _schedule_is_right(self, redis: DiagnosticsSource) -> None:
-        """Untouched by whoever was late; and whatever is pending is going to be asked about."""
+        """Untouched by late workers; and whatever is pending is going to be asked about."""
         assert redis.due == self.model.due
         assert redis.hinted == self.model.told
         assert redis.refreshed == set(self.model.refreshed)
@@ -235,7 +235,7 @@ class Looking(Machine):
         now = self.workers[worker].now()
         source = Source.NOTIFICATION if message else Source.REFRESH
         hint = Hint(refund_id=refund_id(number), at=now, source=source, message_id=message, digest=digest)
-        assert self.run(self.workers[worker].store.schedule.hint("us", hint)) is expected
+        assert self.run(self.workers[worker].store.of("us").schedule.hint(hint)) is expected
         if expected is not HintResult.REPEATED:
             self.model.hinted[number] = hint
             if source is Source.REFRESH:
@@ -280,7 +280,7 @@ class Looking(Machine):
         it, model = self.workers[worker], self.model
         now = it.now()
         taken = self.run(
-            it.store.schedule.claim("us", "get_refund", lease=LEASE, burst=1e6, per_second=1e9, limit=limit)
+            it.store.of("us").schedule.claim("get_refund", lease=LEASE, burst=1e6, per_second=1e9, limit=limit)
         )
         scheduled = [*model.due.items(), *model.refreshed.items()]
         ready = {*model.told, *(number for number, at in scheduled if at <= now)}
@@ -380,7 +380,7 @@ class Telling(Machine):
 
     @initialize()
     def the_first(self) -> None:
-        """Somebody who wants to know everything."""
+        """A subscriber to everything."""
         self._put(subscriber(NAMES[0]), self.workers[0].store)
 
     @rule(it=SUBSCRIBERS, guess=SUBSCRIBERS, how=st.sampled_from(["put", "add", "change", "remove"]), worker=WORKERS)
@@ -397,28 +397,28 @@ class Telling(Machine):
                 self._remove(it.name, store)
 
     def _put(self, it: Subscriber, store: Store) -> None:
-        self.run(store.subscribers.put("us", it))
+        self.run(store.of("us").subscribers.put(it))
         self._subscribed(it)
 
     def _add(self, it: Subscriber, store: Store) -> None:
         if self.model.subscribers.get(it.name) not in (None, it):
             with pytest.raises(Conflict):
-                self.run(store.subscribers.add("us", it))
+                self.run(store.of("us").subscribers.add(it))
             return
-        assert self.run(store.subscribers.add("us", it)) == ["0-0", *self.stream_ids][-1]
+        assert self.run(store.of("us").subscribers.add(it)) == ["0-0", *self.stream_ids][-1]
         self._subscribed(it)
 
     def _change(self, it: Subscriber, guess: Subscriber, store: Store) -> None:
         before = self.model.subscribers.get(it.name)
         claimed = before if before and not guess.paused else guess
-        changed = self.run(store.subscribers.change("us", claimed, it))
+        changed = self.run(store.of("us").subscribers.change(claimed, it))
         assert changed == (before is not None and before in (claimed, it))
         if changed:
             self._subscribed(it)
 
     def _remove(self, name: str, store: Store) -> None:
         model = self.model
-        assert self.run(store.subscribers.remove("us", name)) == (name in model.subscribers)
+        assert self.run(store.of("us").subscribers.remove(name)) == (name in model.subscribers)
         model.version += name in model.subscribers
         model.subscribers.pop(name, None)
         model.queues.pop(name, None)
@@ -447,7 +447,7 @@ class Telling(Machine):
         ready = {index for index, owed in queue.items() if owed.at <= now}
         ids = self.stream_ids
         found = []
-        for delivery in self.run(it.store.deliveries.claim("us", name, lease=LEASE, limit=limit)).items:
+        for delivery in self.run(it.store.of("us").deliveries.claim(name, lease=LEASE, limit=limit)).items:
             index = ids.index(delivery.stream_id)
             ready.remove(index)
             self.claims += 1
@@ -465,7 +465,9 @@ class Telling(Machine):
         owed = self._owed(delivery)
         entry = DeadEvent(what.stream_id, "evt", "t", "r", "exhausted", T0, 12, "HTTP 500")
         held = self.run(
-            it.store.deliveries.delivered(what) if outcome == "delivered" else it.store.deliveries.dead(what, entry)
+            it.store.of(what.account).deliveries.delivered(what)
+            if outcome == "delivered"
+            else it.store.of(what.account).deliveries.dead(what, entry)
         )
         assert held == (owed is not None)
         if owed:
@@ -477,7 +479,9 @@ class Telling(Machine):
     def retry(self, delivery: tuple[int, Worker, int, ClaimedDelivery], wait: int) -> None:
         _, it, _, what = delivery
         owed, at = self._owed(delivery), it.now() + wait
-        held = self.run(it.store.deliveries.retry(what, at, DeliveryAttempts(count=what.attempts.count + 1)))
+        held = self.run(
+            it.store.of(what.account).deliveries.retry(what, at, DeliveryAttempts(count=what.attempts.count + 1))
+        )
         assert held == (owed is not None)
         if owed:
             owed.at, owed.attempts, owed.holder = at, owed.attempts + 1, 0
@@ -494,5 +498,5 @@ class Everything(Looking, Telling):
 
 
 async def claim_all_of(store: Store) -> list[DueRefund]:
-    claimed = await store.schedule.claim("us", "get_refund", lease=LEASE, burst=1e6, per_second=1e9, limit=99)
+    claimed = await store.of("us").schedule.claim("get_refund", lease=LEASE, burst=1e6, per_second=1e9, limit=99)
     return list(claimed.items)

@@ -51,7 +51,9 @@ def subscriber(name: str = "finance", **more: object) -> Subscriber:
 async def claim(
     store: Store, limit: int = 8, lease: int = 30_000, burst: float = 100, per_second: float = 100
 ) -> Claim[DueRefund]:
-    return await store.schedule.claim("us", "get_refund", lease=lease, burst=burst, per_second=per_second, limit=limit)
+    return await store.of("us").schedule.claim(
+        "get_refund", lease=lease, burst=burst, per_second=per_second, limit=limit
+    )
 
 
 async def fill(redis: Any, count: int, account: str = "us", reason: str = "AmazonRejected") -> None:

@@ -100,7 +100,7 @@ class Owed:
 
 @dataclass
 class Model:
-    """What must be true. Claims are numbered from 1; a holder of 0 is nobody."""
+    """What must be true. Claims are numbered from 1; 0: not claimed."""
 
     known: dict[int, Known] = field(default_factory=dict)
     due: dict[int, int] = field(default_factory=dict)

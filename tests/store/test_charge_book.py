@@ -71,7 +71,7 @@ def test_the_script_and_the_ledger_find_the_same_in_the_way(valkey_url: str) -> 
                 await client.hset(book, mapping=lines)
             if of:
                 await client.hset(taken, mapping=of)
-            return await store.requests.reserve("us", ORDER, owner="o", guard=guard, lease=30_000)
+            return await store.of("us").requests.reserve(ORDER, owner="o", guard=guard, lease=30_000)
 
         @settings(
             max_examples=400,

@@ -1,4 +1,4 @@
-"""Settling observations on a real Valkey: one atomic step, whoever else writes at the same time."""
+"""Settling observations on a real Valkey: one atomic step, whatever else is written at the same time."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from receiver.amazon.account import Account
 from receiver.errors import StoreUnavailable
-from receiver.ledger.lifecycle import EventType, Facts
+from receiver.ledger.lifecycle import Details, EventType
 from receiver.ledger.refund import Source
 from receiver.outbox.events.event import event_id
 from receiver.store import Store
@@ -34,7 +34,7 @@ async def types_of(redis: Any) -> list[str]:
 
 async def test_a_refund_nobody_told_us_about_is_taken_in(recorder: Recorder, store: Store, account: Account) -> None:
     await recorder.record(account, seen(), source=Source.NOTIFICATION)
-    refund = await store.refunds.get("us", refund_id())
+    refund = await store.of("us").refunds.get(refund_id())
     assert refund is not None
     assert (refund.state, refund.revision, str(refund.amount)) == ("RefundInitiated", 1, "14.00 USD")
 
@@ -43,18 +43,18 @@ async def test_what_is_read_back_is_what_was_decided(recorder: Recorder, store: 
     for state, reason in (("RefundInitiated", ""), ("Declined", "AmazonRejected"), ("Refunded", "")):
         settled = await recorder.record(account, seen(state, reason=reason), source=Source.POLL)
         if not settled.change.is_nothing:
-            assert await store.refunds.get("us", refund_id()) == settled.change.refund
+            assert await store.of("us").refunds.get(refund_id()) == settled.change.refund
 
 
 async def test_state_history_schedule_event_and_lane_are_written_together(
     recorder: Recorder, store: Store, redis: Any, account: Account
 ) -> None:
-    await store.subscribers.add("us", subscriber("finance", types=(EventType.DECLINED.value,)))
-    await store.subscribers.add("us", subscriber("audit", types=("*",)))
-    await store.schedule.hint("us", hint())
+    await store.of("us").subscribers.add(subscriber("finance", types=(EventType.DECLINED.value,)))
+    await store.of("us").subscribers.add(subscriber("audit", types=("*",)))
+    await store.of("us").schedule.hint(hint())
     (look,) = (await claim(store)).items
     decline = seen("Declined", reason="AmazonRejected")
-    told: Facts = {"charge_read": True, "order_reference": "ORDER-1", "retryable": "no"}
+    told: Details = {"charge_read": True, "order_reference": "ORDER-1", "retryable": "no"}
     await recorder.record(account, decline, source=look.source, token=look.token, details=told)
 
     ((stream_id, fields),) = await redis.xrange(EVENTS)
@@ -64,7 +64,7 @@ async def test_state_history_schedule_event_and_lane_are_written_together(
         assert await redis.zrange(f"refunds:{{us}}:lane:{name}", 0, -1, withscores=True) == [(stream_id, float(T0))]
         ms, _, seq = stream_id.decode().partition("-")
         assert await redis.zrange(f"refunds:{{us}}:owed:{name}", 0, -1) == [f"{ms:0>15}-{seq:0>20}".encode()]
-    assert [line.state for line in await store.refunds.history("us", refund_id())] == ["Declined"]
+    assert [line.state for line in await store.of("us").refunds.history(refund_id())] == ["Declined"]
     assert await redis.zcard("refunds:{us}:due") == 0
     assert await redis.hlen("refunds:{us}:hints") == 0
     assert await redis.zrange("refunds:{us}:state:Declined", 0, -1) == [refund_id().encode()]
@@ -92,7 +92,7 @@ async def test_an_unknown_state_is_kept_shown_and_polled_on(
     recorder: Recorder, store: Store, redis: Any, account: Account
 ) -> None:
     await recorder.record(account, seen("OnTheMoon"), source=Source.POLL)
-    refund = await store.refunds.get("us", refund_id())
+    refund = await store.of("us").refunds.get(refund_id())
     assert refund is not None
     assert refund.state == "OnTheMoon"
     assert await redis.zscore("refunds:{us}:due", refund_id()) == T0 + 60_000
@@ -102,17 +102,17 @@ async def test_an_unknown_state_is_kept_shown_and_polled_on(
 async def test_twenty_writers_make_one_event_of_each_kind(
     recorder: Recorder, store: Store, redis: Any, account: Account
 ) -> None:
-    await store.subscribers.add("us", subscriber("audit"))
+    await store.of("us").subscribers.add(subscriber("audit"))
     both = [seen(), seen("Declined", reason="ProcessingFailure", updated_at=T0 + 1000)]
     await asyncio.gather(*(recorder.record(account, both[n % 2], source=Source.POLL) for n in range(20)))
     kinds = await types_of(redis)
     assert kinds.count("declined") == 1
     assert kinds.count("initiated") <= 1
     assert len(kinds) == len(set(kinds)) == await redis.zcard("refunds:{us}:lane:audit")
-    refund = await store.refunds.get("us", refund_id())
+    refund = await store.of("us").refunds.get(refund_id())
     assert refund is not None
     assert refund.state == "Declined"
-    assert [line.revision for line in await store.refunds.history("us", refund_id())] == list(
+    assert [line.revision for line in await store.of("us").refunds.history(refund_id())] == list(
         range(1, refund.revision + 1)
     )
 
@@ -123,24 +123,24 @@ async def test_a_commit_with_an_old_revision_writes_nothing(
     settled = await recorder.record(account, seen(), source=Source.POLL)
     before = await redis.xlen(EVENTS)
     commit = Commit(None, settled.change.refund, [Owed({"id": "x"}, [])], 0, 0, None)
-    assert await store.refunds.commit(commit) is Committed.REVISION
+    assert await store.of(commit.refund.account).refunds.commit(commit) is Committed.REVISION
     assert await redis.xlen(EVENTS) == before
 
 
 async def test_a_subscriber_added_between_decision_and_commit_is_not_forgotten(
     recorder: Recorder, store: Store, redis: Any, account: Account, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = store.refunds.commit
+    real = store.of("us").refunds.commit
     calls = 0
 
     async def late(commit: Commit) -> Committed:
         nonlocal calls
         calls += 1
         if calls == 1:
-            await store.subscribers.add("us", subscriber("late"))
+            await store.of("us").subscribers.add(subscriber("late"))
         return await real(commit)
 
-    monkeypatch.setattr(store.refunds, "commit", late)
+    monkeypatch.setattr(store.of("us").refunds, "commit", late)
     await recorder.record(account, seen("Declined"), source=Source.POLL)
     assert calls == 2
     assert await redis.zcard("refunds:{us}:lane:late") == 1
@@ -149,7 +149,7 @@ async def test_a_subscriber_added_between_decision_and_commit_is_not_forgotten(
 async def test_a_late_worker_may_write_the_state_but_not_the_schedule(
     recorder: Recorder, store: Store, redis: Any, account: Account, clock: ManualClock
 ) -> None:
-    await store.schedule.hint("us", hint())
+    await store.of("us").schedule.hint(hint())
     (slow,) = (await claim(store)).items
     clock.tick(30_000)
     (quick,) = (await claim(store)).items
@@ -181,17 +181,17 @@ async def test_every_script_but_claims_may_run_twice(
         return first if name.startswith("claim") else await real(repository, name, *args, **more)  # type: ignore[arg-type]
 
     monkeypatch.setattr(RedisRepository, "_run", twice)
-    await store.subscribers.add("us", subscriber("audit"))
-    await store.schedule.hint("us", hint())
+    await store.of("us").subscribers.add(subscriber("audit"))
+    await store.of("us").schedule.hint(hint())
     (look,) = (await claim(store)).items
     await Twice(store, lambda: 0.0).record(
         account, seen("Declined", reason="AmazonRejected"), source=look.source, token=look.token
     )
-    (delivery,) = (await store.deliveries.claim("us", "audit", lease=30_000, limit=8)).items
-    await store.deliveries.delivered(delivery)
+    (delivery,) = (await store.of("us").deliveries.claim("audit", lease=30_000, limit=8)).items
+    await store.of(delivery.account).deliveries.delivered(delivery)
     assert await types_of(redis) == ["declined"]
     assert await redis.zcard("refunds:{us}:lane:audit") == 0
-    refund = await store.refunds.get("us", refund_id())
+    refund = await store.of("us").refunds.get(refund_id())
     assert refund is not None
     assert refund.revision == 1
 
@@ -200,13 +200,13 @@ async def test_whatever_happens_to_it_a_refund_stays_small(
     recorder: Recorder, store: Store, redis: Any, account: Account, clock: ManualClock
 ) -> None:
     """Redis keeps a hash of short values in one piece; one value over 64 bytes makes it several times as large."""
-    told: Facts = {"charge_read": True, "order_reference": "ORDER-1234567890", "retryable": "no"}
+    told: Details = {"charge_read": True, "order_reference": "ORDER-1234567890", "retryable": "no"}
     clock.tick(30 * 86_400_000)
     states = ("RefundInitiated", ""), ("Declined", "ProcessingFailure"), ("Refunded", "")
     for at, (state, reason) in enumerate(states, T0):
         found = seen(state, reason=reason, updated_at=at)
         await recorder.record(account, found, source=Source.NOTIFICATION, details=told)
-    refund = await store.refunds.get("us", refund_id())
+    refund = await store.of("us").refunds.get(refund_id())
     assert refund is not None
     assert len(",".join(refund.emitted)) > 64
     assert len(refund.finals) == 2
@@ -228,11 +228,11 @@ async def test_what_was_written_at_first_is_still_read(
 ) -> None:
     """Types of events had their whole names, and a line of the history was an object."""
     settled = await recorder.record(account, seen(), source=Source.POLL)
-    history = await store.refunds.history("us", refund_id())
+    history = await store.of("us").refunds.history(refund_id())
     await redis.hset(f"refunds:{{us}}:refund:{refund_id()}", "emitted", EventType.INITIATED.value)
     line = msgspec.json.encode(history[0])
     assert line.startswith(b"{")
     await redis.lset(f"refunds:{{us}}:history:{refund_id()}", 0, line)
-    assert await store.refunds.get("us", refund_id()) == settled.change.refund
-    assert await store.refunds.history("us", refund_id()) == history
+    assert await store.of("us").refunds.get(refund_id()) == settled.change.refund
+    assert await store.of("us").refunds.history(refund_id()) == history
     assert (await recorder.record(account, seen(), source=Source.POLL)).events == ()

@@ -47,31 +47,31 @@ def socket_dir() -> Iterator[Path]:
 
 async def test_commands_of_one_turn_share_one_pipeline(store: Store, redis: Any) -> None:
     # Redis reads 16 KB at a time: a script that it does not have yet would count by its length.
-    await store.schedule.hint("us", hint(99, message="m99"))
+    await store.of("us").schedule.hint(hint(99, message="m99"))
     before = (await redis.info("stats"))["total_reads_processed"]
-    await asyncio.gather(*(store.schedule.hint("us", hint(number, message=f"m{number}")) for number in range(50)))
+    await asyncio.gather(*(store.of("us").schedule.hint(hint(number, message=f"m{number}")) for number in range(50)))
     reads = (await redis.info("stats"))["total_reads_processed"] - before
     assert reads < 12
 
 
 async def test_a_script_that_redis_has_forgotten_is_sent_again(store: Store, redis: Any) -> None:
-    await store.schedule.hint("us", hint(1))
+    await store.of("us").schedule.hint(hint(1))
     await redis.script_flush()
-    assert await store.schedule.hint("us", hint(2, message="m2")) is HintResult.NEW
+    assert await store.of("us").schedule.hint(hint(2, message="m2")) is HintResult.NEW
     assert len((await claim(store)).items) == 2
 
 
 async def test_a_connection_that_died_unseen_costs_nothing(store: Store, redis: Any) -> None:
-    await store.schedule.hint("us", hint(1))
+    await store.of("us").schedule.hint(hint(1))
     await redis.client_kill_filter(_type="normal", skipme=True)
-    assert await store.schedule.hint("us", hint(2, message="m2")) is HintResult.NEW
+    assert await store.of("us").schedule.hint(hint(2, message="m2")) is HintResult.NEW
 
 
 async def test_a_claim_whose_answer_is_lost_is_not_sent_again(store: Store, valkey_url: str, socket_dir: Path) -> None:
     async with proxied(valkey_url, socket_dir) as (proxy, url):
         cut_off = Store(connect(url), clock=ManualClock())
-        await store.schedule.hint("us", hint(1))
-        await store.schedule.hint("us", hint(2, message="m2"))
+        await store.of("us").schedule.hint(hint(1))
+        await store.of("us").schedule.hint(hint(2, message="m2"))
         await claim(cut_off, limit=0)
         proxy.lose = 1
         try:
@@ -87,14 +87,14 @@ async def test_a_write_whose_answer_is_lost_is_sent_again_and_counts_once(
 ) -> None:
     async with proxied(valkey_url, socket_dir) as (proxy, url):
         cut_off = Store(connect(url), clock=ManualClock())
-        await store.schedule.hint("us", hint(0, message="m0"))
+        await store.of("us").schedule.hint(hint(0, message="m0"))
         await claim(store)  # now Redis knows the scripts
         await cut_off.ping()  # now there is a connection
         proxy.lose = 1
-        assert await cut_off.schedule.hint("us", hint(1)) is HintResult.REPEATED
+        assert await cut_off.of("us").schedule.hint(hint(1)) is HintResult.REPEATED
         proxy.lose = 2
         with pytest.raises(StoreUnavailable):
-            await cut_off.schedule.hint("us", hint(2, message="m2"))
+            await cut_off.of("us").schedule.hint(hint(2, message="m2"))
         assert [look.refund_id for look in (await claim(store)).items] == [hint(1).refund_id, hint(2).refund_id]
         await cut_off.close()
 
@@ -104,7 +104,7 @@ async def test_redis_that_is_gone_is_our_trouble_not_the_senders(lonely: tuple[S
     store.process.kill()  # type: ignore[attr-defined]
     store.process.wait()  # type: ignore[attr-defined]
     with pytest.raises(StoreUnavailable) as caught:
-        await store.schedule.hint("us", hint())
+        await store.of("us").schedule.hint(hint())
     assert (caught.value.status, caught.value.reason, caught.value.retry_after) == (503, "store_unreachable", 5)
 
 
@@ -114,7 +114,7 @@ async def test_redis_that_hangs_is_given_up_in_time(lonely: tuple[Store, Path]) 
     await store.connection.client.client_pause(20_000)
     async with asyncio.timeout(4):
         with pytest.raises(StoreUnavailable) as caught:
-            await store.schedule.hint("us", hint())
+            await store.of("us").schedule.hint(hint())
     assert caught.value.reason == "store_timeout"
 
 
@@ -129,7 +129,7 @@ async def test_redis_that_cannot_write_says_why(lonely: tuple[Store, Path], comm
     store, _ = lonely
     await store.connection.client.execute_command(*command.split())
     with pytest.raises(StoreUnavailable) as caught:
-        await store.schedule.hint("us", hint())
+        await store.of("us").schedule.hint(hint())
     assert caught.value.reason == reason
 
 
@@ -137,7 +137,7 @@ async def test_too_few_replicas_are_a_failure_of_the_write(lonely: tuple[Store, 
     _, directory = lonely
     careful = Store(connect(f"unix://{directory / 'valkey.sock'}"), clock=ManualClock(), wait_replicas=1)
     with pytest.raises(StoreUnavailable) as caught:
-        await careful.schedule.hint("us", hint())
+        await careful.of("us").schedule.hint(hint())
     assert caught.value.reason == "store_replicas_missing"
     await careful.close()
 
@@ -145,7 +145,7 @@ async def test_too_few_replicas_are_a_failure_of_the_write(lonely: tuple[Store, 
 async def test_an_error_names_the_key_of_a_foreign_type_and_no_value(store: Store, redis: Any) -> None:
     await redis.set("refunds:{us}:hinted", "what it holds")
     with pytest.raises(WrongType) as caught:
-        await store.schedule.hint("us", hint())
+        await store.of("us").schedule.hint(hint())
     assert caught.value.reason == "store_wrong_type"
     assert "key refunds:{us}:hinted holds a string, and should be a zset" in str(caught.value)
     assert "what it holds" not in str(caught.value)
@@ -166,17 +166,17 @@ async def test_a_write_wakes_those_who_wait_in_this_process_and_in_others(store:
     async with asyncio.timeout(5):
         while (await store.connection.client.pubsub_numsub("refunds:wake"))[0][1] == 0:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
-        with store.change_signal("us", News.DUE) as here, other.change_signal("us", News.DUE) as there:
-            await store.schedule.hint("us", hint())
+        with store.of("us").change_signal(News.DUE) as here, other.of("us").change_signal(News.DUE) as there:
+            await store.of("us").schedule.hint(hint())
             await asyncio.gather(here.rest(30), there.rest(30))
-        here_changed = asyncio.create_task(store.changed("us", 30))
-        there_changed = asyncio.create_task(other.changed("us", 30))
+        here_changed = asyncio.create_task(store.of("us").changed(30))
+        there_changed = asyncio.create_task(other.of("us").changed(30))
         await asyncio.sleep(0)
-        await store.subscribers.add("us", subscriber("finance"))
+        await store.of("us").subscribers.add(subscriber("finance"))
         await asyncio.gather(here_changed, there_changed)
     await other.close()
 
 
 async def test_waiting_ends_by_itself(store: Store) -> None:
-    await store.changed("us", 0.01)
+    await store.of("us").changed(0.01)
     assert not store.connection.change_notifier._waiting

@@ -53,7 +53,7 @@ async def store(redis: Any, valkey_url: str, clock: ManualClock, account: Accoun
     store.connection.accounts = ["us"]
     store.kinds_counted = counted  # type: ignore[attr-defined]
     for name in ("finance", "other"):
-        await store.subscribers.put("us", subscriber(name, types=TYPES))
+        await store.of("us").subscribers.put(subscriber(name, types=TYPES))
     recorder = Recorder(store, lambda: 0.0)
     for number in range(GOOD + 1):
         await recorder.record(account, seen("RefundInitiated", number), source=Source.POLL, details=FACTS)
@@ -85,8 +85,8 @@ async def delivered(store: Store, name: str) -> int:
     """How many events a subscriber is sent."""
     count = 0
     for _ in range(10):
-        for delivery in (await store.deliveries.claim("us", name, lease=30_000, limit=100)).items:
-            assert await store.deliveries.delivered(delivery)
+        for delivery in (await store.of("us").deliveries.claim(name, lease=30_000, limit=100)).items:
+            assert await store.of(delivery.account).deliveries.delivered(delivery)
             count += 1
     return count
 
@@ -110,9 +110,9 @@ async def test_a_damaged_refund_is_shown_as_such_and_the_others_are_listed(
     await redis.hset(BAD_KEY, mapping=REFUNDS[damage])
     with capture_logs() as logs:
         for query in (Query(), Query(state="RefundInitiated"), Query(order="o"), Query(charge=CHARGE)):
-            page = await store.refunds.page("us", query, limit=200)
+            page = await store.of("us").refunds.page(query, limit=200)
             assert (len(page.refunds), page.unreadable) == (GOOD, (BAD,)), query
-        sizes = await store.gauges.measure("us")
+        sizes = await store.of("us").gauges.measure()
     assert sizes["pending"] == GOOD + 1
     assert named(logs) == {(BAD_KEY, None)}
     assert store.kinds_counted == {"refund": 1}  # type: ignore[attr-defined]
@@ -128,13 +128,13 @@ async def test_a_place_that_is_no_time_is_told_and_every_refund_is_listed(
     found, cursor = [], ""
     with capture_logs() as logs:
         for _ in range(20):
-            page = await store.refunds.page("us", Query(order="o" if index == "order" else ""), cursor, limit=30)
+            page = await store.of("us").refunds.page(Query(order="o" if index == "order" else ""), cursor, limit=30)
             found += [refund.refund_id for refund in page.refunds]
             cursor = page.next_cursor
             if not cursor:
                 break
         if index == "state":
-            assert len(await store.dashboard.pending_longest("us", 200)) == GOOD + 1
+            assert len(await store.of("us").dashboard.pending_longest(200)) == GOOD + 1
     assert sorted(found) == sorted(refund_id(number) for number in range(GOOD + 1))
     assert named(logs) == {(key, BAD)}
 
@@ -143,9 +143,9 @@ async def test_a_member_of_an_index_that_is_no_text_is_left_out(store: Store, re
     key = KEYS.state("RefundInitiated")
     await redis.zadd(key, {NOT_TEXT: system_clock()})
     with capture_logs() as logs:
-        assert len((await store.refunds.page("us", Query(), limit=200)).refunds) == GOOD + 1
-        assert len(await store.dashboard.pending_longest("us", 200)) == GOOD + 1
-        assert (await store.gauges.measure("us"))["pending"] == GOOD + 2
+        assert len((await store.of("us").refunds.page(Query(), limit=200)).refunds) == GOOD + 1
+        assert len(await store.of("us").dashboard.pending_longest(200)) == GOOD + 1
+        assert (await store.of("us").gauges.measure())["pending"] == GOOD + 2
     assert {key for key, _ in named(logs)} == {key}
 
 
@@ -186,24 +186,24 @@ async def test_what_is_scheduled_for_never_is_brought_back(store: Store, redis: 
 async def test_a_damaged_throttle_is_set_to_within_its_bounds_and_said(
     store: Store, redis: Any, clock: ManualClock, field: str, value: bytes
 ) -> None:
-    await store.schedule.hint("us", hint(1, at=clock()))
+    await store.of("us").schedule.hint(hint(1, at=clock()))
     assert len((await claim(store, limit=1)).items) == 1
-    await store.requests.take_token("us", "get_charge", 10, 10)
+    await store.of("us").requests.take_token("get_charge", 10, 10)
     for call in ("get_refund", "get_charge"):
         await redis.hset(KEYS("throttle", call), field, value)
     clock.tick(60_000)
-    await store.schedule.hint("us", hint(2, at=clock(), message="m2"))
+    await store.of("us").schedule.hint(hint(2, at=clock(), message="m2"))
     with capture_logs() as logs:
         assert (await claim(store, limit=1)).items
-        assert await store.requests.take_token("us", "get_charge", 10, 10) == 0
+        assert await store.of("us").requests.take_token("get_charge", 10, 10) == 0
     if field in ("tokens", "blocked"):
         assert (KEYS("throttle", "get_refund"), field) in named(logs)
         assert (KEYS("throttle", "get_charge"), field) in named(logs)
 
 
 async def test_amazon_blocks_for_an_hour_at_most(store: Store, clock: ManualClock) -> None:
-    await store.schedule.block("us", "get_refund", clock() + 400 * DAY)
-    await store.schedule.hint("us", hint(1, at=clock()))
+    await store.of("us").schedule.block("get_refund", clock() + 400 * DAY)
+    await store.of("us").schedule.hint(hint(1, at=clock()))
     assert not (await claim(store)).items
     clock.tick(3_600_001)
     assert (await claim(store)).items
@@ -211,7 +211,7 @@ async def test_amazon_blocks_for_an_hour_at_most(store: Store, clock: ManualCloc
 
 @pytest.mark.parametrize("value", [b"\xff[", b"[]", b"[" * 5_000, b'["from the future", 1]'])
 async def test_a_damaged_hint_costs_its_memory(store: Store, redis: Any, value: bytes) -> None:
-    await store.schedule.hint("us", hint(1, at=store.now()))
+    await store.of("us").schedule.hint(hint(1, at=store.now()))
     await redis.hset(KEYS("hints"), refund_id(1), value)
     with capture_logs() as logs:
         assert refund_id(1) in [look.refund_id for look in (await claim(store)).items]
@@ -224,8 +224,8 @@ async def test_a_lane_member_that_is_no_id_is_set_aside(store: Store, redis: Any
     queue = KEYS("lane", "finance")
     await redis.zadd(queue, {member: score})
     with capture_logs() as logs:
-        assert await store.deliveries.queue_heads("us", ["finance", "other"])
-        assert len(await store.deliveries.waiting_page("us", "finance", limit=200)) == GOOD + 1
+        assert await store.of("us").deliveries.queue_heads(["finance", "other"])
+        assert len(await store.of("us").deliveries.waiting_page("finance", limit=200)) == GOOD + 1
         assert await delivered(store, "finance") == GOOD + 1
         assert await delivered(store, "other") == GOOD + 1
     assert {key for key, _ in named(logs)} == {queue}
@@ -239,7 +239,7 @@ async def test_a_score_without_end_stops_no_delivery(store: Store, redis: Any, s
     await redis.execute_command("ZADD", queue, score, first)
     await redis.delete(KEYS("lane", "other"))
     await redis.execute_command("ZADD", KEYS("lane", "other"), score, first)
-    tops = await store.deliveries.queue_heads("us", ["finance", "other"])
+    tops = await store.of("us").deliveries.queue_heads(["finance", "other"])
     assert all(at <= store.now() for at in tops.values())
     assert await delivered(store, "finance") == GOOD + 1
     assert await delivered(store, "other") == 1
@@ -248,13 +248,13 @@ async def test_a_score_without_end_stops_no_delivery(store: Store, redis: Any, s
 @pytest.mark.parametrize("member", [b"", b"!", b"zzz", NOT_TEXT, b"12"])
 async def test_what_is_owed_and_no_id_hinders_no_trimming_and_no_gauge(store: Store, redis: Any, member: bytes) -> None:
     await redis.zadd(KEYS("owed", "finance"), {member: 0})
-    assert (await store.gauges.measure("us"))["oldest_waiting:finance"] >= 0
-    state = await store.dashboard.queue_state("us", "finance")
+    assert (await store.of("us").gauges.measure())["oldest_waiting:finance"] >= 0
+    state = await store.of("us").dashboard.queue_state("finance")
     assert (state.waiting, state.oldest_at > 0) == (GOOD + 1, True)
     clock_of(store).ms += 100 * DAY
-    await Retention("us", store, Metrics(), 30 * DAY, 60 * DAY).round()
+    await Retention(store.of("us"), Metrics(), 30 * DAY, 60 * DAY).round()
     assert await redis.xlen(KEYS("events")) == 0
-    assert len(await store.deliveries.dead_events("us", "finance")) == GOOD + 1
+    assert len(await store.of("us").deliveries.dead_events("finance")) == GOOD + 1
 
 
 @pytest.mark.parametrize("field", ["streak", "tokens", "at", "probe", "not_before", "hold", "delivered", "success_at"])
@@ -263,45 +263,49 @@ async def test_a_damaged_health_empties_no_gauge_and_stops_no_delivery(
     store: Store, redis: Any, field: str, value: bytes
 ) -> None:
     await redis.hset(KEYS("health", "finance"), field, value)
-    sizes = await store.gauges.measure("us")
+    sizes = await store.of("us").gauges.measure()
     assert sizes["waiting:finance"] == sizes["waiting:other"] == GOOD + 1
     assert await delivered(store, "finance") == GOOD + 1
-    health = await store.deliveries.health("us", "finance")
+    health = await store.of("us").deliveries.health("finance")
     assert health.delivered == GOOD + 1
     assert health.success_at == store.now()
 
 
 async def test_damaged_attempts_and_dead_events(store: Store, redis: Any) -> None:
-    deliveries = (await store.deliveries.claim("us", "finance", lease=30_000, limit=GOOD + 1)).items
+    deliveries = (await store.of("us").deliveries.claim("finance", lease=30_000, limit=GOOD + 1)).items
     for delivery in deliveries:
-        await store.deliveries.dead(delivery, DeadEvent(delivery.stream_id, "e", "t", "r", "exhausted", 1, 1, "no"))
+        await store.of(delivery.account).deliveries.dead(
+            delivery, DeadEvent(delivery.stream_id, "e", "t", "r", "exhausted", 1, 1, "no")
+        )
     bad = deliveries[0].stream_id
     await redis.hset(KEYS("dead", "finance"), bad, b'{"stream_id": 1')
     await redis.zadd(KEYS("deaths", "finance"), {"zzz": 0, NOT_TEXT: 0, "": 0})
     with capture_logs() as logs:
-        page = await store.deliveries.dead_page("us", "finance", limit=GOOD + 10)
+        page = await store.of("us").deliveries.dead_page("finance", limit=GOOD + 10)
         assert [each.reason for each in page if each.stream_id == bad] == ["unreadable"]
-        assert len(page) == len(await store.deliveries.dead_events("us", "finance")) == GOOD + 1
+        assert len(page) == len(await store.of("us").deliveries.dead_events("finance")) == GOOD + 1
     assert (KEYS("dead", "finance"), bad) in named(logs)
-    store.deliveries.keep_dead = 10
-    (delivery, *_) = (await store.deliveries.claim("us", "other", lease=30_000, limit=1)).items
-    assert await store.deliveries.dead(delivery, DeadEvent(delivery.stream_id, "e", "t", "r", "exhausted", 1, 1, "no"))
+    store.connection.keep_dead = 10
+    (delivery, *_) = (await store.of("us").deliveries.claim("other", lease=30_000, limit=1)).items
+    assert await store.of(delivery.account).deliveries.dead(
+        delivery, DeadEvent(delivery.stream_id, "e", "t", "r", "exhausted", 1, 1, "no")
+    )
     await redis.hset(KEYS("attempts", "other"), "1-1", b"{")
     await redis.hset(KEYS("copies", "other"), "1-1", b"[1")
     await redis.zadd(KEYS("lane", "other"), {"1-1": 1})
-    found = (await store.deliveries.claim("us", "other", lease=30_000, limit=1)).items[0]
+    found = (await store.of("us").deliveries.claim("other", lease=30_000, limit=1)).items[0]
     assert (found.stream_id, found.attempts, found.fields) == ("1-1", DeliveryAttempts(), {})
 
 
 async def test_damaged_lines_of_history_and_trail_are_left_out(store: Store, redis: Any) -> None:
     for number in range(GOOD):
-        await store.schedule.hint("us", hint(0, at=store.now() + number, message=f"m{number}"))
-    good = len(await store.timelines.read("us", BAD))
+        await store.of("us").schedule.hint(hint(0, at=store.now() + number, message=f"m{number}"))
+    good = len(await store.of("us").timelines.read(BAD))
     await redis.rpush(KEYS("history", BAD), b"[", b"\xff", b"{}", b'[1,"x"]')
     await redis.rpush(KEYS("trail", BAD), b"[", b"\xff", b"{}", b'["x"]')
     with capture_logs() as logs:
-        assert len(await store.refunds.history("us", BAD)) == 1
-        assert len(await store.timelines.read("us", BAD)) == good
+        assert len(await store.of("us").refunds.history(BAD)) == 1
+        assert len(await store.of("us").timelines.read(BAD)) == good
     assert {key for key, _ in named(logs)} == {KEYS("history", BAD), KEYS("trail", BAD)}
 
 
@@ -311,41 +315,41 @@ async def test_a_damaged_subscriber_is_owed_everything_and_the_others_are_told(
     subscribers = KEYS("subscribers")
     await redis.hset(subscribers, mapping={"broken": b"{", NOT_TEXT: b"{}", "A Name": b"{}"})
     with capture_logs() as logs:
-        subscriber_list = await store.subscribers.read("us")
+        subscriber_list = await store.of("us").subscribers.read()
     assert (sorted(subscriber_list.subscribers), list(subscriber_list.unreadable)) == (["finance", "other"], ["broken"])
     assert len(named(logs)) == 3
     await Recorder(store, lambda: 0.0).record(account, seen("Declined", 500, "X"), source=Source.POLL, details=FACTS)
     assert await redis.zcard(KEYS("lane", "broken")) == 1
-    assert await store.subscribers.remove("us", "broken")
+    assert await store.of("us").subscribers.remove("broken")
     assert not await redis.exists(KEYS("lane", "broken"))
 
 
 async def test_a_damaged_version_of_the_list_is_set_aside(store: Store, redis: Any) -> None:
     await redis.hset(KEYS("subscribers"), ":version", "latest")
-    assert (await store.subscribers.read("us")).version == 0
-    assert await store.subscribers.open("us")
-    assert sorted((await store.subscribers.read("us")).subscribers) == ["finance", "other"]
+    assert (await store.of("us").subscribers.read()).version == 0
+    assert await store.of("us").subscribers.open()
+    assert sorted((await store.of("us").subscribers.read()).subscribers) == ["finance", "other"]
 
 
 @pytest.mark.parametrize("value", [b"", b"x", b"1-1", b"1-1 2-2 3-3", NOT_TEXT])
 async def test_a_damaged_backfill_is_set_aside_and_trimming_goes_on(store: Store, redis: Any, value: bytes) -> None:
     await redis.hset(KEYS("backfill"), "finance", value)
-    assert await store.deliveries.backfills("us") == []
+    assert await store.of("us").deliveries.backfills() == []
     await redis.hset(KEYS("backfill"), "finance", value)
-    assert await store.deliveries.trim("us", store.now()) >= 0
+    assert await store.of("us").deliveries.trim(store.now()) >= 0
     assert (await redis.hgetall(KEYS("aside", "backfill")))[b"finance"] == value
 
 
 async def test_what_is_to_be_told_and_cannot_be_read_holds_up_nothing(store: Store, redis: Any) -> None:
     event = operator_event(OperatorType.PAUSED, "us", "x", "gone", "Gone.", 5)
     before = subscriber("other", types=("amazonpay.refund.stuck", "receiver.*"))
-    await store.subscribers.put("us", before)
+    await store.of("us").subscribers.put(before)
     await redis.rpush(KEYS("told"), b"{", b"\xff", b'{"type": "receiver.subscriber.paused"}', b"[" * 5_000)
     await redis.rpush(KEYS("told"), msgspec.json.encode({"type": "receiver.weather.stormy", "id": "x"}))
-    assert await store.subscribers.change(
-        "us", before, subscriber("other", types=("receiver.*",)), operator_events=[event]
+    assert await store.of("us").subscribers.change(
+        before, subscriber("other", types=("receiver.*",)), operator_events=[event]
     )
-    assert await store.deliveries.publish_operator_events("us") == [event]
+    assert await store.of("us").deliveries.publish_operator_events() == [event]
     assert [msgspec.json.decode(each)["type"] for each in await redis.lrange(KEYS("told"), 0, -1)] == [
         "receiver.weather.stormy"
     ], "what a later version tells is left to it"
@@ -397,12 +401,12 @@ async def test_doctor_finds_everything(store: Store, redis: Any) -> None:
 async def test_a_repaired_refund_keeps_what_can_be_read_and_its_revision_goes_on(
     store: Store, redis: Any, account: Account
 ) -> None:
-    whole = await store.refunds.get("us", BAD)
+    whole = await store.of("us").refunds.get(BAD)
     assert whole
     await redis.hset(BAD_KEY, mapping={"revision": b"many", "reason": NOT_TEXT})
     kept = await store.inspection.repair(BAD_KEY)
     assert (await redis.hgetall(kept))[b"revision"] == b"many"
-    found = await store.refunds.get("us", BAD)
+    found = await store.of("us").refunds.get(BAD)
     assert found
     assert (found.state, found.order_reference, found.charge_id) == (whole.state, "o", CHARGE)
     assert found.revision > whole.revision
@@ -415,10 +419,10 @@ async def test_a_repaired_refund_keeps_what_can_be_read_and_its_revision_goes_on
 
 async def test_a_part_is_set_aside_and_kept(store: Store, redis: Any) -> None:
     await redis.hset(KEYS("subscribers"), "broken", "{")
-    version = (await store.subscribers.read("us")).version
+    version = (await store.of("us").subscribers.read()).version
     assert await store.inspection.repair(KEYS("subscribers"), "broken") == KEYS("aside", "subscribers")
     assert (await redis.hgetall(KEYS("aside", "subscribers"))) == {b"broken": b"{"}
-    subscriber_list = await store.subscribers.read("us")
+    subscriber_list = await store.of("us").subscribers.read()
     assert (subscriber_list.version, list(subscriber_list.unreadable)) == (version + 1, [])
     assert await store.inspection.repair(KEYS("subscribers"), "nobody") == ""
     assert await store.inspection.repair(KEYS("refund", "nobody")) == ""

@@ -27,20 +27,21 @@ DISPUTE = Dispute(
 
 
 async def tell(store: Store, dispute: Dispute = DISPUTE, message: str = "m1", digest: str = "d1") -> HintResult:
-    return await store.disputes.record("us", dispute, message_id=message, digest=digest)
+    return await store.of("us").disputes.record(dispute, message_id=message, digest=digest)
 
 
 async def test_a_dispute_is_kept_by_its_charge_permission(store: Store) -> None:
-    """The same message again says nothing new; the same id with another proven text counts, and is told apart."""
+    """The same message again says nothing new; the same id with another proven text counts, and is reported as
+    altered."""
     later = signed(msgspec.structs.replace(DISPUTE, amount=Money(Decimal("5.00"), "USD"), reason=""), "m2", T0 + 5)
     assert await tell(store) is HintResult.NEW
     assert await tell(store) is HintResult.REPEATED
     assert await tell(store, later, "m2", "d2") is HintResult.NEW
     assert await tell(store, later, "m2", "d3") is HintResult.ALTERED
-    assert await store.disputes.of_permission("us", PERMISSION) == (
+    assert await store.of("us").disputes.of_permission(PERMISSION) == (
         msgspec.structs.replace(DISPUTE, amount=Money(Decimal("5.00"), "USD"), told_at=T0 + 5),
     )
-    assert await store.disputes.of_permission("us", "S01-0000000-0000000") == ()
+    assert await store.of("us").disputes.of_permission("S01-0000000-0000000") == ()
 
 
 async def test_many_tell_of_one_dispute_at_once_and_nothing_is_lost(store: Store) -> None:
@@ -54,21 +55,21 @@ async def test_many_tell_of_one_dispute_at_once_and_nothing_is_lost(store: Store
     told = [signed(msgspec.structs.replace(DISPUTE, reason="", **fact), "x", T0 + n) for n, fact in enumerate(facts)]
     found = await asyncio.gather(*(tell(store, each, f"m{n}", "d") for n, each in enumerate(told)))
     assert set(found) == {HintResult.NEW}
-    (dispute,) = await store.disputes.of_permission("us", PERMISSION)
+    (dispute,) = await store.of("us").disputes.of_permission(PERMISSION)
     assert {name: getattr(dispute, name) for fact in facts for name in fact} == {
         name: value for fact in facts for name, value in fact.items()
     }
 
 
 async def test_a_damaged_record_is_still_a_dispute(store: Store, redis: Any) -> None:
-    """It costs what was told of it; the next notification repairs it."""
+    """Its content is lost; the next notification repairs it."""
     await redis.hset(KEY, DISPUTE.dispute_id, b"\xff not ours")
-    (found,) = await store.disputes.of_permission("us", PERMISSION)
+    (found,) = await store.of("us").disputes.of_permission(PERMISSION)
     assert (found.dispute_id, found.guards, found.charge_id) == (DISPUTE.dispute_id, True, "")
     assert list(store.damage.records) == [(KEY, DISPUTE.dispute_id)]
     assert isinstance(await reserve(store), Disputed)
     await tell(store)
-    assert (await store.disputes.of_permission("us", PERMISSION))[0].reason == "Fraud"
+    assert (await store.of("us").disputes.of_permission(PERMISSION))[0].reason == "Fraud"
 
 
 @pytest.mark.parametrize("key", [KEY, "refunds:{us}:seen:m1"])

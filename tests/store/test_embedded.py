@@ -1,4 +1,5 @@
-"""The embedded store: nothing acknowledged is lost, whoever is killed, and no directory ever has two servers."""
+"""The embedded store: nothing acknowledged is lost, whichever process is killed, and no directory ever has two
+servers."""
 
 from __future__ import annotations
 
@@ -183,7 +184,7 @@ async def test_many_concurrent_starts_in_one_process_end_with_one_server(data_di
 
 
 async def test_a_guest_never_ends_the_server_of_a_living_owner(data_dir: Path) -> None:
-    """Whoever attached leaves it as it was."""
+    """A process that only attached leaves it as it was."""
     async with running(data_dir) as owner:
         async with running(data_dir) as guest:
             assert (guest.pid, guest.owner) == (owner.pid, False)
@@ -193,7 +194,7 @@ async def test_a_guest_never_ends_the_server_of_a_living_owner(data_dir: Path) -
 
 
 async def test_a_guest_takes_over_from_an_owner_that_was_killed(data_dir: Path) -> None:
-    """An orphan is not left without supervision while somebody uses it."""
+    """An orphan is not left without supervision while a process uses it."""
     service = await Service.start(data_dir)
     async with running(data_dir) as guest:
         assert not guest.owner
@@ -218,7 +219,7 @@ async def test_a_guest_goes_on_when_the_owner_stops(data_dir: Path) -> None:
 
 
 async def test_the_server_is_beyond_ctrl_c_and_knows_no_secrets(data_dir: Path) -> None:
-    """It has a session of its own, and of our environment only what it needs."""
+    """It has its own session, and of our environment only what it needs."""
     service = await Service.start(data_dir, RECEIVER_TOKEN="secret-of-the-service")
     assert os.getsid(service.pid) == os.getpgid(service.pid) == service.pid
     assert b"PATH=" in environment_of(service.pid)

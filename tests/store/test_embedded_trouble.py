@@ -79,7 +79,7 @@ async def test_a_garbled_tail_is_cut_off_and_kept(data_dir: Path, tail: bytes) -
             await put(store.url, "new")
         async with running(data_dir) as store:
             assert "new" in await keys(store.url)
-    (mended,) = [line for line in logs if line["event"] == "store.mended"]
+    (mended,) = [line for line in logs if line["event"] == "store.tail_cut"]
     assert mended["cut_bytes"] == len(tail)
     kept = data_dir / f"damaged-{increment.name}-{len(before)}"
     assert kept.read_bytes() == tail
@@ -166,7 +166,8 @@ async def test_a_hanging_server_of_a_living_owner_is_not_touched(data_dir: Path)
 
 
 async def test_no_innocent_process_is_ended(data_dir: Path) -> None:
-    """A process id in a stale file may be anybody's by now, and a directory that somebody else holds is not ours."""
+    """A process id in a stale file may be another process's by now, and a directory that another process holds is not
+    ours."""
     files = DataDir(data_dir)
     files.prepare()
     innocent = bystander()
@@ -254,7 +255,7 @@ async def test_a_cancelled_stop_goes_on(data_dir: Path) -> None:
 
 
 async def test_a_stop_while_starting_ends_the_start(data_dir: Path) -> None:
-    """Whoever waits for the start hears of it."""
+    """A process that waits for the start gets the error."""
     store = EmbeddedStore(data_dir)
     start = asyncio.create_task(store.start())
     await asyncio.wait({start}, timeout=0.01)
@@ -285,14 +286,14 @@ async def test_a_long_log_is_cut_to_its_end(data_dir: Path) -> None:
 
 
 async def test_a_store_whose_folder_was_removed_confirms_nothing(data_dir: Path) -> None:
-    """Valkey goes on writing to files that nobody finds again: that is our trouble, and no reason to say 200."""
+    """Valkey goes on writing to files that have no name any more: that is our trouble, and no reason to say 200."""
     async with running(data_dir) as embedded:
         store = Store(connect(embedded.url), gone=lambda: embedded.gone)
-        await store.subscribers.open("us")
+        await store.of("us").subscribers.open()
         assert not embedded.gone
         shutil.rmtree(data_dir)
         assert embedded.gone
         with pytest.raises(StoreUnavailable) as caught:
-            await store.subscribers.open("us")
+            await store.of("us").subscribers.open()
         assert caught.value.reason == "store_data_dir_gone"
         await store.close()

@@ -1,4 +1,4 @@
-"""A store that was emptied, or damaged, under a running service: nobody may be forgotten silently."""
+"""A store that was emptied, or damaged, under a running service: no subscriber may be forgotten silently."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ async def test_what_is_owed_to_nobody_because_the_list_is_gone_is_not_committed(
         await recorder.record(account, seen("Declined"), source=Source.POLL)
     assert caught.value.reason == "store_emptied"
     assert await redis.keys("*") == []
-    assert await store.subscribers.open("us")
-    assert not await store.subscribers.open("us")
+    assert await store.of("us").subscribers.open()
+    assert not await store.of("us").subscribers.open()
     settled = await recorder.record(account, seen("Declined"), source=Source.POLL)
     assert len(settled.events) == 1
 
@@ -32,7 +32,7 @@ async def test_what_is_owed_to_nobody_because_the_list_is_gone_is_not_committed(
 async def test_a_subscriber_whose_record_is_damaged_is_owed_everything(
     store: Store, redis: Any, account: Account
 ) -> None:
-    await store.subscribers.put("us", subscriber("audit", types=("amazonpay.refund.refunded",)))
+    await store.of("us").subscribers.put(subscriber("audit", types=("amazonpay.refund.refunded",)))
     await redis.hset("refunds:{us}:subscribers", "broken", "{")
     await Recorder(store, lambda: 0.0).record(account, seen("Declined"), source=Source.POLL)
     assert await redis.zcard("refunds:{us}:lane:broken") == 1

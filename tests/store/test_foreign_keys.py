@@ -107,26 +107,26 @@ class Shop:
     async def subscribe(self) -> None:
         """Two subscribers, and operators."""
         for name in ("finance", "other"):
-            await self.store.subscribers.put(self.name, subscriber(name, types=("*", "receiver.*")), 0)
+            await self.store.of(self.name).subscribers.put(subscriber(name, types=("*", "receiver.*")), 0)
         event = operator_event(OperatorType.PAUSED, self.name, "x", "gone", "Gone.", self._next())
         before = subscriber("ops", created_at=self.count)
-        await self.store.subscribers.put(self.name, before)
-        await self.store.subscribers.change(
-            self.name, before, subscriber("ops", created_at=self._next()), operator_events=[event]
+        await self.store.of(self.name).subscribers.put(before)
+        await self.store.of(self.name).subscribers.change(
+            before, subscriber("ops", created_at=self._next()), operator_events=[event]
         )
 
     async def track(self) -> None:
         """A notification, its look, and what becomes of it."""
         number = self._next()
-        await self.store.schedule.hint(self.name, hint(number, at=self.store.now(), message=f"m{number}"))
+        await self.store.of(self.name).schedule.hint(hint(number, at=self.store.now(), message=f"m{number}"))
         claimed = await claim_of(self.store, self.name)
         for look in claimed.items:
             told = seen("Declined", int(look.refund_id[-6:]), "AmazonRejected", self.store.now())
             await self.recorder.record(self.account, told, source=look.source, token=look.token, details=FACTS)
-            await self.store.refunds.history(self.name, look.refund_id)
-            await self.store.timelines.read(self.name, look.refund_id)
-        await self.store.requests.take_token(self.name, "get_charge", 10, 10)
-        await self.store.requests.kept_charge(self.name, CHARGE)
+            await self.store.of(self.name).refunds.history(look.refund_id)
+            await self.store.of(self.name).timelines.read(look.refund_id)
+        await self.store.of(self.name).requests.take_token("get_charge", 10, 10)
+        await self.store.of(self.name).requests.kept_charge(CHARGE)
 
     async def deliver(self) -> None:
         """Of each lane one is delivered, one dies, one is tried again, and a test is sent."""
@@ -136,49 +136,53 @@ class Shop:
 
     async def _deliver(self, name: str) -> None:
         store = self.store
-        await store.deliveries.enqueue_test(self.name, name, f"{store.now()}-{self._next()}", {"id": "t"})
-        deliveries = list((await store.deliveries.claim(self.name, name, lease=30_000, limit=8)).items)
+        await store.of(self.name).deliveries.enqueue_test(name, f"{store.now()}-{self._next()}", {"id": "t"})
+        deliveries = list((await store.of(self.name).deliveries.claim(name, lease=30_000, limit=8)).items)
         if deliveries:
-            await store.deliveries.tested(deliveries.pop(0), b"{}", AttemptEffects())
+            await store.of("us").deliveries.tested(deliveries.pop(0), b"{}", AttemptEffects())
         for delivery, what in zip(deliveries, ("delivered", "dead", "retry"), strict=False):
             if what == "delivered":
-                await store.deliveries.delivered(delivery)
+                await store.of(delivery.account).deliveries.delivered(delivery)
             elif what == "retry":
-                await store.deliveries.retry(delivery, store.now() + 1, DeliveryAttempts(count=1))
+                await store.of(delivery.account).deliveries.retry(delivery, store.now() + 1, DeliveryAttempts(count=1))
             else:
                 dead = DeadEvent(delivery.stream_id, "e", "t", "r", "exhausted", 1, 1, "no")
-                await store.deliveries.dead(delivery, dead, AttemptEffects(failed=True, error="no"))
-                await store.deliveries.redrive(self.name, name, [delivery.stream_id])
+                await store.of(delivery.account).deliveries.dead(
+                    delivery, dead, AttemptEffects(failed=True, error="no")
+                )
+                await store.of(self.name).deliveries.redrive(name, [delivery.stream_id])
 
     async def issue(self) -> None:
         """A refund is issued, and another one refused after an unclear try."""
         store, order = self.store, an_order(f"r{self._next()}")
-        reserved = await store.requests.reserve(self.name, order, owner=order.id, guard=Guard(10**9, 0), lease=30_000)
+        reserved = await store.of(self.name).requests.reserve(
+            order, owner=order.id, guard=Guard(10**9, 0), lease=30_000
+        )
         assert isinstance(reserved, Reserved)
         attempt = Attempt(order.id, reserved.token)
-        await store.requests.begin(self.name, attempt, order)
-        await store.requests.done(self.name, attempt, order, refund_id(self._next()), "Refunded")
-        await store.requests.claim(self.name, lease=1, limit=1)
-        await store.requests.request_sizes(self.name)
-        await store.requests.refund_owner(self.name, CHARGE)
+        await store.of(self.name).requests.begin(attempt, order)
+        await store.of(self.name).requests.done(attempt, order, refund_id(self._next()), "Refunded")
+        await store.of(self.name).requests.claim(lease=1, limit=1)
+        await store.of(self.name).requests.request_sizes()
+        await store.of(self.name).requests.refund_owner(CHARGE)
 
     async def fps(self) -> None:
-        await self.store.fps.claim(self.name, lease=1, limit=1)
-        await self.store.fps.get(self.name, "ref")
+        await self.store.of(self.name).fps.claim(lease=1, limit=1)
+        await self.store.of(self.name).fps.get("ref")
 
     async def watch(self) -> None:
         """Lists, the feed, notifications that are kept."""
         for query in (Query(), Query(order="o"), Query(reason="AmazonRejected")):
-            await self.store.refunds.page(self.name, query)
-        await self.store.feed.events_after(self.name, "beginning", 10)
+            await self.store.of(self.name).refunds.page(query)
+        await self.store.of(self.name).feed.events_after("beginning", 10)
         kept = UnrecognizedNotification("d" * 64, f"k{self._next()}", "t", 1, self.store.now(), "p", ("us",), (), 0, 1)
-        await self.store.notifications.keep(self.name, kept, "message")
-        await self.store.notifications.get(self.name, kept.message_id)
-        await self.store.gauges.measure(self.name)
+        await self.store.of(self.name).notifications.keep(kept, "message")
+        await self.store.of(self.name).notifications.get(kept.message_id)
+        await self.store.of(self.name).gauges.measure()
 
     async def tidy(self) -> None:
-        await Retention(self.name, self.store, Metrics(), 30 * DAY, 60 * DAY).round()
-        await self.store.format.catch_up()
+        await Retention(self.store.of(self.name), Metrics(), 30 * DAY, 60 * DAY).round()
+        await self.store.format._catch_up()
         await self.store.format.ensure()
 
 
@@ -186,7 +190,7 @@ FACTS: Any = {"charge_read": True, "order_reference": "o", "retryable": "no"}
 
 
 async def claim_of(store: Store, account: str) -> Any:
-    return await store.schedule.claim(account, "get_refund", lease=30_000, burst=100, per_second=100, limit=8)
+    return await store.of(account).schedule.claim("get_refund", lease=30_000, burst=100, per_second=100, limit=8)
 
 
 async def attempt(work: Work) -> StoreUnavailable | None:
@@ -321,23 +325,23 @@ async def test_the_others_are_told_while_one_subscribers_lane_is_foreign_and_it_
     us = shops[0]
     for kind in ("lane", "owed"):
         key = Keys("us")(kind, "finance")
-        for delivery in (await store.deliveries.claim("us", "other", lease=1, limit=100)).items:
-            await store.deliveries.delivered(delivery)
+        for delivery in (await store.of("us").deliveries.claim("other", lease=1, limit=100)).items:
+            await store.of(delivery.account).deliveries.delivered(delivery)
         await redis.delete(key)
         await redis.set(key, "not ours")
         us.count = number = us.count + 1
         told = seen("Declined", number, "AmazonRejected", store.now())
         await us.recorder.record(us.account, told, source=Source.POLL, details=FACTS)
-        await Retention("us", store, Metrics(), 30 * DAY, 60 * DAY).round()
-        others = (await store.deliveries.claim("us", "other", lease=1, limit=100)).items
+        await Retention(store.of("us"), Metrics(), 30 * DAY, 60 * DAY).round()
+        others = (await store.of("us").deliveries.claim("other", lease=1, limit=100)).items
         assert refund_id(number) in [
             delivery.fields["refundId"] for delivery in others if "refundId" in delivery.fields
         ]
         with pytest.raises(WrongType):
-            await store.deliveries.claim("us", "finance", lease=1, limit=100)
+            await store.of("us").deliveries.claim("finance", lease=1, limit=100)
         await redis.delete(key)
-        await Retention("us", store, Metrics(), 30 * DAY, 60 * DAY).round()
-        mine = (await store.deliveries.claim("us", "finance", lease=1, limit=100)).items
+        await Retention(store.of("us"), Metrics(), 30 * DAY, 60 * DAY).round()
+        mine = (await store.of("us").deliveries.claim("finance", lease=1, limit=100)).items
         assert [delivery.fields.get("refundId") for delivery in mine].count(refund_id(number)) == 1
 
 
@@ -347,7 +351,7 @@ async def test_a_new_subscriber_does_not_begin_on_a_foreign_key(store: Store, re
         await redis.set(key, "not ours")
         before = await dump(redis)
         with pytest.raises(WrongType, match=key):
-            await store.subscribers.add("us", subscriber("new"))
+            await store.of("us").subscribers.add(subscriber("new"))
         assert await dump(redis) == before
         await redis.delete(key)
 

@@ -44,7 +44,7 @@ async def test_a_newer_version_is_refused_and_nothing_is_written(store: Store, r
     with pytest.raises(ConfigurationError, match=f"format {VERSION + 1}, and this version"):
         await store.format.ensure()
     with pytest.raises(StoreUnavailable) as refused:
-        await store.schedule.hint("us", hint())
+        await store.of("us").schedule.hint(hint())
     assert refused.value.reason == "store_format_unknown"
     assert await redis.keys() == [FORMAT.encode()]
 
@@ -77,7 +77,7 @@ async def test_two_processes_that_start_at_once_end_at_the_same_version(valkey_u
         assert await redis.get(FORMAT) == b"3"
         assert await redis.smembers("refunds:{us}:migrated") == {b"first", b"second"}
         for each in stores:
-            await each.schedule.hint("us", hint())
+            await each.of("us").schedule.hint(hint())
     finally:
         for each in stores:
             await each.close()

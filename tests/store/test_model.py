@@ -41,7 +41,7 @@ def loop(valkey_url: str) -> Iterator[Callable[[Coroutine[Any, Any, Any]], Any]]
 @pytest.mark.parametrize("kind", [Looking, Telling, Everything])
 @pytest.mark.usefixtures("loop")
 def test_the_store_does_what_the_model_says(kind: type[Machine]) -> None:
-    """Whatever happens in whatever order: nothing hinted, pending or owed is lost; nothing is told twice."""
+    """Whatever happens in whatever order: nothing hinted, pending or owed is lost; nothing is delivered twice."""
     run_state_machine_as_test(kind, settings=SETTINGS)
 
 
@@ -73,7 +73,8 @@ def test_a_late_first_sight_of_a_refund_that_others_gave_up_is_followed_up(walk:
 
 
 def test_a_refund_is_not_given_up_if_it_was_written_meanwhile(walk: Looking) -> None:
-    """Who has read that nobody knows it, and finds it written when he gives it up, leaves it to the lease's end."""
+    """A worker that read it as unknown, and finds it written when it releases the claim, leaves it to the lease's
+    end."""
     about_to_give_up = walk._ask(claimed(walk), "not found")
     walk.create(1, PENDING, 1)
     walk.settle(about_to_give_up)

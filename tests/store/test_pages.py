@@ -28,7 +28,7 @@ async def everything(store: Store, query: Query, limit: int) -> list[str]:
     found: list[str] = []
     cursor = ""
     for _ in range(200):
-        page = await store.refunds.page("us", query, cursor, limit)
+        page = await store.of("us").refunds.page(query, cursor, limit)
         assert len(page.refunds) <= limit
         found += [refund.refund_id for refund in page.refunds]
         cursor = page.next_cursor
@@ -48,7 +48,7 @@ async def test_pages_together_hold_everything_once_newest_first(
         await recorder.record(account, seen(state, number, reason), source=Source.POLL)
     found = await everything(store, Query(), limit)
     assert sorted(found) == sorted(refund_id(number) for number in range(23))
-    changed = [(await store.refunds.get("us", each)).changed_at for each in found]  # type: ignore[union-attr]
+    changed = [(await store.of("us").refunds.get(each)).changed_at for each in found]  # type: ignore[union-attr]
     assert changed == sorted(changed, reverse=True)
 
 
@@ -69,7 +69,7 @@ async def test_filters_are_the_filters_of_the_plain_list(store: Store, account: 
         order=data.draw(st.sampled_from(["", "A 1", "{b}:*", "none"])),
         since=data.draw(st.sampled_from([0, T0, T0 + 5])),
     )
-    everyone = [await store.refunds.get("us", refund_id(number)) for number in range(31)]
+    everyone = [await store.of("us").refunds.get(refund_id(number)) for number in range(31)]
     expected = [refund for refund in everyone if refund is not None and query.matches(refund)]
     expected.sort(key=lambda refund: (refund.changed_at, refund.refund_id), reverse=True)
     assert await everything(store, query, data.draw(st.integers(1, 5))) == [refund.refund_id for refund in expected]
@@ -78,9 +78,9 @@ async def test_filters_are_the_filters_of_the_plain_list(store: Store, account: 
 @pytest.mark.parametrize("cursor", ["x", "12x_R", "-1_R", "9" * 20 + "_R", "١_R"])
 async def test_a_cursor_that_no_page_gave_is_refused(store: Store, cursor: str) -> None:
     with pytest.raises(BadRequest, match="cursor"):
-        await store.refunds.page("us", Query(), cursor)
+        await store.of("us").refunds.page(Query(), cursor)
 
 
 async def test_an_account_without_refunds_has_an_empty_page(store: Store) -> None:
-    page = await store.refunds.page("nobody", Query())
+    page = await store.of("nobody").refunds.page(Query())
     assert (page.refunds, page.next_cursor) == ((), "")

@@ -9,7 +9,7 @@ import pytest
 
 from receiver.amazon.account import Account
 from receiver.ledger.charge_book import Guard
-from receiver.ledger.lifecycle import EventType, Facts
+from receiver.ledger.lifecycle import Details, EventType
 from receiver.ledger.money import Money
 from receiver.ledger.next_look import NextLook
 from receiver.ledger.refund import FPS, Observation, Source
@@ -32,13 +32,14 @@ def recorder(store: Store) -> Recorder:
     return Recorder(store, lambda: 0.0)
 
 
-async def take_in(recorder: Recorder, account: Account, observation: Observation, facts: Facts | None = None) -> None:
-    told: Facts = {"charge_read": True, "retryable": "no"} if observation.state == "Declined" else {"charge_read": True}
-    await recorder.record(account, observation, source=Source.NOTIFICATION, details={**told, **(facts or {})})
+async def take_in(recorder: Recorder, account: Account, observation: Observation, facts: Details | None = None) -> None:
+    always: Details = {"charge_read": True}
+    known = {**always, "retryable": "no"} if observation.state == "Declined" else always
+    await recorder.record(account, observation, source=Source.NOTIFICATION, details={**known, **(facts or {})})
 
 
 async def prune(store: Store, number: int = 1, *, before: int | None = BEFORE, remove: bool = True) -> Pruned:
-    return await store.pruning.prune("us", refund_id(number), before=before, remove=remove)
+    return await store.of("us").pruning.prune(refund_id(number), before=before, remove=remove)
 
 
 async def names(redis: Any) -> set[str]:
@@ -52,17 +53,19 @@ def order(minor: int = 1400, request: str = "r1") -> PreparedRefund:
 
 
 async def reserve(store: Store, minor: int = 1400, most: int = 10_000, request: str = "r1") -> object:
-    return await store.requests.reserve("us", order(minor, request), owner=request, guard=Guard(most, 0), lease=30_000)
+    return await store.of("us").requests.reserve(
+        order(minor, request), owner=request, guard=Guard(most, 0), lease=30_000
+    )
 
 
 async def test_a_declined_refund_goes_with_everything(
     store: Store, recorder: Recorder, account: Account, redis: Any
 ) -> None:
     """Indexes, its book and its order vanish with their last member; only the stream of events stays."""
-    facts: Facts = {"charge_read": True, "order_reference": "ORDER-1", "retryable": "no"}
+    facts: Details = {"charge_read": True, "order_reference": "ORDER-1", "retryable": "no"}
     await take_in(recorder, account, seen("Declined", reason="AmazonRejected"), facts)
     assert await prune(store, remove=False) is Pruned.PRUNED
-    assert await store.refunds.get("us", refund_id()) is not None
+    assert await store.of("us").refunds.get(refund_id()) is not None
     assert await prune(store) is Pruned.PRUNED
     assert await names(redis) == {"events"}
     assert await prune(store) is Pruned.GONE
@@ -76,7 +79,7 @@ async def test_what_was_refunded_goes_on_counting_on_its_charge(
         await take_in(recorder, account, seen(state, number))
     for number in (1, 2, 3):
         assert await prune(store, number) is Pruned.PRUNED
-    entries = await store.requests.charge_entries("us", CHARGE)
+    entries = await store.of("us").requests.charge_entries(CHARGE)
     assert {name: entry.minor_units for name, entry in entries.items()} == {refund_id(1): 1400, refund_id(2): 1400}
     assert await names(redis) == {"events", f"charge:{CHARGE}"}
     assert exceeded(await reserve(store, 1, most=2800)) == 2800
@@ -101,7 +104,7 @@ async def test_what_is_not_final_stays(store: Store, recorder: Recorder, account
 async def test_a_conflict_stays(store: Store, recorder: Recorder, account: Account) -> None:
     await take_in(recorder, account, seen("Declined", reason="AmazonRejected"))
     await take_in(recorder, account, seen("Refunded", updated_at=T0 + 5_000))
-    known = await store.refunds.get("us", refund_id())
+    known = await store.of("us").refunds.get(refund_id())
     assert known is not None
     assert known.conflict
     for before in (BEFORE, None):
@@ -114,35 +117,35 @@ async def test_age_counts_from_the_last_change(
     """At the very moment is not before it."""
     await take_in(recorder, account, seen("Refunded"))
     assert await prune(store, before=T0) is Pruned.YOUNG
-    assert await store.pruning.old_refunds("us", "Refunded", T0, 0, 10) == []  # type: ignore[arg-type]
-    assert await store.pruning.old_refunds("us", "Refunded", T0 + 1, 0, 10) == [refund_id()]  # type: ignore[arg-type]
+    assert await store.of("us").pruning.old_refunds("Refunded", T0, 0, 10) == []  # type: ignore[arg-type]
+    assert await store.of("us").pruning.old_refunds("Refunded", T0 + 1, 0, 10) == [refund_id()]  # type: ignore[arg-type]
     assert await prune(store, before=T0 + 1) is Pruned.PRUNED
 
 
 async def test_what_is_about_to_be_asked_about_stays(store: Store, recorder: Recorder, account: Account) -> None:
     """Hinted, and claimed."""
     await take_in(recorder, account, seen("Refunded"))
-    await store.schedule.hint("us", hint())
+    await store.of("us").schedule.hint(hint())
     assert await prune(store) is Pruned.SCHEDULED
     (look,) = (await claim(store)).items
     assert await prune(store) is Pruned.SCHEDULED
-    await store.schedule.reschedule(look, NextLook(None))
+    await store.of(look.account).schedule.reschedule(look, NextLook(None))
     assert await prune(store) is Pruned.PRUNED
 
 
 async def test_what_a_subscriber_is_owed_stays(store: Store, recorder: Recorder, account: Account) -> None:
-    """Until it is told; what others wait for does not matter."""
-    await store.subscribers.add("us", subscriber("finance", types=(EventType.DECLINED.value,)))
+    """Until it is delivered; what others wait for does not matter."""
+    await store.of("us").subscribers.add(subscriber("finance", types=(EventType.DECLINED.value,)))
     await take_in(recorder, account, seen("Declined", 1, reason="AmazonRejected"))
     await take_in(recorder, account, seen("Declined", 2, reason="AmazonRejected"))
     await take_in(recorder, account, seen("Refunded", 3))
-    first, second = (await store.deliveries.claim("us", "finance", lease=30_000, limit=2)).items
+    first, second = (await store.of("us").deliveries.claim("finance", lease=30_000, limit=2)).items
     await _old(store, 1, 2, 3)
-    await store.deliveries.delivered(first)
+    await store.of(first.account).deliveries.delivered(first)
     assert first.fields["refundId"] == refund_id(1)
     found = [await prune(store, number, before=None) for number in (1, 2, 3)]
     assert found == [Pruned.PRUNED, Pruned.OWED, Pruned.PRUNED]
-    await store.deliveries.delivered(second)
+    await store.of(second.account).deliveries.delivered(second)
     assert await prune(store, 2, before=None) is Pruned.PRUNED
 
 
@@ -166,11 +169,11 @@ async def test_an_open_request_on_the_charge_keeps_its_refunds(
 async def test_a_refund_whose_key_is_still_known_stays(
     store: Store, recorder: Recorder, account: Account, redis: Any
 ) -> None:
-    """Whoever asks again under the key must be answered with it."""
+    """A repetition under the key must be answered with it."""
     reserved = await reserve(store)
     assert isinstance(reserved, Reserved)
     await take_in(recorder, account, seen("Refunded"))
-    await store.requests.done("us", Attempt("r1", reserved.token), order(), refund_id(), "Refunded")
+    await store.of("us").requests.done(Attempt("r1", reserved.token), order(), refund_id(), "Refunded")
     assert await prune(store) is Pruned.REQUEST_KEPT
     await redis.delete("refunds:{us}:requests:r1")
     assert await prune(store) is Pruned.PRUNED
@@ -186,16 +189,16 @@ async def test_a_refund_of_flexible_payments_stays(store: Store, recorder: Recor
 async def test_a_change_in_between_wins(store: Store, recorder: Recorder, account: Account, redis: Any) -> None:
     """What was read is compared under the script."""
     await take_in(recorder, account, seen("Refunded"))
-    read = store.refunds.get
+    read = store.of("us").refunds.get
 
-    async def late(name: str, wanted: str) -> Any:
-        found = await read(name, wanted)
+    async def late(wanted: str) -> Any:
+        found = await read(wanted)
         await redis.hset(f"refunds:{{us}}:refund:{wanted}", "revision", 9)
         return found
 
-    store.refunds.get = late  # type: ignore[method-assign,assignment]
+    store.of("us").refunds.get = late  # type: ignore[method-assign,assignment]
     assert await prune(store) is Pruned.CHANGED
-    store.refunds.get = read  # type: ignore[method-assign]
+    store.of("us").refunds.get = read  # type: ignore[method-assign]
     assert await redis.llen(f"refunds:{{us}}:history:{refund_id()}") == 1
 
 
@@ -205,13 +208,13 @@ async def test_prunings_and_commits_at_once_leave_no_half(
     """Whichever comes first, a refund is there with its history and index, or not at all."""
     for number in range(1, 21):
         await take_in(recorder, account, seen("Declined", number, reason="AmazonRejected"))
-    facts: Facts = {"order_reference": "ORDER-9"}
+    facts: Details = {"order_reference": "ORDER-9"}
     await asyncio.gather(
         *(prune(store, number) for number in range(1, 21)),
         *(recorder.annotate("us", refund_id(number), facts) for number in range(20, 0, -1)),
     )
     for number in range(1, 21):
-        there = await store.refunds.get("us", refund_id(number)) is not None
+        there = await store.of("us").refunds.get(refund_id(number)) is not None
         assert bool(await redis.exists(f"refunds:{{us}}:history:{refund_id(number)}")) is there
         for index in ("state:Declined", "reason:AmazonRejected"):
             assert (await redis.zscore(f"refunds:{{us}}:{index}", refund_id(number)) is not None) is there

@@ -149,13 +149,13 @@ def test_what_is_wrong_with_an_address(url: str, reason: str) -> None:
 def test_an_address_is_shown_without_anything_secret() -> None:
     """Neither in the text that is shown, nor in the value's own."""
     address = read_address("rediss+sentinel://user:hunter2@s1,[::1]:7/main/2?sentinel_password=hunter2")
-    assert address.shown == "rediss+sentinel://s1:26379,[::1]:7/main/2"
+    assert address.without_secrets == "rediss+sentinel://s1:26379,[::1]:7/main/2"
     assert "hunter2" not in repr(address)
-    assert read_address("redis+cluster://:hunter2@n1").shown == "redis+cluster://n1:6379"
+    assert read_address("redis+cluster://:hunter2@n1").without_secrets == "redis+cluster://n1:6379"
 
 
 def test_settings_refuse_what_cannot_be_used() -> None:
-    """At the start, together with every other problem; the password may come from a setting of its own."""
+    """At the start, together with every other problem; the password may come from another setting."""
     assert only(alone(RECEIVER_REDIS__URL="redis+sentinel://s1,s2")).startswith(
         "redis.url: the address lacks the name by which the Sentinels know the master"
     )

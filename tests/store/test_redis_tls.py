@@ -1,4 +1,4 @@
-"""`rediss://`: Redis over TLS, with certificates that are right and wrong. No password of an address is ever told."""
+"""`rediss://`: Redis over TLS, with certificates that are right and wrong. No password of an address is ever shown."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ async def test_processes_wake_each_other_over_tls(guarded: str, ours: trustme.CA
     async with front(guarded, ours.issue_cert("localhost")) as (listener, port):
         url = f"rediss://localhost:{port}?ssl_ca_certs={ca_file}"
         async with store_at(url) as one, store_at(url) as two:
-            with one.change_signal("us", News.DUE) as waker:
+            with one.of("us").change_signal(News.DUE) as waker:
                 await until(lambda: woken(two, waker), "another process's hint wakes this one")
     assert listener.plain == 0
 
@@ -105,7 +105,7 @@ async def woken(other: Store, waker: ChangeSignal) -> bool:
     clock = asyncio.get_running_loop().time
     waker.clear()
     began = clock()
-    await other.schedule.hint("us", hint(message=os.urandom(8).hex()))
+    await other.of("us").schedule.hint(hint(message=os.urandom(8).hex()))
     await waker.rest(2.0)
     return clock() - began < 1.5
 
@@ -126,7 +126,7 @@ PAST = datetime.now(UTC) - timedelta(days=1)
 async def test_what_cannot_be_trusted_is_refused_with_a_word(
     guarded: str, ours: trustme.CA, ca_file: Path, tmp_path: Path, case: str, word: str, fix: str
 ) -> None:
-    """In `/readyz`, in the answer to a notification and by the doctor; nothing was sent to whoever is there."""
+    """In `/readyz`, in the answer to a notification and by the doctor; nothing was sent to the listener there."""
     authority = trustme.CA() if case == "untrusted" else ours
     name = {"wrong host": "cache.example", "wrong address": "127.0.0.2"}.get(case, "localhost")
     leaf = authority.issue_cert(name, not_after=PAST) if case == "expired" else authority.issue_cert(name)
@@ -182,7 +182,8 @@ async def test_sentinels_and_their_master_over_tls(ours: trustme.CA, ca_file: Pa
 async def test_a_password_in_the_address_never_reaches_the_log(
     ours: trustme.CA, ca_file: Path, place: Desk, around: World, trusted: bool
 ) -> None:
-    """Of a service as it is run, all lines, also of debugging: where it was asked for, and where nobody was trusted."""
+    """Of a service as it is run, all lines, also of debugging: where it was asked for, and where no certificate was
+    trusted."""
     with tempfile.TemporaryDirectory(prefix="rt-") as folder:
         process, upstream = start_valkey(Path(folder))
         try:

@@ -27,7 +27,7 @@ QUOTED = "o'; touch /tmp/x; '"
 async def store(redis: Any, valkey_url: str) -> AsyncIterator[Store]:
     store = Store(connect(valkey_url), clock=ManualClock(system_clock()))
     store.connection.accounts = ["us"]
-    await store.subscribers.put("us", subscriber("finance"))
+    await store.of("us").subscribers.put(subscriber("finance"))
     yield store
     await store.close()
 
@@ -65,7 +65,7 @@ async def test_a_member_of_any_bytes_is_set_aside(store: Store, redis: Any, of: 
 
 @pytest.mark.parametrize("order", [QUOTED, "a\nb\x1b[31m", "\u202eback", "a\\x41"])
 async def test_an_order_reference_of_any_kind_is_no_shell_command(store: Store, redis: Any, order: str) -> None:
-    """A shop chooses it, and somebody pastes the command."""
+    """A shop chooses it, and a person pastes the command."""
     await redis.execute_command("ZADD", KEYS("order", order), 5, NOT_TEXT)
     (key,) = await repaired(store)
     assert unescaped(key).decode() == KEYS("order", order)

@@ -1,4 +1,4 @@
-"""What `wait_replicas` promises: what is acknowledged is on so many replicas, whoever wrote it."""
+"""What `wait_replicas` promises: what is acknowledged is on so many replicas, whichever process wrote it."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from tests.kit.fleet import HOST, fleet
 from tests.store.makers import claim, hint, refund_id
 
 NOBODY = 1
-"""A port on which nobody answers: who is told to follow it keeps what it has, and hears nothing more."""
+"""A port without a listener: a replica that is to follow it keeps what it has, and hears nothing more."""
 
 
 async def test_a_repetition_is_acknowledged_only_if_the_first_is_on_a_replica() -> None:
-    """The first time the replica did not confirm, so Amazon was told 503. Its repetition finds the hint written, and
+    """The first time the replica did not confirm, so Amazon got 503. Its repetition finds the hint written, and
     writes nothing: `WAIT` alone, on another connection, would then have nothing to wait for."""
     async with fleet() as found:
         master, [replica] = await found.replicated(1)
@@ -26,10 +26,10 @@ async def test_a_repetition_is_acknowledged_only_if_the_first_is_on_a_replica() 
             replica.freeze()
             for store in stores:
                 with pytest.raises(StoreUnavailable) as caught:
-                    await store.schedule.hint("us", hint(1))
+                    await store.of("us").schedule.hint(hint(1))
                 assert caught.value.reason == "store_replicas_missing"
             replica.thaw()
-            assert await stores[1].schedule.hint("us", hint(1)) is HintResult.REPEATED
+            assert await stores[1].of("us").schedule.hint(hint(1)) is HintResult.REPEATED
             assert await replica.client.zcard("refunds:{us}:hinted") == 1
         finally:
             for store in stores:
@@ -44,7 +44,7 @@ async def test_while_replicas_are_missing_nothing_is_claimed_by_nobody() -> None
         store = Store(connect(master.url), clock=ManualClock(), wait_replicas=1, wait_timeout=0.1)
         try:
             for number in range(2):
-                await store.schedule.hint("us", hint(number, message=f"m{number}"))
+                await store.of("us").schedule.hint(hint(number, message=f"m{number}"))
             replica.freeze()
             for _ in range(3):
                 with pytest.raises(StoreUnavailable):
@@ -65,19 +65,19 @@ async def test_what_no_replica_has_received_a_failover_loses_and_nothing_else() 
         careful = Store(connect(master.url), clock=clock, wait_replicas=1, wait_timeout=0.2)
         promoted = Store(connect(replica.url), clock=clock)
         try:
-            assert await careless.schedule.hint("us", hint(0, message="m0")) is HintResult.NEW
-            assert await careful.schedule.hint("us", hint(1, message="m1")) is HintResult.NEW
+            assert await careless.of("us").schedule.hint(hint(0, message="m0")) is HintResult.NEW
+            assert await careful.of("us").schedule.hint(hint(1, message="m1")) is HintResult.NEW
             await replica.client.replicaof(HOST, NOBODY)
             for number in (2, 3):
-                assert await careless.schedule.hint("us", hint(number, message=f"m{number}")) is HintResult.NEW
+                assert await careless.of("us").schedule.hint(hint(number, message=f"m{number}")) is HintResult.NEW
             with pytest.raises(StoreUnavailable) as caught:
-                await careful.schedule.hint("us", hint(4, message="m4"))
+                await careful.of("us").schedule.hint(hint(4, message="m4"))
             assert caught.value.reason == "store_replicas_missing"
             master.kill()
             await replica.client.replicaof("NO", "ONE")
             kept = await replica.client.zrange("refunds:{us}:hinted", 0, -1)
             assert {each.decode() for each in kept} == {refund_id(0), refund_id(1)}
-            answers = [await promoted.schedule.hint("us", hint(number, message=f"m{number}")) for number in range(5)]
+            answers = [await promoted.of("us").schedule.hint(hint(number, message=f"m{number}")) for number in range(5)]
             assert answers == [HintResult.REPEATED] * 2 + [HintResult.NEW] * 3
         finally:
             for store in (careless, careful, promoted):

@@ -32,7 +32,7 @@ KEYS = {
 
 
 async def reserve(store: Store, owner: str = "o", most: int = 10_000) -> Any:
-    return await store.requests.reserve("us", ORDER, owner=owner, guard=Guard(most, 0), lease=30_000)
+    return await store.of("us").requests.reserve(ORDER, owner=owner, guard=Guard(most, 0), lease=30_000)
 
 
 async def admitted(store: Store) -> Attempt:
@@ -46,23 +46,23 @@ async def dump(redis: Any) -> dict[bytes, bytes]:
 
 
 async def begin(store: Store, attempt: Attempt) -> Any:
-    return await store.requests.begin("us", attempt, ORDER)
+    return await store.of("us").requests.begin(attempt, ORDER)
 
 
 async def done(store: Store, attempt: Attempt) -> Any:
-    return await store.requests.done("us", attempt, ORDER, "S01-1", "RefundInitiated")
+    return await store.of("us").requests.done(attempt, ORDER, "S01-1", "RefundInitiated")
 
 
 async def refuse(store: Store, attempt: Attempt) -> Any:
-    return await store.requests.refuse("us", attempt, ORDER, {"detail": "no"})
+    return await store.of("us").requests.refuse(attempt, ORDER, {"detail": "no"})
 
 
 async def again(store: Store, attempt: Attempt) -> Any:
-    return await store.requests.retry("us", attempt, ORDER, 1, unknown=True, fields={"detail": "x"})
+    return await store.of("us").requests.retry(attempt, ORDER, 1, unknown=True, fields={"detail": "x"})
 
 
 async def by_hand(store: Store, attempt: Attempt) -> Any:
-    return await store.requests.resolve("us", ORDER, {"settled_by": "ops"}, refund_id="S01-1", state="Refunded")
+    return await store.of("us").requests.resolve(ORDER, {"settled_by": "ops"}, refund_id="S01-1", state="Refunded")
 
 
 async def reserve_more(store: Store, attempt: Attempt) -> Any:
@@ -118,7 +118,7 @@ async def test_what_is_run_twice_is_written_once(store: Store, redis: Any) -> No
 
 
 async def test_a_request_that_is_settled_is_not_tried(store: Store, redis: Any) -> None:
-    """Even by somebody who holds a claim on it, as after a schedule that was restored from a copy."""
+    """Even by a worker that holds a claim on it, as after a schedule that was restored from a copy."""
     attempt = await admitted(store)
     await refuse(store, attempt)
     await redis.zadd("refunds:{us}:issuing", {ORDER.id: attempt.token})
@@ -140,9 +140,9 @@ async def test_a_trace_is_kept_with_the_request_and_costs_nothing_where_there_is
     assert found.order == ORDER
     await redis.flushall()
     traced = msgspec.structs.replace(ORDER, traceparent=PARENT)
-    await store.requests.reserve("us", traced, owner="o", guard=Guard(10_000, 0), lease=30_000)
+    await store.of("us").requests.reserve(traced, owner="o", guard=Guard(10_000, 0), lease=30_000)
     assert await redis.hget(key, "order") == plain[:-1] + b',"traceparent":"%s"}' % PARENT.encode()
-    found = await store.requests.get("us", ORDER.id)
+    found = await store.of("us").requests.get(ORDER.id)
     assert found is not None
     assert found.order == traced
 
@@ -161,7 +161,7 @@ async def test_who_lost_his_claim_settles_nothing_but_a_2xx(store: Store, redis:
     """A worker slower than its lease: another has the request by now."""
     slow = await admitted(store)
     clock.tick(40_000)
-    (other,) = (await store.requests.claim("us", lease=30_000, limit=1)).items
+    (other,) = (await store.of("us").requests.claim(lease=30_000, limit=1)).items
     before = await dump(redis)
     assert await refuse(store, slow) is None
     assert not await again(store, slow)
@@ -177,18 +177,18 @@ async def test_of_an_emptied_store_a_2xx_leaves_no_half_request(store: Store, re
     attempt = await admitted(store)
     await redis.flushall()
     assert await done(store, attempt)
-    assert await store.requests.get("us", ORDER.id) is None
-    assert await store.requests.refund_owner("us", CHARGE) == {"S01-1": ORDER.id}
-    assert (await store.requests.charge_entries("us", CHARGE))["S01-1"].minor_units == 1400
+    assert await store.of("us").requests.get(ORDER.id) is None
+    assert await store.of("us").requests.refund_owner(CHARGE) == {"S01-1": ORDER.id}
+    assert (await store.of("us").requests.charge_entries(CHARGE))["S01-1"].minor_units == 1400
 
 
 async def test_the_list_of_what_is_open_is_bounded_and_passes_over_what_is_damaged(store: Store, redis: Any) -> None:
     await admitted(store)
     await redis.zadd("refunds:{us}:reserved", {"gone": 1, "broken": 2})
     await redis.hset("refunds:{us}:requests:broken", mapping={"order": "{", "state": "reserved"})
-    found = await store.requests.open("us", RequestState.RESERVED, 10)
+    found = await store.of("us").requests.open(RequestState.RESERVED, 10)
     assert ([each.order.id for each in found.records], found.total) == ([ORDER.id], 3)
-    assert (await store.requests.open("us", RequestState.RESERVED, 2)).records == []
+    assert (await store.of("us").requests.open(RequestState.RESERVED, 2)).records == []
 
 
 async def test_reservations_count_and_declines_do_not(store: Store, redis: Any) -> None:

@@ -18,7 +18,7 @@ DUE = "refunds:{us}:due"
 
 
 async def filled(store: Store, account: Account) -> None:
-    """Pending, pending in a word that nobody knows, and final."""
+    """Pending, pending in an unknown word, and final."""
     for number, state in enumerate(("RefundInitiated", "Held", "Declined", "Refunded"), 1):
         await Recorder(store, lambda: 0.0).record(account, seen(state, number), source=Source.POLL)
     store.connection.accounts = ["us"]
@@ -31,7 +31,7 @@ async def due_times(redis: Any) -> dict[str, int]:
 
 async def revisions(store: Store) -> list[int]:
     """Of the four refunds."""
-    found = [await store.refunds.get("us", refund_id(number)) for number in range(1, 5)]
+    found = [await store.of("us").refunds.get(refund_id(number)) for number in range(1, 5)]
     return [refund.revision for refund in found if refund]
 
 
@@ -65,13 +65,13 @@ async def test_what_is_not_final_is_due_at_once_and_counts_on_from_a_higher_revi
 async def test_a_decline_after_a_restore_is_no_older_news(
     store: Store, redis: Any, account: Account, clock: ManualClock
 ) -> None:
-    """A subscriber was told of revisions 2 and 3 that the backup does not have, and drops what has a smaller one."""
+    """A subscriber got revisions 2 and 3 that the backup does not have, and drops what has a smaller one."""
     await filled(store, account)
     await redis.set(RESTORED, "one")
     await store.format.ensure()
     settled = await Recorder(store, lambda: 0.0).record(account, seen("Declined"), source=Source.POLL)
     assert [event.refund.revision for event in settled.events] == [2 + GAP]
-    history = await store.refunds.history("us", refund_id(1))
+    history = await store.of("us").refunds.history(refund_id(1))
     assert [revision.revision for revision in history] == [1, 2 + GAP]
 
 
@@ -87,7 +87,7 @@ async def test_many_in_batches_while_one_is_claimed(store: Store, redis: Any, ac
     await redis.set(RESTORED, "one")
     await store.format.ensure()
     assert set((await due_times(redis)).values()) == {store.now()}
-    assert not await store.schedule.reschedule(look, NextLook(store.now() + 1_000, revision=1))
+    assert not await store.of(look.account).schedule.reschedule(look, NextLook(store.now() + 1_000, revision=1))
     assert (await due_times(redis))[refund_id(7)] == store.now()
 
 

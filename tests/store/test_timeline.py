@@ -1,4 +1,4 @@
-"""What befell a refund beside its revisions, for people. On a real Valkey."""
+"""A refund's timeline, for display. On a real Valkey."""
 
 from __future__ import annotations
 
@@ -28,33 +28,33 @@ async def test_every_notification_look_and_try_is_kept_in_its_order(
     store: Store, account: Account, redis: Any, clock: ManualClock
 ) -> None:
     """A repeated notification is one; what an expired lease did is not there."""
-    await store.subscribers.put("us", subscriber(types=(DECLINED,)))
+    await store.of("us").subscribers.put(subscriber(types=(DECLINED,)))
     for _ in range(2):
-        await store.schedule.hint("us", hint())
+        await store.of("us").schedule.hint(hint())
     (slow,) = (await claim(store)).items
     clock.tick(30_000)
     (look,) = (await claim(store)).items
-    assert not await store.schedule.reschedule(slow, NextLook(None, outcome="amazon_throttled"))
-    assert await store.schedule.reschedule(look, NextLook(clock.ms, outcome="unchanged"))
+    assert not await store.of(slow.account).schedule.reschedule(slow, NextLook(None, outcome="amazon_throttled"))
+    assert await store.of(look.account).schedule.reschedule(look, NextLook(clock.ms, outcome="unchanged"))
     clock.tick(1_000)
-    await store.schedule.hint("us", hint(at=clock.ms, message="", digest="", source=Source.REFRESH))
+    await store.of("us").schedule.hint(hint(at=clock.ms, message="", digest="", source=Source.REFRESH))
     await Recorder(store, lambda: 0.0).record(account, seen("Declined", 1, "AmazonRejected"), source=Source.POLL)
     for number in range(3):
         clock.tick(10_000)
-        (delivery,) = (await store.deliveries.claim("us", "finance", lease=5_000, limit=1)).items
+        (delivery,) = (await store.of("us").deliveries.claim("finance", lease=5_000, limit=1)).items
         if number == 0:
-            assert await store.deliveries.retry(
+            assert await store.of(delivery.account).deliveries.retry(
                 delivery, clock.ms, DeliveryAttempts(count=1, first_at=T0, last_error="HTTP 500")
             )
         elif number == 1:
-            assert await store.deliveries.dead(
+            assert await store.of(delivery.account).deliveries.dead(
                 delivery, dead_event(delivery, "exhausted", clock.ms, DeliveryAttempts(last_error="timeout"))
             )
-            await store.deliveries.redrive("us", "finance", [delivery.stream_id])
+            await store.of("us").deliveries.redrive("finance", [delivery.stream_id])
         else:
-            assert await store.deliveries.delivered(delivery)
-            assert not await store.deliveries.delivered(delivery)
-    assert await store.timelines.read("us", refund_id()) == [
+            assert await store.of(delivery.account).deliveries.delivered(delivery)
+            assert not await store.of(delivery.account).deliveries.delivered(delivery)
+    assert await store.of("us").timelines.read(refund_id()) == [
         TimelineEntry(T0, "notification"),
         TimelineEntry(T0 + 30_000, "look", "notification", "unchanged"),
         TimelineEntry(T0 + 31_000, "refresh"),
@@ -70,11 +70,11 @@ async def test_it_is_bounded(store: Store, redis: Any, monkeypatch: pytest.Monke
     for module in (schedule, queues):
         monkeypatch.setattr(module, "CAP", 3)
     for number in range(5):
-        await store.schedule.hint("us", hint(at=T0 + number, message=f"m{number}"))
-    assert [trace.at - T0 for trace in await store.timelines.read("us", refund_id())] == [2, 3, 4]
+        await store.of("us").schedule.hint(hint(at=T0 + number, message=f"m{number}"))
+    assert [trace.at - T0 for trace in await store.of("us").timelines.read(refund_id())] == [2, 3, 4]
     (look,) = (await claim(store)).items
-    await store.schedule.reschedule(look, NextLook(T0, outcome="unchanged"))
-    assert [trace.what for trace in await store.timelines.read("us", refund_id())] == [
+    await store.of(look.account).schedule.reschedule(look, NextLook(T0, outcome="unchanged"))
+    assert [trace.what for trace in await store.of("us").timelines.read(refund_id())] == [
         "notification",
         "notification",
         "look",
@@ -83,37 +83,37 @@ async def test_it_is_bounded(store: Store, redis: Any, monkeypatch: pytest.Monke
 
 async def test_of_a_refund_that_amazon_does_not_know_nothing_stays(store: Store, redis: Any) -> None:
     """Else everybody who may refresh could fill the store with names."""
-    await store.schedule.hint("us", hint())
+    await store.of("us").schedule.hint(hint())
     (look,) = (await claim(store)).items
-    await store.schedule.reschedule(look, NextLook(T0, outcome="amazon_not_found"))
+    await store.of(look.account).schedule.reschedule(look, NextLook(T0, outcome="amazon_not_found"))
     assert await redis.llen(TRAIL) == 2
     (look,) = (await claim(store)).items
-    await store.schedule.reschedule(look, NextLook(None, outcome="amazon_not_found"))
+    await store.of(look.account).schedule.reschedule(look, NextLook(None, outcome="amazon_not_found"))
     assert not await redis.exists(TRAIL)
 
 
 async def test_it_goes_with_its_refund(store: Store, account: Account, redis: Any) -> None:
-    await store.schedule.hint("us", hint())
+    await store.of("us").schedule.hint(hint())
     (look,) = (await claim(store)).items
     recorder = Recorder(store, lambda: 0.0)
     told = {"charge_read": True, "retryable": "no"}
     await recorder.record(account, seen("Declined"), source=Source.NOTIFICATION, token=look.token, details=told)  # type: ignore[arg-type]
     assert await redis.llen(TRAIL) == 1
-    assert await store.pruning.prune("us", refund_id(), before=None, remove=True) is Pruned.PRUNED
+    assert await store.of("us").pruning.prune(refund_id(), before=None, remove=True) is Pruned.PRUNED
     assert not await redis.exists(TRAIL)
 
 
 async def test_a_damaged_trail_is_in_nobodys_way(store: Store, account: Account, redis: Any) -> None:
     """An entry that cannot be read is passed over; where the key is something else, the work goes on."""
     await redis.rpush(TRAIL, b"{", b'["x"]')
-    await store.schedule.hint("us", hint())
-    assert await store.timelines.read("us", refund_id()) == [TimelineEntry(T0, "notification")]
+    await store.of("us").schedule.hint(hint())
+    assert await store.of("us").timelines.read(refund_id()) == [TimelineEntry(T0, "notification")]
     await redis.delete(TRAIL)
     await redis.set(TRAIL, "foreign")
-    await store.schedule.hint("us", hint(message="m2"))
+    await store.of("us").schedule.hint(hint(message="m2"))
     (look,) = (await claim(store)).items
-    assert await store.schedule.reschedule(look, NextLook(T0, outcome="unchanged"))
-    await store.subscribers.put("us", subscriber(types=(DECLINED,)))
+    assert await store.of(look.account).schedule.reschedule(look, NextLook(T0, outcome="unchanged"))
+    await store.of("us").subscribers.put(subscriber(types=(DECLINED,)))
     await Recorder(store, lambda: 0.0).record(account, seen("Declined", 1, "AmazonRejected"), source=Source.POLL)
-    (delivery,) = (await store.deliveries.claim("us", "finance", lease=5_000, limit=1)).items
-    assert await store.deliveries.delivered(delivery)
+    (delivery,) = (await store.of("us").deliveries.claim("finance", lease=5_000, limit=1)).items
+    assert await store.of(delivery.account).deliveries.delivered(delivery)

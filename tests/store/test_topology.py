@@ -62,7 +62,7 @@ async def writes(store: Store, *accounts: str) -> bool:
 async def refused(store: Store, account: str) -> str:
     """Why a hint is not taken."""
     with pytest.raises(StoreUnavailable) as caught:
-        await store.schedule.hint(account, hint(99, message="refused"))
+        await store.of(account).schedule.hint(hint(99, message="refused"))
     return caught.value.reason
 
 
@@ -76,13 +76,13 @@ async def test_every_account_lives_on_its_node_alone() -> None:
             await store.keep_certificates({"aws/x": b"der"})
             for turn in range(2):
                 answers = await asyncio.gather(
-                    *(store.schedule.hint(each, hint(turn, message=f"m{turn}")) for each in ACCOUNTS * 2)
+                    *(store.of(each).schedule.hint(hint(turn, message=f"m{turn}")) for each in ACCOUNTS * 2)
                 )
                 assert answers == [HintResult.NEW] * 3 + [HintResult.REPEATED] * 3
                 await servers[1].client.script_flush()
             for each in ACCOUNTS:
-                await store.subscribers.add(each, subscriber())
-                assert (await store.gauges.measure(each))["hinted"] == 2
+                await store.of(each).subscribers.add(subscriber())
+                assert (await store.of(each).gauges.measure())["hinted"] == 2
             assert await store.certificates() == {"aws/x": b"der"}
             assert await store.format.version() == 1
             store.connection.accounts = ACCOUNTS
@@ -90,7 +90,7 @@ async def test_every_account_lives_on_its_node_alone() -> None:
                 await Recorder(store, lambda: 0.0).record(make_account(each), seen(), source=Source.POLL)
             await store._writes.call(("SET", RESTORED, "restored"))
             await store.format.ensure()
-            after = [await store.refunds.get(each, refund_id()) for each in ACCOUNTS]
+            after = [await store.of(each).refunds.get(refund_id()) for each in ACCOUNTS]
             assert [refund and refund.revision for refund in after] == [1 + GAP] * 3
         for each, server in zip(ACCOUNTS, servers, strict=True):
             keys = {key async for key in server.client.scan_iter() if b"{" in key}
@@ -108,23 +108,23 @@ async def test_a_slot_that_moves_is_followed() -> None:
         ids = [await node_id(each) for each in servers]
         async with store_at(address(servers)) as store, store_at(address(servers), wait_replicas=1) as waiting:
             for number in range(3):
-                await store.schedule.hint("us", hint(number, message=f"m{number}"))
-            await store.subscribers.open("us")
+                await store.of("us").schedule.hint(hint(number, message=f"m{number}"))
+            await store.of("us").subscribers.open()
             await new.client.execute_command("CLUSTER SETSLOT", SLOT, "IMPORTING", ids[2])
             await old.client.execute_command("CLUSTER SETSLOT", SLOT, "MIGRATING", ids[0])
             keys = await old.client.execute_command("CLUSTER GETKEYSINSLOT", SLOT, 100)
             await old.client.execute_command("MIGRATE", HOST, new.port, "", 0, 1000, "KEYS", *keys)
             assert await refused(store, "us") == "store_resharding"
-            assert (await store.subscribers.read("us")).version == 1
-            assert await store.deliveries.take_maintenance_lease("us", 60_000)
+            assert (await store.of("us").subscribers.read()).version == 1
+            assert await store.of("us").deliveries.take_maintenance_lease(60_000)
             with pytest.raises(StoreUnavailable) as caught:
-                await waiting.deliveries.take_maintenance_lease("us", 60_000)
+                await waiting.of("us").deliveries.take_maintenance_lease(60_000)
             assert caught.value.reason == "store_replicas_missing"
             for each in (new, old):
                 await each.client.execute_command("CLUSTER SETSLOT", SLOT, "NODE", ids[0])
             assert len((await claim(store, limit=1)).items) == 1
-            assert await store.schedule.hint("us", hint(4, message="m4")) is HintResult.NEW
-            assert (await store.gauges.measure("us"))["hinted"] == 3
+            assert await store.of("us").schedule.hint(hint(4, message="m4")) is HintResult.NEW
+            assert (await store.of("us").gauges.measure())["hinted"] == 3
         assert await new.client.zcard("refunds:{us}:due") == 1
         assert await old.client.dbsize() == 0
 
@@ -137,18 +137,18 @@ async def test_a_node_that_is_gone_holds_up_its_accounts_alone() -> None:
             assert await writes(store, "eu")
             servers[1].kill()
             assert await refused(store, "eu") in ("store_unreachable", "store_cluster_down")
-            assert await store.schedule.hint("us", hint()) is HintResult.NEW
+            assert await store.of("us").schedule.hint(hint()) is HintResult.NEW
             assert await writes(store, *ACCOUNTS)
             assert not await writes(store, "eu")
             for each in (store, other):
                 await each.start()
             servers[0].freeze()
-            assert await store.schedule.hint("us", hint(2, message="m2")) is HintResult.NEW
+            assert await store.of("us").schedule.hint(hint(2, message="m2")) is HintResult.NEW
 
             async def woken() -> bool:
                 began = asyncio.get_running_loop().time()
-                with other.change_signal("us", News.DUE) as waker:
-                    await store.schedule.hint("us", hint(3, message=str(began)))
+                with other.of("us").change_signal(News.DUE) as waker:
+                    await store.of("us").schedule.hint(hint(3, message=str(began)))
                     await waker.rest(1.0)
                 return asyncio.get_running_loop().time() - began < 0.9
 
@@ -161,13 +161,13 @@ async def test_a_node_of_a_cluster_fails_over() -> None:
     async with fleet() as found:
         servers = await found.cluster(replicas=1)
         async with store_at(address(servers), wait_replicas=1) as store:
-            assert await store.schedule.hint("live", hint()) is HintResult.NEW
+            assert await store.of("live").schedule.hint(hint()) is HintResult.NEW
             assert await refused(store, "us") == "store_replicas_missing"
             servers[0].kill()
             assert not await writes(store, "live")
             async with store_at(f"redis+cluster://{HOST}:{servers[1].port}") as plain:
                 await until(lambda: writes(plain, "live"), "the replica is master", 20)
-                assert (await plain.gauges.measure("live"))["hinted"] == 1
+                assert (await plain.of("live").gauges.measure())["hinted"] == 1
 
             async def found_out() -> bool:
                 return await refused(store, "live") == "store_replicas_missing"
@@ -181,7 +181,7 @@ async def test_a_failover_by_sentinels_is_followed() -> None:
         master, _ = await found.replicated(2)
         url = await found.sentinels(master)
         async with store_at(url, wait_replicas=1) as store, store_at(url) as reading:
-            assert await store.schedule.hint("us", hint()) is HintResult.NEW
+            assert await store.of("us").schedule.hint(hint()) is HintResult.NEW
             found.servers[-1].kill()
             examined = await examine(
                 read_address(url), ["us"], timeout=1.0, connect_timeout=0.5, system_clock=store.now
@@ -192,17 +192,17 @@ async def test_a_failover_by_sentinels_is_followed() -> None:
             master.kill()
             assert not await writes(store)
             await until(lambda: writes(store), "there is a master again", 20)
-            assert (await reading.gauges.measure("us"))["hinted"] == 1
-            assert await store.schedule.hint("us", hint(2, message="m2")) is HintResult.NEW
+            assert (await reading.of("us").gauges.measure())["hinted"] == 1
+            assert await store.of("us").schedule.hint(hint(2, message="m2")) is HintResult.NEW
 
 
 async def test_a_master_that_is_demoted_is_left() -> None:
-    """On request, by which nobody dies: the old one goes on as a replica, and refuses writes."""
+    """On request, with every server alive: the old one goes on as a replica, and refuses writes."""
     async with fleet() as found:
         master, [replica] = await found.replicated(1)
         url = await found.sentinels(master, 1, 1)
         async with store_at(url) as store:
-            assert await store.schedule.hint("us", hint()) is HintResult.NEW
+            assert await store.of("us").schedule.hint(hint()) is HintResult.NEW
 
             async def agreed() -> bool:
                 with suppress(ResponseError):
@@ -213,18 +213,18 @@ async def test_a_master_that_is_demoted_is_left() -> None:
 
             async def demoted() -> bool:
                 with suppress(StoreUnavailable):
-                    await store.schedule.hint("us", hint(2, message="m2"))
+                    await store.of("us").schedule.hint(hint(2, message="m2"))
                 return await master.role() == "slave"
 
             await until(demoted, "the old master is a replica", 20)
             await until(lambda: writes(store), "the new one is found", 10)
-            assert await store.schedule.hint("us", hint(3, message="m3")) is HintResult.NEW
+            assert await store.of("us").schedule.hint(hint(3, message="m3")) is HintResult.NEW
             await until(replica.answers, "it does on a new connection: at its promotion it has closed all others", 5)
             assert await replica.client.zscore("refunds:{us}:hinted", refund_id(3))
 
 
 async def test_sentinels_that_want_a_password() -> None:
-    """The server's stands in front of the hosts, theirs is an option; a wrong one is told as such."""
+    """The server's stands in front of the hosts, theirs is an option; a wrong one is reported as such."""
     async with fleet() as found:
         master = await found.start("--requirepass", "of-server")
         await master.client.aclose()
@@ -236,7 +236,7 @@ async def test_sentinels_that_want_a_password() -> None:
         hosts = f"{HOST}:{guard.port}/{MASTER}"
         async with store_at(f"redis+sentinel://:of-server@{hosts}/2?sentinel_password=of-sentinel") as store:
             await until(lambda: writes(store), "the Sentinel has met the master", 10)
-            assert await store.schedule.hint("us", hint()) is HintResult.NEW
+            assert await store.of("us").schedule.hint(hint()) is HintResult.NEW
         async with store_at(f"redis+sentinel://:other@{hosts}?sentinel_password=of-sentinel") as store:
             assert await refused(store, "us") == "store_not_authenticated"
         async with store_at(f"redis+sentinel://:of-server@{hosts}?sentinel_password=other") as store:
@@ -253,7 +253,7 @@ async def test_a_master_that_becomes_a_replica_is_let_go() -> None:
 
         async with store_at(master.url) as store:
             before = await connections()
-            await store.schedule.hint("us", hint())
+            await store.of("us").schedule.hint(hint())
             own = await connections() - before
             assert own
             await master.client.replicaof(HOST, replica.port)
@@ -264,4 +264,4 @@ async def test_a_master_that_becomes_a_replica_is_let_go() -> None:
 
             await until(gone, "the connection is closed", 5)
             await master.client.replicaof("NO", "ONE")
-            assert await store.schedule.hint("us", hint(2, message="m2")) is HintResult.NEW
+            assert await store.of("us").schedule.hint(hint(2, message="m2")) is HintResult.NEW

@@ -1,4 +1,4 @@
-"""Workers for the store's model: each has a clock of its own, and can be stopped before it writes, so that what it has
+"""Workers for the store's model: each has its own clock, and can be stopped before it writes, so that what it has
 read is out of date by then."""
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import msgspec
 from redis.asyncio import Redis
 
-from receiver.ledger.lifecycle import Facts
+from receiver.ledger.lifecycle import Details
 from receiver.ledger.next_look import DueRefund, FollowUp, NextLook
 from receiver.ledger.polling import next_look
 from receiver.ledger.refund import Observation
@@ -28,7 +28,7 @@ from tests.store.model import Happening, Known, watched
 Answer = tuple[tuple[str, str], int] | str
 
 LEASE, PAUSE = 30_000, 5_000
-CHARGE_TOLD: Facts = {"charge_read": True, "retryable": "no"}
+CHARGE_TOLD: Details = {"charge_read": True, "retryable": "no"}
 
 
 def observation(answer: Answer, number: int) -> Observation | None:
@@ -58,7 +58,7 @@ GATE: ContextVar[Gate | None] = ContextVar("GATE", default=None)
 
 
 class GatedRefunds(Refunds):
-    """Whoever has a gate waits at it before the commit."""
+    """A worker with a gate waits at it before the commit."""
 
     async def commit(self, commit: Commit) -> Committed:
         if gate := GATE.get():
@@ -67,7 +67,7 @@ class GatedRefunds(Refunds):
 
 
 class GatedSchedule(RefundSchedule):
-    """Whoever has a gate waits at it before the write that reschedules a refund."""
+    """A worker with a gate waits at it before the write that reschedules a refund."""
 
     async def reschedule(self, due: DueRefund, next_look: NextLook) -> bool:
         if gate := GATE.get():
@@ -76,11 +76,12 @@ class GatedSchedule(RefundSchedule):
 
 
 class Gated(Store):
-    """A store in which whoever has a gate waits at it before the write that ends a claim."""
+    """A store in which a worker with a gate waits at it before the write that ends a claim."""
 
     def __init__(self, client: Client, *, clock: Clock) -> None:
         super().__init__(client, clock=clock)
-        self.refunds, self.schedule = GatedRefunds(self.connection), GatedSchedule(self.connection)
+        us = self.of("us")
+        us.refunds, us.schedule = GatedRefunds(us.connection, us.keys), GatedSchedule(us.connection, us.keys)
 
 
 class Skewed(ManualClock):
@@ -106,9 +107,9 @@ class Worker:
         """Settle the claim. After a hint that brought nothing new ask `hope` times more."""
         seen, refund = observation(answer, int(look.refund_id[-6:])), None
         if answer == "throttled":
-            await self.store.schedule.block("us", "get_refund", self.now() + PAUSE)
+            await self.store.of("us").schedule.block("get_refund", self.now() + PAUSE)
         if answer in ("throttled", "failed"):
-            await self.store.schedule.reschedule(look, NextLook(self.now() + PAUSE, look.follow_up))
+            await self.store.of(look.account).schedule.reschedule(look, NextLook(self.now() + PAUSE, look.follow_up))
             return
         if seen:
             settled = await self.recorder.record(
@@ -118,11 +119,11 @@ class Worker:
                 return
             refund = settled.change.refund
         else:
-            refund = await self.store.refunds.get("us", look.refund_id)
+            refund = await self.store.of("us").refunds.get(look.refund_id)
         follow_up = one_more(look.follow_up, hope)
         own = next_look(refund, self.now(), ACCOUNT.poll, 0.1) if refund else None
         times = [at for at in (own, self.now() + PAUSE if follow_up else None) if at is not None]
-        await self.store.schedule.reschedule(
+        await self.store.of(look.account).schedule.reschedule(
             look, NextLook(min(times, default=None), follow_up, revision=refund.revision if refund else 0)
         )
 

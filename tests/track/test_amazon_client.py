@@ -129,7 +129,7 @@ async def test_hosts_that_disagree_are_all_satisfied() -> None:
 
 
 async def test_what_stays_refused_is_refused_in_the_end() -> None:
-    """After `REDATED` repetitions at once; whoever asked tries again later."""
+    """After `REDATED` repetitions at once; the caller tries again later."""
     host = Host(0, refuses=lambda dated, now: True)
     at, metrics = amazon_client(host)
     with pytest.raises(AmazonRefusesUs) as caught:
@@ -150,7 +150,7 @@ async def test_a_repetition_takes_a_token_and_none_is_made_without_one() -> None
 
 
 async def test_a_store_that_is_down_does_not_hide_the_refusal() -> None:
-    """It is proven that nothing was done: whoever issues a refund has to know."""
+    """It is proven that nothing was done: the issuer of a refund has to know."""
 
     class Down(Tokens):
         async def take_token(self, *_: object) -> int:

@@ -32,7 +32,7 @@ async def at(store: Store, redis: Any, clock: ManualClock) -> AsyncIterator[Benc
 
 
 async def state(at: Bench) -> str:
-    known = await at.store.refunds.get("us", refund_id())
+    known = await at.store.of("us").refunds.get(refund_id())
     assert known is not None
     return known.state
 

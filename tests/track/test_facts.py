@@ -29,7 +29,7 @@ async def at(store: Store, redis: Any, clock: ManualClock) -> AsyncIterator[Benc
 
 async def known(at: Bench) -> Refund:
     """The one refund."""
-    found = await at.store.refunds.get("us", refund_id())
+    found = await at.store.of("us").refunds.get(refund_id())
     assert found is not None
     return found
 
@@ -47,7 +47,7 @@ def actions(event: Event) -> list[str]:
 
 async def decline(at: Bench, reason: str = "ProcessingFailure") -> Event:
     """Have the refund declined by Amazon; the event of it."""
-    await at.store.schedule.hint("us", hint())
+    await at.store.of("us").schedule.hint(hint())
     at.desk.answers = [refund("Declined", reason=reason)]
     await at.look()
     return (await told(at))[-1]
@@ -91,7 +91,7 @@ async def decline(at: Bench, reason: str = "ProcessingFailure") -> Event:
 async def test_a_decline_tells_what_its_charge_allows(
     at: Bench, answer: bytes, reason: str, retryable: str, advised: list[str]
 ) -> None:
-    """Captured with money left, it can be tried again; otherwise another way is left. The order number is told."""
+    """Captured with money left, it can be tried again; otherwise another way is left. The order number is added."""
     at.desk.charge = answer
     event = await decline(at, reason)
     assert (event.refund.retryable, event.refund.order_reference) == (retryable, "ORDER-7")
@@ -129,9 +129,9 @@ async def test_a_charge_that_cannot_be_read_holds_nothing_back(
 
 
 async def test_the_charge_is_asked_about_four_times_more_and_then_left(at: Bench) -> None:
-    """A minute, ten minutes, an hour and six hours after the state was told."""
+    """A minute, ten minutes, an hour and six hours after the state was reported."""
     at.desk.charge = http(404)
-    await at.store.schedule.hint("us", hint())
+    await at.store.of("us").schedule.hint(hint())
     at.desk.then = refund("Refunded")
     await at.look()
     waits = []
@@ -146,7 +146,7 @@ async def test_the_charge_is_asked_about_four_times_more_and_then_left(at: Bench
 async def test_a_pending_refund_has_its_order_number_and_its_decline_is_judged_afresh(at: Bench) -> None:
     """What was read of the charge while the refund was pending counts the refund itself as refunded."""
     at.desk.charge = charge(refunded="14.00", order="ORDER-7")
-    await at.store.schedule.hint("us", hint(message="m0"))
+    await at.store.of("us").schedule.hint(hint(message="m0"))
     at.desk.answers = [refund()]
     await at.look()
     assert (await told(at))[0].refund.order_reference == "ORDER-7"
@@ -168,8 +168,8 @@ async def test_no_token_for_charges_postpones_the_order_number_of_what_is_pendin
     """Only a decline waits for the throttle of Get Charge."""
     throttle = {**dict.fromkeys(Call, Bucket(1000, 1000)), Call.GET_CHARGE: Bucket(1, 0.001)}
     async with bench(store, redis, clock, throttle=throttle) as at:
-        assert await store.requests.take_token("us", Call.GET_CHARGE, 1, 0.001) == 0
-        await store.schedule.hint("us", hint())
+        assert await store.of("us").requests.take_token(Call.GET_CHARGE, 1, 0.001) == 0
+        await store.of("us").schedule.hint(hint())
         at.desk.answers = [refund()]
         await at.look()
         assert not (await known(at)).charge_read
@@ -177,10 +177,10 @@ async def test_no_token_for_charges_postpones_the_order_number_of_what_is_pendin
 
 
 async def test_a_refresh_of_a_decline_looks_at_the_charge_again(at: Bench) -> None:
-    """Somebody has settled the balance, or spent the money, and wants to know."""
+    """The balance was settled or the money spent, and a person wants to know."""
     await decline(at)
     at.desk.charge, at.desk.then = charge(refunded="14.00"), refund("Declined", reason="ProcessingFailure")
-    await at.store.schedule.hint("us", hint(message="", source=Source.REFRESH))
+    await at.store.of("us").schedule.hint(hint(message="", source=Source.REFRESH))
     await at.look()
     assert (await known(at)).retryable == "no"
     assert len(await told(at)) == 1
@@ -190,7 +190,7 @@ async def test_a_damaged_copy_of_a_charge_is_read_anew(at: Bench) -> None:
     """The cache saves calls; it decides nothing."""
     await at.redis.set("refunds:{us}:charges:S01-5105180-3221187-C056351", b"\xff{")
     at.desk.charge = charge(order="ORDER-7")
-    await at.store.schedule.hint("us", hint())
+    await at.store.of("us").schedule.hint(hint())
     at.desk.answers = [refund()]
     await at.look()
     assert (await known(at)).order_reference == "ORDER-7"
@@ -203,7 +203,7 @@ async def test_charges_that_hang_leave_room_for_news(at: Bench) -> None:
     at.desk.charge = http(500)
     at.desk.then = http(404)
     for number in numbers:
-        await at.store.schedule.hint("us", hint(number, message=f"m{number}"))
+        await at.store.of("us").schedule.hint(hint(number, message=f"m{number}"))
         at.desk.answers = [refund("Refunded", number=number)]
         await at.look(number)
     at.desk.charge = Held(charge(), go := asyncio.Event())

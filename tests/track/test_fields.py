@@ -64,7 +64,7 @@ async def test_a_decline_is_told_whatever_field_of_it_cannot_be_read(
             await until(lambda: len(audit.posts) == len(ids), "every decline is pushed")
         assert audit.told == sorted((refund_id, "declined") for refund_id in ids.values())
         for kind, refund_id in ids.items():
-            known = await stage.service.store.refunds.get("us", refund_id)
+            known = await stage.service.store.of("us").refunds.get(refund_id)
             assert known is not None
             unread = [FIELD_OF[kind]] if kind else sorted({*FIELD_OF.values()} - {"orderReference"})
             assert refund_json(known).unread_fields == unread
@@ -87,14 +87,14 @@ async def test_what_can_be_read_later_fills_what_was_null(
         await until(lambda: len(audit.posts) == 1, "the decline is pushed")
         shop.fault_injection.clear()
         store = stage.service.store
-        await store.schedule.hint("us", Hint(refund_id=refund_id, at=store.now(), source=Source.REFRESH))
+        await store.of("us").schedule.hint(Hint(refund_id=refund_id, at=store.now(), source=Source.REFRESH))
 
         async def filled() -> bool:
-            known = await stage.service.store.refunds.get("us", refund_id)
+            known = await stage.service.store.of("us").refunds.get(refund_id)
             return known is not None and not known.unread
 
         await until(filled, "every field is known")
-        known = await stage.service.store.refunds.get("us", refund_id)
+        known = await stage.service.store.of("us").refunds.get(refund_id)
         assert known is not None
         assert (str(known.amount), known.reason_code, bool(known.updated_at)) == ("14.00 USD", "AmazonRejected", True)
         assert known.charge_id

@@ -36,6 +36,7 @@ def test_the_sandbox_allows_this() -> None:
     assert {
         Call.GET_REFUND: Bucket(5, 1),
         Call.GET_CHARGE: Bucket(5, 1),
+        Call.GET_DISPUTE: Bucket(5, 1),
         Call.CREATE_REFUND: Bucket(2, 1),
     } == SANDBOX_THROTTLE
 
@@ -43,8 +44,8 @@ def test_the_sandbox_allows_this() -> None:
 async def take(store: Store, limit: int = 8) -> Claim[DueRefund]:
     """A claim as the tracker makes it in the sandbox."""
     bucket = SANDBOX_THROTTLE[Call.GET_REFUND]
-    return await store.schedule.claim(
-        "us", Call.GET_REFUND, lease=30_000, burst=bucket.burst, per_second=bucket.per_second, limit=limit
+    return await store.of("us").schedule.claim(
+        Call.GET_REFUND, lease=30_000, burst=bucket.burst, per_second=bucket.per_second, limit=limit
     )
 
 
@@ -57,7 +58,7 @@ async def hinted(store: Store, numbers: Sequence[int], at: int = T0) -> None:
     """Notifications about these refunds, one millisecond after another."""
     await asyncio.gather(
         *(
-            store.schedule.hint("us", hint(number, at + each, message=f"m{number}"))
+            store.of("us").schedule.hint(hint(number, at + each, message=f"m{number}"))
             for each, number in enumerate(numbers)
         )
     )
@@ -93,7 +94,7 @@ class Crew:
 
     async def _answered(self, store: Store, look: DueRefund) -> None:
         if look.source is Source.POLL:
-            assert await store.schedule.reschedule(look, NextLook(T0 + WEEK, None, revision=0))
+            assert await store.of(look.account).schedule.reschedule(look, NextLook(T0 + WEEK, None, revision=0))
             return
         answer = seen("Refunded", int(look.refund_id[-6:]))
         settled = await Recorder(store, lambda: 0.0).record(
@@ -133,8 +134,8 @@ def most_at_once(times: Sequence[int]) -> float:
 
 async def test_a_backlog_is_worked_off_in_this_order_at_this_pace(crew: Crew, redis: Any) -> None:
     """5,000 overdue refunds and 50 hints. Five at once, then one a second to the end; hints first, but every fourth
-    token is the backlog's; each line oldest first; nothing twice, and nobody left out. After the last hint one token is
-    saved up, for the next ones. Whoever comes before the time finds nothing."""
+    token is the backlog's; each line oldest first; nothing twice, and nothing left out. After the last hint one token
+    is saved up, for the next ones. A claim before that time finds nothing."""
     await overdue(redis, BACKLOG)
     await hinted(crew.stores[0], HINTS)
     first, second = crew.stores
@@ -254,14 +255,14 @@ async def test_every_call_has_a_bucket_of_its_own(store: Store, redis: Any, drai
     async def tokens(account: str, call: Call) -> int:
         bucket = SANDBOX_THROTTLE[call]
         count = 0
-        while not await store.requests.take_token(account, call, bucket.burst, bucket.per_second):
+        while not await store.of(account).requests.take_token(call, bucket.burst, bucket.per_second):
             count += 1
         return count
 
     full = {call: int(bucket.burst) for call, bucket in SANDBOX_THROTTLE.items()}
     await overdue(redis, BACKLOG[:20])
     assert await tokens("us", drained) == full[drained]
-    await store.schedule.block("us", drained, T0 + 60_000)
+    await store.of("us").schedule.block(drained, T0 + 60_000)
     if drained is Call.GET_REFUND:
         assert await take(store) == Claim((), 60_000)
     else:

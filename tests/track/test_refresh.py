@@ -36,13 +36,15 @@ def refreshed(number: int, at: int = T0) -> Any:
 
 
 async def flood(store: Store, count: int = 1_500) -> None:
-    await asyncio.gather(*(store.schedule.hint("us", refreshed(1_000 + number)) for number in range(count)))
+    await asyncio.gather(*(store.of("us").schedule.hint(refreshed(1_000 + number)) for number in range(count)))
 
 
 async def next_one(store: Store) -> str:
     bucket = SANDBOX_THROTTLE[Call.GET_REFUND]
     (look,) = (
-        await store.schedule.claim("us", Call.GET_REFUND, lease=10**9, burst=1, per_second=bucket.per_second, limit=1)
+        await store.of("us").schedule.claim(
+            Call.GET_REFUND, lease=10**9, burst=1, per_second=bucket.per_second, limit=1
+        )
     ).items
     return look.refund_id
 
@@ -53,7 +55,7 @@ async def test_a_flood_of_refreshes_does_not_delay_a_notification(store: Store, 
     for turn in range(8):
         clock.tick(1_000)
         assert await next_one(store) >= refund_id(1_000)
-        await store.schedule.hint("us", hint(turn, clock(), message=f"m{turn}"))
+        await store.of("us").schedule.hint(hint(turn, clock(), message=f"m{turn}"))
         taken = []
         while refund_id(turn) not in taken:
             clock.tick(1_000)
@@ -66,7 +68,7 @@ async def test_polls_and_refreshes_share_what_notifications_leave(store: Store, 
     await flood(store, 20)
     await redis.zadd(DUE, {refund_id(500 + number): T0 - 1 + number // 20 for number in range(20)})
     for number in range(60):
-        await store.schedule.hint("us", hint(number, T0, message=f"m{number}"))
+        await store.of("us").schedule.hint(hint(number, T0, message=f"m{number}"))
     taken = []
     for _ in range(64):
         clock.tick(1_000)
@@ -90,7 +92,7 @@ async def test_hanging_refreshes_leave_places_free(at: Bench) -> None:
     work = asyncio.create_task(at.tracker.run())
     try:
         await until(lambda: len(at.desk.asked) == 6, "six of eight places are taken")
-        await at.store.schedule.hint("us", hint(DECLINED))
+        await at.store.of("us").schedule.hint(hint(DECLINED))
         await until(lambda: refund_id(DECLINED) in at.desk.asked, "the notification has a place")
         assert len(at.desk.asked) == 7
         go.set()
@@ -103,7 +105,7 @@ async def test_hanging_refreshes_leave_places_free(at: Bench) -> None:
 
 async def test_what_is_invented_is_asked_about_once(at: Bench, redis: Any) -> None:
     """A notification can be ahead of Get Refund, and is asked about again; who asked for a refresh can ask again."""
-    await at.store.schedule.hint("us", refreshed(1))
+    await at.store.of("us").schedule.hint(refreshed(1))
     at.desk.then = http(404)
     await at.look()
     assert await redis.keys("*") == [b"refunds:{us}:throttle:get_refund"]
@@ -115,7 +117,7 @@ async def test_what_is_invented_waits_among_the_refreshes_also_after_trouble(
     at: Bench, redis: Any, answer: bytes
 ) -> None:
     """Not in the schedule, where it would hold up polls."""
-    await at.store.schedule.hint("us", refreshed(1))
+    await at.store.of("us").schedule.hint(refreshed(1))
     at.desk.then = answer
     await at.look()
     assert await redis.zcard(DUE) == 0
@@ -133,14 +135,14 @@ async def test_what_is_invented_waits_among_the_refreshes_also_after_trouble(
 
 async def test_a_refresh_during_a_look_is_not_lost(at: Bench, redis: Any) -> None:
     """It came after the question: it is asked again, and it is still known who asked."""
-    await at.store.schedule.hint("us", refreshed(1))
+    await at.store.of("us").schedule.hint(refreshed(1))
     (look,) = (await claim(at.store)).items
-    await at.store.schedule.hint("us", refreshed(1, at.clock()))
+    await at.store.of("us").schedule.hint(refreshed(1, at.clock()))
     at.desk.then = refund("RefundInitiated")
     await at.tracker.look(look)
     (again,) = (await claim(at.store)).items
     assert (again.refund_id, again.source, again.patient) == (refund_id(1), Source.REFRESH, True)
-    await at.store.schedule.hint("us", refreshed(1, at.clock()))
+    await at.store.of("us").schedule.hint(refreshed(1, at.clock()))
     await at.tracker.look(again)
     (third,) = (await claim(at.store)).items
     assert third.source is Source.REFRESH
@@ -148,31 +150,31 @@ async def test_a_refresh_during_a_look_is_not_lost(at: Bench, redis: Any) -> Non
 
 @pytest.mark.parametrize("claimed", [False, True])
 async def test_a_refresh_does_not_end_what_a_notification_began(at: Bench, claimed: bool) -> None:
-    """Amazon is behind with the refund that a notification names. Somebody refreshes it, before the look or during it:
+    """Amazon is behind with the refund that a notification names. A person refreshes it, before the look or during it:
     it is asked about again all the same, until Amazon tells of the decline."""
-    await at.store.schedule.hint("us", hint(1))
+    await at.store.of("us").schedule.hint(hint(1))
     at.desk.answers = [http(404), http(404)]
     at.desk.then = refund("Declined", 1, "AmazonRejected")
     if claimed:
         (look,) = (await claim(at.store)).items
-        await at.store.schedule.hint("us", refreshed(1))
+        await at.store.of("us").schedule.hint(refreshed(1))
         await at.tracker.look(look)
     else:
-        await at.store.schedule.hint("us", refreshed(1))
+        await at.store.of("us").schedule.hint(refreshed(1))
         await at.look()
         await at.wait()
     assert (await at.look()).source is Source.NOTIFICATION
     await at.wait()
     await at.look()
-    known = await at.store.refunds.get("us", refund_id(1))
+    known = await at.store.of("us").refunds.get(refund_id(1))
     assert known is not None
     assert known.state == "Declined"
 
 
 async def test_a_refund_of_both_is_asked_about_once(store: Store, redis: Any) -> None:
     """A notification overtakes the refresh of the same refund."""
-    await store.schedule.hint("us", refreshed(1))
-    await store.schedule.hint("us", hint(1))
+    await store.of("us").schedule.hint(refreshed(1))
+    await store.of("us").schedule.hint(hint(1))
     (look,) = (await claim(store)).items
     assert not look.patient
     assert [await redis.zcard(REFRESHED), await redis.zcard("refunds:{us}:hinted")] == [0, 0]

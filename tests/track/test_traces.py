@@ -27,7 +27,7 @@ DAY = 86_400_000
 
 
 def parent(number: int) -> str:
-    """A valid `traceparent`; each number is a trace of its own."""
+    """A valid `traceparent`; each number is another trace."""
     return f"00-{number:032x}-b7ad6b7169203331-01"
 
 

@@ -96,14 +96,16 @@ async def test_no_answer_loses_a_refund_or_what_a_hint_has_come_to(
     timeout = 0.05 if answer == "never" else 10.0
     async with bench(store, redis, clock, request_timeout=timeout, random=lambda: random) as at:
         await Recorder(store, lambda: 0.0).record(at.tracker.account, seen(), source=Source.POLL, details=READ)
-        await store.schedule.hint("us", hint())
+        await store.of("us").schedule.hint(hint())
         (look,) = (await claim(store)).items
-        await store.schedule.reschedule(look, NextLook(clock(), FollowUp(Source.NOTIFICATION, T0, T0, step=2)))
+        await store.of(look.account).schedule.reschedule(
+            look, NextLook(clock(), FollowUp(Source.NOTIFICATION, T0, T0, step=2))
+        )
         at.desk.then = {**UNKNOWN, **REFUSED}[answer]
         await fail(at, 5 * S, 10 * M, random)
         outcome = "amazon_refuses_us" if refused else "amazon_unknown"
         assert at.counted("amazon_requests", call="get_refund", outcome=outcome) == 8
-        known = await store.refunds.get("us", refund_id())
+        known = await store.of("us").refunds.get(refund_id())
         assert known is not None
         assert (known.state, known.revision) == ("RefundInitiated", 1)
 
@@ -125,7 +127,7 @@ async def test_a_poll_that_fails_is_no_hint(at: Bench) -> None:
 
 async def test_amazon_unwell_with_a_retry_after_is_left_in_peace(at: Bench) -> None:
     """A 503 that says when is believed, within the longest wait of our own."""
-    await at.store.schedule.hint("us", hint())
+    await at.store.of("us").schedule.hint(hint())
     at.desk.answers = [http(503, b"", "Retry-After: 120"), http(503, b"", "Retry-After: 86400")]
     for wait in (120 * S, 600 * S):
         await at.look()
@@ -138,7 +140,7 @@ async def test_a_429_blocks_the_account_and_keeps_every_refund(
 ) -> None:
     """No refund of the account is asked about until the time that Amazon named, or five seconds; hints stay hints."""
     for number in (1, 2):
-        await at.store.schedule.hint("us", hint(number, message=f"m{number}"))
+        await at.store.of("us").schedule.hint(hint(number, message=f"m{number}"))
     at.desk.answers = [http(429, b"", *headers)]
     (look,) = (await claim(at.store, limit=1)).items
     await at.tracker.look(look)
@@ -155,7 +157,7 @@ async def test_a_429_blocks_the_account_and_keeps_every_refund(
 
 async def test_a_refund_that_amazon_does_not_know_is_asked_about_four_times_more(at: Bench) -> None:
     """After 5 s, 30 s, 2 and 10 minutes; then it is dropped without a trace, and counted."""
-    await at.store.schedule.hint("us", hint())
+    await at.store.of("us").schedule.hint(hint())
     waits = []
     for _ in range(4):
         await at.look()
@@ -175,8 +177,8 @@ SILENT = {"404": http(404), "429": http(429), "401": http(401), "500": http(500)
 
 @pytest.mark.parametrize("answer", SILENT)
 async def test_a_refund_that_amazon_does_not_tell_of_is_stuck_after_a_day(at: Bench, answer: str) -> None:
-    """A key that was withdrawn, a refund that Amazon does not know any more: told once, after a day and not before, and
-    the refund is asked about as it would be otherwise."""
+    """A key that was withdrawn, a refund that Amazon does not know any more: reported once, after a day and not
+    before, and the refund is asked about as it would be otherwise."""
     at.desk.then = SILENT[answer]
     await Recorder(at.store, lambda: 0.0).record(at.tracker.account, seen(), source=Source.POLL)
     waits = {}
@@ -186,7 +188,7 @@ async def test_a_refund_that_amazon_does_not_tell_of_is_stuck_after_a_day(at: Be
         await at.look()
         waits[age] = await at.due()
         assert at.counted("events", type="amazonpay.refund.stuck") == (age > DAY)
-        known = await at.store.refunds.get("us", refund_id())
+        known = await at.store.of("us").refunds.get(refund_id())
         assert known is not None
         assert (known.state, known.revision) == ("RefundInitiated", 1 + (age > DAY))
     assert None not in waits.values()
@@ -198,13 +200,13 @@ async def test_a_refund_that_amazon_does_not_tell_of_is_stuck_after_a_day(at: Be
 async def test_the_other_environments_refund_is_one_that_this_account_does_not_know(at: Bench) -> None:
     """A live refund in the sandbox's answers is treated as a 404: never taken in, dropped in the end."""
     at.desk.then = refund(releaseEnvironment="Live")
-    await at.store.schedule.hint("us", hint())
+    await at.store.of("us").schedule.hint(hint())
     for wait in FOLLOW_UPS:
         await at.look()
         assert await at.wait() == wait
     await at.look()
     assert await at.due() is None
-    assert await at.store.refunds.get("us", refund_id()) is None
+    assert await at.store.of("us").refunds.get(refund_id()) is None
     assert at.counted("hints_dropped") == 1
 
 
@@ -212,7 +214,7 @@ async def test_the_other_environments_refund_is_one_that_this_account_does_not_k
 async def test_a_hint_that_brings_nothing_new_is_asked_again_and_the_schedule_goes_on(at: Bench, answer: str) -> None:
     """A pending refund: 5 s, 30 s, 2 and 10 minutes after the hint, then when its own plan says, dropped never."""
     await Recorder(at.store, lambda: 0.0).record(at.tracker.account, seen(), source=Source.POLL)
-    await at.store.schedule.hint("us", hint())
+    await at.store.of("us").schedule.hint(hint())
     at.desk.then = http(404) if answer == "404" else refund()
     for wait in FOLLOW_UPS:
         await at.look()
@@ -226,10 +228,10 @@ async def test_a_hint_that_brings_nothing_new_is_asked_again_and_the_schedule_go
 async def test_a_hint_about_a_final_refund_is_asked_again_and_leaves_nothing(at: Bench) -> None:
     """It is not scheduled before, and not afterwards."""
     at.desk.then = refund("Refunded")
-    await at.store.schedule.hint("us", hint())
+    await at.store.of("us").schedule.hint(hint())
     await at.look()
     assert await at.due() is None
-    await at.store.schedule.hint("us", hint(message="m2", digest="d2"))
+    await at.store.of("us").schedule.hint(hint(message="m2", digest="d2"))
     for wait in FOLLOW_UPS:
         await at.look()
         assert await at.wait() == wait
@@ -244,7 +246,7 @@ async def test_polls_in_between_do_not_use_a_hint_up(store: Store, redis: Any, c
         at.desk.then = refund()
         await Recorder(store, lambda: 0.0).record(at.tracker.account, seen(), source=Source.POLL)
         clock.tick(50 * S)
-        await store.schedule.hint("us", hint())
+        await store.of("us").schedule.hint(hint())
         ages = []
         for _ in range(8):
             await at.look()
@@ -257,10 +259,10 @@ async def test_polls_in_between_do_not_use_a_hint_up(store: Store, redis: Any, c
 async def test_a_hint_that_amazon_is_ahead_of_is_settled_at_once(at: Bench) -> None:
     """What is new ends the hint: nothing is asked again but by plan."""
     at.desk.answers = [refund(), http(404), refund("Declined", reason="AmazonRejected", seconds=9)]
-    await at.store.schedule.hint("us", hint())
+    await at.store.of("us").schedule.hint(hint())
     await at.look()
     assert (await at.due(), await at.follow_up()) == (WEEK, None)
-    await at.store.schedule.hint("us", hint(message="m2", digest="d2"))
+    await at.store.of("us").schedule.hint(hint(message="m2", digest="d2"))
     await at.look()
     assert await at.wait() == 5 * S
     await at.look()
@@ -274,9 +276,9 @@ async def test_a_hint_that_comes_while_amazon_is_asked_is_asked_about_too(at: Be
     go = asyncio.Event()
     at.desk.answers = [Held(refund(), go), refund("Declined", reason="AmazonRejected", seconds=9)]
     async with at_work(at.tracker.run):
-        await at.store.schedule.hint("us", hint())
+        await at.store.of("us").schedule.hint(hint())
         await until(lambda: len(at.desk.asked) == 1, "Amazon is asked")
-        await at.store.schedule.hint("us", hint(message="m2", digest="d2"))
+        await at.store.of("us").schedule.hint(hint(message="m2", digest="d2"))
         await until(
             lambda: at.counted("refunds_final", state="Declined", reason="AmazonRejected", found_by="notification"),
             "it is declined",
@@ -285,7 +287,7 @@ async def test_a_hint_that_comes_while_amazon_is_asked_is_asked_about_too(at: Be
         await until(lambda: at.counted("amazon_requests", call="get_refund", outcome="ok") == 2, "both are answered")
         await until(lambda: not at.tracker.rounds.under_way, "both are settled")
     assert at.desk.asked == [refund_id()] * 2
-    known = await at.store.refunds.get("us", refund_id())
+    known = await at.store.of("us").refunds.get(refund_id())
     assert known is not None
     assert (known.state, known.revision) == ("Declined", 1)
     assert await at.redis.exists("refunds:{us}:due", "refunds:{us}:hinted", "refunds:{us}:hints") == 0
@@ -297,7 +299,7 @@ async def test_a_worker_that_dies_while_it_asks_leaves_the_refund_to_the_next(
     """Cancelled in the middle of a request it goes at once, with its connection, and writes nothing; when its lease is
     over another one asks, and with the same hint."""
     at.desk.answers = [Held(), refund("Declined", reason="ProcessingFailure")]
-    await store.schedule.hint("us", hint())
+    await store.of("us").schedule.hint(hint())
     before = asyncio.all_tasks()
     async with at_work(at.tracker.run) as work:
         await until(lambda: at.desk.asked, "Amazon is asked")
@@ -326,7 +328,7 @@ async def test_a_worker_that_dies_while_it_asks_leaves_the_refund_to_the_next(
 
 async def test_a_worker_slower_than_its_lease_changes_no_schedule(at: Bench, store: Store, clock: ManualClock) -> None:
     """Both answers are taken in, and only who holds the refund now says when to look again."""
-    await store.schedule.hint("us", hint())
+    await store.of("us").schedule.hint(hint())
     (slow,) = (await claim(store)).items
     clock.tick(LEASE)
     (quick,) = (await claim(store)).items
@@ -335,7 +337,7 @@ async def test_a_worker_slower_than_its_lease_changes_no_schedule(at: Bench, sto
     assert await at.due() == LEASE
     await at.tracker.look(quick)
     assert await at.due() == FOLLOW_UPS[0]
-    known = await store.refunds.get("us", refund_id())
+    known = await store.of("us").refunds.get(refund_id())
     assert known is not None
     assert known.revision == 1
 
@@ -346,7 +348,7 @@ async def test_no_two_claims_share_a_token(at: Bench, store: Store) -> None:
     at.desk.then = refund()
     tokens = []
     for number, skew in enumerate((0, 0, 0, 3, -3, 0, 0)):
-        await store.schedule.hint("us", hint(message=f"m{number}", digest=f"d{number}"))
+        await store.of("us").schedule.hint(hint(message=f"m{number}", digest=f"d{number}"))
         at.clock.ms = T0 + skew
         (look,) = (await claim(store)).items
         tokens.append(look.token)
@@ -357,25 +359,25 @@ async def test_no_two_claims_share_a_token(at: Bench, store: Store) -> None:
 
 
 async def given_up_meanwhile(at: Bench, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One worker has read that nobody knows the refund, and is about to drop the last hint; another, slower than its
+    """One worker has read that the refund is unknown, and is about to drop the last hint; another, slower than its
     lease, takes the refund in just then. It is pending, so it must be looked at again."""
-    await store.schedule.hint("us", hint())
+    await store.of("us").schedule.hint(hint())
     for _ in range(4):
         await at.look()
         await at.wait()
     (slow,) = (await claim(store)).items
     at.clock.tick(LEASE)
     (last,) = (await claim(store)).items
-    read = store.refunds.get
+    read = store.of("us").refunds.get
 
-    async def then_another_writes(account: str, number: str) -> Any:
-        found = await read(account, number)
-        monkeypatch.setattr(store.refunds, "get", read)
+    async def then_another_writes(number: str) -> Any:
+        found = await read(number)
+        monkeypatch.setattr(store.of("us").refunds, "get", read)
         recorder = Recorder(store, lambda: 0.0)
         await recorder.record(at.tracker.account, seen(), source=Source.NOTIFICATION, token=slow.token)
         return found
 
-    monkeypatch.setattr(store.refunds, "get", then_another_writes)
+    monkeypatch.setattr(store.of("us").refunds, "get", then_another_writes)
     await at.tracker.look(last)
     assert await at.due() == LEASE
     assert at.counted("hints_dropped") == 0
@@ -383,7 +385,7 @@ async def given_up_meanwhile(at: Bench, store: Store, monkeypatch: pytest.Monkey
 
 async def followed_late(at: Bench, store: Store) -> None:
     """The hint was dropped while a slow worker still asked; its answer takes the refund in, and schedules it."""
-    await store.schedule.hint("us", hint())
+    await store.of("us").schedule.hint(hint())
     for _ in range(4):
         await at.look()
         await at.wait()
@@ -428,7 +430,7 @@ async def test_what_nobody_foresaw_costs_one_look_and_is_told(at: Bench, redis: 
     """A damaged refund in Redis: the log names it, the worker goes on with the others, and it stays scheduled."""
     await redis.hset("refunds:{us}:refund:" + refund_id(1), "revision", "many")
     for number in (1, 2):
-        await at.store.schedule.hint("us", hint(number, message=f"m{number}"))
+        await at.store.of("us").schedule.hint(hint(number, message=f"m{number}"))
     at.desk.answers = [refund("Refunded", number=1), refund("Refunded", number=2)]
     at.tracker.rounds.concurrency = 1
     with capture_logs() as logs:
@@ -447,7 +449,7 @@ async def test_what_nobody_foresaw_costs_one_look_and_is_told(at: Bench, redis: 
 async def test_a_damaged_hint_harms_no_other(at: Bench, redis: Any) -> None:
     """It is asked about like any other, and only its past is forgotten."""
     for number in (1, 2):
-        await at.store.schedule.hint("us", hint(number, message=f"m{number}"))
+        await at.store.of("us").schedule.hint(hint(number, message=f"m{number}"))
     await redis.hset("refunds:{us}:hints", refund_id(1), b"\xff[")
     async with at_work(at.tracker.run):
         await until(lambda: len(at.desk.asked) == 2, "both are asked about")
@@ -461,7 +463,7 @@ async def test_the_trail_says_what_amazon_said(at: Bench) -> None:
     The first two brought revisions.
     """
     at.desk.answers = [refund(), refund(), refund(), http(500), http(401), http(404), http(429)]
-    await at.store.schedule.hint("us", hint())
+    await at.store.of("us").schedule.hint(hint())
     await at.look()
     with capture_logs() as lines:
         for _ in range(6):
@@ -475,7 +477,7 @@ async def test_the_trail_says_what_amazon_said(at: Bench) -> None:
         "track.known_refund_not_found",
         "track.throttled",
     ]
-    trail = [(trace.what, trace.who, trace.outcome) for trace in await at.store.timelines.read("us", refund_id())]
+    trail = [(trace.what, trace.who, trace.outcome) for trace in await at.store.of("us").timelines.read(refund_id())]
     assert trail == [
         ("notification", "", ""),
         ("look", "poll", "unchanged"),

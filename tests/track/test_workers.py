@@ -84,10 +84,10 @@ def afterwards(
 async def test_a_hint_that_comes_between_look_and_rest_is_not_slept_through(
     tracking: Bench, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The tracker was told that there is nothing, and a hint came before it could lie down. Here nobody looks again
+    """The tracker read that there is nothing, and a hint came before it could lie down. Here nothing looks again
     unless he is woken."""
     monkeypatch.setattr(rounds, "IDLE", FOR_EVER)
-    afterwards(monkeypatch, store.schedule, "claim", lambda: store.schedule.hint("us", hint()))
+    afterwards(monkeypatch, store.of("us").schedule, "claim", lambda: store.of("us").schedule.hint(hint()))
     async with at_work(tracking.tracker.run):
         await until(lambda: tracking.desk.asked, "Amazon is asked", 5)
 
@@ -97,7 +97,7 @@ async def test_an_event_that_comes_between_look_and_rest_is_not_slept_through(
 ) -> None:
     """The same for the deliverer."""
     monkeypatch.setattr(rounds, "IDLE", FOR_EVER)
-    afterwards(monkeypatch, store.deliveries, "queue_heads", delivering.owe)
+    afterwards(monkeypatch, store.of("us").deliveries, "queue_heads", delivering.owe)
     async with at_work(delivering.deliverer.run):
         await until(lambda: hook.posts, "the post", 5)
 
@@ -109,7 +109,7 @@ async def test_a_full_tracker_goes_on_as_soon_as_one_look_ends(
     monkeypatch.setattr(rounds, "IDLE", FOR_EVER)
     tracking.tracker.rounds.concurrency = 2
     tracking.desk.answers = [refund("Refunded", number) for number in range(12)]
-    await asyncio.gather(*(store.schedule.hint("us", hint(number, message=f"m{number}")) for number in range(12)))
+    await asyncio.gather(*(store.of("us").schedule.hint(hint(number, message=f"m{number}")) for number in range(12)))
     async with at_work(tracking.tracker.run):
         await until(lambda: len(tracking.desk.asked) == 12, "all are asked about", 10)
 
@@ -138,13 +138,13 @@ async def test_workers_with_nothing_to_do_look_once_a_second(
     """No more, though a subscriber is there, a refund waits for its time, and another is throttled for ever."""
     slow = {**tracking.tracker.account.throttle, Call.GET_REFUND: Bucket(1, 0.0001)}
     tracking.tracker.amazon_client.account = account_at(tracking.desk, throttle=slow)
-    await store.schedule.hint("us", hint(1))
+    await store.of("us").schedule.hint(hint(1))
     await redis.zadd("refunds:{us}:due", {refund_id(2): tracking.clock() + 1_500})
     async with at_work(tracking.tracker.run), at_work(delivering.deliverer.run):
         await until(lambda: tracking.desk.asked and not tracking.tracker.rounds.under_way, "the only token is used")
         await redis.config_resetstat()
         began = asyncio.get_running_loop().time()
-        await store.changed("nobody", 2.0)
+        await store.of("nobody").changed(2.0)
         found = await commands(redis)
         looks = asyncio.get_running_loop().time() - began + 1
     assert found["evalsha"] <= 2 * looks
@@ -158,30 +158,31 @@ async def test_a_flood_of_hints_does_not_make_workers_run(
     slow = {**tracking.tracker.account.throttle, Call.GET_REFUND: Bucket(1, 0.0001)}
     tracking.tracker.amazon_client.account = account_at(tracking.desk, throttle=slow)
     claims = rosters = 0
-    claim, subscriber_list = store.schedule.claim, store.subscribers.read
+    us = store.of("us")
+    claim, subscriber_list = us.schedule.claim, us.subscribers.read
 
     async def count_claim(*args: Any, **more: Any) -> Any:
         nonlocal claims
         claims += 1
         return await claim(*args, **more)
 
-    async def count_roster(account: str) -> Any:
+    async def count_roster() -> Any:
         nonlocal rosters
         rosters += 1
-        return await subscriber_list(account)
+        return await subscriber_list()
 
-    store.schedule.claim, store.subscribers.read = count_claim, count_roster  # type: ignore[method-assign]
+    us.schedule.claim, us.subscribers.read = count_claim, count_roster  # type: ignore[method-assign]
     async with at_work(tracking.tracker.run), at_work(delivering.deliverer.run):
         began = asyncio.get_running_loop().time()
         for number in range(1000):
-            await store.schedule.hint("us", hint(number, message=f"m{number}"))
+            await store.of("us").schedule.hint(hint(number, message=f"m{number}"))
         seconds = asyncio.get_running_loop().time() - began
     assert claims <= seconds * 100 + 5
     assert rosters <= seconds * 100 + 5
 
 
 async def test_workers_without_redis_wait_and_go_on_when_it_is_there(socket_dir: Path, clock: ManualClock) -> None:
-    """Two looks a second and no more; as soon as Redis answers, so do they, and nobody has to start them again."""
+    """Two looks a second and no more; as soon as Redis answers, so do they, and no restart is needed."""
     errors: list[str] = []
     url = f"unix://{socket_dir}/valkey.sock"
     store = Store(connect(url, timeout=1.0, connect_timeout=1.0), clock=clock, on_error=errors.append)
@@ -194,7 +195,7 @@ async def test_workers_without_redis_wait_and_go_on_when_it_is_there(socket_dir:
             async with at_work(tracker.run), at_work(at.deliverer.run):
                 began = len(errors)
                 with capture_logs() as logs:
-                    await store.changed("nobody", 1.5)
+                    await store.of("nobody").changed(1.5)
                 assert 2 <= len(errors) - began <= 8
                 assert {line["event"] for line in logs} <= {
                     "track.store_unavailable",
@@ -204,7 +205,7 @@ async def test_workers_without_redis_wait_and_go_on_when_it_is_there(socket_dir:
                 process, _ = start_valkey(socket_dir)
                 try:
                     await at.subscribe(subscriber)
-                    await store.schedule.hint("us", hint())
+                    await store.of("us").schedule.hint(hint())
                     await until(lambda: subscriber.posts, "it is told")
                 finally:
                     stop_valkey(process)
@@ -214,7 +215,7 @@ async def test_workers_without_redis_wait_and_go_on_when_it_is_there(socket_dir:
 
 async def declined(store: Store) -> bool:
     """Whether the refund is known to be declined."""
-    known = await store.refunds.get("us", refund_id())
+    known = await store.of("us").refunds.get(refund_id())
     return known is not None and known.state == "Declined"
 
 
@@ -230,7 +231,7 @@ async def test_whichever_answer_of_redis_is_lost_the_refund_is_tracked_once(
         amazon.then = refund("Declined", reason="AmazonRejected")
         async with depot(store, redis, clock) as at:
             await at.subscribe(subscriber)
-        await store.schedule.hint("us", hint())
+        await store.of("us").schedule.hint(hint())
         proxy.skip, proxy.lose = lost, 2
         tracker = make_tracker(account_at(amazon), cut_off, transport, metrics)
         async with at_work(tracker.run):
@@ -242,7 +243,7 @@ async def test_whichever_answer_of_redis_is_lost_the_refund_is_tracked_once(
         await cut_off.close()
     assert await redis.xlen("refunds:{us}:events") == 1
     assert await redis.zcard("refunds:{us}:lane:all") == 1
-    assert [line.state for line in await store.refunds.history("us", refund_id())] == ["Declined"]
+    assert [line.state for line in await store.of("us").refunds.history(refund_id())] == ["Declined"]
     assert await redis.exists("refunds:{us}:hinted", "refunds:{us}:hints") == 0
 
 
@@ -281,17 +282,17 @@ async def test_an_error_that_nobody_foresaw_leaves_nobody_waiting(
         raise RuntimeError("unable to perform operation on <UnixTransport closed=True>; the handler is closed")
 
     monkeypatch.setattr(Pipeline, "_send", closed)
-    for call in (store.ping(), store.schedule.hint("us", hint())):
+    for call in (store.ping(), store.of("us").schedule.hint(hint())):
         async with asyncio.timeout(5):
             with pytest.raises(StoreUnavailable):
                 await call
 
 
 async def test_what_others_say_on_the_channel_does_not_deafen(store: Store, redis: Any) -> None:
-    """Bytes that are no account's name wake nobody, and the next name is heard."""
+    """Bytes that are no account's name wake no worker, and the next name is heard."""
     await store.start()
     await until(lambda: listeners(redis), "it listens")
-    with store.change_signal("us") as waker:
+    with store.of("us").change_signal() as waker:
         for said in (b"\xff\xfe", b"", b"us"):
             await redis.publish(WAKE, said)
         async with asyncio.timeout(5):
@@ -303,11 +304,11 @@ async def test_who_writes_is_woken_once(store: Store, redis: Any) -> None:
     await store.start()
     await until(lambda: listeners(redis), "it listens")
     with (
-        store.change_signal("us", News.DUE) as mine,
-        store.change_signal("us") as idle,
-        store.change_signal("eu") as other,
+        store.of("us").change_signal(News.DUE) as mine,
+        store.of("us").change_signal() as idle,
+        store.of("eu").change_signal() as other,
     ):
-        await store.schedule.hint("us", hint())
+        await store.of("us").schedule.hint(hint())
         assert mine._changed.is_set()
         assert not idle._changed.is_set()
         mine.clear()
@@ -323,9 +324,9 @@ async def test_another_process_hears_what_is_due_and_what_has_changed(store: Sto
     await until(lambda: listeners(redis), "it listens")
     for word, rung in (("us x due", {News.DUE}), ("us x changed", {News.CHANGED}), ("us", set(News))):
         with (
-            store.change_signal("us", News.DUE) as due,
-            store.change_signal("us") as changed,
-            store.change_signal("eu") as last,
+            store.of("us").change_signal(News.DUE) as due,
+            store.of("us").change_signal() as changed,
+            store.of("eu").change_signal() as last,
         ):
             await redis.publish(WAKE, word)
             await redis.publish(WAKE, "eu x changed")
@@ -355,7 +356,7 @@ async def test_workers_that_stop_leave_nothing_running(
     """However often they are started and stopped, at rest or in the middle of it."""
     before = asyncio.all_tasks()
     for number in range(5):
-        await store.schedule.hint("us", hint(number, message=f"m{number}"))
+        await store.of("us").schedule.hint(hint(number, message=f"m{number}"))
         async with at_work(tracking.tracker.run), at_work(delivering.deliverer.run):
             await asyncio.sleep(0)
     allowed = tracking.desk.server.tasks

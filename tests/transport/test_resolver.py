@@ -89,7 +89,7 @@ async def test_a_slow_answer_is_an_answer(names: NameServer) -> None:
 
 
 async def test_a_question_that_is_lost_is_asked_again(names: NameServer) -> None:
-    """UDP loses packets; nobody waits five seconds for that."""
+    """UDP loses packets; no request waits five seconds for that."""
     names.table["lost.example"] = "127.0.0.1"
     real = names.datagram_received
 

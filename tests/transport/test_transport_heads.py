@@ -34,7 +34,7 @@ async def transport() -> AsyncIterator[Transport]:
 
 
 def in_pieces(said: bytes, size: int, then_reset: bool = False) -> Says:
-    """Each piece a segment of its own, as far as that can be had; then an orderly end, or a reset."""
+    """Each piece its own segment, as far as that can be had; then an orderly end, or a reset."""
 
     async def says(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         for start in range(0, len(said), size):

@@ -62,11 +62,11 @@ def judged(response: Response) -> Element:
     if not code and not refused:
         unintelligible(response, "it names no error")
     detail = clean(f"Amazon answered {status} {code}: {error.findtext('{*}Message') or ''}").removesuffix(":")
-    request_id = request_id_of(root) or None
+    amazon_request_id = request_id_of(root) or None
     if code in UNDECIDED:
-        raise AmazonOutcomeUnknown(detail, reason_code=code, amazon_status=status, request_id=request_id)
+        raise AmazonOutcomeUnknown(detail, reason_code=code, amazon_status=status, amazon_request_id=amazon_request_id)
     kind = AmazonRefused if code in VERDICTS else AmazonRefusesUs
-    raise kind(detail, reason_code=code, amazon_status=status, request_id=request_id)
+    raise kind(detail, reason_code=code, amazon_status=status, amazon_request_id=amazon_request_id)
 
 
 def _weight(pair: tuple[str, Element]) -> int:

@@ -110,7 +110,7 @@ class FpsAnswer:
     transaction_id: str
     """As returned by FPS: that of the original transaction (API reference). Empty if unreadable."""
     transaction_status: str
-    request_id: str
+    amazon_request_id: str
     """The id that Amazon's support asked for; empty if FPS sent none."""
     observation: Observation
 
@@ -180,7 +180,7 @@ def read_refund(response: Response, order: FpsRefundRequest, now: int, *, enviro
             "Amazon's answer is about another refund than the one that was asked for.",
             reason="amazon_wrong_refund",
             amazon_status=response.status,
-            request_id=request_id_of(root) or None,
+            amazon_request_id=request_id_of(root) or None,
         )
     status = text(response, result[0], "TransactionStatus", WORD)
     ids = [(each.text or "").strip() for each in result[0].findall("{*}TransactionId")]

@@ -45,7 +45,6 @@ class StatusNotification:
 
     @property
     def is_refund(self) -> bool:
-        """Whether it is about a refund."""
         return self.operation == "REFUND" or (not self.operation and self.status in REFUND_CODES)
 
 

@@ -40,7 +40,7 @@ class FpsRecord(msgspec.Struct, frozen=True, kw_only=True):
     reason_code: str = ""
     detail: str = ""
     amazon_status: int = 0
-    request_id: str = ""
+    amazon_request_id: str = ""
     last_error: str = ""
     """Our code for how the last attempt failed, such as `amazon_timeout`; empty if none failed."""
 
@@ -60,7 +60,7 @@ def judge(result: Observation | AmazonError | None, record: FpsRecord | None, no
                 "reason_code": result.reason_code,
                 "detail": result.detail,
                 "amazon_status": str(result.amazon_status or 0),
-                "request_id": result.request_id or "",
+                "request_id": result.amazon_request_id or "",
             }
         )
     asked = (result.retry_after or 0) * 1000

@@ -1,6 +1,6 @@
-"""Command. Answers of the API as commands read them, where they do so in another way than the service writes them.
+"""Command. The answers that commands decode with other types than those with which the service encodes them.
 
-All others are the types that the service encodes: `receiver/http/api/schema.py`, and what it imports.
+For all others both use `receiver/http/api/schema.py` and its imports.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ from receiver.ledger.dispute import DisputeJson
 
 
 class RefundPage(msgspec.Struct, rename="camel"):
-    """A page of the list; each refund is kept as it came."""
+    """A page of the list; each refund is the JSON received."""
 
     refunds: list[dict[str, Any]]
     next_cursor: str | None = None
 
 
 class History(msgspec.Struct):
-    """A history; each revision is kept as it came."""
+    """A history; each revision is the JSON received."""
 
     revisions: list[dict[str, Any]]
     disputes: list[DisputeJson] = []
 
 
 class AnySubscriber(SubscriberJson, kw_only=True):
-    """A subscriber as any call shows it. `secret` comes once only, from the call that made it."""
+    """A subscriber in any answer. Only the answer to the call that created the secret has `secret`."""
 
     stats: StatsJson | None = None
     secret: str | None = None
@@ -38,16 +38,17 @@ class AnySubscriber(SubscriberJson, kw_only=True):
 
 
 class AnyEvent(msgspec.Struct):
-    """An event, as webhooks get it; `data` is a refund, or what happened to deliveries."""
+    """An event, as webhooks get it; `data` is a refund, a dispute, or what happened to deliveries."""
 
     id: str
     type: str
     time: str
+    subject: str
     data: dict[str, Any]
 
 
 class EventPage(msgspec.Struct):
-    """A page of the feed; each event is kept as the bytes that came."""
+    """A page of the feed; each event is the bytes received."""
 
     events: list[msgspec.Raw]
     after: str
@@ -56,7 +57,7 @@ class EventPage(msgspec.Struct):
 
 
 class AnyTest(TestSentJson, kw_only=True):
-    """What came of a test; `delivered` is null where it is not sent yet."""
+    """The result of a test; `delivered` is null if it is not sent yet."""
 
     delivered: bool | None
     status: int | None = None

@@ -15,9 +15,9 @@ from receiver.exchange import Request, Response
 from receiver.transport.addresses import is_loopback
 
 TIMEOUT = 10.0
-"""Seconds for an answer, over those that the server was asked to wait."""
+"""Seconds for an answer, in addition to those that the server was asked to wait."""
 MOST_ANSWER = 8 * 1024 * 1024
-"""A page of 200 refunds with the longest texts that the API lets through stays below 2 MiB."""
+"""A page of 200 refunds with the longest texts that the API allows is smaller than 2 MiB."""
 MOST_DETAIL = 4_000
 
 TOKEN = re.compile(r"[!-~]{1,1024}")
@@ -43,22 +43,22 @@ class ApiProblem(ReceiverError):
         *,
         status: int,
         reason: str = "",
-        request_id: str = "",
+        http_request_id: str = "",
         amazon_request_id: str = "",
         retry_after: int | None = None,
     ) -> None:
         super().__init__(detail, reason=reason, retry_after=retry_after)
-        self.status, self.request_id, self.amazon_request_id = status, request_id, amazon_request_id
+        self.status, self.http_request_id, self.amazon_request_id = status, http_request_id, amazon_request_id
 
 
 class _Refusal(msgspec.Struct, rename="camel"):
-    request_id: str | None = None
+    amazon_request_id: str | None = msgspec.field(default=None, name="requestId")
 
 
 class _Problem(msgspec.Struct, rename="camel"):
     detail: str
     reason: str
-    request_id: str = ""
+    http_request_id: str = msgspec.field(default="", name="requestId")
     amazon: _Refusal | None = None
 
 
@@ -82,7 +82,7 @@ class Api:
         etag: str = "",
         idempotency_key: str = "",
     ) -> Response:
-        """The answer, 2xx or 304. `path` is from `target`; `wait` is how many seconds the server may take its time.
+        """The answer, 2xx or 304. `path` is from `target`; `wait`: for how many seconds the server was asked to wait.
 
         Raises `ApiProblem` for any other answer, and `TransportError`.
         """
@@ -104,7 +104,7 @@ class Api:
 
 
 def target(*path: str, **query: str | int) -> str:
-    """`/v1/…` of the path's parts and the query, both escaped; empty values and zeros are left out."""
+    """`/v1/…` with the path's parts and the query, escaped. Empty values and zeros are omitted."""
     asked = urlencode({name: value for name, value in query.items() if value}, quote_via=quote, safe="")
     return "/v1/" + "/".join(quote(part, safe="") for part in path) + (f"?{asked}" if asked else "")
 
@@ -126,7 +126,7 @@ def convert(value: object, kind: type[T]) -> T:
 
 
 def not_the_api() -> ApiProblem:
-    """Something answered with success, but not as this service does."""
+    """The answer is a success, but not one of this service."""
     return ApiProblem("The answer is not from this service. Check --url.", status=502, reason="not_the_api")
 
 
@@ -177,7 +177,7 @@ def exit_code(error: ReceiverError) -> int:
 
 
 def may_pass(error: ReceiverError) -> bool:
-    """Whether the same call may succeed later by itself."""
+    """Whether the same call may succeed later."""
     return exit_code(error) == 3 or error.status in (408, 429)
 
 
@@ -194,8 +194,8 @@ def explain(error: ReceiverError) -> list[str]:
         lines.append(HINTS[error.reason])
     if isinstance(error, ApiProblem) and error.amazon_request_id:
         lines.append(f"For Amazon Pay support: Amazon's request id is {error.amazon_request_id}.")
-    if isinstance(error, ApiProblem) and error.request_id and error.status >= 500:
-        lines.append(f"See request id {error.request_id} in the service's log.")
+    if isinstance(error, ApiProblem) and error.http_request_id and error.status >= 500:
+        lines.append(f"See request id {error.http_request_id} in the service's log.")
     return lines
 
 
@@ -213,8 +213,8 @@ def _problem(answer: Response) -> ApiProblem:
                 problem.detail,
                 status=answer.status,
                 reason=problem.reason,
-                request_id=problem.request_id,
-                amazon_request_id=(problem.amazon and problem.amazon.request_id) or "",
+                http_request_id=problem.http_request_id,
+                amazon_request_id=(problem.amazon and problem.amazon.amazon_request_id) or "",
                 retry_after=seconds,
             )
     if 300 <= answer.status < 400:

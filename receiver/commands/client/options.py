@@ -116,7 +116,8 @@ def reach(
 
 
 def _check_text(options: dict[str, Any]) -> None:
-    """Raise `ConfigurationError` for bytes of the command line that are no text: they come as lone surrogates."""
+    """Raise `ConfigurationError` for bytes of the command line that are not text: Python passes them as lone
+    surrogates."""
     for name, value in options.items():
         for text in value if isinstance(value, list | tuple) else [value]:
             if isinstance(text, str) and not text.isascii() and any("\ud800" <= c <= "\udfff" for c in text):
@@ -126,9 +127,9 @@ def _check_text(options: dict[str, Any]) -> None:
 def api_command(
     app: typer.Typer, *, name: str = "", more_epilog: str = ""
 ) -> Callable[[Callable[Concatenate[ServiceCall, P], None]], Callable[Concatenate[ServiceCall, P], None]]:
-    """Make a function a command of `app`, with its own name if no other is given.
+    """Make a function a command of `app`, by default under the function's name.
 
-    It is handed a `ServiceCall`, made from the options that every such command has beside the function's own.
+    The function gets a `ServiceCall`, made from the options that all such commands share.
     """
 
     def register(body: Callable[Concatenate[ServiceCall, P], None]) -> Callable[Concatenate[ServiceCall, P], None]:
@@ -177,7 +178,7 @@ def ending() -> Iterator[None]:
 def read_secret_file(path: Path, option: str) -> str:
     """The text of a file that an option names; `-` is standard input.
 
-    Raises `ConfigurationError`, which never holds any of it.
+    Raises `ConfigurationError`, which never contains any of it.
     """
     try:
         raw = _raw(path)

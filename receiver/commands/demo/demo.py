@@ -19,7 +19,7 @@ from rich.table import Table
 
 from receiver.commands.demo.folder import temporary_folder
 from receiver.commands.demo.stage import FAILS_FIRST, OUTCOME_DELAY, SHORTENED, Stage, stage
-from receiver.commands.demo.story import DECLINED, EXPECTED, FORGERIES, Expectation, Part, judge, missing, story
+from receiver.commands.demo.story import DECLINED, EXPECTED, FORGERIES, Expectation, StoryRefund, judge, missing, story
 from receiver.commands.signals import at_signal
 
 T = TypeVar("T")
@@ -63,7 +63,7 @@ async def until_stopped(work: Coroutine[Any, Any, T], stopped: asyncio.Event | N
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def perform(scene: Stage, parts: list[Part], show: Show) -> dict[str, Any]:
+async def perform(scene: Stage, parts: list[StoryRefund], show: Show) -> dict[str, Any]:
     """Starts the refunds, waits until everything was observed or `PATIENCE` is over, and judges the outcome."""
     began = time.monotonic()
     expectations: dict[str, Expectation] = {}
@@ -88,7 +88,7 @@ async def perform(scene: Stage, parts: list[Part], show: Show) -> dict[str, Any]
     return summary(scene, refunds, refusals, problems, time.monotonic() - began)
 
 
-def start(scene: Stage, part: Part) -> str:
+def start(scene: Stage, part: StoryRefund) -> str:
     """Starts one refund at the simulator and sets up the fault of its final notification."""
     refund_id = scene.simulator.start_refund(part.amount, part.currency, part.outcome)
     state = EXPECTED[part.outcome].state
@@ -107,7 +107,7 @@ async def states_until(scene: Stage, deadline: float) -> AsyncIterator[dict[str,
     """The states of all refunds in the API, repeatedly until the deadline."""
     while time.monotonic() < deadline:
         yield {each: state_of(refund) for each, refund in (await scene.refunds()).items()}
-        await scene.service.store.changed("demo", 0.2)
+        await scene.service.store.of("demo").changed(0.2)
 
 
 def state_of(refund: dict[str, Any]) -> tuple[str, str]:
@@ -130,7 +130,7 @@ def tricks_unseen(scene: Stage, refunds: dict[str, dict[str, Any]]) -> list[str]
 
 async def still_owed(scene: Stage) -> list[str]:
     """Queue entries left behind: delivered events must be gone, or they would be sent again."""
-    sizes = await scene.service.store.gauges.measure("demo")
+    sizes = await scene.service.store.of("demo").gauges.measure()
     left = [name for name, size in sizes.items() if size and name.startswith(("hinted", "waiting:", "dead:"))]
     return [f"Entries are left in {name}." for name in left]
 
@@ -174,7 +174,7 @@ class Show:
         self._console = console
 
     def opening(self, scene: Stage, refunds: int) -> None:
-        """Say what runs where."""
+        """Print the addresses of everything that runs."""
         lines = (
             f"[bold]receiver[/]              {scene.url}, with an embedded Valkey",
             f"Amazon Pay simulator  {scene.simulator.base_url}",
@@ -187,7 +187,7 @@ class Show:
         self._console.print("\n".join(lines), soft_wrap=True)
 
     def progress(self, total: int) -> _Bar:
-        """A bar of refunds that have ended as expected."""
+        """A progress bar of the refunds that have ended as expected."""
         return _Bar(self._console, total)
 
     def pushed(self, subscriber: str, event: dict[str, Any]) -> None:
@@ -239,7 +239,7 @@ class Show:
         )
 
     def keeping(self, scene: Stage) -> None:
-        """Say how to look around."""
+        """Print what to try next."""
         say = self._console.print
         say("\nEverything keeps running until you press Ctrl-C. In another terminal:", soft_wrap=True)
         say(f"  export RECEIVER_URL={scene.url} RECEIVER_TOKEN={scene.token}", soft_wrap=True)

@@ -55,7 +55,7 @@ class Stage:
     transport: Transport
 
     async def refunds(self) -> dict[str, dict[str, Any]]:
-        """Every refund, as other services read it: over HTTP, page by page."""
+        """Every refund, read over HTTP, page by page, as other services do."""
         found: dict[str, dict[str, Any]] = {}
         cursor = ""
         while True:

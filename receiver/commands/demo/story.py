@@ -62,7 +62,7 @@ CURRENCIES = ("USD", "USD", "USD", "EUR")
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class StoryRefund:
     """One refund of the story."""
 
     amount: str
@@ -72,7 +72,7 @@ class Part:
     """What goes wrong with its final notification: drop, duplicate, reorder."""
 
 
-def story(count: int) -> list[Part]:
+def story(count: int) -> list[StoryRefund]:
     """The refunds to start: every fifth is declined, every outcome appears, and there are three kinds of faults."""
     parts = []
     for number in range(count):
@@ -80,7 +80,7 @@ def story(count: int) -> list[Part]:
         if number % 5 == 1:
             outcome = SPECIAL[number // 5 % len(SPECIAL)]
         trick = {3: "drop", 6: "drop", 8: "duplicate", 11: "duplicate", 13: "reorder", 16: "reorder"}.get(number, "")
-        parts.append(Part(f"{12 + 7 * number}.50", CURRENCIES[number % 4], outcome, trick))
+        parts.append(StoryRefund(f"{12 + 7 * number}.50", CURRENCIES[number % 4], outcome, trick))
     return parts
 
 
@@ -93,7 +93,7 @@ class Seen:
     events: list[tuple[str, str, str]] = field(default_factory=list)
     """(event id, type, refund id) of every delivery that it accepted."""
     contents: dict[tuple[str, str], tuple[str, str, str]] = field(default_factory=dict)
-    """(type, refund id) → (state, reason code, amount with currency) as the event's data has it."""
+    """(type, refund id) → (state, reason code, amount with currency) in the event's data."""
     failed_first: int = 0
     bad_signatures: int = 0
 

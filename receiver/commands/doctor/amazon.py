@@ -103,7 +103,7 @@ def _judge(account: Account, signed: Request, answer: Response) -> Finding:
 
 
 def _refused(account: Account, signed: Request, error: AmazonRefusesUs) -> Finding:
-    quoted = f" (request id {error.request_id})" if error.request_id else ""
+    quoted = f" (request id {error.amazon_request_id})" if error.amazon_request_id else ""
     if error.amazon_status in OF_THE_WAY:
         found = f"a proxy stops requests to Amazon: {error.detail}{quoted}"
         return fail(KEY, "way_refused", found, OF_THE_WAY[error.amazon_status], account.name)

@@ -11,6 +11,7 @@ from receiver.errors import ConfigurationError, StoreUnavailable
 from receiver.ledger.notification import UNASSIGNED
 from receiver.outbox.subscribers.subscriber import Subscriber
 from receiver.store import Store
+from receiver.store.account import AccountStore
 from receiver.store.deliveries.queues import BREAKER
 from receiver.store.deliveries.subscribers import SubscriberList
 from receiver.store.maintenance.data_version import VERSION, too_new
@@ -43,7 +44,9 @@ async def check_work(site: Site, store: Store) -> list[Finding]:
     """Each account's subscribers and refunds."""
     try:
         await store.correct_clock()
-        found = [finding for account in site.accounts for finding in await _check_account(store, account)]
+        found = [
+            finding for account in site.accounts for finding in await _check_account(store.of(account.name), account)
+        ]
         return [*found, *(await _unrecognized(store, [*(account.name for account in site.accounts), UNASSIGNED]))]
     except StoreUnavailable as error:
         fix = "Allow the user all commands on the keys refunds:*."
@@ -55,15 +58,15 @@ async def _unrecognized(store: Store, accounts: Sequence[str]) -> list[Finding]:
     fix = "See receiver notification list, and report them. A newer version may understand them."
     found = []
     for account in accounts:
-        if count := await store.notifications.count(account):
+        if count := await store.of(account).notifications.count():
             text = f"{plural(count, 'notification')} from Amazon Pay in 30 days not understood"
             found.append(warn("notifications.understood", "unrecognized", text, fix, account))
     return found
 
 
-async def _check_account(store: Store, settings: Account) -> list[Finding]:
+async def _check_account(store: AccountStore, settings: Account) -> list[Finding]:
     account = settings.name
-    sizes, subscriber_list = await store.gauges.measure(account), await store.subscribers.read(account)
+    sizes, subscriber_list = await store.gauges.measure(), await store.subscribers.read()
     findings = _refunds(account, sizes, settings.stuck_after / 1000)
     if not subscriber_list.version:
         found = "no data for this account yet"
@@ -78,26 +81,24 @@ async def _check_account(store: Store, settings: Account) -> list[Finding]:
         )
         for name in subscriber_list.unreadable
     ]
-    return [*findings, *(await _lanes(store, account, subscriber_list, sizes))]
+    return [*findings, *(await _lanes(store, subscriber_list, sizes))]
 
 
-async def _lanes(
-    store: Store, account: str, subscriber_list: SubscriberList, sizes: Mapping[str, float]
-) -> list[Finding]:
+async def _lanes(store: AccountStore, subscriber_list: SubscriberList, sizes: Mapping[str, float]) -> list[Finding]:
     if not subscriber_list.subscribers and not subscriber_list.unreadable:
         fix = "Declare one in [[subscribers]], or: receiver subscriber add NAME URL."
-        return [warn(SUBSCRIBER, "no_subscribers", "no subscriber receives declines", fix, account)]
+        return [warn(SUBSCRIBER, "no_subscribers", "no subscriber receives declines", fix, store.account)]
     found = []
     for subscriber in subscriber_list.subscribers.values():
         name = subscriber.name
-        found += _lane(account, subscriber, sizes)
+        found += _lane(store.account, subscriber, sizes)
         dead = int(sizes.get(f"dead:{name}", 0))
         if subscriber.origin != "config" and subscriber.url.lower().startswith("http://"):
             text = f"{name} has a plain http address: anyone on the network can read and drop its events"
             fix = "Remove it and add it again with an https address."
-            found.append(warn("subscribers.url", "plain_http", text, fix, f"{account}/{name}"))
+            found.append(warn("subscribers.url", "plain_http", text, fix, f"{store.account}/{name}"))
         if dead:
-            found.append(await _dead(store, account, name, dead))
+            found.append(await _dead(store, name, dead))
     return found
 
 
@@ -124,13 +125,13 @@ def _lane(account: str, subscriber: Subscriber, sizes: Mapping[str, float]) -> l
     return [] if size("dead") else [ok(SUBSCRIBER, f"{subscriber.name}: {owed}", subject)]
 
 
-async def _dead(store: Store, account: str, name: str, count: int) -> Finding:
+async def _dead(store: AccountStore, name: str, count: int) -> Finding:
     found = f"{name}: {plural(count, 'event')} failed permanently"
-    if count <= MOST_READ and (events := await store.deliveries.dead_events(account, name)):
+    if count <= MOST_READ and (events := await store.deliveries.dead_events(name)):
         last = events[-1]
         found += f", the last of refund {last.refund_id} ({last.reason}: {last.last_error or 'no answer'})"
     fix = "Fix the subscriber, then: receiver delivery redrive NAME --all."
-    return warn("subscribers.dead", "dead_events", found, fix, f"{account}/{name}")
+    return warn("subscribers.dead", "dead_events", found, fix, f"{store.account}/{name}")
 
 
 def _refunds(account: str, sizes: Mapping[str, float], stuck_after: float) -> list[Finding]:

@@ -16,7 +16,7 @@ FIX = "Set this machine's clock by NTP (timedatectl set-ntp true; for a containe
 def judge_clock(
     check: str, ahead: float, most: float, whose: str, subject: str = "", *, most_ahead: float = NOTICEABLE
 ) -> Finding:
-    """This clock is `ahead` seconds of another. Above `most`, notifications seem to come from the future (503).
+    """This clock is `ahead` seconds ahead of another. Above `most`, notifications seem to come from the future (503).
 
     Amazon refuses requests dated in its future: `most_ahead` is how far ahead is harmless.
     """

@@ -68,7 +68,7 @@ def _secret_files(site: Site) -> list[Path]:
         found += [account.private_key_file, account.auth_token_file]
         found += [account.fps.secret_access_key_file] if account.fps else []
     for each in settings.subscribers:
-        found += [each.secret_file, each.url_file, each.routing_key_file, each.authorization_file]
+        found += each.files
     if site.config is not None and _holds_secrets(site.config):
         found.append(site.config.absolute())
     return list(dict.fromkeys(path for path in found if path is not None))
@@ -144,7 +144,7 @@ def _user_header(site: Site) -> Iterator[Finding]:
 
 def _plain_http(site: Site) -> Iterator[Finding]:
     for subscriber in site.settings.subscribers:
-        if (subscriber.url or "").lower().startswith("http://"):
+        if str(subscriber.fields.get("url")).lower().startswith("http://"):
             yield warn(
                 "configuration.subscriber_url",
                 "plain_http",

@@ -45,8 +45,8 @@ async def doctor(
 ) -> int:
     """Examine, print, and return the exit code: 0, or 1 if anything failed.
 
-    `load` reads the settings; its `ConfigurationError` is a finding. Raises `ConfigurationError` where the options
-    themselves cannot be used.
+    `load` reads the settings; its `ConfigurationError` is a finding. Raises `ConfigurationError` for options that
+    cannot be used.
     """
     base = read_base(url, insecure=insecure) if url else ""
     if token_file is not None:
@@ -85,7 +85,7 @@ async def _examine(
 
 
 def show(report: Report, *, as_json: bool) -> None:
-    """Print the report: lines for people, coloured on a terminal alone, or one JSON object."""
+    """Print the report: lines for people, with colours only on a terminal, or one JSON object."""
     if as_json:
         body: dict[str, Any] = {"version": package_version(), **report.as_json()}
         emit_value(body)

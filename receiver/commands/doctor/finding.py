@@ -20,7 +20,7 @@ class Status(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One line of the report. `check` and `reason` are stable words for programs, the rest is for people."""
+    """One line of the report. `check` and `reason` are stable words for programs; the rest is for people."""
 
     check: str
     """What was checked, as `group.thing`."""
@@ -100,5 +100,4 @@ class Report:
 
 
 def report(findings: Iterable[Finding]) -> Report:
-    """The findings as a report."""
     return Report(tuple(findings))

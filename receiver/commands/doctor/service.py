@@ -132,8 +132,8 @@ def _judge(site: Site, found: DiagnosticsJson) -> list[Finding]:
     ]
     if not workers:
         findings.append(ok("service.workers", plural(len(found.workers), "task") + ", all running"))
-    findings += [_topic(site, sighting) for sighting in found.unconfigured_topics]
-    findings += [_merchant(site, sighting) for sighting in found.unconfigured_merchants]
+    findings += [_topic(site, seen) for seen in found.unconfigured_topics]
+    findings += [_merchant(site, seen) for seen in found.unconfigured_merchants]
     if not found.unconfigured_topics and not found.unconfigured_merchants:
         findings.append(
             ok("service.unconfigured", "no notifications for unconfigured topics or merchants since its start")
@@ -152,22 +152,22 @@ def _judge(site: Site, found: DiagnosticsJson) -> list[Finding]:
     return findings
 
 
-def _topic(site: Site, sighting: SightingJson) -> Finding:
+def _topic(site: Site, seen: SightingJson) -> Finding:
     where = site.accounts[0].name if len(site.accounts) == 1 else "the one whose refunds it is about"
-    fix = f'If it is yours, add "{sighting.name}" to topic_arns of the account ({where}), and restart.'
-    found = f"{sighting.name}: {_how_often(site, sighting)}; answered 503, so Amazon resends for a while"
-    return warn("service.unconfigured", "unconfigured_topic", found, fix, sighting.name)
+    fix = f'If it is yours, add "{seen.name}" to topic_arns of the account ({where}), and restart.'
+    found = f"{seen.name}: {_how_often(site, seen)}; answered 503, so Amazon resends for a while"
+    return warn("service.unconfigured", "unconfigured_topic", found, fix, seen.name)
 
 
-def _merchant(site: Site, sighting: SightingJson) -> Finding:
-    fix = f'If it is yours, add a table [[accounts]] with merchant_id = "{sighting.name}" and its keys, and restart.'
-    found = f"merchant {sighting.name}: {_how_often(site, sighting)} on an allowed topic; answered 503"
-    return warn("service.unconfigured", "unconfigured_merchant", found, fix, sighting.name)
+def _merchant(site: Site, seen: SightingJson) -> Finding:
+    fix = f'If it is yours, add a table [[accounts]] with merchant_id = "{seen.name}" and its keys, and restart.'
+    found = f"merchant {seen.name}: {_how_often(site, seen)} on an allowed topic; answered 503"
+    return warn("service.unconfigured", "unconfigured_merchant", found, fix, seen.name)
 
 
-def _how_often(site: Site, sighting: SightingJson) -> str:
+def _how_often(site: Site, seen: SightingJson) -> str:
     try:
-        ago = max(0.0, (site.system_clock() - parse_time(sighting.last_seen)) / 1000)
+        ago = max(0.0, (site.system_clock() - parse_time(seen.last_seen)) / 1000)
     except Malformed:
-        return plural(sighting.count, "notification")
-    return f"{plural(sighting.count, 'notification')}, the last {seconds(ago)} ago"
+        return plural(seen.count, "notification")
+    return f"{plural(seen.count, 'notification')}, the last {seconds(ago)} ago"

@@ -46,7 +46,7 @@ FIXES = {
 async def check_store(site: Site) -> list[Finding]:
     """The store: whether it is reachable and durable, and what in it needs attention."""
     if site.redis_address:
-        return await _check_redis(site, site.redis_address, site.redis_address.shown)
+        return await _check_redis(site, site.redis_address, site.redis_address.without_secrets)
     files = DataDir(site.settings.data_dir.resolve())
     findings = await asyncio.to_thread(check_folder, files)
     if any(each.reason == "data_dir_unusable" for each in findings):

@@ -25,7 +25,8 @@ Types = Annotated[
     typer.Option(
         "--type",
         metavar="TYPE,…",
-        help=f"Only these types: {', '.join(each.value.rpartition('.')[2] for each in EventType)}. Default: all.",
+        help=f"Only these types: {', '.join(each.value.rpartition('.')[2] for each in EventType)}, "
+        "dispute.action_required. Default: all of refunds.",
     ),
 ]
 Reasons = Annotated[

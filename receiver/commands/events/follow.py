@@ -1,4 +1,5 @@
-"""Command. Follows the feed by long polling: a page of events at a time, from a cursor, whatever happens in between."""
+"""Command. Follows the feed by long polling: a page of events at a time, from a cursor, across outages of the
+service."""
 
 from __future__ import annotations
 
@@ -13,13 +14,13 @@ WAIT = 25
 """Seconds that the service may wait for an event."""
 PAGE = 200
 LEAST = 0.5
-"""Seconds from one empty answer to the next question at least: something in between may not let the service wait."""
+"""The least seconds between an empty answer and the next request: a proxy may cut the service's wait short."""
 
 
 class EventFollower:
-    """The events after a cursor, those that are wanted. `after` is the cursor to go on from.
+    """The events after a cursor that pass the filters. `after` is the cursor to continue from.
 
-    `greeting` is said when the service has answered for the first time.
+    `greeting` is printed after the service's first answer.
     """
 
     def __init__(
@@ -37,9 +38,9 @@ class EventFollower:
         self.after = after
 
     async def pages(self) -> AsyncIterator[EventPage]:
-        """One page after another, for ever; the first at once, if need be without events.
+        """Pages without end; the first comes at once, even if it has no events.
 
-        A page counts as read when the next is asked for. Raises a `ReceiverError` that waiting cannot fix.
+        A page counts as read when the next is requested. Raises a `ReceiverError` that waiting cannot fix.
         """
         page = await self._steadily(self._page, 0)
         self._say([self._greeting])

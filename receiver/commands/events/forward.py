@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 from rich.text import Text
 
 from receiver.commands.client.answers import AnyEvent
-from receiver.commands.client.api import URL_TEXT, convert, decode
+from receiver.commands.client.api import URL_TEXT, decode
 from receiver.commands.console import clean, emit_rich, emit_value, say
 from receiver.errors import ConfigurationError, Malformed, TransportError
 from receiver.exchange import Request, Response
-from receiver.outbox.formats.cloudevents import CONTENT_TYPE, AdvisedRefundJson
+from receiver.outbox.formats.cloudevents import CONTENT_TYPE
 from receiver.outbox.formats.format import USER_AGENT
 from receiver.outbox.formats.standard_webhooks import webhook_headers
 from receiver.outbox.subscribers.secrets import format_secret, read_secret
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from receiver.transport.client import Transport
 
 PAUSES = (1.0, 2.0)
-"""Seconds before the second and the third try."""
+"""Seconds before the second and the third attempt."""
 TIMEOUT = 10.0
 WRONG = ("bad_url", "bad_header")
 
@@ -49,7 +49,7 @@ def signing_key(secret: str) -> bytes:
 
 
 class Forward:
-    """Posts events, one after the other, and prints what came of each."""
+    """Posts events, one after the other, and prints the answer to each."""
 
     def __init__(self, url: str, key: bytes, as_json: bool) -> None:
         self._url, self._key, self._json = url, key, as_json
@@ -68,8 +68,8 @@ class Forward:
         await self._transport.close()
 
     async def post(self, body: bytes) -> None:
-        """Post one event until it is taken, three times at most. Raises `TransportError` for an address that cannot
-        be."""
+        """Post one event until it is accepted, at most three times. Raises `TransportError` for an impossible
+        address."""
         event = decode(Response(200, body=body), AnyEvent)
         status, tries = await self._try(event, body), 1
         while not _taken(status) and tries <= len(PAUSES):
@@ -79,7 +79,6 @@ class Forward:
         if self._json:
             emit_value({"id": event.id, "type": event.type, "answer": status, "tries": tries, "taken": taken})
             return
-        refund = convert(event.data, AdvisedRefundJson)
         word = (
             ""
             if taken and tries == 1
@@ -88,7 +87,7 @@ class Forward:
             else f"  skipped after {tries} attempts"
         )
         kind = event.type.rpartition(".")[2]
-        line = Text(f"{clean(kind):<9}  {clean(refund.refund_id):<27}  ")
+        line = Text(f"{clean(kind):<9}  {clean(event.subject):<27}  ")
         emit_rich(line.append(f"{status}{word}", "green" if taken else "bold red"))
 
     async def _try(self, event: AnyEvent, body: bytes) -> int | str:

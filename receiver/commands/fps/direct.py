@@ -1,4 +1,5 @@
-"""Command. `receiver fps refund --endpoint`: the signed request from this process, past the service and its ledger."""
+"""Command. `receiver fps refund --endpoint`: sends the signed request from this process, without the service and its
+ledger."""
 
 from __future__ import annotations
 
@@ -62,7 +63,8 @@ def run(
     secret_file: Path | None,
     as_json: bool,
 ) -> None:
-    """Send the order, and print the answer. Ends the command with its exit code where there is none, or a decline."""
+    """Send the order, and print the answer. If there is none, or a decline, ends the command with the exit code for
+    it."""
     with _explaining():
         url = _endpoint(endpoint)
         credentials = _credentials(secret_file)
@@ -76,7 +78,7 @@ def run(
 def _ask(
     url: str, credentials: Credentials, order: calls.FpsRefundRequest, *, version: str, method: str
 ) -> calls.FpsAnswer:
-    """Dated by the host's own clock: what is refused for its date is repeated once, at once."""
+    """Dated by the host's clock: a request refused for its date is repeated once, at once."""
     clocks, host = HostClocks(), urlsplit(url).netloc.lower()
     for repeats in (True, False):
         dated = clocks.date_for(host, _now())
@@ -110,7 +112,7 @@ def as_dict(answer: calls.FpsAnswer) -> dict[str, Any]:
             "refundTransactionReference": seen.refund_id,
             "transactionId": answer.transaction_id,
             "transactionStatus": answer.transaction_status,
-            "requestId": answer.request_id or None,
+            "requestId": answer.amazon_request_id or None,
         },
     }
 
@@ -124,7 +126,7 @@ def _fields(answer: calls.FpsAnswer) -> list[tuple[str, str | Text | None]]:
         ("Pending for", seen.reason_description or None),
         ("Amount", str(seen.amount) if seen.amount else "the whole remaining amount"),
         ("Transaction", answer.transaction_id),
-        ("Request id", answer.request_id or None),
+        ("Request id", answer.amazon_request_id or None),
         ("As of", moment(amazon_time(seen.updated_at))),
     ]
 
@@ -175,7 +177,7 @@ async def _send(request: Request) -> Response:
 
 @contextmanager
 def _explaining() -> Iterator[None]:
-    """Say what FPS's refusal, or its silence, means."""
+    """Print what FPS's refusal, or no answer, means."""
     with ending():
         try:
             yield
@@ -197,4 +199,4 @@ def _explaining() -> Iterator[None]:
 
 
 def _request_id(error: AmazonError) -> str:
-    return f" Amazon's request id: {error.request_id}." if error.request_id else ""
+    return f" Amazon's request id: {error.amazon_request_id}." if error.amazon_request_id else ""

@@ -22,7 +22,7 @@ from receiver.ledger.refund_request import REFUSES_US
 from receiver.outbox.formats.cloudevents import AdvisedRefundJson
 
 PENDING = 202
-"""The status of an answer while Amazon has not given one."""
+"""The status of the service's answer while Amazon has not answered."""
 ASK_EVERY = 2.0
 EPILOG = (
     "Exit codes: 4 Amazon has not answered yet, repeat the command with the same key · 5 the refund was made, but "
@@ -47,8 +47,20 @@ Besides = Annotated[
 def create(
     call: ServiceCall,
     charge: Annotated[str, typer.Argument(metavar="CHARGE", help="Amazon's id of the captured charge.")],
-    amount: Annotated[str, typer.Argument(metavar="AMOUNT", help="For example 14.00; no decimals for JPY.")],
-    currency: Annotated[str, typer.Argument(metavar="CURRENCY", help="The charge's currency, for example USD.")],
+    amount: Annotated[
+        str | None, typer.Argument(metavar="AMOUNT", help="For example 14.00; no decimals for JPY.")
+    ] = None,
+    currency: Annotated[
+        str | None, typer.Argument(metavar="CURRENCY", help="The charge's currency, for example USD.")
+    ] = None,
+    full: Annotated[
+        bool,
+        typer.Option(
+            "--full",
+            help="In place of AMOUNT and CURRENCY: all that is left of the captured amount. The service determines it "
+            "once for each key; `receiver charge show CHARGE` shows it.",
+        ),
+    ] = False,
     soft_descriptor: Annotated[
         str, typer.Option("--soft-descriptor", help="Text on the buyer's statement, at most 16 characters.")
     ] = "",
@@ -69,11 +81,14 @@ def create(
     Amazon allows refunds of up to 15 % or 75 USD, GBP or EUR (8,400 JPY) over the captured amount, whichever is less.
     If there is no answer, run it again with the same key.
     """
+    if full == (amount is not None) or (amount is None) != (currency is None):
+        raise typer.BadParameter("give either AMOUNT and CURRENCY, or --full.")
     key = _key(key)
     say([f"Key: {key}"])
     wanted = {
         "chargeId": charge,
-        "refundAmount": {"amount": amount, "currencyCode": currency.upper()},
+        "refundAmount": {"amount": amount, "currencyCode": currency.upper()} if currency is not None else None,
+        "full": full,
         "softDescriptor": soft_descriptor,
         "orderReference": reference,
         "account": call.account,
@@ -84,7 +99,7 @@ def create(
 
 
 def _key(given: str | None) -> str:
-    """The caller's key, or one made up; not for an empty one, which a shell makes of a variable that is not set."""
+    """The caller's key, or a random one. An empty key is an error: a shell makes it from an unset variable."""
     if given is None:
         return f"cli-{secrets.token_hex(12)}"
     if not given or given != given.strip():
@@ -108,7 +123,7 @@ def retry(
 
 
 async def until_answered(wait: int, api: Api, path: str, body: Mapping[str, object] | None, key: str) -> Response:
-    """Ask, and ask again while Amazon has not answered."""
+    """Call, and repeat the call while Amazon has not answered."""
     deadline = time.monotonic() + wait
     while True:
         answer = await api.call("POST", path, body=body, idempotency_key=key, wait=30)

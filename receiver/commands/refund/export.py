@@ -1,6 +1,6 @@
 """Command. `receiver refund export`: refunds as CSV or JSON lines, page by page through the API.
 
-A file is written as FILE.part, with a note of how far it is in FILE.part.state, and gets its name when it is whole.
+A file is written as FILE.part, with its progress in FILE.part.state, and renamed when it is complete.
 """
 
 from __future__ import annotations
@@ -54,24 +54,24 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
     "source": ("source",),
     "unreadFields": ("unreadFields",),
 }
-"""Column → where its value stands in the JSON. New columns come at the end."""
+"""Column → the path of its value in the JSON. New columns come at the end."""
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
-"""What spreadsheets take for the beginning of a formula (OWASP, "CSV Injection"), also in full width."""
+"""Characters with which a formula begins in spreadsheets (OWASP, "CSV Injection"), also in full width."""
 HIDDEN_FORMULA = re.compile(r'([;|\t\r\n]["\s]*)(?=[=+\-@＝＋－＠])')
-"""Where one begins after the table is split at `;`, a tab, `|` or a line end, as in countries with decimal commas.
-Then the quotes around a value are no quotes, because they do not begin a cell."""
+"""Where a formula begins if the table is split at `;`, a tab, `|` or a line end, as in countries with decimal commas.
+The quotes around a value do not help there: they do not begin the cell."""
 
 OVERLAP = 10_000
-"""ms by which the next export overlaps: processes write at about the same time, not in one order."""
+"""ms by which the next export overlaps this one, since processes do not write in the order of their times."""
 
 
 class Note(msgspec.Struct):
-    """How far an export is. `question` is what was asked for: another one cannot go on with the same file."""
+    """The progress of an export. `question` identifies its filters: an export with others cannot continue the file."""
 
     question: list[str]
     since: str
     until: str
-    """Empty for whatever there is at the first page."""
+    """Empty: everything that exists at the first page."""
     bounded: bool
     """Whether `until` is not after the latest change that the first page had."""
     cursor: str
@@ -80,14 +80,15 @@ class Note(msgspec.Struct):
 
 
 def csv_row(values: list[str]) -> str:
-    """One row as RFC 4180 has it; a text that a spreadsheet would calculate has an apostrophe before it."""
+    """One row by RFC 4180. A text that a spreadsheet would calculate gets a leading apostrophe."""
     page = io.StringIO()
     csv.writer(page).writerow(map(_harmless, values))
     return page.getvalue()
 
 
 def _harmless(value: str) -> str:
-    """The value with an apostrophe before what may be a formula: at its begin, and behind what may split it."""
+    """The value with an apostrophe before a possible formula: at its start, and after each character that may split
+    it."""
     value = HIDDEN_FORMULA.sub(r"\1'", value)
     return "'" + value if value.startswith(FORMULA) else value
 
@@ -106,7 +107,7 @@ def cells(refund: Mapping[str, Any]) -> list[str]:
 
 
 class Output:
-    """Where rows go: standard output, or a file that is not there before it is whole."""
+    """The output for rows: standard output, or a file that appears only when it is complete."""
 
     def __init__(self, path: Path | None, question: list[str], since: str, until: str) -> None:
         self.path, self.note = path, Note(question, since, until, False, "", 0, 0)
@@ -147,7 +148,7 @@ class Output:
             self.note, self.resumed = found, True
 
     def write(self, text: str, rows: int, cursor: str) -> None:
-        """Some whole rows, and from where to go on. On the disk when this returns."""
+        """Write some whole rows, and where to continue. Both are on disk when this returns."""
         if self._file is None:
             if text:
                 emit(text.removesuffix("\n").removesuffix("\r"))
@@ -174,7 +175,7 @@ class Output:
 async def write_all(
     api: Api, output: Output, filters: Mapping[str, str], as_csv: bool, show: Callable[[str], None]
 ) -> None:
-    """Every page, from where the output is to the end."""
+    """Exports every page, from the output's position to the end."""
     if as_csv and not output.resumed:
         output.write(csv_row(list(COLUMNS)), 0, "")
     cursor = output.note.cursor
@@ -196,7 +197,7 @@ async def write_all(
 
 
 def _bounded(note: Note, refunds: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Those before the end. It is fixed by the first refund that comes: what changes later moves before that one."""
+    """The refunds before the end. The first refund received fixes it: a later change moves a refund before that one."""
     if refunds and not note.bounded:
         latest = max(map(_changed_at, refunds)) + 1
         given = read_ms(note.until)
@@ -256,7 +257,7 @@ def export(
 
 
 def _progress() -> Callable[[str], None]:
-    """Shows a text in place, on a terminal; elsewhere nothing."""
+    """Shows a text in place on a terminal, and nothing elsewhere."""
     if sys.stderr is None or not sys.stderr.isatty():
         return lambda text: None
     return lambda text: typer.echo(f"\r\x1b[K{text}", nl=False, err=True)

@@ -22,7 +22,7 @@ from receiver.ledger.refund import REFUND_ID
 
 MOST_BYTES = 64 * 1024 * 1024
 HEAD_WITHIN = 20
-"""The header must come within these lines: settlement reports start with lines about themselves."""
+"""The header must be in the first lines: settlement reports start with lines about the report."""
 ID_COLUMNS = ("refundid", "amazonrefundid", "amazontransactionid", "transactionid")
 TYPE_COLUMNS = ("transactiontype",)
 LINE_END = re.compile(r"\r\n|\n|\r")
@@ -35,7 +35,8 @@ MOST_SHOWN = 20
 
 @dataclass(slots=True)
 class FileContent:
-    """What a file holds: ids in its order, each once; lines that name no refund, and those that are about others."""
+    """The content of a file: its ids in order, each once; lines without a refund id; and lines about other
+    transactions."""
 
     ids: list[str] = field(default_factory=list)
     bad: list[str] = field(default_factory=list)
@@ -44,7 +45,8 @@ class FileContent:
 
 
 def read_ids(text: str, column: str = "") -> FileContent:
-    """The ids of a table with a head, or of a list, one a line. Raises `ConfigurationError` without the column."""
+    """The ids of a table with a header, or of a list with one id per line. Raises `ConfigurationError` if the column is
+    missing."""
     lines = LINE_END.split(text)
     found = FileContent()
     seen: set[str] = set()
@@ -62,7 +64,7 @@ def read_ids(text: str, column: str = "") -> FileContent:
 
 
 def _values(lines: Sequence[str], column: str) -> Iterator[tuple[int, str, str]]:
-    """Line number (from 1), id, and the transaction's type where the table tells it."""
+    """Line number (from 1), id, and the transaction's type if the table has it."""
     for at, line in enumerate(lines[:HEAD_WITHIN]):
         delimiter = max(",;\t", key=line.count)
         head = [_plain(name) for name in _head(line, delimiter)]
@@ -127,7 +129,7 @@ class ImportTally:
 
 
 async def refresh_all(api: Api, ids: Sequence[str], rate: float) -> ImportTally:
-    """One after the other, `rate` a second at most. Raises errors that every other id would meet too."""
+    """Refreshes one after the other, at most `rate` per second. Raises errors that would occur for every id."""
     tally = ImportTally()
     clock = asyncio.get_running_loop().time
     due = clock()

@@ -1,4 +1,4 @@
-"""Command. `receiver refund`: what a running service knows of refunds, read through its HTTP API."""
+"""Command. `receiver refund`: the refunds of a running service, through its HTTP API."""
 
 from __future__ import annotations
 

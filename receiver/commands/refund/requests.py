@@ -1,4 +1,4 @@
-"""Command. `receiver refund requests`, `repeat`, `settle-request`: refunds that were asked for, and are not settled."""
+"""Command. `receiver refund requests`, `repeat`, `settle-request`: open refund requests."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ RequestId = Annotated[str, typer.Argument(metavar="ID", callback=_request_id, he
 
 def requests(
     call: ServiceCall,
-    request_id: Annotated[
+    refund_request_id: Annotated[
         str | None,
         typer.Argument(metavar="ID", callback=_request_id, help="Show this request, whatever its state."),
     ] = None,
@@ -54,8 +54,10 @@ def requests(
     close it with `settle-request`. `candidateRefundId` is the refund that the request may have made. Needs a token
     with the scope refund.
     """
-    if request_id:
-        answer = call.run(lambda api: api.call("GET", target("refund-requests", request_id, account=call.account)))
+    if refund_request_id:
+        answer = call.run(
+            lambda api: api.call("GET", target("refund-requests", refund_request_id, account=call.account))
+        )
         emit_json(answer.body) if call.json else emit_fields(_fields(decode(answer, RefundRequestJson)))
         return
     path = target("refund-requests", state=state, limit=limit, account=call.account)
@@ -72,14 +74,14 @@ def requests(
         say([f"Showing {len(found.requests)} of {found.total}. Use a higher --limit for more."])
 
 
-def repeat(call: ServiceCall, request_id: RequestId) -> None:
+def repeat(call: ServiceCall, refund_request_id: RequestId) -> None:
     """Send an unclear request again, before you settle it.
 
     It uses the same Amazon idempotency key, so Amazon repeats its first answer and never refunds twice. Exit codes:
     4 Amazon has not answered yet, the service keeps trying · 6 the request is still unclear. Needs a token with the
     scope refund; its name is logged.
     """
-    path = target("refund-requests", request_id, "repeat", account=call.account)
+    path = target("refund-requests", refund_request_id, "repeat", account=call.account)
     answer = call.run(lambda api: api.call("POST", path, wait=30))
     found = decode(answer, RefundRequestJson)
     emit_json(answer.body) if call.json else emit_fields(_fields(found))
@@ -90,7 +92,7 @@ def repeat(call: ServiceCall, request_id: RequestId) -> None:
 
 def settle_request(
     call: ServiceCall,
-    request_id: RequestId,
+    refund_request_id: RequestId,
     refund_id: Annotated[
         str | None,
         typer.Option(
@@ -115,13 +117,13 @@ def settle_request(
     if (refund_id is None) != not_issued:
         raise ConfigurationError(["Use either --refund-id REFUND or --not-issued."])
     body = {"notIssued": True} if refund_id is None else {"refundId": refund_id}
-    path = target("refund-requests", request_id, "settle", account=call.account)
+    path = target("refund-requests", refund_request_id, "settle", account=call.account)
     answer = call.run(lambda api: api.call("POST", path, body=body))
     emit_json(answer.body) if call.json else emit_fields(_fields(decode(answer, RefundRequestJson)))
 
 
 def _line(found: RefundRequestJson) -> Text:
-    """One line, and the whole id below it: it has to be copied."""
+    """One line, and below it the whole id, for copying."""
     line = _state_text(found)
     line.append(f"  {short_moment(found.created_at or '', _now())}  {_amount(found)}  {clean(found.charge_id)}")
     line.append(f"  {found.tries} attempts")
@@ -140,7 +142,7 @@ def _fields(found: RefundRequestJson) -> Sequence[tuple[str, str | Text | None]]
         ("State", _state_text(found)),
         ("Refund", found.refund_id),
         ("Candidate", found.candidate_refund_id),
-        ("MoneyJson", _amount(found)),
+        ("Amount", f"{_amount(found)}{' (all that was left)' if found.full else ''}"),
         ("Charge", found.charge_id),
         ("Order", found.order_reference),
         ("Retry of", found.retry_of),

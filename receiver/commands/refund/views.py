@@ -13,7 +13,9 @@ from receiver.commands.refund.watch import Change
 from receiver.exchange import Response
 from receiver.ledger.dispute import DisputeJson
 from receiver.ledger.refund import State
-from receiver.ledger.schema import RevisionJson
+from receiver.ledger.schema import RefundJson, RevisionJson
+from receiver.outbox.events.dispute_event import FAMILY as DISPUTES
+from receiver.outbox.events.dispute_event import DisputeToAnswerJson
 from receiver.outbox.formats.cloudevents import AdvisedRefundJson
 
 STYLES = {State.DECLINED.value: "bold red", State.REFUNDED.value: "green", State.INITIATED.value: "yellow"}
@@ -38,26 +40,36 @@ class ChangePrinter:
     def show_event(self, body: bytes) -> None:
         """Print an event. Raises `ApiProblem` if it is none."""
         event = decode(Response(200, body=body), AnyEvent)
-        refund = convert(event.data, AdvisedRefundJson)
         if self._json:
             emit_json(body)
+        elif event.type.startswith(DISPUTES):
+            self._dispute(convert(event.data, DisputeToAnswerJson), event.time)
         else:
+            refund = convert(event.data, AdvisedRefundJson)
             self._line(refund, event.time, STUCK if event.type.endswith(f".{STUCK}") else "")
 
+    def _dispute(self, dispute: DisputeToAnswerJson, time: str) -> None:
+        money = f"{dispute.amount.amount} {dispute.amount.currency_code}" if dispute.amount else ""
+        words = Text(f"ANSWER BY {moment(dispute.merchant_response_deadline)}", "bold red")
+        self._emit(dispute.account, time, dispute.dispute_id, money, words)
+
     def _line(self, refund: AdvisedRefundJson, time: str, more: str = "") -> None:
+        words = state_text(refund).append(f" {more.upper()}" if more else "", "bold magenta")
+        self._emit(refund.account, time, refund.refund_id, _amount(refund), words)
+
+    def _emit(self, account: str, time: str, id_: str, money: str, words: Text) -> None:
         day, _, clock = (moment(time) or "").removesuffix(" UTC").partition(" ")
         if day != self._day:
             self._day = day
             say([f"{day} (UTC)"])
-        self._accounts.add(refund.account)
-        account = f"  {clean(refund.account)}" if len(self._accounts) > 1 else ""
-        line = Text(f"{clean(clock)}  {clean(refund.refund_id):<27}  {_amount(refund):>11}  ")
-        line.append_text(state_text(refund)).append(f" {more.upper()}" if more else "", "bold magenta")
-        emit_rich(line.append(account, "dim"))
+        self._accounts.add(account)
+        named = f"  {clean(account)}" if len(self._accounts) > 1 else ""
+        line = Text(f"{clean(clock)}  {clean(id_):<27}  {clean(money):>11}  ")
+        emit_rich(line.append_text(words).append(named, "dim"))
 
 
-def emit_list(refunds: Sequence[AdvisedRefundJson], *, now: int, first: bool, with_account: bool) -> None:
-    """A table of refunds, or with `first` false a further part of one; `now` is in ms."""
+def emit_list(refunds: Sequence[RefundJson], *, now: int, first: bool, with_account: bool) -> None:
+    """A table of refunds. With `first` false, it continues an earlier one; `now` is in ms."""
     rows = table(headers=first)
     rows.add_column("Changed UTC", no_wrap=True, min_width=11)
     rows.add_column("Refund", no_wrap=True, min_width=27, overflow="fold")
@@ -137,8 +149,8 @@ def _advice(refund: AdvisedRefundJson) -> list[tuple[str, str | Text | None]]:
     return [("Advice", refund.advice.summary), *steps]
 
 
-def state_text(refund: AdvisedRefundJson | RevisionJson) -> Text:
-    """State and reason. A decline is in capitals, so that it stands out without colours too."""
+def state_text(refund: RefundJson | RevisionJson) -> Text:
+    """State and reason. A decline is in capitals, so that it is noticed without colours too."""
     state = refund.status_details.state
     shown = state.upper() if state == State.DECLINED else state
     text = Text(clean(shown), STYLES.get(state, "yellow"))
@@ -149,13 +161,13 @@ def state_text(refund: AdvisedRefundJson | RevisionJson) -> Text:
     return text
 
 
-def _amount(refund: AdvisedRefundJson) -> str:
+def _amount(refund: RefundJson) -> str:
     money = refund.refund_amount
     return clean(f"{money.amount} {money.currency_code}") if money else ""
 
 
 def emit_history(revisions: Sequence[RevisionJson]) -> None:
-    """A table of the revisions, in their order. Amazon's time has its day only where that is another one."""
+    """A table of the revisions, in their order. Amazon's time shows its day only if it differs."""
     rows = table()
     rows.add_column("Rev", no_wrap=True, justify="right")
     for name in ("Changed UTC", "Amazon's time", "Source"):

@@ -1,7 +1,7 @@
 """Command. `receiver refund watch`: follows one refund, or all of them, change by change.
 
-A change is one revision of a refund, in the JSON of a refund as the API gives it. The list knows of every refund only
-its latest revision; those before it that were not shown yet come from the refund's history.
+A change is one revision of a refund, in the JSON of a refund as the API gives it. The list has only the latest revision
+of each refund. Earlier ones that were not shown yet come from the refund's history.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ Mark = tuple[int, int]
 
 
 class ChangeWatcher:
-    """Shows changes by `show`, and messages by `say`.
+    """Passes changes to `show`, and messages to `say`.
 
-    The service may go away while it is watched, not before: a first call that fails is a wrong address, more likely
-    than not, and raises `TransportError` or `ApiProblem`. Errors that waiting cannot fix (4xx) always raise.
+    It survives outages of the service, but raises `TransportError` or `ApiProblem` if the first call fails: then the
+    address is probably wrong. Errors that waiting cannot fix (4xx) always raise.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class ChangeWatcher:
                 self._show(change)
 
     async def _look(self, refund_id: str, wait: int, tag: str) -> tuple[Change | None, str]:
-        """(refund, ETag): no refund if it is unchanged; neither if it is unknown."""
+        """(refund, ETag). The refund is None if it is unchanged, or unknown; then the tag is empty."""
         path = target("refunds", refund_id, account=self._api.account, wait=wait)
         try:
             answer = await self._api.call("GET", path, wait=wait, etag=tag)
@@ -158,7 +158,7 @@ def _revision(change: Change) -> RevisionJson:
 
 
 def _mark(change: Change) -> Mark:
-    """Raises `ApiProblem` for what has no revision and time."""
+    """Raises `ApiProblem` for a refund without revision or time."""
     revision = _revision(change)
     ms = read_ms(revision.changed_at)
     if ms is None:

@@ -39,7 +39,8 @@ log = structlog.get_logger()
 
 START = "from receiver.commands.serve.processes import child; child()"
 FIRST_WAIT, LAST_WAIT, SETTLED = 0.5, 30.0, 30.0
-"""Seconds before a process that died is started again; one that lived for the last is started after the first wait."""
+"""Seconds before a process that died is restarted, by the number of restarts. After a run as long as the last of them,
+the first applies again."""
 GRACE = 5.0
 """Seconds beyond `http.shutdown_timeout` after which a stopping process is killed."""
 WRONG_CONFIGURATION = 2
@@ -60,16 +61,16 @@ async def serve(settings: Settings, config: Path | None, *, workers: bool = True
                 await embedded.start()
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="receiver-")))
             found = ProcessPool(settings, config, workers, listeners, folder)
-            crew = await stack.enter_async_context(found.running(processes))
-            await crew.wait(stopped)
+            pool = await stack.enter_async_context(found.running(processes))
+            await pool.wait(stopped)
             log.info("serve.stopping")
     finally:
         close(listeners)
 
 
 class ProcessPool:
-    """The processes. They inherit the listeners, a pipe that closes when the supervisor is gone, and one through which
-    each reports that it is ready."""
+    """The processes. They inherit the listeners, a pipe that closes when the supervisor ends, and a pipe on which each
+    reports that it is ready."""
 
     def __init__(
         self, settings: Settings, config: Path | None, workers: bool, listeners: list[socket.socket], folder: Path

@@ -60,7 +60,7 @@ class Stopped(Exception):
 
 @contextlib.asynccontextmanager
 async def running(service: Service, stopped: asyncio.Event) -> AsyncIterator[Service]:
-    """The started service; stopped at the end. A store that loads long or hangs does not delay a signal.
+    """The started service; stopped at the end. A signal is not delayed by a store that hangs or loads for long.
 
     Raises what `Service.start` raises, or `Stopped`.
     """

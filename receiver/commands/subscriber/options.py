@@ -88,7 +88,8 @@ AuthorizationFile = Annotated[
 def read_files(
     secret: Path | None, routing_key: Path | None, authorization: Path | None, address: Path | None
 ) -> dict[str, str]:
-    """The fields of a subscriber whose values stand in files. Raises `ConfigurationError`, which never holds any."""
+    """The fields of a subscriber that are read from files. Raises `ConfigurationError`, which never contains a
+    value."""
     files = {"secret": secret, "routing_key": routing_key, "authorization": authorization, "url": address}
     options = {"url": "--address-file"}
     return {
@@ -101,7 +102,7 @@ def read_files(
 def filters(
     types: Sequence[str] | None, reasons: Sequence[str] | None, amounts: Sequence[str] | None
 ) -> dict[str, Any]:
-    """The fields that say which events it wants; short names of types are whole ones."""
+    """The fields that filter events; short names of types are expanded."""
     return {
         "types": [TYPES.get(each, ALL if each == "all" else each) for each in split(types)],
         "reasons": split(reasons),

@@ -38,7 +38,7 @@ from receiver.outbox.subscribers.fields import NAME
 from receiver.outbox.subscribers.url import EXAMPLE
 
 UNSENT = ("bad_url", "bad_header", "dns_failed", "connect_failed", "tls_failed")
-"""Reasons of `TransportError` that mean that nothing was sent."""
+"""Reasons of `TransportError` if nothing was sent."""
 TEST_WAIT = 30
 """Seconds to wait for a test delivery."""
 

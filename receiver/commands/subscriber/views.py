@@ -10,15 +10,18 @@ from receiver.commands.client.answers import AnySubscriber
 from receiver.commands.console import clean, emit_rich, moment, table
 from receiver.http.api.schema import StatsJson, SubscriberJson
 from receiver.ledger.lifecycle import EventType
+from receiver.outbox.events.dispute_event import DisputeEventType
 from receiver.outbox.subscribers.fields import ALL
 
 TYPE_PREFIX = "amazonpay.refund."
-TYPES = {each.value.removeprefix(TYPE_PREFIX): each.value for each in EventType if each is not EventType.TEST}
+TYPES = {
+    **{each.value.removeprefix(TYPE_PREFIX): each.value for each in EventType if each is not EventType.TEST},
+    **{each.value.removeprefix("amazonpay."): each.value for each in DisputeEventType},
+}
 """The short names of event types."""
 
 
 def emit_list(subscribers: Sequence[SubscriberJson]) -> None:
-    """As a table."""
     rows = table()
     for column in ("Name", "Account", "State", "Wants", "Address"):
         rows.add_column(column, overflow="fold")

@@ -11,7 +11,7 @@ import structlog
 from starlette.requests import HTTPConnection
 
 from receiver.errors import Forbidden, NotFound, Unauthorized
-from receiver.http.api.rate_limit import SignInLimit
+from receiver.http.api.limits import SignInLimit
 from receiver.http.forwarded import user_of
 from receiver.ledger.audit import Actor
 from receiver.settings.sections import Scope, TokenSettings

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any, Final
 
@@ -66,13 +66,17 @@ def read_money(value: object, absent: str = "") -> Money:
         raise BadRequest(f"`refundAmount`: {error.detail}", reason=error.reason) from None
 
 
-def chosen_account(caller: Caller, named: object) -> str:
-    """The one account meant. Raises `BadRequest`, `NotFound`, or `Conflict` if it must be named."""
+def possible_accounts(caller: Caller, named: object) -> Sequence[str]:
+    """The accounts that the field `account` may mean. Raises `BadRequest`, `NotFound`."""
     if named is not None and not isinstance(named, str):
         raise BadRequest("`account` must be the name of an account.", reason="bad_parameter")
-    accounts = caller.seen(named)
+    return caller.seen(named)
+
+
+def only_account(accounts: Sequence[str], where: str = "`account`") -> str:
+    """The one account that is possible. Raises `Conflict` (`account_needed`) if it must be named; `where` says how."""
     if len(accounts) != 1:
-        raise Conflict(f"Specify `account`: one of {', '.join(accounts)}.", reason="account_needed")
+        raise Conflict(f"Specify {where}: one of {', '.join(accounts)}.", reason="account_needed")
     return accounts[0]
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import re
 import secrets
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from decimal import Decimal
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 from starlette.responses import Response
@@ -38,7 +38,7 @@ from receiver.outbox.dead_letter import DeadEvent
 from receiver.outbox.events.event import Event, to_fields
 from receiver.outbox.retries import Tested
 from receiver.store import Store
-from receiver.store.deliveries.dead_letters import Redriven, Waiting
+from receiver.store.deliveries.dead_letters import DeadLetters, Redriven, Waiting
 from receiver.store.redis.stream_ids import fixed_width, written_at
 
 MOST_SHOWN = 100
@@ -83,7 +83,7 @@ class DeliveryApi:
         if state == "dead":
             if cursor and not STREAM_ID.fullmatch(cursor):
                 raise _bad_cursor()
-            dead = await self._store.deliveries.dead_page(account, subscriber.name, before=cursor, limit=limit)
+            dead = await self._store.of(account).deliveries.dead_page(subscriber.name, before=cursor, limit=limit)
             shown = [_dead(each) for each in dead]
             after = dead[-1].stream_id if len(dead) == limit else None
         elif state == "waiting":
@@ -91,7 +91,7 @@ class DeliveryApi:
             if cursor and not place:
                 raise _bad_cursor()
             start = (int(place[1]), place[2]) if place else None
-            waiting = await self._store.deliveries.waiting_page(account, subscriber.name, after=start, limit=limit)
+            waiting = await self._store.of(account).deliveries.waiting_page(subscriber.name, after=start, limit=limit)
             shown = [_waiting(each) for each in waiting]
             after = f"{waiting[-1].at}.{waiting[-1].stream_id}" if len(waiting) == limit else None
         else:
@@ -127,12 +127,12 @@ class DeliveryApi:
         """
         account, subscriber = await find_subscriber(self._store, call.accounts, call[NAME])
         wanted = read_wanted(await read_object(call.request))
-        name = subscriber.name
+        name, deliveries = subscriber.name, self._store.of(account).deliveries
         if wanted.ids:
-            found, missing = await self._by_ids(account, name, wanted.ids)
+            found, missing = await _by_ids(deliveries, name, wanted.ids)
         else:
-            found, missing = [each async for each in self._dead_ids(account, name, wanted.since, wanted.until)], []
-        counts = Redriven() if wanted.dry_run else await self._store.deliveries.redrive(account, name, found)
+            found, missing = [each async for each in _dead_ids(deliveries, name, wanted.since, wanted.until)], []
+        counts = Redriven() if wanted.dry_run else await deliveries.redrive(name, found)
         body = RedriveJson(
             account=account,
             dry_run=wanted.dry_run,
@@ -143,36 +143,6 @@ class DeliveryApi:
             already_waiting=counts.waiting,
         )
         return json_answer(body, 200 if wanted.dry_run else 202)
-
-    async def _dead_ids(self, account: str, name: str, since: int, until: int) -> Any:
-        before = ""
-        while page := await self._store.deliveries.dead_page(
-            account, name, before=before, since=since, until=until, limit=500
-        ):
-            before = page[-1].stream_id
-            for each in page:
-                yield each.stream_id
-
-    async def _by_ids(self, account: str, name: str, ids: Sequence[str]) -> tuple[list[str], list[str]]:
-        """The stream ids selected, and the ids not found. Searches dead events first, then the whole stream."""
-        streams = [each for each in ids if is_stream_id(each)]
-        found = {each: each for each in await self._store.deliveries.known(account, name, streams)}
-        looked_for = set(ids) - set(streams)
-        before = ""
-        while looked_for - set(found):
-            page = await self._store.deliveries.dead_page(account, name, before=before, limit=500)
-            found |= {each.event_id: each.stream_id for each in page if each.event_id in looked_for}
-            if not page:
-                break
-            before = page[-1].stream_id
-        after = FIRST
-        while looked_for - set(found):
-            entries = await self._store.deliveries.stream_page(account, after)
-            found |= {fields["id"]: at for at, fields in entries if fields.get("id") in looked_for}
-            if not entries:
-                break
-            after = entries[-1][0]
-        return sorted(set(found.values()), key=fixed_width), [each for each in ids if each not in found]
 
     @Operation(
         "POST",
@@ -198,9 +168,9 @@ class DeliveryApi:
         now = self._now()
         event = a_test(account, now, secrets.token_hex(16))
         stream_id = f"{now}-{10**18 + secrets.randbelow(10**18)}"
-        if not await self._store.deliveries.enqueue_test(account, subscriber.name, stream_id, to_fields(event)):
+        if not await self._store.of(account).deliveries.enqueue_test(subscriber.name, stream_id, to_fields(event)):
             raise NotFound("The subscriber was removed.", reason="no_such_subscriber")
-        outcome = await _within(TEST_WAIT, lambda: self._store.deliveries.test_result(account, stream_id))
+        outcome = await _within(TEST_WAIT, lambda: self._store.of(account).deliveries.test_result(stream_id))
         sent = TestSentJson(account=account, id=event.id, type=event.type.value)
         if not outcome:
             return json_answer(extended(TestPendingJson, sent, error="Not sent yet. Is a worker running?"), 202)
@@ -235,6 +205,36 @@ def a_test(account: str, now: int, random: str) -> Event:
         source=Source.REFRESH,
     )
     return Event(id=f"evt_{random}", type=EventType.TEST, account=account, at=now, refund=refund)
+
+
+async def _dead_ids(deliveries: DeadLetters, name: str, since: int, until: int) -> AsyncIterator[str]:
+    before = ""
+    while page := await deliveries.dead_page(name, before=before, since=since, until=until, limit=500):
+        before = page[-1].stream_id
+        for each in page:
+            yield each.stream_id
+
+
+async def _by_ids(deliveries: DeadLetters, name: str, ids: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The stream ids selected, and the ids not found. Searches dead events first, then the whole stream."""
+    streams = [each for each in ids if is_stream_id(each)]
+    found = {each: each for each in await deliveries.known(name, streams)}
+    looked_for = set(ids) - set(streams)
+    before = ""
+    while looked_for - set(found):
+        page = await deliveries.dead_page(name, before=before, limit=500)
+        found |= {each.event_id: each.stream_id for each in page if each.event_id in looked_for}
+        if not page:
+            break
+        before = page[-1].stream_id
+    after = FIRST
+    while looked_for - set(found):
+        entries = await deliveries.stream_page(after)
+        found |= {fields["id"]: at for at, fields in entries if fields.get("id") in looked_for}
+        if not entries:
+            break
+        after = entries[-1][0]
+    return sorted(set(found.values()), key=fixed_width), [each for each in ids if each not in found]
 
 
 async def _within(seconds: float, look: Callable[[], Awaitable[bytes]]) -> bytes:

@@ -59,8 +59,8 @@ class DiagnosticsApi:
                 kind=inside.store,
             ),
             workers={name: state for name, state in inside.workers().items() if _may_see(call.caller, name)},
-            unconfigured_topics=sightings(inside.receiver.unconfigured_topics),
-            unconfigured_merchants=sightings(inside.receiver.unconfigured_merchants),
+            unconfigured_topics=unconfigured(inside.receiver.unconfigured_topics),
+            unconfigured_merchants=unconfigured(inside.receiver.unconfigured_merchants),
             certificates=[
                 CertificateJson(
                     file=each.name,
@@ -73,8 +73,8 @@ class DiagnosticsApi:
         return json_answer(body)
 
 
-def sightings(unknowns: UnconfiguredNames) -> list[SightingJson]:
-    found = sorted(unknowns.listed().items(), key=lambda pair: -pair[1].count)
+def unconfigured(names: UnconfiguredNames) -> list[SightingJson]:
+    found = sorted(names.listed().items(), key=lambda pair: -pair[1].count)
     return [
         SightingJson(
             name=name,

@@ -23,9 +23,18 @@ from starlette.routing import BaseRoute, Route
 
 from receiver.amazon.fps.calls import CURRENCY, MAX_DESCRIPTION, TRANSACTION_ID, FpsRefundRequest, Policy
 from receiver.amazon.fps.notification import MAX_BODY, read_status_notification
-from receiver.errors import BadRequest, Conflict, InvalidNotification, NotFound, Unavailable
+from receiver.errors import BadRequest, InvalidNotification, NotFound, Unavailable
 from receiver.http.api.auth import Caller
-from receiver.http.api.bodies import ACCOUNT_FIELD, REFUND_FIELD, money_schema, object_schema, read_money, read_object
+from receiver.http.api.bodies import (
+    ACCOUNT_FIELD,
+    REFUND_FIELD,
+    money_schema,
+    object_schema,
+    only_account,
+    possible_accounts,
+    read_money,
+    read_object,
+)
 from receiver.http.api.issuing import ASK_AGAIN, TO_REFUND, pending_detail
 from receiver.http.api.operations import (
     COMMIT,
@@ -148,15 +157,20 @@ class Forms:
         issuer = self._issuers.get(account or "")
         if issuer is None:
             raise NoFlexiblePayments()
-        told = read_status_notification(body)
-        if not told.is_refund:
+        notice = read_status_notification(body)
+        if not notice.is_refund:
             return Receipt(NotificationOutcome.NOT_A_REFUND, 0, 0, object_type="FPS")
-        if not await issuer.hint(told.reference):
+        if not await issuer.hint(notice.reference):
             raise Unavailable(
                 "There is no order with this reference yet.", reason="fps_no_order", retry_after=ORDER_ON_ITS_WAY
             )
         return Receipt(
-            NotificationOutcome.NOTED, 0, 0, object_type="FPS", refund_id=told.reference, accounts=(account or "",)
+            NotificationOutcome.NOTED,
+            0,
+            0,
+            object_type="FPS",
+            refund_id=notice.reference,
+            accounts=(account or "",),
         )
 
 
@@ -201,14 +215,10 @@ class FpsApi:
         return _answer(account, await self._issuers[account].create(read_order(fields)))
 
     def _account(self, caller: Caller, named: object) -> str:
-        if named is not None and not isinstance(named, str):
-            raise BadRequest("`account` must be the name of an account.", reason="bad_parameter")
-        found = [name for name in caller.seen(named) if name in self._issuers]
+        found = [name for name in possible_accounts(caller, named) if name in self._issuers]
         if not found:
             raise NotFound("No account visible to the token has Flexible Payments (`[accounts.fps]`).", reason="no_fps")
-        if len(found) > 1:
-            raise Conflict(f"Specify `account`: one of {', '.join(found)}.", reason="account_needed")
-        return found[0]
+        return only_account(found)
 
 
 def read_order(fields: Mapping[str, Any]) -> FpsRefundRequest:

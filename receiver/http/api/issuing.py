@@ -13,9 +13,10 @@ from receiver.errors import AmazonRefusesUs, BadRequest
 from receiver.http.api.bodies import (
     ACCOUNT_FIELD,
     REFUND_FIELD,
-    chosen_account,
     money_schema,
     object_schema,
+    only_account,
+    possible_accounts,
     read_money,
     read_object,
 )
@@ -39,7 +40,7 @@ from receiver.http.headers import traceparent_of
 from receiver.http.problems import RefundProblemJson
 from receiver.issue.issuer import Issued, Issuer
 from receiver.issue.orders import LONGEST_KEY
-from receiver.ledger.money import CURRENCY
+from receiver.ledger.money import CURRENCY, Money
 from receiver.ledger.order_reference import MAX_ORDER_REFERENCE, reference_problem, whole_reference
 from receiver.ledger.refund import REFUND_ID
 from receiver.ledger.refund_request import Asked, RefundRequest
@@ -84,13 +85,26 @@ FIELDS: Final[Mapping[str, Schema]] = {
     },
     "besides": BESIDES,
 }
+CHARGE_ID: Final = "S01-5105180-3221187-C056351"
 USD: Final = {"amount": "14.00", "currencyCode": "USD"}
-CREATE: Final = object_schema(
-    "A refund to issue.",
-    ("chargeId", "refundAmount"),
-    FIELDS,
-    {"chargeId": "S01-5105180-3221187-C056351", "refundAmount": USD},
-)
+CREATE: Final[Schema] = {
+    "description": "A refund to issue.",
+    "oneOf": [
+        object_schema(
+            "Of an amount.",
+            ("chargeId", "refundAmount"),
+            {**FIELDS, "full": {"const": False}},
+            {"chargeId": CHARGE_ID, "refundAmount": USD},
+        ),
+        object_schema(
+            "Of all that is left of the captured amount, without Amazon's allowance. The first accepted call "
+            "determines the amount; repeating the call with the same key is the same refund.",
+            ("chargeId", "full"),
+            {**{name: each for name, each in FIELDS.items() if name != "refundAmount"}, "full": {"const": True}},
+            {"chargeId": CHARGE_ID, "full": True},
+        ),
+    ],
+}
 RETRY: Final = object_schema(
     "Empty, or the other refunds of the charge that this one is in addition to.",
     (),
@@ -145,9 +159,9 @@ class IssueApi:
             {
                 400: (
                     *("idempotency_key_needed", "bad_idempotency_key", "bad_parameter", "unknown_field"),
-                    *("bad_charge_id", "bad_currency", "bad_soft_descriptor", "bad_order_reference"),
+                    *("bad_charge_id", "bad_currency", "bad_soft_descriptor", "bad_order_reference", "bad_full"),
                 ),
-                409: ("idempotency_key_reused",),
+                409: ("idempotency_key_reused", "nothing_left", "not_enough_known"),
             },
             *REFUSALS,
         ),
@@ -156,9 +170,9 @@ class IssueApi:
         """201 with the refund, or 202 while Amazon has not answered."""
         key = _key(call.request)
         fields = await read_object(call.request)
-        account = chosen_account(call.caller, fields.get("account"))
-        wish, asked = read_wish(fields), _asked(call, fields)
-        return _answer(account, await self._issuers[account].create(wish, key, asked))
+        account = only_account(possible_accounts(call.caller, fields.get("account")))
+        wanted, asked = read_refund_request(fields), _asked(call, fields)
+        return _answer(account, await self._issuers[account].create(wanted, key, asked))
 
     @Operation(
         "POST",
@@ -186,7 +200,7 @@ class IssueApi:
     async def retry(self, call: Call) -> Response:
         """Reissues a declined refund with its original values; the body may only have `besides`. Answers as `create`
         does."""
-        account, refund_id = chosen_account(call.caller, call[ACCOUNT] or None), call[REFUND]
+        account, refund_id = only_account(call.accounts), call[REFUND]
         fields = await read_object(call.request, needed=False)
         if set(fields) - {"besides"}:
             raise BadRequest(
@@ -197,17 +211,16 @@ class IssueApi:
         return _answer(account, await self._issuers[account].retry(refund_id, _asked(call, fields)))
 
 
-def read_wish(fields: Mapping[str, Any]) -> RefundRequest:
+def read_refund_request(fields: Mapping[str, Any]) -> RefundRequest:
     """The refund requested. Raises `BadRequest` that names the field."""
-    unknown = sorted(set(fields) - set(FIELDS))
-    if unknown:
-        raise BadRequest(f"Unknown field. Known fields: {', '.join(FIELDS)}.", reason="unknown_field")
+    if set(fields) - {*FIELDS, "full"}:
+        raise BadRequest(f"Unknown field. Known fields: {', '.join(FIELDS)}, full.", reason="unknown_field")
     charge_id = fields.get("chargeId")
     if not isinstance(charge_id, str) or not REFUND_ID.fullmatch(charge_id):
         raise BadRequest("`chargeId` must be a charge id such as S01-5105180-3221187-C056351.", reason="bad_charge_id")
     return RefundRequest(
         charge_id=charge_id,
-        money=read_money(fields.get("refundAmount")),
+        money=_money(fields),
         soft_descriptor=_text(fields, "softDescriptor", MAX_SOFT_DESCRIPTOR, "bad_soft_descriptor"),
         order_reference=_reference(fields.get("orderReference", "")),
     )
@@ -228,6 +241,17 @@ def read_besides(value: object) -> tuple[str, ...]:
             reason="bad_besides",
         )
     return tuple(ids)
+
+
+def _money(fields: Mapping[str, Any]) -> Money | None:
+    """The amount; None for all that is left."""
+    full = fields.get("full", False)
+    if not isinstance(full, bool) or (full and "refundAmount" in fields):
+        raise BadRequest(
+            'Send either `refundAmount`, or `"full": true` for all that is left of the captured amount.',
+            reason="bad_full",
+        )
+    return None if full else read_money(fields.get("refundAmount"), ', or send `"full": true`')
 
 
 def _text(fields: Mapping[str, Any], name: str, most: int, reason: str) -> str:

@@ -11,6 +11,7 @@ import asyncio
 import base64
 import binascii
 from collections.abc import Sequence
+from dataclasses import replace
 from hashlib import sha256
 
 from receiver.errors import BadRequest
@@ -20,17 +21,25 @@ from receiver.ledger.query import write_cursor as write_place
 from receiver.ledger.refund import Refund
 from receiver.store import Store
 from receiver.store.refunds.refunds import MOST_EXAMINED
+from receiver.track.current import current_refunds
 
 CHECK_BYTES = 9
 
 
 async def merged(store: Store, accounts: Sequence[str], query: Query, cursor: str, limit: int) -> Page:
-    """At most `limit` refunds of all the accounts. Raises `StoreUnavailable`, and `BadRequest` for a wrong cursor.
+    """At most `limit` refunds of all the accounts, after the client's `cursor` (empty: the first page).
 
-    The accounts share the number of entries that one request may scan.
+    Raises `StoreUnavailable`, and `BadRequest` for a wrong cursor.
     """
+    page = await _merged(store, accounts, query, read_cursor(cursor, query, accounts), limit)
+    following = write_cursor(page.next_cursor, query, accounts) if page.next_cursor else ""
+    return replace(page, next_cursor=following)
+
+
+async def _merged(store: Store, accounts: Sequence[str], query: Query, cursor: str, limit: int) -> Page:
+    """The same with cursors in the store's form. The accounts share the number of entries that one request may scan."""
     share = MOST_EXAMINED // max(len(accounts), 1)
-    pages = await asyncio.gather(*(store.refunds.page(account, query, cursor, limit, share) for account in accounts))
+    pages = await asyncio.gather(*(store.of(account).refunds.page(query, cursor, limit, share) for account in accounts))
     if len(pages) == 1:
         return pages[0]
     bad = tuple(each for page in pages for each in page.unreadable)
@@ -44,6 +53,14 @@ async def merged(store: Store, accounts: Sequence[str], query: Query, cursor: st
     return Page(
         tuple(shown), write_place(unsure), unreadable=bad, cut=len(shown) < limit and any(page.cut for page in pages)
     )
+
+
+async def as_of_now(store: Store, refunds: Sequence[Refund]) -> list[Refund]:
+    """The refunds of any accounts in the same order, each with its current advice. Raises `StoreUnavailable`."""
+    accounts = dict.fromkeys(refund.account for refund in refunds)
+    groups = [current_refunds(store.of(name), [each for each in refunds if each.account == name]) for name in accounts]
+    found = {(each.account, each.refund_id): each for group in await asyncio.gather(*groups) for each in group}
+    return [found[refund.account, refund.refund_id] for refund in refunds]
 
 
 def _cut(refunds: list[Refund], limit: int) -> list[Refund]:

@@ -1,4 +1,4 @@
-"""HTTP. Finds the one refund, refund request or subscriber that a path names, in the accounts that the token may see.
+"""HTTP. Finds the one refund, charge, request or subscriber that a path names, in the accounts that the token may see.
 
 If several accounts have it, the answer is 409 with their names. Otherwise the result would depend on which account was
 searched first.
@@ -7,12 +7,14 @@ searched first.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from receiver.errors import Conflict, NotFound
-from receiver.ledger.refund import Refund
+from receiver.ledger.dispute import Dispute, permission_of
+from receiver.ledger.refund import Refund, Revision
 from receiver.ledger.refund_request import RefundRequestRecord
+from receiver.ledger.retryability import KnownCharge
 from receiver.outbox.subscribers.subscriber import Subscriber
 from receiver.store import Store
 
@@ -21,7 +23,7 @@ T = TypeVar("T")
 
 async def find_refunds(store: Store, accounts: Sequence[str], refund_id: str) -> list[Refund]:
     """The refund, once for each account that knows it."""
-    answers = await asyncio.gather(*(store.refunds.get(account, refund_id) for account in accounts))
+    answers = await asyncio.gather(*(store.of(account).refunds.get(refund_id) for account in accounts))
     return [refund for refund in answers if refund is not None]
 
 
@@ -34,9 +36,37 @@ def the_refund(found: Sequence[Refund]) -> Refund:
     return _the_one([(refund.account, refund) for refund in found], "know this refund", missing)[1]
 
 
-async def find_request(store: Store, accounts: Sequence[str], request_id: str) -> tuple[str, RefundRequestRecord]:
+async def find_charges(store: Store, accounts: Sequence[str], charge_id: str) -> list[tuple[str, KnownCharge]]:
+    """What is known of the charge, with its account, for each account that knows anything."""
+    answers = await asyncio.gather(*(store.of(account).charges.known(charge_id) for account in accounts))
+    return [(account, each) for account, each in zip(accounts, answers, strict=True) if _knows(each, charge_id)]
+
+
+def _knows(known: KnownCharge, charge_id: str) -> bool:
+    is_disputed = any(each.charge_id == charge_id for each in known.disputes)
+    return bool(known.entries or known.charge or is_disputed or not known.readable)
+
+
+def the_charge(found: Sequence[tuple[str, KnownCharge]]) -> tuple[str, KnownCharge]:
+    """The only one found, with its account. Raises `NotFound`, `Conflict`."""
+    return _the_one(found, "know this charge", NotFound("Charge not found.", reason="no_such_charge"))
+
+
+async def find_history(store: Store, refund: Refund) -> tuple[list[Revision], list[Dispute]]:
+    """Its revisions, oldest first, and the disputes that concern its charge."""
+    own = store.of(refund.account)
+    revisions, disputes = await asyncio.gather(
+        own.refunds.history(refund.refund_id),
+        own.disputes.of_permission(permission_of(refund.charge_id or refund.refund_id)),
+    )
+    return revisions, [each for each in disputes if each.concerns(refund.charge_id)]
+
+
+async def find_request(
+    store: Store, accounts: Sequence[str], refund_request_id: str
+) -> tuple[str, RefundRequestRecord]:
     """The request, with its account. Raises `NotFound`, `Conflict`."""
-    answers = await asyncio.gather(*(store.requests.get(account, request_id) for account in accounts))
+    answers = await asyncio.gather(*(store.of(account).requests.get(refund_request_id) for account in accounts))
     found = [(account, record) for account, record in zip(accounts, answers, strict=True) if record is not None]
     missing = NotFound("Refund request not found, or not visible to the token.", reason="no_such_request")
     return _the_one(found, "know this request", missing)
@@ -44,18 +74,29 @@ async def find_request(store: Store, accounts: Sequence[str], request_id: str) -
 
 async def all_subscribers(store: Store, accounts: Sequence[str]) -> list[tuple[str, Subscriber]]:
     """(account, subscriber), by account and name."""
-    lists = await asyncio.gather(*(store.subscribers.readable(account) for account in accounts))
+    lists = await asyncio.gather(*(store.of(account).subscribers.readable() for account in accounts))
     return [(account, each) for account, found in zip(accounts, lists, strict=True) for each in found]
 
 
 async def find_subscriber(store: Store, accounts: Sequence[str], name: str) -> tuple[str, Subscriber]:
     """The subscriber, with its account. Raises `NotFound`, `Conflict`."""
     found = [each for each in await all_subscribers(store, accounts) if each[1].name == name]
-    return _the_one(found, "have a subscriber with this name", no_such_subscriber())
+    return _the_one(found, "have a subscriber with this name", _no_such_subscriber())
 
 
-def no_such_subscriber() -> NotFound:
+def _no_such_subscriber() -> NotFound:
     return NotFound("Subscriber not found, or not visible to the token.", reason="no_such_subscriber")
+
+
+async def change_subscriber(
+    store: Store, accounts: Sequence[str], name: str, change: Callable[[Subscriber], Subscriber]
+) -> tuple[str, Subscriber]:
+    """The changed subscriber, with its account. Raises `NotFound`, `Conflict`, and what `change` raises."""
+    account, _ = await find_subscriber(store, accounts, name)
+    updated = await store.of(account).subscribers.update(name, lambda stored, _: change(stored))
+    if updated is None:
+        raise _no_such_subscriber()
+    return account, updated.after
 
 
 def _the_one(found: Sequence[tuple[str, T]], what: str, missing: NotFound) -> tuple[str, T]:

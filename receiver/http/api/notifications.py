@@ -61,7 +61,7 @@ class NotificationApi:
         """A work list, so it has no pages."""
         accounts, limit = call.accounts, call[LIMIT]
         lists = await asyncio.gather(
-            *(self._store.notifications.latest(account, limit + 1) for account in [*accounts, UNASSIGNED])
+            *(self._store.of(account).notifications.latest(limit + 1) for account in [*accounts, UNASSIGNED])
         )
         found = {(kept.id, kept.details.digest): kept for kept in self._visible(lists, accounts, call.caller.accounts)}
         newest = sorted(found.values(), key=lambda kept: (-kept.details.received_at, kept.id))
@@ -85,7 +85,7 @@ class NotificationApi:
     async def one(self, call: Call) -> Response:
         accounts, id_ = call.accounts, call[NOTIFICATION]
         answers = await asyncio.gather(
-            *(self._store.notifications.get(account, id_) for account in [*accounts, UNASSIGNED])
+            *(self._store.of(account).notifications.get(id_) for account in [*accounts, UNASSIGNED])
         )
         lists = [[] if answer is None else [answer[0]] for answer in answers]
         visible = self._visible(lists, accounts, call.caller.accounts)

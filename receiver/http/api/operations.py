@@ -20,8 +20,8 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from receiver.http.api.auth import Caller, Tokens, actor_of
+from receiver.http.api.limits import Reads
 from receiver.http.api.params import ACCOUNT, Parameter, Schema, check_query
-from receiver.http.api.reads import Reads
 from receiver.http.problems import ProblemJson
 from receiver.ledger.audit import Actor
 from receiver.runtime.metrics import STORE_ERRORS
@@ -104,7 +104,7 @@ class Call:
 class Operation:
     """One method of one path. Without `scopes` no token is needed; with several, one is enough.
 
-    `in_turn`: it waits for its turn among the lists (`reads.py`). `store`: it needs the store, if it needs a token.
+    `in_turn`: it waits for its turn among the lists (`limits.py`). `store`: it needs the store, if it needs a token.
     `problem` is the type of its problems; None if refusals have no body. `reasons` are those in addition to the ones
     that every operation has.
     """

@@ -13,9 +13,11 @@ from typing import Final
 from starlette.requests import Request
 from starlette.responses import Response
 
-from receiver.errors import BadRequest, Conflict
-from receiver.http.api.listing import merged, read_cursor, write_cursor
-from receiver.http.api.lookup import find_refunds, the_refund
+from receiver.errors import BadRequest
+from receiver.http.api.bodies import only_account
+from receiver.http.api.limits import Refreshes
+from receiver.http.api.listing import as_of_now, merged
+from receiver.http.api.lookup import find_history, find_refunds, the_refund
 from receiver.http.api.operations import (
     LOCATION,
     READ,
@@ -26,12 +28,11 @@ from receiver.http.api.operations import (
     Reasons,
 )
 from receiver.http.api.params import ACCOUNT, IF_NONE_MATCH, REFUND, moment, number, order_number, text, word
-from receiver.http.api.rate_limit import Refreshes
 from receiver.http.api.respond import etag, json_answer, matches
 from receiver.http.api.schema import HistoryJson, RefreshJson, RefundListJson
 from receiver.http.headers import traceparent_of
 from receiver.http.seats import Seats, share_of
-from receiver.ledger.dispute import dispute_json, permission_of
+from receiver.ledger.dispute import dispute_json
 from receiver.ledger.hint import Hint
 from receiver.ledger.query import Query
 from receiver.ledger.refund import AMAZON_REFUND_ID, Refund, Source, is_final
@@ -40,7 +41,6 @@ from receiver.outbox.events.advice import advice_of
 from receiver.outbox.formats.cloudevents import AdvisedRefundJson, advised_json
 from receiver.settings.sections import HttpSettings, Scope
 from receiver.store import Store
-from receiver.track.current import current_refunds
 
 WAITING = ("http.waiting", "http.waiting_per_token")
 LOOK_EVERY = 1.0
@@ -90,13 +90,11 @@ class RefundApi:
         """Newest change first, filtered, a page at a time."""
         accounts = call.accounts
         query = Query(call[STATE], call[REASON], call[CHARGE], order=call[ORDER], since=call[SINCE])
-        cursor = read_cursor(call[CURSOR], query, accounts)
-        page = await merged(self._store, accounts, query, cursor, call[LIMIT])
-        following = write_cursor(page.next_cursor, query, accounts) if page.next_cursor else None
+        page = await merged(self._store, accounts, query, call[CURSOR], call[LIMIT])
         body = RefundListJson(
-            refunds=[refund_json(refund) for refund in await self._as_of_now(page.refunds)],
+            refunds=[refund_json(refund) for refund in await as_of_now(self._store, page.refunds)],
             unreadable=list(page.unreadable),
-            next_cursor=following,
+            next_cursor=page.next_cursor or None,
             scan_cut=page.cut,
         )
         return json_answer(body)
@@ -120,7 +118,7 @@ class RefundApi:
             with self._seats.taken(call.caller.name):
                 found = await self._look(call.request, accounts, refund_id, found, wait)
         refund = the_refund(found)
-        (refund,) = await current_refunds(self._store, refund.account, [refund])
+        (refund,) = await as_of_now(self._store, [refund])
         body = advised_json(refund, advice_of(refund))
         tag = etag(refund, body)
         if matches(call.request.headers.getlist("if-none-match"), tag):
@@ -140,27 +138,14 @@ class RefundApi:
     )
     async def history(self, call: Call) -> Response:
         refund = the_refund(await find_refunds(self._store, call.accounts, call[REFUND]))
-        revisions, disputes = await asyncio.gather(
-            self._store.refunds.history(refund.account, refund.refund_id),
-            self._store.disputes.of_permission(refund.account, permission_of(refund.charge_id or refund.refund_id)),
-        )
+        revisions, disputes = await find_history(self._store, refund)
         body = HistoryJson(
             refund_id=refund.refund_id,
             account=refund.account,
             revisions=[revision_json(revision) for revision in revisions],
-            disputes=[dispute_json(each) for each in disputes if each.concerns(refund.charge_id)],
+            disputes=[dispute_json(each) for each in disputes],
         )
         return json_answer(body)
-
-    async def _as_of_now(self, refunds: Sequence[Refund]) -> list[Refund]:
-        """The refunds in the same order, each with its current advice."""
-        accounts = list(dict.fromkeys(refund.account for refund in refunds))
-        groups = [[refund for refund in refunds if refund.account == account] for account in accounts]
-        found = await asyncio.gather(
-            *(current_refunds(self._store, *each) for each in zip(accounts, groups, strict=True))
-        )
-        by_id = {(refund.account, refund.refund_id): refund for each in found for refund in each}
-        return [by_id[refund.account, refund.refund_id] for refund in refunds]
 
     @Operation(
         "POST",
@@ -182,12 +167,12 @@ class RefundApi:
         self._refreshes.take(call.caller.name)
         is_amazons = AMAZON_REFUND_ID.fullmatch(refund_id) is not None
         found = [] if is_amazons and len(accounts) == 1 else await find_refunds(self._store, accounts, refund_id)
-        account = the_refund(found).account if found else _only(accounts)
-        if not (found or is_amazons or await self._store.fps.get(account, refund_id)):
+        account = the_refund(found).account if found else only_account(accounts, "the account with ?account=")
+        if not (found or is_amazons or await self._store.of(account).fps.get(refund_id)):
             raise _no_refund_id(refund_id)
         traceparent = traceparent_of(call.request.headers.raw)
         hint = Hint(refund_id=refund_id, at=self._now(), source=Source.REFRESH, traceparent=traceparent)
-        await self._store.schedule.hint(account, hint)
+        await self._store.of(account).schedule.hint(hint)
         body = RefreshJson(
             refund_id=refund_id,
             account=account,
@@ -210,7 +195,7 @@ class RefundApi:
         return found
 
     async def _something(self, accounts: Sequence[str]) -> None:
-        waits = [asyncio.ensure_future(self._store.changed(account, LOOK_EVERY)) for account in accounts]
+        waits = [asyncio.ensure_future(self._store.of(account).changed(LOOK_EVERY)) for account in accounts]
         if not waits:
             await asyncio.sleep(LOOK_EVERY)
             return
@@ -234,9 +219,3 @@ def _no_refund_id(text: str) -> BadRequest:
         f"{what} Find the refund's id with `receiver refund list` or in Seller Central.",
         reason="bad_refund_id",
     )
-
-
-def _only(accounts: Sequence[str]) -> str:
-    if len(accounts) != 1:
-        raise Conflict(f"Specify the account with ?account=: one of {', '.join(accounts)}.", reason="account_needed")
-    return accounts[0]

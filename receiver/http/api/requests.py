@@ -26,12 +26,11 @@ from receiver.http.api.operations import (
     Call,
     Operation,
 )
-from receiver.http.api.params import ACCOUNT, Schema, in_path, number, word
+from receiver.http.api.params import ACCOUNT, REFUND, Schema, in_path, number, word
 from receiver.http.api.respond import json_answer
 from receiver.http.api.schema import RequestListJson
 from receiver.http.problems import RefundProblemJson
 from receiver.issue.issuer import Issuer
-from receiver.ledger.refund import REFUND_ID
 from receiver.ledger.refund_request import OPEN, RefundRequestRecord, RequestState
 from receiver.ledger.request_shape import RefundRequestJson, request_json
 from receiver.store import Store
@@ -78,7 +77,7 @@ class RequestApi:
         accounts, limit = call.accounts, call[LIMIT]
         wanted = [state for state in (RequestState.UNCLEAR, RequestState.RESERVED) if state in _states(call[STATE])]
         pairs = [(account, state) for state in wanted for account in accounts]
-        found = await asyncio.gather(*(self._store.requests.open(*pair, limit) for pair in pairs))
+        found = await asyncio.gather(*(self._store.of(account).requests.open(state, limit) for account, state in pairs))
         rows = [
             (wanted.index(state), record.created_at, account, record)
             for (account, state), each in zip(pairs, found, strict=True)
@@ -89,7 +88,7 @@ class RequestApi:
         body = RequestListJson(
             requests=[*shown],
             total=sum(each.total for each in found),
-            unreadable=[request_id for each in found for request_id in each.unreadable],
+            unreadable=[refund_request_id for each in found for refund_request_id in each.unreadable],
         )
         return json_answer(body)
 
@@ -137,11 +136,11 @@ class RequestApi:
     )
     async def repeat(self, call: Call) -> Response:
         """200 with the outcome; 202 while Amazon has not answered."""
-        accounts, request_id = call.accounts, call[REQUEST]
+        accounts, refund_request_id = call.accounts, call[REQUEST]
         if await read_object(call.request, needed=False):
             raise BadRequest("A repetition takes no fields.", reason="unknown_field")
-        account, _ = await find_request(self._store, accounts, request_id)
-        record = await self._issuers[account].repeat(request_id, by=call.caller.name)
+        account, _ = await find_request(self._store, accounts, refund_request_id)
+        record = await self._issuers[account].repeat(refund_request_id, by=call.caller.name)
         if record.state is RequestState.RESERVED:
             return json_answer(await self._json(account, record), 202, Retry_After=str(ASK_AGAIN))
         return json_answer(await self._json(account, record))
@@ -171,18 +170,18 @@ class RequestApi:
     )
     async def settle(self, call: Call) -> Response:
         """Records the outcome that a person found for an unclear request."""
-        accounts, request_id = call.accounts, call[REQUEST]
+        accounts, refund_request_id = call.accounts, call[REQUEST]
         refund_id = _read_settlement(await read_object(call.request))
-        account, _ = await find_request(self._store, accounts, request_id)
+        account, _ = await find_request(self._store, accounts, refund_request_id)
         issuer = self._issuers[account]
         if refund_id:
-            record = await issuer.resolve_as_done(request_id, refund_id, by=call.caller.name)
+            record = await issuer.resolve_as_done(refund_request_id, refund_id, by=call.caller.name)
         else:
-            record = await issuer.resolve_as_not_issued(request_id, by=call.caller.name)
+            record = await issuer.resolve_as_not_issued(refund_request_id, by=call.caller.name)
         return json_answer(await self._json(account, record))
 
     async def _json(self, account: str, record: RefundRequestRecord) -> RefundRequestJson:
-        return request_json(account, record, await self._store.requests.candidate_of(account, record))
+        return request_json(account, record, await self._store.of(account).requests.candidate_of(record))
 
 
 def _states(text: str) -> Sequence[RequestState]:
@@ -198,6 +197,4 @@ def _read_settlement(fields: Mapping[str, Any]) -> str:
     if fields.keys() != {"refundId"}:
         raise BadRequest(f"Send {SETTLEMENTS} and nothing else.", reason="bad_settlement")
     refund_id = fields["refundId"]
-    if not isinstance(refund_id, str) or not REFUND_ID.fullmatch(refund_id):
-        raise BadRequest("A refund id must be 1 to 64 letters, digits and hyphens.", reason="bad_refund_id")
-    return refund_id
+    return REFUND.read(refund_id if isinstance(refund_id, str) else "")

@@ -223,7 +223,7 @@ class ResetJson(Json, kw_only=True):
 class EventPageJson(Json, kw_only=True):
     """A page of events, oldest first."""
 
-    events: Annotated[list[Any], Meta(extra_json_schema=either("RefundEvent", "OperatorEvent"))]
+    events: Annotated[list[Any], Meta(extra_json_schema=either("RefundEvent", "DisputeEvent", "OperatorEvent"))]
     after: Annotated[str, Meta(description="The cursor for the next page.")]
     more: Annotated[bool, Meta(description="Whether more events are already available.")]
     reset: ResetJson | UnsetType = UNSET

@@ -15,7 +15,7 @@ from receiver.ledger.durations import milliseconds, parse_duration
 from receiver.ledger.money import AMOUNT
 from receiver.ledger.money import CURRENCY as CURRENCY_CODE
 from receiver.ledger.schema import extended
-from receiver.ledger.timestamps import format_rfc3339, parse_any_time
+from receiver.ledger.timestamps import format_rfc3339
 from receiver.outbox.formats.alertmanager import LONGEST_AUTHORIZATION
 from receiver.outbox.formats.format import LONGEST_LINK
 from receiver.outbox.formats.pagerduty import ROUTING_KEY
@@ -23,6 +23,7 @@ from receiver.outbox.formats.registry import FORMATS
 from receiver.outbox.subscribers.changes import NEW, OLD_VALID, OLD_VALID_MOST
 from receiver.outbox.subscribers.fields import MOST_REASONS, NAME, REASON, VALID_TYPES
 from receiver.outbox.subscribers.limits import FASTEST, MOST_AMOUNTS, MOST_AT_ONCE, SLOWEST
+from receiver.outbox.subscribers.reading import read_start
 from receiver.outbox.subscribers.schema import public_json
 from receiver.outbox.subscribers.secrets import FORM, LONGEST, MOST_SECRETS, SHORTEST, read_secret
 from receiver.outbox.subscribers.subscriber import Subscriber
@@ -149,19 +150,13 @@ ROTATE: Final = object_schema(
 )
 
 
-def read_start(given: object, now: int) -> int | None:
+def read_begin(given: object, now: int) -> int | None:
     """The time (ms) from which a new subscriber receives events; None: now. Raises `BadRequest` (`bad_start`)."""
-    if given in (None, "now"):
-        return None
-    if given == "beginning":
-        return 0
     try:
-        start = max(parse_any_time(given if isinstance(given, str) else ""), 0)
-    except Malformed:
-        raise BadRequest(
-            "`start` must be now, beginning, or a time such as 2026-01-31T12:00:00Z.", reason="bad_start"
-        ) from None
-    if start > now + CLOCKS_APART:
+        start = read_start(given)
+    except Malformed as error:
+        raise BadRequest(f"`start` {error.detail}", reason="bad_start") from None
+    if start is not None and start > now + CLOCKS_APART:
         raise BadRequest(
             "`start` is in the future. Omit it: a new subscriber receives events from now on.",
             reason="bad_start",
@@ -218,5 +213,5 @@ def stats_json(sizes: tuple[int, int, int], health: Health) -> StatsJson:
     )
 
 
-def shown(account: str, subscriber: Subscriber) -> SubscriberJson:
+def subscriber_json(account: str, subscriber: Subscriber) -> SubscriberJson:
     return extended(SubscriberJson, public_json(subscriber), account=account)

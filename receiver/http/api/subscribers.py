@@ -9,8 +9,8 @@ from typing import Final
 from starlette.responses import Response
 
 from receiver.errors import BadRequest, Conflict, NotFound
-from receiver.http.api.bodies import chosen_account, read_object
-from receiver.http.api.lookup import all_subscribers, find_subscriber, no_such_subscriber
+from receiver.http.api.bodies import only_account, possible_accounts, read_object
+from receiver.http.api.lookup import all_subscribers, change_subscriber, find_subscriber
 from receiver.http.api.operations import (
     ADMIN,
     NO_ACCOUNT,
@@ -34,12 +34,12 @@ from receiver.http.api.subscriber_bodies import (
     ADD,
     CHANGE,
     ROTATE,
+    read_begin,
     read_fields,
     read_new_secret,
     read_old_valid,
-    read_start,
-    shown,
     stats_json,
+    subscriber_json,
 )
 from receiver.ledger.schema import extended
 from receiver.outbox.formats.registry import format_spec
@@ -89,7 +89,7 @@ class SubscriberApi:
         accounts = call.accounts
         found = await all_subscribers(self._store, accounts)
         body = SubscriberListJson(
-            subscribers=[shown(account, subscriber) for account, subscriber in found],
+            subscribers=[subscriber_json(account, subscriber) for account, subscriber in found],
             unreadable=["/".join(each) for each in await self._unreadable(accounts)],
         )
         return json_answer(body)
@@ -126,13 +126,13 @@ class SubscriberApi:
         `start` is `now`, `beginning` or a time: from there the subscriber receives the events still in the stream.
         """
         fields = read_fields(await read_object(call.request))
-        account = chosen_account(call.caller, fields.pop("account", None))
-        start = read_start(fields.pop("start", None), self._now())
+        account = only_account(possible_accounts(call.caller, fields.pop("account", None)))
+        start = read_begin(fields.pop("start", None), self._now())
         brought = "secret" in fields or "secrets" in fields
         made = {"secret": self._new_secret()} if format_spec(fields.get("format")).signed and not brought else {}
         subscriber = read_subscriber({**fields, **made}, self._rules, origin="api", now=self._now())
-        after = await self._store.subscribers.add(account, subscriber, start, most=self._most)
-        body = extended(AddedSubscriberJson, shown(account, subscriber), **made, events_after=after)
+        after = await self._store.of(account).subscribers.add(subscriber, start, most=self._most)
+        body = extended(AddedSubscriberJson, subscriber_json(account, subscriber), **made, events_after=after)
         return json_answer(body, 201, Location=f"/v1/subscribers/{subscriber.name}?account={account}")
 
     @Operation(
@@ -149,12 +149,10 @@ class SubscriberApi:
     async def one(self, call: Call) -> Response:
         """With `stats`: waiting and dead deliveries, and the last errors."""
         account, subscriber = await self._named(call)
-        sizes, health = await asyncio.gather(
-            self._store.deliveries.queue_sizes(account, subscriber.name),
-            self._store.deliveries.health(account, subscriber.name),
-        )
+        name, deliveries = subscriber.name, self._store.of(account).deliveries
+        sizes, health = await asyncio.gather(deliveries.queue_sizes(name), deliveries.health(name))
         stats = stats_json(sizes, health)
-        return json_answer(extended(SubscriberWithStatsJson, shown(account, subscriber), stats=stats))
+        return json_answer(extended(SubscriberWithStatsJson, subscriber_json(account, subscriber), stats=stats))
 
     @Operation(
         "PATCH",
@@ -203,7 +201,7 @@ class SubscriberApi:
             if len(damaged) != 1:
                 raise
             account = damaged[0][0]
-        await self._store.subscribers.remove(account, call[NAME])
+        await self._store.of(account).subscribers.remove(call[NAME])
         return Response(status_code=204)
 
     @Operation(
@@ -274,18 +272,15 @@ class SubscriberApi:
     async def _change(
         self, call: Call, change: Callable[[Subscriber], Subscriber], made: Mapping[str, str] | None = None
     ) -> Response:
-        account, found = await self._named(call)
-        updated = await self._store.subscribers.update(account, found.name, lambda stored, _: change(stored))
-        if updated is None:
-            raise no_such_subscriber()
-        return json_answer(extended(ChangedSubscriberJson, shown(account, updated.after), **(made or {})))
+        account, after = await change_subscriber(self._store, call.accounts, call[NAME], change)
+        return json_answer(extended(ChangedSubscriberJson, subscriber_json(account, after), **(made or {})))
 
     async def _named(self, call: Call) -> tuple[str, Subscriber]:
         return await find_subscriber(self._store, call.accounts, call[NAME])
 
     async def _unreadable(self, accounts: Sequence[str]) -> list[tuple[str, str]]:
         """(account, name) of subscribers whose records are damaged."""
-        lists = await asyncio.gather(*(self._store.subscribers.read(account) for account in accounts))
+        lists = await asyncio.gather(*(self._store.of(account).subscribers.read() for account in accounts))
         return [(account, name) for account, each in zip(accounts, lists, strict=True) for name in each.unreadable]
 
 

@@ -99,8 +99,8 @@ class PageFrame:
         self, request: Request, status: int, detail: str, reason: str, *, again: int = 0, wait: int = 0
     ) -> Response:
         values = {"status": status, "phrase": HTTPStatus(status).phrase, "detail": detail, "reason": reason}
-        request_id = structlog.contextvars.get_contextvars().get("request_id", "")
-        values |= {"again": again if request.method == "GET" else 0, "request_id": request_id, "at": ""}
+        http_request_id = structlog.contextvars.get_contextvars().get("request_id", "")
+        values |= {"again": again if request.method == "GET" else 0, "request_id": http_request_id, "at": ""}
         headers = {"Retry-After": str(wait)} if wait else {}
         return self._pages.render(
             "problem.html", {**self._around(self._sessions.of(request)), **values}, status, headers

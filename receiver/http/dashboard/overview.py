@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from receiver.http.api.auth import Caller
-from receiver.http.api.listing import merged
+from receiver.http.api.listing import as_of_now, merged
 from receiver.http.dashboard.chart import draw, edges
 from receiver.http.dashboard.guard import PageFrame
 from receiver.http.dashboard.requests import NOTICES
@@ -23,7 +23,6 @@ from receiver.ledger.refund import Refund, State, is_final
 from receiver.ledger.refund_request import RequestState
 from receiver.settings.sections import Scope
 from receiver.store import Store
-from receiver.track.current import current_refunds
 
 DECLINED = 20
 MOST_CONFLICTS, MOST_PENDING, MOST_UNCLEAR = 50, 50, 20
@@ -48,7 +47,7 @@ class OverviewPage:
             values |= await self._requests(caller)
         if Scope.ADMIN in caller.scopes:
             found = await asyncio.gather(
-                *(self._store.gauges.alerting_problems(account) for account in caller.accounts)
+                *(self._store.of(account).gauges.alerting_problems() for account in caller.accounts)
             )
             pairs = zip(caller.accounts, found, strict=True)
             values["alerting"] = [(account, each) for account, problems in pairs for each in problems]
@@ -57,7 +56,7 @@ class OverviewPage:
     async def _refunds(self, caller: Caller, now: int) -> Mapping[str, Any]:
         accounts = caller.accounts
         counted, pending, conflicts, page = await asyncio.gather(
-            asyncio.gather(*(self._store.dashboard.counted(account, edges(now)) for account in accounts)),
+            asyncio.gather(*(self._store.of(account).dashboard.counted(edges(now)) for account in accounts)),
             asyncio.gather(*(self._pending(account) for account in accounts)),
             asyncio.gather(*(self._in_conflict(account) for account in accounts)),
             merged(self._store, accounts, Query(state=State.DECLINED), "", DECLINED),
@@ -74,40 +73,36 @@ class OverviewPage:
             "oldest_at": started_at(oldest, now) if oldest else now,
             "conflicts": [refund for each in conflicts for refund in each],
             "stuck": [refund for refund in waiting if EventType.STUCK in refund.emitted],
-            "declined": await self._as_of_now(page.refunds[:DECLINED]),
+            "declined": await as_of_now(self._store, page.refunds[:DECLINED]),
         }
 
-    async def _as_of_now(self, refunds: Sequence[Refund]) -> list[Refund]:
-        accounts = dict.fromkeys(refund.account for refund in refunds)
-        groups = [current_refunds(self._store, name, [r for r in refunds if r.account == name]) for name in accounts]
-        found = {(r.account, r.refund_id): r for group in await asyncio.gather(*groups) for r in group}
-        return [found[refund.account, refund.refund_id] for refund in refunds]
-
     async def _pending(self, account: str) -> list[Refund]:
-        found = await self._all(account, await self._store.dashboard.pending_longest(account, MOST_PENDING))
+        found = await self._all(account, await self._store.of(account).dashboard.pending_longest(MOST_PENDING))
         return [refund for refund in found if not is_final(refund.state)]
 
     async def _in_conflict(self, account: str) -> list[Refund]:
         """Refunds in conflict, latest first. They are found in the last entries of the stream at this process's first
         look, and in every entry since."""
         last, known = self._conflicts.get(account, ("", []))
-        found = await self._store.dashboard.contradictions(account, last)
+        found = await self._store.of(account).dashboard.contradictions(last)
         names = list(dict.fromkeys([*found.refund_ids, *known]))[:MOST_CONFLICTS]
         self._conflicts[account] = (found.last, names)
         return [refund for refund in await self._all(account, names) if refund.conflict]
 
     async def _all(self, account: str, names: Sequence[str]) -> list[Refund]:
-        found = await asyncio.gather(*(self._store.refunds.get_or_id(account, name) for name in names))
+        found = await asyncio.gather(*(self._store.of(account).refunds.get_or_id(name) for name in names))
         return [refund for refund in found if isinstance(refund, Refund)]
 
     async def _requests(self, caller: Caller) -> Mapping[str, Any]:
         found = await asyncio.gather(
-            *(self._store.requests.open(account, RequestState.UNCLEAR, MOST_UNCLEAR) for account in caller.accounts)
+            *(self._store.of(account).requests.open(RequestState.UNCLEAR, MOST_UNCLEAR) for account in caller.accounts)
         )
         rows = [
             (account, record) for account, each in zip(caller.accounts, found, strict=True) for record in each.records
         ]
-        candidates = await asyncio.gather(*(self._store.requests.candidate_of(*row) for row in rows))
+        candidates = await asyncio.gather(
+            *(self._store.of(account).requests.candidate_of(record) for account, record in rows)
+        )
         return {
             "unclear": [(*row, candidate) for row, candidate in zip(rows, candidates, strict=True)],
             "unclear_total": sum(each.total for each in found),

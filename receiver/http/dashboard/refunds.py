@@ -11,37 +11,35 @@ from urllib.parse import urlencode
 from starlette.requests import Request
 from starlette.responses import Response
 
-from receiver.errors import BadRequest, Conflict, NotFound, OtherRefunds
+from receiver.errors import Conflict, OtherRefunds
 from receiver.http.api.auth import Caller
 from receiver.http.api.issuing import read_besides
-from receiver.http.api.listing import merged, read_cursor, write_cursor
-from receiver.http.api.lookup import find_refunds, the_refund
-from receiver.http.api.params import WORD
-from receiver.http.api.rate_limit import Refreshes
-from receiver.http.api.reads import Reads
+from receiver.http.api.limits import Reads, Refreshes
+from receiver.http.api.listing import as_of_now, merged
+from receiver.http.api.lookup import find_history, find_refunds, the_refund
+from receiver.http.api.params import ACCOUNT, REFUND
+from receiver.http.api.refunds import CHARGE, CURSOR, ORDER, REASON, STATE
 from receiver.http.dashboard.filters import refund_path
 from receiver.http.dashboard.guard import PageFrame, see_other
 from receiver.http.dashboard.sessions import Session
 from receiver.issue.issuer import Issuer
-from receiver.ledger.dispute import Dispute, DisputeChange, permission_of
+from receiver.ledger.dispute import Dispute, DisputeChange
 from receiver.ledger.hint import Hint
-from receiver.ledger.order_reference import MAX_ORDER_REFERENCE, reference_problem, searchable
 from receiver.ledger.query import Query
-from receiver.ledger.refund import REFUND_ID, Refund, Revision, Source, State
+from receiver.ledger.refund import Refund, Revision, Source, State
 from receiver.ledger.refund_request import REFUSES_US, Asked
 from receiver.ledger.retryability import NAMEABLE
 from receiver.outbox.dead_letter import DeadEvent
 from receiver.outbox.retries import DeliveryAttempts
 from receiver.settings.sections import Scope
 from receiver.store import Store
+from receiver.store.account import AccountStore
 from receiver.store.redis.damage import StoreDamaged
 from receiver.store.refunds.timeline import DELIVERY, TimelineEntry
-from receiver.track.current import current_refunds
 
 LIMIT = 50
 MOST_DEAD = 2_000
 """How many dead events of a subscriber are scanned for one refund. Beyond these, only events still in the stream."""
-"""Refusals that are lifted if the caller names the other refunds."""
 NOTICES = {
     "refresh": "Amazon is being asked now. The answer will appear below.",
     "retry": "Amazon accepted this new refund. The declined one stays as it is.",
@@ -97,32 +95,27 @@ class RefundPages:
         given = {name: request.query_params.get(name, "").strip() for name in FIELDS}
         accounts = session.caller.seen(given["account"] or None)
         query = read_query(given)
-        cursor = read_cursor(request.query_params.get("cursor", ""), query, accounts)
+        cursor = CURSOR.of(request)
         async with self._reads.turn(session.caller.name):
             page = await merged(self._store, accounts, query, cursor, LIMIT)
-        following = write_cursor(page.next_cursor, query, accounts) if page.next_cursor else ""
         filters = {name: value for name, value in given.items() if value}
         values = {
             "refunds": page.refunds,
             "given": given,
             "states": list(State),
             "first": f"/refunds?{urlencode(filters)}" if cursor else "",
-            "following": f"/refunds?{urlencode({**filters, 'cursor': following})}" if following else "",
+            "following": (f"/refunds?{urlencode({**filters, 'cursor': page.next_cursor})}" if page.next_cursor else ""),
         }
         return self._frame.render("refunds.html", session, values, at="refunds")
 
     async def one(self, request: Request, session: Session) -> Response:
         """`GET /refunds/{refund_id}?account=`."""
         refund = await self._refund(request, session.caller)
-        history, disputes = await asyncio.gather(
-            self._store.refunds.history(refund.account, refund.refund_id),
-            self._store.disputes.of_permission(refund.account, permission_of(refund.charge_id or refund.refund_id)),
-        )
-        concerning = [each for each in disputes if each.concerns(refund.charge_id)]
+        history, disputes = await find_history(self._store, refund)
         admin = Scope.ADMIN in session.caller.scopes
         values = {
             "refund": refund,
-            "timeline": await self._timeline(refund, history, concerning, deliveries=admin),
+            "timeline": await self._timeline(refund, history, disputes, deliveries=admin),
             "may_refresh": not session.caller.scopes.isdisjoint((Scope.REFUND, Scope.ADMIN)),
             "may_retry": self._may_retry(refund, session.caller),
             "notice": NOTICES.get(request.query_params.get("done", ""), ""),
@@ -135,7 +128,7 @@ class RefundPages:
         self._refreshes.take(session.caller.name)
         refund = await self._refund(request, session.caller)
         hint = Hint(refund_id=refund.refund_id, at=self._now(), source=Source.REFRESH)
-        await self._store.schedule.hint(refund.account, hint)
+        await self._store.of(refund.account).schedule.hint(hint)
         return see_other(f"{refund_path(refund.refund_id, refund.account)}&done=refresh")
 
     async def ask_retry(self, request: Request, session: Session) -> Response:
@@ -176,12 +169,9 @@ class RefundPages:
 
     async def _refund(self, request: Request, caller: Caller) -> Refund:
         caller.need(Scope.READ)
-        refund_id = str(request.path_params["refund_id"])
-        if not REFUND_ID.fullmatch(refund_id):
-            raise NotFound("A refund id must be 1 to 64 letters, digits and hyphens.", reason="bad_refund_id")
-        accounts = caller.seen(request.query_params.get("account") or None)
-        refund = the_refund(await find_refunds(self._store, accounts, refund_id))
-        return (await current_refunds(self._store, refund.account, [refund]))[0]
+        accounts = caller.seen(ACCOUNT.of(request) or None)
+        refund = the_refund(await find_refunds(self._store, accounts, REFUND.of(request)))
+        return (await as_of_now(self._store, [refund]))[0]
 
     def _may_retry(self, refund: Refund, caller: Caller) -> bool:
         return Scope.REFUND in caller.scopes and refund.account in self._issuers and retry_makes_sense(refund)
@@ -197,14 +187,15 @@ class RefundPages:
     async def _timeline(
         self, refund: Refund, history: Sequence[Revision], disputes: Sequence[Dispute], *, deliveries: bool
     ) -> list[TimelineLine]:
-        subscribers = await self._store.subscribers.readable(refund.account) if deliveries else []
+        store = self._store.of(refund.account)
+        subscribers = await store.subscribers.readable() if deliveries else []
         names = [subscriber.name for subscriber in subscribers]
         trail, events = await asyncio.gather(
-            self._store.timelines.read(refund.account, refund.refund_id),
-            self._store.dashboard.refund_events(refund.account, refund.refund_id, history, names),
+            store.timelines.read(refund.refund_id),
+            store.dashboard.refund_events(refund.refund_id, history, names),
         )
         there = {event.stream_id for event in events}
-        dead = await asyncio.gather(*(self._dead(refund, name, [*there]) for name in names))
+        dead = await asyncio.gather(*(_dead(store, refund, name, [*there]) for name in names))
         given_up = [(name, each) for name, events in zip(names, dead, strict=True) for each in events]
         steps = [TimelineLine(revision.at, revision) for revision in history]
         steps += [TimelineLine(each.first_told_at, dispute=each) for each in disputes]
@@ -221,15 +212,16 @@ class RefundPages:
         ]
         return sorted(steps, key=_order)
 
-    async def _dead(self, refund: Refund, name: str, stream_ids: Sequence[str]) -> list[DeadEvent]:
-        try:
-            state = await self._store.dashboard.queue_state(refund.account, name)
-        except StoreDamaged:
-            return []
-        if not 0 < state.dead <= MOST_DEAD:
-            return await self._store.deliveries.dead_of(refund.account, name, stream_ids) if state.dead else []
-        found = await self._store.deliveries.dead_events(refund.account, name)
-        return [event for event in found if event.refund_id == refund.refund_id]
+
+async def _dead(store: AccountStore, refund: Refund, name: str, stream_ids: Sequence[str]) -> list[DeadEvent]:
+    try:
+        state = await store.dashboard.queue_state(name)
+    except StoreDamaged:
+        return []
+    if not 0 < state.dead <= MOST_DEAD:
+        return await store.deliveries.dead_of(name, stream_ids) if state.dead else []
+    found = await store.deliveries.dead_events(name)
+    return [event for event in found if event.refund_id == refund.refund_id]
 
 
 def _order(step: TimelineLine) -> tuple[int, int]:
@@ -241,7 +233,7 @@ def _order(step: TimelineLine) -> tuple[int, int]:
     return step.at, 1 if step.revision is not None else 2
 
 
-FIELDS = ("account", "state", "reason", "charge", "order")
+FIELDS = tuple(each.name for each in (ACCOUNT, STATE, REASON, CHARGE, ORDER))
 
 
 def retry_makes_sense(refund: Refund) -> bool:
@@ -251,9 +243,6 @@ def retry_makes_sense(refund: Refund) -> bool:
 
 def read_query(given: Mapping[str, str]) -> Query:
     """The filters of the list's form; an empty field is no filter. Raises `BadRequest`."""
-    for name in ("state", "reason", "charge"):
-        if given[name] and not WORD.fullmatch(given[name]):
-            raise BadRequest(f"`{name}` must be 1 to 64 letters, digits, and - _ . :", reason="bad_parameter")
-    if reference_problem(given["order"]):
-        raise BadRequest(f"`order` must be at most {MAX_ORDER_REFERENCE} printable characters.", reason="bad_parameter")
-    return Query(given["state"], given["reason"], given["charge"], searchable(given["order"]))
+    filters = (STATE, REASON, CHARGE, ORDER)
+    state, reason, charge, order = (each.read(given[each.name]) if given[each.name] else "" for each in filters)
+    return Query(state, reason, charge, order)

@@ -11,8 +11,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from receiver.http.api.auth import Tokens
-from receiver.http.api.rate_limit import Refreshes
-from receiver.http.api.reads import Reads
+from receiver.http.api.limits import Reads, Refreshes
 from receiver.http.dashboard.guard import PageFrame
 from receiver.http.dashboard.overview import OverviewPage
 from receiver.http.dashboard.pages import Pages

@@ -50,16 +50,16 @@ class Sessions:
     """All sessions of this process. `now` is ms."""
 
     def __init__(self, now: Callable[[], int], random: Callable[[], str] = new_id) -> None:
-        self._now, self._chance = now, random
+        self._now, self._random = now, random
         self.form_key = secrets.token_bytes(32)
         """Signs the sign-in form, for which there is no session yet."""
         self._found: OrderedDict[bytes, Session] = OrderedDict()
 
     def begin(self, caller: Caller) -> str:
         """Begins a session; returns the id for the cookie."""
-        session_id = self._chance()
+        session_id = self._random()
         self._make_room(caller.name)
-        self._found[digest(session_id)] = Session(caller, self._chance(), self._now() + LASTS_MS)
+        self._found[digest(session_id)] = Session(caller, self._random(), self._now() + LASTS_MS)
         return session_id
 
     def _make_room(self, token: str) -> None:

@@ -27,7 +27,7 @@ class SharedSessions(Sessions):
         super().__init__(now)
         self._folder = folder
         with contextlib.suppress(FileExistsError):
-            fresh = folder / f"{digest(self._chance()).hex()}.new"
+            fresh = folder / f"{digest(self._random()).hex()}.new"
             fresh.touch(0o600)
             fresh.write_bytes(self.form_key)
             try:
@@ -38,10 +38,10 @@ class SharedSessions(Sessions):
 
     def begin(self, caller: Caller) -> str:
         """Begins a session; returns the id for the cookie."""
-        session_id = self._chance()
+        session_id = self._random()
         self._make_room(caller.name)
-        path, fresh = self._path(session_id), self._folder / f"{digest(self._chance()).hex()}.new"
-        session = Session(caller, self._chance(), self._now() + LASTS_MS)
+        path, fresh = self._path(session_id), self._folder / f"{digest(self._random()).hex()}.new"
+        session = Session(caller, self._random(), self._now() + LASTS_MS)
         fresh.touch(0o600)
         fresh.write_bytes(msgspec.json.encode(session))
         self._of_token(caller.name).mkdir(0o700, exist_ok=True)

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from starlette.requests import Request
 from starlette.responses import Response
 
-from receiver.http.api.lookup import no_such_subscriber
+from receiver.http.api.lookup import all_subscribers, change_subscriber
+from receiver.http.api.params import ACCOUNT
+from receiver.http.api.subscribers import NAME
 from receiver.http.dashboard.guard import PageFrame, see_other
 from receiver.http.dashboard.sessions import Session
 from receiver.outbox.dead_letter import DeadEvent
@@ -55,11 +57,8 @@ class SubscriberPages:
     async def many(self, request: Request, session: Session) -> Response:
         """`GET /subscribers`."""
         session.caller.need(Scope.ADMIN)
-        accounts = session.caller.accounts
-        lists = await asyncio.gather(*(self._store.subscribers.readable(account) for account in accounts))
-        rows = await asyncio.gather(
-            *(self._row(account, each) for account, found in zip(accounts, lists, strict=True) for each in found)
-        )
+        found = await all_subscribers(self._store, session.caller.accounts)
+        rows = await asyncio.gather(*(self._row(account, each) for account, each in found))
         return self._frame.render("subscribers.html", session, {"rows": rows, "now": self._now()}, at="subscribers")
 
     async def pause(self, request: Request, session: Session) -> Response:
@@ -73,29 +72,25 @@ class SubscriberPages:
     async def redrive(self, request: Request, session: Session) -> Response:
         """`POST /subscribers/{name}/redrive?account=`: resends every failed delivery, at the subscriber's rate."""
         session.caller.need(Scope.ADMIN)
-        name = str(request.path_params["name"])
+        name = NAME.of(request)
         (account,) = session.caller.seen(request.query_params.get("account", ""))
-        dead = await self._store.deliveries.dead_events(account, name)
-        if dead:
-            await self._store.deliveries.redrive(account, name, [event.stream_id for event in dead])
+        deliveries = self._store.of(account).deliveries
+        if dead := await deliveries.dead_events(name):
+            await deliveries.redrive(name, [event.stream_id for event in dead])
         return see_other("/subscribers")
 
     async def _row(self, account: str, subscriber: Subscriber) -> Row:
+        store, name = self._store.of(account), subscriber.name
         try:
-            queue, health = await asyncio.gather(
-                self._store.dashboard.queue_state(account, subscriber.name),
-                self._store.deliveries.health(account, subscriber.name),
-            )
+            queue, health = await asyncio.gather(store.dashboard.queue_state(name), store.deliveries.health(name))
         except StoreDamaged as error:
             # Its keys are damaged: the page says so, and shows the other subscribers as usual.
             return Row(account, subscriber, QueueState(0, 0), [], Health(error=error.detail, error_at=self._now()))
-        dead = await self._store.deliveries.dead_page(account, subscriber.name, limit=DEAD_SHOWN) if queue.dead else []
+        dead = await store.deliveries.dead_page(name, limit=DEAD_SHOWN) if queue.dead else []
         return Row(account, subscriber, queue, dead, health)
 
     async def _change(self, request: Request, session: Session, change: Callable[[Subscriber], Subscriber]) -> Response:
         session.caller.need(Scope.ADMIN)
-        name = str(request.path_params["name"])
-        (account,) = session.caller.seen(request.query_params.get("account", ""))
-        if await self._store.subscribers.update(account, name, lambda stored, _: change(stored)) is None:
-            raise no_such_subscriber()
+        accounts = session.caller.seen(ACCOUNT.of(request) or None)
+        await change_subscriber(self._store, accounts, NAME.of(request), change)
         return see_other("/subscribers")

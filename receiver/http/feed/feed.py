@@ -21,9 +21,9 @@ from starlette.responses import Response
 
 from receiver.errors import Malformed
 from receiver.http.api.auth import Tokens
+from receiver.http.api.limits import Reads
 from receiver.http.api.operations import IN_TURN, JSON, READ, Answer, Call, Operation
 from receiver.http.api.params import ACCOUNT, WORD, Parameter, Schema, check_query, number, text
-from receiver.http.api.reads import Reads
 from receiver.http.api.respond import json_answer
 from receiver.http.api.schema import EventPageJson
 from receiver.http.feed.hub import Hub, Listener
@@ -40,6 +40,7 @@ from receiver.http.feed.reader import (
 )
 from receiver.http.feed.stream import HEADERS, Stream, Timing, ending_of
 from receiver.http.seats import Seats, share_of
+from receiver.outbox.events.dispute_event import is_dispute
 from receiver.outbox.events.event import Event, from_fields
 from receiver.outbox.events.operator_event import is_operator
 from receiver.runtime.metrics import Metrics
@@ -64,7 +65,8 @@ def _separated(pattern: str) -> Schema:
 NONE: Final[frozenset[str]] = frozenset()
 TYPE: Final = Parameter(
     "type",
-    "Comma-separated types, with or without the prefix amazonpay.refund.",
+    "Comma-separated types, with or without the prefix amazonpay.refund. Default: all of refunds. Events of disputes "
+    "have to be named: dispute.action_required.",
     _separated("|".join(map(re.escape, TYPES))),
     read_types,
     NONE,
@@ -106,13 +108,13 @@ class CurrentFeed:
 
     def change_signal(self, account: str) -> AbstractContextManager[ChangeSignal]:
         """A signal that is set whenever something of the account is written."""
-        return self._store.change_signal(account)
+        return self._store.of(account).change_signal()
 
     async def events_after(self, account: str, where: Where, limit: int) -> FeedPage:
         """A page of events. Raises `StoreUnavailable`."""
-        page = await self._store.feed.events_after(account, where, limit)
-        told = {entry.place: event for entry in page.entries if (event := readable(account, entry.fields))}
-        events = dict(zip(told, await current_events(self._store, account, [*told.values()]), strict=True))
+        page = await self._store.of(account).feed.events_after(where, limit)
+        found = {entry.place: event for entry in page.entries if (event := readable(account, entry.fields))}
+        events = dict(zip(found, await current_events(self._store.of(account), [*found.values()]), strict=True))
         entries = tuple(replace(entry, event=events.get(entry.place)) for entry in page.entries)
         return replace(page, entries=entries)
 
@@ -120,7 +122,7 @@ class CurrentFeed:
 def readable(account: str, fields: Mapping[str, str]) -> Event | None:
     """The refund event that an entry contains; None if it contains another kind, or is unreadable."""
     try:
-        return None if is_operator(fields) else from_fields(account, fields)
+        return None if is_operator(fields) or is_dispute(fields) else from_fields(account, fields)
     except Malformed:
         return None
 
@@ -217,9 +219,9 @@ class FeedApi:
         found.more = False
         for account in reader.accounts:
             room = max(limit - len(found.bodies), 1)
-            page, told = await reader.read(account, room if reader.wanted.everything else max(room, LIMIT.absent))
+            page, items = await reader.read(account, room if reader.wanted.everything else max(room, LIMIT.absent))
             found.more = found.more or page.more
-            for each in told:
+            for each in items:
                 if len(found.bodies) == limit and reader.wanted(each):
                     found.more = True
                     break
@@ -252,8 +254,6 @@ def head_of_stream() -> Response:
 
 
 class PageContent:
-    """The content of a page."""
-
     def __init__(self) -> None:
         self.bodies: list[msgspec.Raw] = []
         self.lost: dict[str, str] = {}

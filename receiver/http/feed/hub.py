@@ -20,9 +20,10 @@ import structlog
 
 from receiver.errors import Malformed, StoreUnavailable
 from receiver.outbox.events.cursor import Place
+from receiver.outbox.events.dispute_event import is_dispute, read_dispute_event
 from receiver.outbox.events.event import Event, from_fields
 from receiver.outbox.events.operator_event import is_operator
-from receiver.outbox.formats.cloudevents import render_body
+from receiver.outbox.formats.cloudevents import render_body, render_dispute_body
 from receiver.runtime.rounds import ChangeSignal
 from receiver.store.deliveries.feed import FeedPage, Lost, Where
 
@@ -45,7 +46,7 @@ class FeedStore(Protocol):
 
 
 @dataclass(slots=True)
-class Told:
+class FeedItem:
     """One item for clients, and the place after it: an event or, with `lost`, the loss of the events before it."""
 
     account: str
@@ -74,11 +75,16 @@ class Told:
             self._body = b""
         if self._body is None:
             try:
-                self._body = render_body(self.event or from_fields(self.account, self.fields))
+                self._body = self._rendered()
             except Malformed:
                 log.error("feed.entry_unreadable", account=self.account, stream_id=self.place.id)
                 self._body = b""
         return self._body
+
+    def _rendered(self) -> bytes:
+        if is_dispute(self.fields):
+            return render_dispute_body(read_dispute_event(self.account, self.fields))
+        return render_body(self.event or from_fields(self.account, self.fields))
 
 
 class Listener:
@@ -89,7 +95,7 @@ class Listener:
 
     def __init__(self, most: int, on_cut: Callable[[], None] = lambda: None) -> None:
         self._most, self.on_cut = most, on_cut
-        self._waiting: deque[Told | str] = deque()
+        self._waiting: deque[FeedItem | str] = deque()
         self._stirred = asyncio.Event()
         self.cut = False
 
@@ -98,14 +104,14 @@ class Listener:
         """How many more items fit."""
         return self._most - len(self._waiting)
 
-    def put(self, told: Told | str) -> None:
+    def put(self, item: FeedItem | str) -> None:
         """Adds an item."""
         if self.cut:
             return
         if not self.room:
             self.cut_off()
             return
-        self._waiting.append(told)
+        self._waiting.append(item)
         self._stirred.set()
 
     def cut_off(self) -> None:
@@ -120,7 +126,7 @@ class Listener:
         """Ends its wait."""
         self._stirred.set()
 
-    def take(self) -> list[Told | str]:
+    def take(self) -> list[FeedItem | str]:
         """Takes all queued items."""
         found = list(self._waiting)
         self._waiting.clear()
@@ -165,7 +171,7 @@ class Tail:
         self._place = place
         self._floor = place.number
         self._page = min(PAGE, keep)
-        self._recent: deque[Told] = deque(maxlen=keep)
+        self._recent: deque[FeedItem] = deque(maxlen=keep)
         self._away = False
         self.listeners: dict[Listener, int] = {}
         """Each with the number of the last entry that it read by itself."""
@@ -175,30 +181,28 @@ class Tail:
 
     def join(self, listener: Listener, place: Place) -> bool:
         """See `Hub.join`."""
-        recent = [told for told in self._recent if told.place.number > place.number]
+        recent = [item for item in self._recent if item.place.number > place.number]
         if place.epoch != self._place.epoch or place.number < self._floor or len(recent) > listener.room:
             return False
         self.listeners[listener] = place.number
-        for told in recent:
-            listener.put(told)
+        for item in recent:
+            listener.put(item)
         return True
 
     @property
     def ended(self) -> bool:
-        """Whether it has failed."""
         return self._task.done()
 
     def stop(self) -> None:
-        """Stops reading."""
         self._task.cancel()
 
     async def _run(self) -> None:
         try:
-            with self._store.change_signal(self._account) as waker:
+            with self._store.change_signal(self._account) as signal:
                 while True:
-                    waker.clear()
+                    signal.clear()
                     if not await self._look():
-                        await waker.rest(LOOK_EVERY)
+                        await signal.rest(LOOK_EVERY)
         except Exception:
             log.exception("feed.failed", account=self._account)
             for listener in list(self.listeners):
@@ -225,28 +229,28 @@ class Tail:
         if page.lost:
             self._begin_again(page)
         for entry in page.entries:
-            self._tell(Told(self._account, entry.place, entry.fields, event=entry.event))
+            self._publish(FeedItem(self._account, entry.place, entry.fields, event=entry.event))
         self._place = page.end
 
     def _begin_again(self, page: FeedPage) -> None:
         """A listener past the trimmed entries has lost nothing. After the store was emptied every listener has."""
-        told = Told(self._account, page.start, lost=page.lost)
+        item = FeedItem(self._account, page.start, lost=page.lost)
         for listener, known in list(self.listeners.items()):
             if page.lost == "emptied":
                 self.listeners[listener] = page.start.number
             if page.lost == "emptied" or max(known, self._place.number) < page.start.number:
-                listener.put(told)
+                listener.put(item)
         self._recent.clear()
         self._place, self._floor = page.start, page.start.number
 
-    def _tell(self, told: Told) -> None:
+    def _publish(self, item: FeedItem) -> None:
         if len(self._recent) == self._recent.maxlen:
             self._floor = self._recent[0].place.number
-        self._recent.append(told)
-        self._place = told.place
+        self._recent.append(item)
+        self._place = item.place
         for listener, known in list(self.listeners.items()):
-            if told.place.number > known:
-                listener.put(told)
+            if item.place.number > known:
+                listener.put(item)
 
     def _remark(self, text: str) -> None:
         for listener in list(self.listeners):

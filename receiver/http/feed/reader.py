@@ -13,15 +13,19 @@ from starlette.datastructures import Headers
 from receiver.errors import BadRequest
 from receiver.http.api.params import WORD
 from receiver.http.api.schema import ResetJson
-from receiver.http.feed.hub import FeedStore, Hub, Listener, Told
+from receiver.http.feed.hub import FeedItem, FeedStore, Hub, Listener
 from receiver.ledger.lifecycle import EventType
 from receiver.outbox.events.cursor import Place, read_cursor, write_cursor
+from receiver.outbox.events.dispute_event import DisputeEventType, is_dispute
 from receiver.store.deliveries.feed import FeedPage, Where
 
 CATCH_UP = 100
 """How many events of a stream one page has."""
-PREFIX = "amazonpay.refund."
-TYPES = {name: each.value for each in EventType for name in (each.value, each.value.removeprefix(PREFIX))}
+PREFIX, BESIDE_REFUNDS = "amazonpay.refund.", "amazonpay."
+TYPES = {
+    **{name: each.value for each in EventType for name in (each.value, each.value.removeprefix(PREFIX))},
+    **{name: each.value for each in DisputeEventType for name in (each.value, each.value.removeprefix(BESIDE_REFUNDS))},
+}
 EVENT_STREAM = "text/event-stream"
 NOT_AT_ALL = re.compile(r"q=0(\.0{0,3})?")
 """RFC 9110, 12.4.2: a weight of zero, with at most three decimals."""
@@ -33,7 +37,7 @@ WHY = {
 
 @dataclass(frozen=True, slots=True)
 class FeedFilter:
-    """The filters; an empty one matches everything."""
+    """The filters; an empty one matches every refund event. Dispute events have to be asked for by their type."""
 
     types: frozenset[str] = frozenset()
     reasons: frozenset[str] = frozenset()
@@ -43,11 +47,13 @@ class FeedFilter:
         """Whether nothing is filtered."""
         return not (self.types or self.reasons)
 
-    def __call__(self, told: Told) -> bool:
+    def __call__(self, item: FeedItem) -> bool:
         """Whether the client wants this event."""
-        if (self.types and told.type not in self.types) or (self.reasons and told.reason not in self.reasons):
+        if (self.types and item.type not in self.types) or (self.reasons and item.reason not in self.reasons):
             return False
-        return not told.lost and bool(told.body())
+        if is_dispute(item.fields) and not self.types:
+            return False
+        return not item.lost and bool(item.body())
 
 
 def read_types(text: str) -> frozenset[str]:
@@ -56,7 +62,7 @@ def read_types(text: str) -> frozenset[str]:
     unknown = [word for word in words if word not in TYPES]
     if unknown:
         near = difflib.get_close_matches(unknown[0][:64], TYPES, n=1)
-        known = ", ".join(each.value.removeprefix(PREFIX) for each in EventType)
+        known = ", ".join(word for word in TYPES if not word.startswith(BESIDE_REFUNDS))
         hint = f"Did you mean {near[0]}?" if near else f"Known types: {known}."
         raise BadRequest(f"`type` contains an unknown event type. {hint}", reason="bad_parameter")
     return frozenset(TYPES[word] for word in words)
@@ -125,36 +131,36 @@ class Reader:
         """The position after everything that was passed."""
         return write_cursor({account: self._places[account] for account in self.accounts if account in self._places})
 
-    def passes(self, told: Told) -> None:
+    def passes(self, item: FeedItem) -> None:
         """Records that the client has received this item, or did not want it."""
-        self._places[told.account] = told.place
+        self._places[item.account] = item.place
 
-    async def read(self, account: str, limit: int) -> tuple[FeedPage, list[Told]]:
+    async def read(self, account: str, limit: int) -> tuple[FeedPage, list[FeedItem]]:
         """The next page of an account, and its items. Raises `StoreUnavailable`."""
         page = await self._store.events_after(account, self._ahead[account], limit)
         return page, self._taken(account, page)
 
-    async def catch_up(self, listener: Listener) -> list[Told]:
+    async def catch_up(self, listener: Listener) -> list[FeedItem]:
         """The items on the next page of each account that lags, losses first. An account read to its end joins the hub.
 
         If it raises `StoreUnavailable`, no position has changed.
         """
         lagging = list(self._ahead)
         reads = (self._store.events_after(account, self._ahead[account], CATCH_UP) for account in lagging)
-        told = []
+        items = []
         for account, page in zip(lagging, await asyncio.gather(*reads), strict=True):
-            told += self._taken(account, page)
+            items += self._taken(account, page)
             if not page.more and self._hub.join(listener, account, page.end):
                 del self._ahead[account]
-        return sorted(told, key=lambda each: not each.lost)
+        return sorted(items, key=lambda each: not each.lost)
 
     def join(self, listener: Listener) -> bool:
         """Joins the hub in every account, after what was read; False if a page must be read first."""
         places = [(account, where) for account, where in self._ahead.items() if isinstance(where, Place)]
         return all(self._hub.join(listener, account, place) for account, place in places)
 
-    def _taken(self, account: str, page: FeedPage) -> list[Told]:
+    def _taken(self, account: str, page: FeedPage) -> list[FeedItem]:
         self._ahead[account] = page.end
         self._places.setdefault(account, page.start)
-        lost = [Told(account, page.start, lost=page.lost)] if page.lost else []
-        return lost + [Told(account, entry.place, entry.fields, event=entry.event) for entry in page.entries]
+        lost = [FeedItem(account, page.start, lost=page.lost)] if page.lost else []
+        return lost + [FeedItem(account, entry.place, entry.fields, event=entry.event) for entry in page.entries]

@@ -24,7 +24,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from receiver.errors import StoreUnavailable
-from receiver.http.feed.hub import AWAY, BACK, LOOK_EVERY, Listener, Told
+from receiver.http.feed.hub import AWAY, BACK, LOOK_EVERY, FeedItem, Listener
 from receiver.http.feed.reader import EVENT_STREAM, Reader, reset_json
 from receiver.http.server import CLOSE
 from receiver.runtime.metrics import Metrics
@@ -71,7 +71,7 @@ class Stream(Response):
     def __init__(
         self,
         reader: Reader,
-        first: Sequence[Told],
+        first: Sequence[FeedItem],
         listener: Listener,
         metrics: Metrics,
         timing: Timing,
@@ -109,10 +109,10 @@ class Stream(Response):
         clock = asyncio.get_running_loop().time
         start = self._cursor_event(RETRY_MS)
         await self._write(send, [start])
-        spoke, told = clock(), list[Told | str](self._first)
+        spoke, items = clock(), list[FeedItem | str](self._first)
         asked = spoke
         while not (self._gone or self._listener.cut or ending.is_set()):
-            if await self._write(send, self._frames(told)):
+            if await self._write(send, self._frames(items)):
                 spoke = clock()
             if clock() - spoke >= self._timing.heartbeat:
                 here = self._reader.cursor()
@@ -124,32 +124,32 @@ class Stream(Response):
                 if not self._admitted():
                     break
                 asked = clock()
-            told = self._listener.take()
+            items = self._listener.take()
             if self._reader.lags:
-                told += await self._older()
+                items += await self._older()
         if ending.is_set() and not (self._gone or self._listener.cut):
             data = msgspec.json.encode({"reason": "shutdown", "after": self._reader.cursor()})
             await self._write(send, [frame("bye", self._reader.cursor(), data, RETRY_AFTER_BYE_MS)])
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    async def _older(self) -> Sequence[Told | str]:
+    async def _older(self) -> Sequence[FeedItem | str]:
         """The items of the next pages."""
         try:
-            told = await self._reader.catch_up(self._listener)
+            items = await self._reader.catch_up(self._listener)
         except StoreUnavailable:
             advisory_checks = [] if self._away else [AWAY]
             self._away = True
             await self._listener.rest(LOOK_EVERY)
             return advisory_checks
-        if self._reader.lags and not told:
+        if self._reader.lags and not items:
             # The hub has not reached this client's position yet.
             await self._listener.rest(0.05)
         advisory_checks = [BACK] if self._away else []
         self._away = False
-        return [*advisory_checks, *told]
+        return [*advisory_checks, *items]
 
-    def _frames(self, told: Sequence[Told | str]) -> Iterator[bytes]:
-        for each in told:
+    def _frames(self, items: Sequence[FeedItem | str]) -> Iterator[bytes]:
+        for each in items:
             if isinstance(each, str):
                 yield comment(each)
                 continue

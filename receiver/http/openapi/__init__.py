@@ -15,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
+from receiver.http.api.charges import ChargeApi
 from receiver.http.api.deliveries import DeliveryApi
 from receiver.http.api.diagnostics import DiagnosticsApi, package_version
 from receiver.http.api.fps import TAKE_FORM, FpsApi
@@ -31,12 +32,13 @@ from receiver.http.feed.feed import FeedApi
 from receiver.http.health import HealthApi
 from receiver.http.ipn import operations as ipn
 from receiver.http.openapi.describe import BEARER, components, described, shared_answers, types_of
+from receiver.outbox.events.dispute_event import DisputeEventJson
 from receiver.outbox.events.operator_event import OperatorEventJson
 from receiver.outbox.formats.cloudevents import RefundEventJson
 
 APIS: Final = (
-    *(RefundApi, IssueApi, FpsApi, RequestApi, SubscriberApi, DeliveryApi, FeedApi, NotificationApi, DiagnosticsApi),
-    HealthApi,
+    *(RefundApi, ChargeApi, IssueApi, FpsApi, RequestApi, SubscriberApi, DeliveryApi, FeedApi, NotificationApi),
+    *(DiagnosticsApi, HealthApi),
 )
 DESCRIBE: Final = Operation(
     "GET",
@@ -74,7 +76,7 @@ The dashboard at `/` is for browsers and not described here. With its session, p
 requests without a token.
 """
 TAGS: Final = {
-    "refunds": "Read refunds.",
+    "refunds": "Read refunds and charges.",
     "issuing": "Issue refunds.",
     "events": "The feed of all events.",
     "subscribers": "Subscribers and their deliveries.",
@@ -90,7 +92,7 @@ def document() -> dict[str, Any]:
     for (path, method), operation in OPERATIONS.items():
         paths.setdefault(path, {})[method] = described(operation)
     shapes = {shape for operation in OPERATIONS.values() for shape in types_of(operation)}
-    listed = (DeadDeliveryJson, WaitingDeliveryJson, RefundEventJson, OperatorEventJson)
+    listed = (DeadDeliveryJson, WaitingDeliveryJson, RefundEventJson, DisputeEventJson, OperatorEventJson)
     return {
         "openapi": "3.1.0",
         "info": {"title": "Amazon Pay refund receiver", "version": package_version() or "0", "description": ABOUT},
@@ -129,5 +131,4 @@ async def describe(request: Request) -> Response:
 
 
 def description_routes() -> list[BaseRoute]:
-    """The route of the description."""
     return [Route(DESCRIBE.path, describe, methods=[DESCRIBE.method])]

@@ -47,7 +47,6 @@ SHARED: Final[Mapping[str, tuple[int, Sequence[str]]]] = {
 
 
 def types_of(operation: Operation) -> list[type]:
-    """The types of its answers."""
     found = [each for answer in operation.answers for each in answer.contents.values() if not isinstance(each, dict)]
     return [*found, *([operation.problem] if operation.problem else [])]
 

@@ -193,7 +193,7 @@ def advice_of(refund: Refund, event_type: EventType | None = None) -> Advice | N
             return FPS_DECLINED
         known = IN_JAPAN if region_of(refund) == "jp" else BY_REASON
         advice = next((advice for reason, advice in known.items() if reason == refund.reason_code), GENERAL)
-        return _with_facts(advice, refund)
+        return _narrowed(advice, refund)
     return None
 
 
@@ -204,7 +204,7 @@ def region_of(refund: Refund) -> str:
     return refund.region or ("jp" if in_yen else "na")
 
 
-def _with_facts(advice: Advice, refund: Refund) -> Advice:
+def _narrowed(advice: Advice, refund: Refund) -> Advice:
     """General advice, narrowed by the charge, its disputes and its other refunds."""
     judged = refund.judged or Retryability({"yes": True, "no": False}.get(refund.retryable))
     if refund.retried_by:
@@ -245,15 +245,15 @@ def advice_json(advice: Advice | None) -> AdviceJson | None:
 
 
 def _conflict(refund: Refund) -> Advice:
-    told = sorted(_told_at(final) for final in refund.finals)
-    named = ", ".join(f"{state} ({format_rfc3339(at)})" for at, state in told[:FINALS_NAMED])
-    which = f": {named}{' and more' if len(told) > FINALS_NAMED else ''}" if named else ""
+    finals = sorted(_final_at(final) for final in refund.finals)
+    named = ", ".join(f"{state} ({format_rfc3339(at)})" for at, state in finals[:FINALS_NAMED])
+    which = f": {named}{' and more' if len(finals) > FINALS_NAMED else ''}" if named else ""
     return Advice(
         f"Amazon has reported final states for this refund that contradict each other{which}.",
         (HOLD, COMPARE, ASK_AMAZON),
     )
 
 
-def _told_at(final: str) -> tuple[int, str]:
+def _final_at(final: str) -> tuple[int, str]:
     state, _, at = final.rpartition("@")
     return int(at), tidy(state)

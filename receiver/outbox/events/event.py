@@ -49,8 +49,8 @@ from receiver.ledger.order_reference import whole_reference
 from receiver.ledger.refund import FIELD_NAMES, REFUND_ID, Refund, RetryRefused, Source
 from receiver.ledger.schema import DESCRIPTION_LIMIT, known_time, tidy
 from receiver.ledger.timestamps import format_rfc3339, parse_time
+from receiver.outbox.events import dispute_event, operator_event
 from receiver.outbox.events.advice import Advice, advice_of
-from receiver.outbox.events.operator_event import is_known
 
 SAME = 512
 """Events cached in parsed and in rendered form: all subscribers get the same ones at about the same time."""
@@ -101,17 +101,17 @@ def event_id(account: str, refund_id: str, event_type: EventType, state: str = "
     return f"evt_{digest[:32]}"
 
 
-def event_of(emission: PendingEvent, refund: Refund, at: int, traceparent: str = "") -> Event:
-    """The event for one emission of a change; `at` is in ms. Only STUCK is kept of `emitted`."""
+def event_of(pending: PendingEvent, refund: Refund, at: int, traceparent: str = "") -> Event:
+    """The full form of a pending event; `at` is in ms. Only STUCK is kept of `emitted`."""
     stuck = (EventType.STUCK.value,) if EventType.STUCK in refund.emitted else ()
-    told = msgspec.structs.replace(refund, emitted=stuck, charge_read=False)
+    shown = msgspec.structs.replace(refund, emitted=stuck, charge_read=False)
     return Event(
-        id=event_id(refund.account, refund.refund_id, emission.type, emission.state, emission.updated_at),
-        type=emission.type,
+        id=event_id(refund.account, refund.refund_id, pending.type, pending.state, pending.updated_at),
+        type=pending.type,
         account=refund.account,
         at=at,
-        refund=told,
-        advice=advice_of(told, emission.type),
+        refund=shown,
+        advice=advice_of(shown, pending.type),
         traceparent=traceparent,
     )
 
@@ -161,7 +161,9 @@ def is_newer(fields: Mapping[str, str]) -> bool:
     """Whether a later version wrote the entry: its type or source is unknown here. That version handles it."""
     word = fields.get("type", "")
     if word.startswith(OPERATORS):
-        return not is_known(fields)
+        return not operator_event.is_known(fields)
+    if dispute_event.is_dispute(fields):
+        return not dispute_event.is_known(fields)
     source = fields.get("source", "")
     has_later_source = WORD.fullmatch(source) is not None and source not in set(Source)
     return NEWER.fullmatch(word) is not None and (word not in set(EventType) or has_later_source)

@@ -37,8 +37,6 @@ COUNT = re.compile(r"[1-9][0-9]{0,8}")
 
 
 class OperatorType(StrEnum):
-    """The types of operator events."""
-
     PAUSED = "receiver.subscriber.paused"
     """Nothing is sent to the subscriber until an operator resumes it. Its events wait."""
     FAILING = "receiver.subscriber.failing"
@@ -162,7 +160,6 @@ class OperatorEventJson(Json, kw_only=True):
 
 
 def operator_cloud_event(event: OperatorEvent) -> OperatorEventJson:
-    """The event as CloudEvents 1.0."""
     return OperatorEventJson(
         specversion="1.0",
         id=tidy(event.id),

@@ -5,6 +5,9 @@
     AmazonPayRefundStuck      the refund                             stuck       its end, Refunded or Declined
     AmazonPayRefundConflict   the refund                             conflict    only by itself; silence it
 
+`AmazonPayDisputeActionRequired` has `dispute_id` in place of `refund_id`. It fires at each reminder, with another
+severity, and ends at the deadline.
+
 Alertmanager identifies an alert by all its labels, so they are the same when it fires and when it ends: alertname,
 account, refund_id, severity. Whatever differs within a chain, or is unknown at its end, is in annotations: the reason,
 the retry's id, amount, order, Amazon's texts. To route by reason, add a subscriber for each (`reasons`). An end is sent
@@ -25,13 +28,26 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from receiver.exchange import Request
+from receiver.ledger.dispute import Reminder
 from receiver.ledger.lifecycle import EventType
 from receiver.ledger.schema import tidy
 from receiver.ledger.timestamps import format_rfc3339
+from receiver.outbox.events.dispute_event import DisputeEvent
+from receiver.outbox.events.dispute_event import advice_of as dispute_advice
 from receiver.outbox.events.event import Event
 from receiver.outbox.events.incident import chain, closes, opens
 from receiver.outbox.formats.format import NEEDS_A_PERSON, Format, post_json
-from receiver.outbox.formats.wording import actions, facts, links, refund_url, sentence, summary
+from receiver.outbox.formats.wording import (
+    actions,
+    details,
+    dispute_details,
+    dispute_links,
+    dispute_sentence,
+    links,
+    refund_url,
+    sentence,
+    summary,
+)
 from receiver.outbox.subscribers.subscriber import Subscriber
 
 AUTHORIZATION = re.compile(r"[!-~]+( [!-~]+)+")
@@ -53,14 +69,20 @@ SEVERITY = {
     EventType.TEST: "info",
 }
 """Prometheus has no severity between these two."""
+DISPUTE = "AmazonPayDisputeActionRequired"
+REMINDED = {Reminder.KNOWN: "warning", Reminder.DAY_BEFORE: "critical"}
 
 Alert = dict[str, Any]
 
 
 def render(events: Sequence[Event], subscriber: Subscriber, now: int) -> Request:
     """The request for one or several events, with the `authorization` header if one is set."""
+    return _post(alerts(events, subscriber, now), subscriber)
+
+
+def _post(found: Sequence[Alert], subscriber: Subscriber) -> Request:
     headers = {"authorization": subscriber.credential.value} if subscriber.credential else {}
-    return post_json(address(subscriber.url), alerts(events, subscriber, now), **headers)
+    return post_json(address(subscriber.url), found, **headers)
 
 
 def address(url: str) -> str:
@@ -79,6 +101,35 @@ def alerts(events: Sequence[Event], subscriber: Subscriber, now: int) -> list[Al
             found.pop(identity, None)
             found[identity] = alert
     return list(found.values())
+
+
+def render_disputes(events: Sequence[DisputeEvent], subscriber: Subscriber, now: int) -> Request:
+    """The request for dispute events, like `render`."""
+    return _post([_dispute_alert(event, subscriber, now) for event in events], subscriber)
+
+
+def _dispute_alert(event: DisputeEvent, subscriber: Subscriber, now: int) -> Alert:
+    steps = " ".join(f"{number}. {each.text}" for number, each in enumerate(dispute_advice(event).actions, start=1))
+    shown = dispute_links(event, subscriber)
+    end = event.dispute.deadline if event.dispute.deadline > now else now + FIRES_FOR
+    return {
+        "labels": {
+            "alertname": DISPUTE,
+            "account": tidy(event.account),
+            "dispute_id": tidy(event.dispute.dispute_id),
+            "severity": REMINDED[event.reminder],
+        },
+        "annotations": {
+            "summary": dispute_sentence(event),
+            "description": dispute_advice(event).summary,
+            "advice": steps,
+            **{name.lower().replace(" ", "_"): text for name, text in dispute_details(event).items()},
+            "event": event.id,
+            "seller_central": shown["Seller Central"],
+        },
+        "startsAt": format_rfc3339(min(event.at, end)),
+        "endsAt": format_rfc3339(end),
+    }
 
 
 def _alerts(event: Event, subscriber: Subscriber, now: int) -> Iterator[Alert]:
@@ -114,7 +165,7 @@ def _annotations(event: Event, subscriber: Subscriber) -> dict[str, str]:
         "summary": sentence(event),
         "description": summary(event),
         **({"advice": advice} if advice else {}),
-        **{name.lower().replace(" ", "_"): text for name, text in facts(event).items()},
+        **{name.lower().replace(" ", "_"): text for name, text in details(event).items()},
         "event": event.id,
         "seller_central": links(event, subscriber)["Seller Central"],
     }
@@ -136,6 +187,7 @@ FORMAT = Format(
     name="alertmanager",
     types=NEEDS_A_PERSON,
     render=render,
+    render_disputes=render_disputes,
     incidents=True,
     credential="authorization",
     credential_problems=_authorization_problems,

@@ -19,6 +19,7 @@ from receiver.ledger.refund import Refund
 from receiver.ledger.schema import Json, RefundJson, Rfc3339, extended, refund_json, tidy
 from receiver.ledger.timestamps import format_rfc3339
 from receiver.outbox.events.advice import Advice, AdviceJson, advice_json
+from receiver.outbox.events.dispute_event import DisputeEvent, dispute_cloud_event
 from receiver.outbox.events.event import EVENT_ID, SAME, Event
 from receiver.outbox.events.operator_event import OperatorEvent, operator_cloud_event
 from receiver.outbox.formats.format import USER_AGENT, Format
@@ -120,6 +121,18 @@ def render_operator(events: Sequence[OperatorEvent], subscriber: Subscriber, now
     return _signed(event.id, msgspec.json.encode(operator_cloud_event(event)), subscriber, now)
 
 
+def render_disputes(events: Sequence[DisputeEvent], subscriber: Subscriber, now: int) -> Request:
+    """The signed request for the one dispute event. Raises as `render` does."""
+    (event,) = events
+    return _signed(event.id, render_dispute_body(event), subscriber, now)
+
+
+@lru_cache(SAME)
+def render_dispute_body(event: DisputeEvent) -> bytes:
+    """The body of a dispute event."""
+    return msgspec.json.encode(dispute_cloud_event(event))
+
+
 def _signed(event_id: str, body: bytes, subscriber: Subscriber, now: int) -> Request:
     signature = webhook_headers(_keys(subscriber, now), event_id, now, body)
     return Request("POST", subscriber.url, {"content-type": CONTENT_TYPE, "user-agent": USER_AGENT, **signature}, body)
@@ -139,6 +152,7 @@ FORMAT = Format(
     name=CLOUDEVENTS,
     types=(EventType.DECLINED,),
     render=render,
+    render_disputes=render_disputes,
     render_operator=render_operator,
     signed=True,
     backfill=True,

@@ -10,6 +10,7 @@ import msgspec
 
 from receiver.exchange import Request
 from receiver.ledger.lifecycle import EventType
+from receiver.outbox.events.dispute_event import DisputeEvent, DisputeEventType
 from receiver.outbox.events.event import Event
 from receiver.outbox.events.incident import closes
 from receiver.outbox.events.operator_event import OperatorEvent
@@ -21,7 +22,7 @@ USER_AGENT = "amazon-pay-refund-receiver"
 LINKS = ("public_url", "seller_central")
 """The fields with links for people. Only unsigned formats have them."""
 LONGEST_LINK = 512
-NEEDS_A_PERSON = (EventType.DECLINED, EventType.STUCK, EventType.CONFLICT)
+NEEDS_A_PERSON = (EventType.DECLINED, EventType.STUCK, EventType.CONFLICT, DisputeEventType.ACTION_REQUIRED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,10 +30,12 @@ class Format:
     """One format: its default events, its fields, how many events a message holds, and its renderer."""
 
     name: str
-    types: tuple[EventType, ...]
+    types: tuple[EventType | DisputeEventType, ...]
     """The event types that are sent by default."""
     render: Callable[[Sequence[Event], Subscriber, int], Request]
     """Makes the request for 1 to `most_in_one` events at a time in ms. Raises `TransportError`."""
+    render_disputes: Callable[[Sequence[DisputeEvent], Subscriber, int], Request]
+    """The same for dispute events."""
     render_operator: Callable[[Sequence[OperatorEvent], Subscriber, int], Request] | None = None
     """The same for operator events; None if the format has no form for them."""
     signed: bool = False

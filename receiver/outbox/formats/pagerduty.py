@@ -7,6 +7,7 @@
     a stuck refund that ends                      resolve    the same
     conflict                                      trigger    amazonpay/ACCOUNT/REFUND/conflict; a person closes it
     declined, sent over LATE after it happened    trigger    amazonpay/ACCOUNT/burst/REASON/DAY; a person closes it
+    a dispute to answer                           trigger    amazonpay/ACCOUNT/dispute/DISPUTE/REMINDER; likewise
 
 PagerDuty takes one event per request, and `window` keeps two requests of a queue 2 s apart. So in a burst the first ten
 or so events open separate incidents at once. Events sent more than 20 s after they happened share one incident for each
@@ -26,19 +27,32 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from receiver.errors import TransportError
 from receiver.exchange import Request
+from receiver.ledger.dispute import Reminder
 from receiver.ledger.lifecycle import EventType
 from receiver.ledger.refund import Reason
 from receiver.ledger.schema import tidy
 from receiver.ledger.timestamps import format_rfc3339
+from receiver.outbox.events.dispute_event import DisputeEvent, DisputeEventType
+from receiver.outbox.events.dispute_event import advice_of as dispute_advice
 from receiver.outbox.events.event import Event
 from receiver.outbox.events.incident import chain, closes, opens
 from receiver.outbox.formats.format import USER_AGENT, Format, post_json
-from receiver.outbox.formats.wording import actions, facts, links, refund_url, sentence, summary
+from receiver.outbox.formats.wording import (
+    actions,
+    details,
+    dispute_details,
+    dispute_links,
+    dispute_sentence,
+    links,
+    refund_url,
+    sentence,
+    summary,
+)
 from receiver.outbox.subscribers.subscriber import Subscriber
 
 ROUTING_KEY = re.compile(r"[A-Za-z0-9]{32}")
@@ -54,6 +68,8 @@ SEVERITY = {
 }
 """The severity of each event type that opens an incident. `critical` and `error` are urgent if urgency depends on
 severity."""
+REMINDED = {Reminder.KNOWN: "warning", Reminder.DAY_BEFORE: "critical"}
+"""The severity of each reminder of a dispute."""
 LATE = 20_000
 """ms after which a decline no longer opens a separate incident, by this machine's clock. If that clock is ahead of the
 store's by this much, all declines share incidents."""
@@ -65,9 +81,27 @@ def render(events: Sequence[Event], subscriber: Subscriber, now: int) -> Request
     Raises `TransportError` (`no_credential`) if the subscriber has none.
     """
     (event,) = events
+    return _post(subscriber, message(event, subscriber, now))
+
+
+def _post(subscriber: Subscriber, body: dict[str, Any]) -> Request:
     if subscriber.credential is None:
         raise TransportError("The subscriber has no routing key.", reason="no_credential")
-    return post_json(subscriber.url, {"routing_key": subscriber.credential.value, **message(event, subscriber, now)})
+    return post_json(subscriber.url, {"routing_key": subscriber.credential.value, **body})
+
+
+def render_disputes(events: Sequence[DisputeEvent], subscriber: Subscriber, now: int) -> Request:
+    """The request for the one dispute event. Each reminder pages. Raises as `render` does."""
+    (event,) = events
+    advice = dispute_advice(event)
+    shown: dict[str, Any] = {
+        **dispute_details(event),
+        "What happened": advice.summary,
+        "What to do": [each.text for each in advice.actions],
+    }
+    payload = _payload(event, event.type.value, dispute_sentence(event), REMINDED[event.reminder], shown)
+    key = _key(event, "dispute", event.dispute.dispute_id, event.reminder.value)
+    return _post(subscriber, {**_opening(key), "links": _links(dispute_links(event, subscriber)), "payload": payload})
 
 
 def message(event: Event, subscriber: Subscriber, now: int) -> dict[str, Any]:
@@ -86,29 +120,36 @@ def message(event: Event, subscriber: Subscriber, now: int) -> dict[str, Any]:
 
 
 def _trigger(event: Event, subscriber: Subscriber, key: str) -> dict[str, Any]:
-    account, reason = tidy(event.account), tidy(event.refund.reason_code)
-    url = refund_url(event, subscriber)
+    reason, url = tidy(event.refund.reason_code), refund_url(event, subscriber)
+    shown = {**details(event), "What happened": summary(event), "What to do": actions(event)}
+    kind = f"{event.type.value}/{reason}" if reason else event.type.value
     return {
-        "event_action": "trigger",
-        "dedup_key": key,
-        "client": USER_AGENT,
+        **_opening(key),
         **({"client_url": url} if url else {}),
-        "links": [{"href": href, "text": text} for text, href in links(event, subscriber).items()],
-        "payload": {
-            "summary": tidy(sentence(event), LONGEST_SUMMARY),
-            "source": f"amazonpay/{account}",
-            "severity": SEVERITY[event.type],
-            "timestamp": format_rfc3339(event.at),
-            "component": "amazonpay",
-            "group": account,
-            "class": f"{event.type.value}/{reason}" if reason else event.type.value,
-            "custom_details": {
-                **facts(event),
-                "What happened": summary(event),
-                "What to do": actions(event),
-                "Event": event.id,
-            },
-        },
+        "links": _links(links(event, subscriber)),
+        "payload": _payload(event, kind, sentence(event), SEVERITY[event.type], shown),
+    }
+
+
+def _opening(key: str) -> dict[str, Any]:
+    return {"event_action": "trigger", "dedup_key": key, "client": USER_AGENT}
+
+
+def _links(found: Mapping[str, str]) -> list[dict[str, str]]:
+    return [{"href": href, "text": text} for text, href in found.items()]
+
+
+def _payload(event: Event | DisputeEvent, kind: str, text: str, severity: str, shown: dict[str, Any]) -> dict[str, Any]:
+    account = tidy(event.account)
+    return {
+        "summary": tidy(text, LONGEST_SUMMARY),
+        "source": f"amazonpay/{account}",
+        "severity": severity,
+        "timestamp": format_rfc3339(event.at),
+        "component": "amazonpay",
+        "group": account,
+        "class": kind,
+        "custom_details": {**shown, "Event": event.id},
     }
 
 
@@ -125,7 +166,7 @@ def _opened(event: Event, now: int) -> str:
     return _key(event, chain(refund))
 
 
-def _key(event: Event, *parts: str) -> str:
+def _key(event: Event | DisputeEvent, *parts: str) -> str:
     """The key, at most 255 characters; a longer key is replaced by its digest."""
     key = "/".join(("amazonpay", tidy(event.account), *(tidy(part) for part in parts)))
     return key if len(key) <= LONGEST_KEY else f"amazonpay/{hashlib.sha256(key.encode()).hexdigest()}"
@@ -140,8 +181,9 @@ def _routing_key_problems(value: object) -> list[str]:
 
 FORMAT = Format(
     name="pagerduty",
-    types=(EventType.DECLINED, EventType.CONFLICT),
+    types=(EventType.DECLINED, EventType.CONFLICT, DisputeEventType.ACTION_REQUIRED),
     render=render,
+    render_disputes=render_disputes,
     incidents=True,
     credential="routing_key",
     credential_problems=_routing_key_problems,

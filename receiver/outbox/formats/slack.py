@@ -12,15 +12,31 @@ and then become dead letters. 429 is retried at its `Retry-After`.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from receiver.exchange import Request
 from receiver.ledger.schema import tidy
+from receiver.outbox.events.advice import Action
+from receiver.outbox.events.dispute_event import DisputeEvent
+from receiver.outbox.events.dispute_event import advice_of as dispute_advice
 from receiver.outbox.events.event import Event
 from receiver.outbox.events.operator_event import OperatorEvent
 from receiver.outbox.formats.format import NEEDS_A_PERSON, Format, post_json
-from receiver.outbox.formats.wording import WORDS, actions, amount, facts, links, sentence, summary, sums, title
+from receiver.outbox.formats.wording import (
+    WORDS,
+    amount,
+    details,
+    dispute_details,
+    dispute_links,
+    dispute_sentence,
+    dispute_title,
+    links,
+    sentence,
+    summary,
+    sums,
+    title,
+)
 from receiver.outbox.subscribers.subscriber import Subscriber
 
 HEADER, SECTION, FIELD, FALLBACK = 150, 3000, 2000, 1000
@@ -72,6 +88,25 @@ def render_operator(events: Sequence[OperatorEvent], subscriber: Subscriber, now
     return post_json(subscriber.url, body)
 
 
+def render_disputes(events: Sequence[DisputeEvent], subscriber: Subscriber, now: int) -> Request:
+    """The request for dispute events: one with its facts, several as a list."""
+    title_ = dispute_title(events)
+    text = dispute_sentence(events[0]) if len(events) == 1 else title_
+    blocks = [_header(title_), *_about_disputes(events), *_steps(dispute_advice(events[0]).actions)]
+    blocks.append(_context(dispute_links(events[0], subscriber), events[0].account))
+    return post_json(subscriber.url, {"text": escaped(text, FALLBACK), "blocks": blocks, **QUIET})
+
+
+def _about_disputes(events: Sequence[DisputeEvent]) -> Iterator[dict[str, Any]]:
+    if len(events) == 1:
+        yield _section(escaped(dispute_advice(events[0]).summary, SECTION))
+        yield _fields(dispute_details(events[0]))
+        return
+    lines = [f"• {code(each.dispute.dispute_id, 70)} {escaped(dispute_title([each]), LONGEST_LINE)}" for each in events]
+    for start in range(0, len(lines), LINES_IN_SECTION):
+        yield _section("\n".join(lines[start : start + LINES_IN_SECTION]))
+
+
 def _times(count: int) -> str:
     return f" ({count} times)" if count > 1 else ""
 
@@ -97,19 +132,18 @@ def code(text: str, limit: int = LONGEST_VALUE) -> str:
 
 
 def _about_one(event: Event, subscriber: Subscriber) -> Iterator[dict[str, Any]]:
-    yield _header([event])
+    yield _header(title([event]))
     yield _section(escaped(summary(event), SECTION))
-    known = [f"*{name}*\n{code(value)}" for name, value in facts(event).items()]
-    yield {"type": "section", "fields": [_mrkdwn(each) for each in known[:MOST_FIELDS]]}
+    yield _fields(details(event))
     yield from _what_to_do(event)
-    yield _context(event, subscriber)
+    yield _context(links(event, subscriber), event.account, event.id)
 
 
 def _about_many(events: Sequence[Event], subscriber: Subscriber) -> Iterator[dict[str, Any]]:
-    yield _header(events)
-    told = sums(events)
-    more = [f"and {len(told) - MOST_SUMS} other reasons"] if len(told) > MOST_SUMS else []
-    yield _section("\n".join(f"• {escaped(line, LONGEST_LINE)}" for line in [*told[:MOST_SUMS], *more]))
+    yield _header(title(events))
+    lines = sums(events)
+    more = [f"and {len(lines) - MOST_SUMS} other reasons"] if len(lines) > MOST_SUMS else []
+    yield _section("\n".join(f"• {escaped(line, LONGEST_LINE)}" for line in [*lines[:MOST_SUMS], *more]))
     lines = [_line(event) for event in events]
     for start in range(0, len(lines), LINES_IN_SECTION):
         yield _section("\n".join(lines[start : start + LINES_IN_SECTION]))
@@ -117,7 +151,7 @@ def _about_many(events: Sequence[Event], subscriber: Subscriber) -> Iterator[dic
     for advised in list(reversed(different.values()))[:MOST_ADVICE]:
         yield _section(escaped(summary(advised), SECTION))
         yield from _what_to_do(advised)
-    yield _context(events[0], subscriber, many=True)
+    yield _context(links(events[0], subscriber, many=True), events[0].account)
 
 
 def _line(event: Event) -> str:
@@ -131,19 +165,29 @@ def _line(event: Event) -> str:
 
 
 def _what_to_do(event: Event) -> Iterator[dict[str, Any]]:
-    if steps := actions(event):
-        lines = (f"{number}. {escaped(step, 400)}" for number, step in enumerate(steps, start=1))
+    if event.advice:
+        yield from _steps(event.advice.actions)
+
+
+def _steps(steps: Sequence[Action]) -> Iterator[dict[str, Any]]:
+    if steps:
+        lines = (f"{number}. {escaped(step.text, 400)}" for number, step in enumerate(steps, start=1))
         yield _section("\n".join(["*What to do*", *lines]))
 
 
-def _context(event: Event, subscriber: Subscriber, *, many: bool = False) -> dict[str, Any]:
-    shown = [f"<{escaped(url, SECTION)}|{name}>" for name, url in links(event, subscriber, many=many).items()]
-    texts = [*shown, f"account {code(event.account, 140)}", *([] if many else [code(event.id)])]
+def _context(links_: Mapping[str, str], account: str, event_id: str = "") -> dict[str, Any]:
+    shown = [f"<{escaped(url, SECTION)}|{name}>" for name, url in links_.items()]
+    texts = [*shown, f"account {code(account, 140)}", *([code(event_id)] if event_id else [])]
     return {"type": "context", "elements": [_mrkdwn(text) for text in texts]}
 
 
-def _header(events: Sequence[Event]) -> dict[str, Any]:
-    return {"type": "header", "text": {"type": "plain_text", "text": escaped(title(events), HEADER), "emoji": False}}
+def _fields(known: Mapping[str, str]) -> dict[str, Any]:
+    shown = [f"*{name}*\n{code(value)}" for name, value in known.items()]
+    return {"type": "section", "fields": [_mrkdwn(each) for each in shown[:MOST_FIELDS]]}
+
+
+def _header(text: str) -> dict[str, Any]:
+    return {"type": "header", "text": {"type": "plain_text", "text": escaped(text, HEADER), "emoji": False}}
 
 
 def _section(text: str) -> dict[str, Any]:
@@ -158,6 +202,7 @@ FORMAT = Format(
     name="slack",
     types=NEEDS_A_PERSON,
     render=render,
+    render_disputes=render_disputes,
     render_operator=render_operator,
     credential="url",
     most_in_one=50,

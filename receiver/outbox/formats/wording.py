@@ -10,11 +10,14 @@ from collections.abc import Sequence
 from decimal import Decimal
 from urllib.parse import quote
 
+from receiver.ledger.dispute import Reminder, minute
 from receiver.ledger.lifecycle import EventType
 from receiver.ledger.money import Money
 from receiver.ledger.refund import Refund
 from receiver.ledger.schema import DESCRIPTION_LIMIT, known_time, tidy
 from receiver.outbox.events.advice import region_of
+from receiver.outbox.events.dispute_event import DisputeEvent
+from receiver.outbox.events.dispute_event import advice_of as dispute_advice
 from receiver.outbox.events.event import Event
 from receiver.outbox.subscribers.subscriber import Subscriber
 
@@ -77,7 +80,7 @@ def sentence(event: Event) -> str:
     return f"{which}. {summary(event)}"
 
 
-def facts(event: Event) -> dict[str, str]:
+def details(event: Event) -> dict[str, str]:
     """The refund's known fields, by display name."""
     refund = event.refund
     known = {
@@ -118,6 +121,50 @@ def links(event: Event, subscriber: Subscriber, *, many: bool = False) -> dict[s
     }
 
 
+def dispute_title(events: Sequence[DisputeEvent]) -> str:
+    """`Dispute to answer by 2025-10-20 08:53 UTC: 400.00 USD`, `3 disputes to answer`."""
+    if len(events) > 1:
+        return f"{len(events)} disputes to answer"
+    (event,) = events
+    last = " within a day," if event.reminder is Reminder.DAY_BEFORE else ""
+    amount_ = str(event.dispute.amount) if event.dispute.amount else "amount unknown"
+    return f"Dispute to answer{last} by {minute(event.dispute.deadline)}: {amount_}"
+
+
+def dispute_sentence(event: DisputeEvent) -> str:
+    """One line for a message list or an incident."""
+    which = f"dispute {tidy(event.dispute.dispute_id)}, account {tidy(event.account)}"
+    return f"{dispute_title([event])}, {which}. {dispute_advice(event).summary}"
+
+
+def dispute_details(event: DisputeEvent) -> dict[str, str]:
+    """The dispute's known fields, by display name."""
+    dispute = event.dispute
+    known = {
+        "Dispute": tidy(dispute.dispute_id),
+        "Amount": str(dispute.amount or ""),
+        "Filed for": tidy(dispute.reason),
+        "Answer by": minute(dispute.deadline),
+        "Reason": tidy(dispute.reason_code),
+        "Charge": tidy(dispute.charge_id),
+        "Charge permission": tidy(dispute.charge_permission_id),
+        "Account": tidy(event.account),
+    }
+    return {name: text for name, text in known.items() if text}
+
+
+def dispute_links(event: DisputeEvent, subscriber: Subscriber) -> dict[str, str]:
+    """Links: to the refunds of the charge in this service, if both are known, and to Seller Central."""
+    charge_id, account = (quote(tidy(text), safe="") for text in (event.dispute.charge_id, event.account))
+    base = subscriber.public_url.rstrip("/") if charge_id else ""
+    amount_ = event.dispute.amount
+    region = event.region or ("jp" if amount_ and amount_.currency_code == "JPY" else "na")
+    return {
+        **({"Refunds of the charge": f"{base}/refunds?charge={charge_id}&account={account}"} if base else {}),
+        "Seller Central": subscriber.seller_central or SELLER_CENTRAL[region],
+    }
+
+
 def refund_url(event: Event, subscriber: Subscriber) -> str:
     """The refund's page in this service; empty if `public_url` is not set."""
     if not subscriber.public_url:
@@ -132,5 +179,5 @@ def _totals(refunds: Sequence[Refund]) -> list[str]:
         if refund.amount:
             totals[refund.amount.currency_code] += refund.amount.amount
     unknown = sum(not refund.amount for refund in refunds)
-    told = [str(Money(total, currency)) for currency, total in totals.items()]
-    return [*told, f"{unknown} of unknown amount"] if unknown else told
+    amounts = [str(Money(total, currency)) for currency, total in totals.items()]
+    return [*amounts, f"{unknown} of unknown amount"] if unknown else amounts

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 
 from receiver.ledger.lifecycle import EventType
+from receiver.outbox.events.dispute_event import DisputeEventType
 from receiver.outbox.events.operator_event import FAMILY, OperatorType
 from receiver.outbox.subscribers.secrets import PREFIX
 
@@ -17,7 +18,10 @@ REASON = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 ALL = "*"
 KNOWN_TYPES = tuple(each.value for each in EventType if each is not EventType.TEST)
 OPERATOR_TYPES = (*(each.value for each in OperatorType), FAMILY)
-VALID_TYPES = (*KNOWN_TYPES, ALL, *OPERATOR_TYPES)
+DISPUTE_TYPES = tuple(each.value for each in DisputeEventType)
+BESIDE_REFUNDS = (*DISPUTE_TYPES, *OPERATOR_TYPES)
+"""The types that `*` does not mean."""
+VALID_TYPES = (*KNOWN_TYPES, ALL, *BESIDE_REFUNDS)
 MOST_REASONS = 32
 
 
@@ -30,17 +34,15 @@ def name_problems(name: object) -> list[str]:
 
 
 def type_problems(types: object) -> list[str]:
-    """Problems of `types`, for every format."""
     if types is None:
         return []
-    known = f"known are {', '.join(KNOWN_TYPES)}, {ALL} for all of them, and {', '.join(OPERATOR_TYPES)}"
+    known = f"known are {', '.join(KNOWN_TYPES)}, {ALL} for all of them, and {', '.join(BESIDE_REFUNDS)}"
     if not isinstance(types, list | tuple) or not types:
         return [f"is not a list of event types; {known}; leave it out for the format's own"]
     return [f"{describe(each)} is not an event type; {known}" for each in types if each not in VALID_TYPES]
 
 
 def reason_problems(reasons: object) -> list[str]:
-    """Problems of `reasons`."""
     if reasons is None:
         return []
     if not isinstance(reasons, list | tuple) or not 1 <= len(reasons) <= MOST_REASONS:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from receiver.ledger.lifecycle import EventType
+from receiver.outbox.events.dispute_event import DisputeEvent
 from receiver.outbox.events.event import Event
 from receiver.outbox.events.operator_event import FAMILY, OperatorEvent
 from receiver.outbox.subscribers.fields import ALL
@@ -29,14 +30,19 @@ def wants_operator(subscriber: Subscriber, event: OperatorEvent) -> bool:
     return FAMILY in subscriber.types or event.type.value in subscriber.types
 
 
-def told_of_declines(subscriber: Subscriber) -> bool:
+def wants_dispute(subscriber: Subscriber, event: DisputeEvent) -> bool:
+    """Whether the subscriber wants dispute events of this type and amount. `*` does not mean them."""
+    return event.type.value in subscriber.types and large_enough(event.dispute.amount, subscriber.min_amount)
+
+
+def receives_declines(subscriber: Subscriber) -> bool:
     """Whether the subscriber receives at least some declines."""
     return bool({ALL, EventType.DECLINED.value} & set(subscriber.types))
 
 
 def guards_declines(subscriber: Subscriber, other: Subscriber) -> bool:
     """Whether `other` is active and receives every decline that `subscriber` receives."""
-    if other.paused or not told_of_declines(other):
+    if other.paused or not receives_declines(other):
         return False
     reasons = not other.reasons or (bool(subscriber.reasons) and set(subscriber.reasons) <= set(other.reasons))
     return reasons and other.min_amount in ((), subscriber.min_amount)

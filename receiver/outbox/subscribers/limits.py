@@ -54,13 +54,11 @@ def rate_problems(given: object) -> list[str]:
 
 
 def concurrency_problems(given: object) -> list[str]:
-    """Problems of `concurrency`, the number of messages in flight."""
     right = isinstance(given, int) and not isinstance(given, bool) and 1 <= given <= MOST_AT_ONCE
     return [] if given is None or right else [f"is not a whole number of messages at once from 1 to {MOST_AT_ONCE}"]
 
 
 def backfill_problems(given: object) -> list[str]:
-    """Problems of `backfill`, a boolean."""
     return [] if given is None or isinstance(given, bool) else ["is neither true nor false"]
 
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from receiver.errors import BadRequest
+from receiver.errors import BadRequest, Malformed
 from receiver.ledger.lifecycle import EventType
+from receiver.ledger.timestamps import parse_any_time
+from receiver.outbox.events.dispute_event import DisputeEventType
 from receiver.outbox.events.incident import OPENING
 from receiver.outbox.formats.format import LINKS, Format, link_problems
 from receiver.outbox.formats.registry import FORMATS, format_spec
 from receiver.outbox.subscribers.fields import (
     ALL,
-    OPERATOR_TYPES,
+    BESIDE_REFUNDS,
+    DISPUTE_TYPES,
     VALID_TYPES,
     describe,
     key,
@@ -70,17 +74,16 @@ def read_subscriber(data: object, rules: UrlPolicy, *, origin: str, now: int) ->
     )
 
 
-def subscriber_problems(data: object, rules: UrlPolicy) -> list[str]:
-    """All problems of the fields, one sentence each: the field, the problem, the fix."""
+def subscriber_problems(data: object, rules: UrlPolicy, *, also: Sequence[str] = ()) -> list[str]:
+    """All problems of the fields, one sentence each: the field, the problem, the fix.
+
+    A misspelt field may be meant as one of `also`, which are read elsewhere.
+    """
     if not isinstance(data, Mapping):
         return ["subscriber: is not a table of fields; write name, url and secret"]
     chosen = format_spec(data.get("format"))
     return [
-        *(
-            f"{key(field)}: is not a field of a subscriber; known are {', '.join(FIELDS)}"
-            for field in data
-            if field not in FIELDS
-        ),
+        *(f"{key(field)}: {_unknown(field, (*FIELDS, *also))}" for field in data if field not in FIELDS),
         *(f"name: {problem}" for problem in name_problems(data.get("name"))),
         *(f"url: {problem}" for problem in url_problems(data.get("url") or chosen.url, rules)),
         *(secret_problems(data) if chosen.signed else ()),
@@ -92,6 +95,26 @@ def subscriber_problems(data: object, rules: UrlPolicy) -> list[str]:
         *(f"backfill: {problem}" for problem in backfill_problems(data.get("backfill"))),
         *format_problems(data),
     ]
+
+
+def _unknown(field: object, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(str(field), known, n=1)
+    meant = f"did you mean {near[0]}? Known" if near else "known"
+    return f"is not a field of a subscriber; {meant} are {', '.join(known)}"
+
+
+def read_start(given: object) -> int | None:
+    """The time (ms) from which a new subscriber is owed events; None: now. Raises `Malformed` (`bad_start`)."""
+    if given in (None, "now"):
+        return None
+    if given == "beginning":
+        return 0
+    try:
+        return max(parse_any_time(given if isinstance(given, str) else ""), 0)
+    except Malformed:
+        raise Malformed(
+            'must be "now", "beginning", or a time such as "2026-01-31T12:00:00Z".', reason="bad_start"
+        ) from None
 
 
 def as_fields(subscriber: Subscriber) -> dict[str, Any]:
@@ -140,13 +163,14 @@ def format_problems(data: Mapping[str, object]) -> Iterator[str]:
 def _type_problems(known: Format, types: object) -> Iterator[str]:
     if not known.incidents or not isinstance(types, list | tuple):
         return
-    wrong = [each for each in types if isinstance(each, str) and each not in OPENING]
+    choice = (*OPENING, *DISPUTE_TYPES)
+    wrong = [each for each in types if isinstance(each, str) and each not in choice]
     if any(each in VALID_TYPES for each in wrong):
-        yield f"types: {known.name} has incidents; choose among {', '.join(OPENING)}"
+        yield f"types: {known.name} has incidents; choose among {', '.join(choice)}"
 
 
-def _types(given: Any, default: tuple[EventType, ...]) -> tuple[str, ...]:
+def _types(given: Any, default: tuple[EventType | DisputeEventType, ...]) -> tuple[str, ...]:
     if given is None:
         return tuple(each.value for each in default)
-    kept = [each for each in given if each in OPERATOR_TYPES] if ALL in given else given
+    kept = [each for each in given if each in BESIDE_REFUNDS] if ALL in given else given
     return tuple(dict.fromkeys([ALL, *kept] if ALL in given else kept))

@@ -172,7 +172,6 @@ class StatusForm(Envelope):
         return ""
 
     def request(self, url: str) -> Request:
-        """The POST."""
         headers = {"content-type": "application/x-www-form-urlencoded; charset=UTF-8"}
         return Request("POST", url, headers, urlencode(dict(self.fields)).encode())
 

@@ -130,7 +130,7 @@ class FaultInjection:
 
     def __init__(self, random: Callable[[], float]) -> None:
         self.rules: list[Rule] = []
-        self._chance = random
+        self._random = random
 
     def add(self, trick: Trick | str, **rest: object) -> Rule:
         """Add a rule: `add("drop", refund_id=…)`, `add("throttle", times=3, seconds=2)`. Raises ValueError."""
@@ -153,7 +153,7 @@ class FaultInjection:
     def _take(self, fits: Callable[[Rule], bool]) -> Rule | None:
         for rule in filter(fits, self.rules):
             rule.met += 1
-            if rule.met % rule.every == 0 and (rule.share >= 1 or self._chance() < rule.share):
+            if rule.met % rule.every == 0 and (rule.share >= 1 or self._random() < rule.share):
                 rule.used += 1
                 if rule.times is not None:
                     rule.times -= 1

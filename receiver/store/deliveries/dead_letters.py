@@ -58,82 +58,74 @@ class Redriven(NamedTuple):
 class DeadLetters(DeliveryQueues):
     """Waiting and dead events of a subscriber."""
 
-    async def dead_events(self, account: str, name: str) -> list[DeadEvent]:
+    async def dead_events(self, name: str) -> list[DeadEvent]:
         """All dead events of this subscriber, oldest first."""
-        key = self._keys(account)("dead", name)
+        key = self.keys("dead", name)
         raw: dict[bytes, bytes] = await self._read("HGETALL", key)
         ids = [each for each in self._texts(key, raw) if STREAM_ID.fullmatch(each)]
         found = [self._dead(key, each, raw[each.encode()]) for each in ids]
         return sorted(found, key=lambda dead: fixed_width(dead.stream_id))
 
     async def dead_page(
-        self, account: str, name: str, *, before: str = "", since: int = 0, until: int = 0, limit: int = 50
+        self, name: str, *, before: str = "", since: int = 0, until: int = 0, limit: int = 50
     ) -> list[DeadEvent]:
         """Dead events written from `since` to `until` (ms, 0: no bound) and before the id `before`, newest first."""
-        keys = self._keys(account)
         top = f"({fixed_width(before)}" if before else f"[{fixed_width(f'{until}-{LAST_SEQ}')}" if until else "+"
         low = f"[{fixed_width(f'{since}-0')}" if since else "-"
-        ids = await self._read("ZRANGE", keys("deaths", name), top, low, "BYLEX", "REV", "LIMIT", 0, limit)
-        return await self.dead_of(account, name, self.plain_ids(keys("deaths", name), ids))
+        ids = await self._read("ZRANGE", self.keys("deaths", name), top, low, "BYLEX", "REV", "LIMIT", 0, limit)
+        return await self.dead_of(name, self.plain_ids(self.keys("deaths", name), ids))
 
-    async def dead_of(self, account: str, name: str, stream_ids: Sequence[str]) -> list[DeadEvent]:
+    async def dead_of(self, name: str, stream_ids: Sequence[str]) -> list[DeadEvent]:
         """Those of these events that are dead for this subscriber."""
         if not stream_ids:
             return []
-        key = self._keys(account)("dead", name)
+        key = self.keys("dead", name)
         raw = await self._read("HMGET", key, *stream_ids)
         return [self._dead(key, each, value) for each, value in zip(stream_ids, raw, strict=True) if value]
 
-    async def waiting_page(
-        self, account: str, name: str, *, after: tuple[int, str] | None = None, limit: int = 50
-    ) -> list[Waiting]:
+    async def waiting_page(self, name: str, *, after: tuple[int, str] | None = None, limit: int = 50) -> list[Waiting]:
         """Owed events by the time of the next attempt, after the last one of the previous page."""
-        keys = self._keys(account)
         least, offset = after[0] if after else "-inf", 0
         found: list[tuple[int, str]] = []
         while len(found) < limit:
             flat = await self._read(
-                "ZRANGE", keys("lane", name), least, "+inf", "BYSCORE", "LIMIT", offset, limit, "WITHSCORES"
+                "ZRANGE", self.keys("lane", name), least, "+inf", "BYSCORE", "LIMIT", offset, limit, "WITHSCORES"
             )
-            pairs = [
-                (at, each) for each, at in self._scored(keys("lane", name), flat) if self._is_id(account, name, each)
-            ]
+            pairs = [(at, each) for each, at in self._scored(self.keys("lane", name), flat) if self._is_id(name, each)]
             found += [pair for pair in pairs if after is None or pair > after]
             offset += limit
             if len(scored(flat)) < limit:
                 break
-        return await asyncio.gather(*(self.waiting(account, name, at, each) for at, each in found[:limit]))
+        return await asyncio.gather(*(self.waiting(name, at, each) for at, each in found[:limit]))
 
-    async def waiting(self, account: str, name: str, at: int, stream_id: str) -> Waiting:
-        keys = self._keys(account)
+    async def waiting(self, name: str, at: int, stream_id: str) -> Waiting:
         stored, copy, entry = await asyncio.gather(
-            self._read("HGET", keys("attempts", name), stream_id),
-            self._read("HGET", keys("copies", name), stream_id),
-            self._read("XRANGE", keys("events"), stream_id, stream_id),
+            self._read("HGET", self.keys("attempts", name), stream_id),
+            self._read("HGET", self.keys("copies", name), stream_id),
+            self._read("XRANGE", self.keys("events"), stream_id, stream_id),
         )
         fields = (
             texts_of(_flat(entry[0][1]))
             if entry and entry[0][1]
-            else self.read_copy(keys("copies", name), stream_id, copy)
+            else self.read_copy(self.keys("copies", name), stream_id, copy)
         )
-        return Waiting(stream_id, at, self.read_attempts(keys("attempts", name), stream_id, stored), fields)
+        return Waiting(stream_id, at, self.read_attempts(self.keys("attempts", name), stream_id, stored), fields)
 
-    async def queue_sizes(self, account: str, name: str) -> tuple[int, int, int]:
+    async def queue_sizes(self, name: str) -> tuple[int, int, int]:
         """How many events wait, how many are dead, and when (ms) the oldest waiting event was written; 0: none.
 
         Redriven events do not count towards the age.
         """
-        keys = self._keys(account)
         waiting, dead, oldest = await asyncio.gather(
-            self._read("ZCARD", keys("lane", name)),
-            self._read("HLEN", keys("dead", name)),
-            self.oldest_owed(account, name),
+            self._read("ZCARD", self.keys("lane", name)),
+            self._read("HLEN", self.keys("dead", name)),
+            self.oldest_owed(name),
         )
         return int(waiting), int(dead), written_at(oldest) if oldest else 0
 
-    async def oldest_owed(self, account: str, name: str) -> str:
+    async def oldest_owed(self, name: str) -> str:
         """The oldest event that the subscriber is owed; empty if there is none."""
-        key = self._keys(account)("owed", name)
+        key = self.keys("owed", name)
         return next(iter(self.plain_ids(key, await self._read("ZRANGE", key, 0, MOST_DAMAGED))), "")
 
     def plain_ids(self, key: str, fixed: Sequence[bytes]) -> list[str]:
@@ -144,10 +136,10 @@ class DeadLetters(DeliveryQueues):
                 self.damage.record(key, each, "not an event id")
         return [plain for _, plain in found if plain]
 
-    def _is_id(self, account: str, name: str, member: str) -> bool:
+    def _is_id(self, name: str, member: str) -> bool:
         if STREAM_ID.fullmatch(member):
             return True
-        self.damage.record(self._keys(account)("lane", name), member, "not an event id")
+        self.damage.record(self.keys("lane", name), member, "not an event id")
         return False
 
     def _dead(self, key: str, stream_id: str, value: bytes) -> DeadEvent:
@@ -161,25 +153,26 @@ class DeadLetters(DeliveryQueues):
             return DeadEvent(stream_id, "", "", "", "unreadable", at, 0, text)
         return msgspec.structs.replace(dead, stream_id=stream_id, at=min(max(dead.at, 0), LAST_TIME))
 
-    async def redrive(self, account: str, name: str, stream_ids: Sequence[str]) -> Redriven:
+    async def redrive(self, name: str, stream_ids: Sequence[str]) -> Redriven:
         """Send these events again: dead ones, and others that are still in the stream. Their attempts start from zero.
 
         They are sent at the subscriber's rate, with the same ids as before.
         """
-        keys, total = self._keys(account), Redriven()
-        own = [keys(kind, name) for kind in ("lane", "owed", "attempts", "dead", "deaths", "copies")]
+        total = Redriven()
+        own = [self.keys(kind, name) for kind in ("lane", "owed", "attempts", "dead", "deaths", "copies")]
         for start in range(0, len(stream_ids), BATCH):
             batch = stream_ids[start : start + BATCH]
             pairs = [text for each in batch for text in (each, fixed_width(each))]
-            counts = await self._run("redrive", [*own, keys("events"), keys("subscribers")], [self.now(), name, *pairs])
+            counts = await self._run(
+                "redrive", [*own, self.keys("events"), self.keys("subscribers")], [self.now(), name, *pairs]
+            )
             total = total.plus(counts)
-            self._written(account)
+            self._written()
         return total
 
-    async def known(self, account: str, name: str, stream_ids: Sequence[str]) -> list[str]:
+    async def known(self, name: str, stream_ids: Sequence[str]) -> list[str]:
         """Those of the ids that are dead, waiting, or in the stream."""
-        keys = self._keys(account)
-        queue, dead, events = keys("lane", name), keys("dead", name), keys("events")
+        queue, dead, events = self.keys("lane", name), self.keys("dead", name), self.keys("events")
         found = await asyncio.gather(
             *(self._read("HEXISTS", dead, each) for each in stream_ids),
             *(self._read("ZSCORE", queue, each) for each in stream_ids),
@@ -190,24 +183,23 @@ class DeadLetters(DeliveryQueues):
         rows = zip(stream_ids, dead_ones, waiting, kept, strict=True)
         return [each for each, is_dead, at, entry in rows if is_dead or at is not None or entry]
 
-    async def enqueue_test(self, account: str, name: str, stream_id: str, fields: dict[str, str]) -> bool:
+    async def enqueue_test(self, name: str, stream_id: str, fields: dict[str, str]) -> bool:
         """Put a test at the head of the queue; False if there is no such subscriber."""
-        keys = self._keys(account)
         held = await self._run(
             "enqueue_test",
-            [keys("subscribers"), keys("lane", name), keys("copies", name)],
+            [self.keys("subscribers"), self.keys("lane", name), self.keys("copies", name)],
             [name, stream_id, msgspec.json.encode(Copy(fields))],
         )
-        self._written(account)
+        self._written()
         return bool(held)
 
-    async def test_result(self, account: str, stream_id: str) -> bytes:
+    async def test_result(self, stream_id: str) -> bytes:
         """The result of a test; empty until there is one."""
-        return await self._read("GET", self._keys(account)("tested", stream_id)) or b""
+        return await self._read("GET", self.keys("tested", stream_id)) or b""
 
-    async def stream_page(self, account: str, after: str, limit: int = 500) -> list[tuple[str, dict[str, str]]]:
+    async def stream_page(self, after: str, limit: int = 500) -> list[tuple[str, dict[str, str]]]:
         """Entries of the stream after this id, oldest first."""
-        entries = await self._read("XRANGE", self._keys(account)("events"), f"({after}", "+", "COUNT", limit)
+        entries = await self._read("XRANGE", self.keys("events"), f"({after}", "+", "COUNT", limit)
         return [(stream_id.decode(), texts_of(_flat(fields))) for stream_id, fields in entries if fields]
 
 

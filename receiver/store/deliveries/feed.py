@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Literal
 
 from receiver.outbox.events.cursor import Place
 from receiver.outbox.events.event import Event
-from receiver.runtime.rounds import ChangeSignal
-from receiver.store.redis.base import RedisRepository
+from receiver.store.redis.base import AccountRepository
 
 Where = Place | Literal["beginning", "end"]
 """After a position; before the oldest entry; after the newest entry."""
@@ -47,21 +45,18 @@ class FeedPage:
         return self.entries[-1].place if self.entries else self.start
 
 
-class Feed(RedisRepository):
+class Feed(AccountRepository):
     """All events of an account, in order."""
 
-    def change_signal(self, account: str) -> AbstractContextManager[ChangeSignal]:
-        """A signal that is set whenever the account is written to."""
-        return self.connection.change_notifier.change_signal(account)
-
-    async def events_after(self, account: str, where: Where, limit: int) -> FeedPage:
+    async def events_after(self, where: Where, limit: int) -> FeedPage:
         """At most `limit` events after a position."""
-        keys = self._keys(account)
         place = (where.epoch, where.number, where.id) if isinstance(where, Place) else (where, 0, "0-0")
         args: list[str | int | bytes] = [secrets.token_hex(3), limit, *place]
         # A read, except that the first one writes the epoch. No replica has to confirm it: losing the epoch is reported
         # as a loss.
-        epoch, number, at, last, lost, raw = await self._run("feed", [keys("events"), keys("epoch")], args, reads=True)
+        epoch, number, at, last, lost, raw = await self._run(
+            "feed", [self.keys("events"), self.keys("epoch")], args, reads=True
+        )
         start = Place(epoch.decode(), int(number), at.decode())
         more = len(raw) == limit
         # The last entry has the last number. Counting from the position gives another number only after a restore.

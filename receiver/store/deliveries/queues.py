@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,7 +22,7 @@ from receiver.outbox.events.operator_event import OperatorEvent, is_operator, op
 from receiver.outbox.retries import ClaimedDelivery, DeliveryAttempts
 from receiver.runtime.rounds import Claim
 from receiver.store.deliveries.subscribers import queued_form
-from receiver.store.redis.base import LAST_TIME, Connection, RedisRepository
+from receiver.store.redis.base import LAST_TIME, AccountRepository
 from receiver.store.redis.damage import WrongType
 from receiver.store.redis.stream_ids import fixed_width, texts_of
 from receiver.store.refunds.timeline import CAP, DELIVERY, KEPT_FOR, timeline_line
@@ -89,7 +89,7 @@ class AttemptEffects:
     """None: the attempt says nothing about the subscriber's health."""
     error: str = ""
     operator_events: Sequence[OperatorEvent] = field(default=())
-    hold: int | None = None
+    pause_until: int | None = None
     """Until when (ms) the subscriber asked for a pause."""
 
 
@@ -97,21 +97,13 @@ NO_EFFECT = AttemptEffects()
 SUCCESS = AttemptEffects(failed=False)
 
 
-class DeliveryQueues(RedisRepository):
+class DeliveryQueues(AccountRepository):
     """The delivery queues of one account."""
 
-    def __init__(self, connection: Connection, on_dropped: Callable[[int], None] = lambda count: None) -> None:
-        super().__init__(connection)
-        self.on_dropped = on_dropped
-        """Called with the number of dropped dead events."""
-        self.keep_dead = 10_000
-        """Dead events kept for each subscriber; the oldest beyond this are dropped."""
-
-    async def queue_heads(self, account: str, names: Sequence[str]) -> dict[str, int]:
+    async def queue_heads(self, names: Sequence[str]) -> dict[str, int]:
         """When (ms) each queue has something to send, 0 for a test; empty queues are left out."""
-        keys = self._keys(account)
-        tops = await asyncio.gather(*(self._top(keys("lane", name)) for name in names))
-        found = {name: self._scored(keys("lane", name), top) for name, top in zip(names, tops, strict=True) if top}
+        tops = await asyncio.gather(*(self._top(self.keys("lane", name)) for name in names))
+        found = {name: self._scored(self.keys("lane", name), top) for name, top in zip(names, tops, strict=True) if top}
         # Claiming corrects ids that are not text and times that cannot be right: such a queue counts as due.
         never = self.now() + FARTHEST
         return {name: pairs[0][1] if pairs and pairs[0][1] <= never else 1 for name, pairs in found.items()}
@@ -123,10 +115,9 @@ class DeliveryQueues(RedisRepository):
         return []
 
     async def claim(
-        self, account: str, name: str, *, lease: int, limit: int, terms: QueueLimits = QueueLimits()
+        self, name: str, *, lease: int, limit: int, terms: QueueLimits = QueueLimits()
     ) -> Claim[ClaimedDelivery]:
         """Claim due deliveries of this subscriber, at most `limit` messages, for `lease` ms."""
-        keys = self._keys(account)
         args: list[str | int | bytes] = [
             self.now(),
             lease,
@@ -138,20 +129,20 @@ class DeliveryQueues(RedisRepository):
             terms.breaker,
             int(terms.tests_only),
         ]
-        own = {kind: keys(kind, name) for kind in ("lane", "attempts", "copies", "health")}
+        own = {kind: self.keys(kind, name) for kind in ("lane", "attempts", "copies", "health")}
         wait, *claimed = await self._run(
             "claim_deliveries",
             [
-                *(own["lane"], keys("events"), own["attempts"], keys("subscribers"), own["copies"], own["health"]),
-                keys("aside", "lane", name),
-                *(keys(kind, name) for kind in ("owed", "dead", "deaths")),
+                *(own["lane"], self.keys("events"), own["attempts"]),
+                *(self.keys("subscribers"), own["copies"], own["health"], self.keys("aside", "lane", name)),
+                *(self.keys(kind, name) for kind in ("owed", "dead", "deaths")),
             ],
             args,
             repeatable=False,
         )
         deliveries = [
             ClaimedDelivery(
-                account,
+                self.account,
                 name,
                 stream_id.decode(),
                 int(token),
@@ -186,7 +177,7 @@ class DeliveryQueues(RedisRepository):
 
     async def tested(self, delivery: ClaimedDelivery, outcome: bytes, result: AttemptEffects) -> bool:
         """A test has finished. Its result is kept for the caller that requested it."""
-        key = self._keys(delivery.account)("tested", delivery.stream_id)
+        key = self.keys("tested", delivery.stream_id)
         await self._write("SET", key, outcome, "PX", TEST_KEPT, "GET")
         return await self._finish(delivery, "dropped", result)
 
@@ -201,13 +192,13 @@ class DeliveryQueues(RedisRepository):
         trace: bytes = b"",
     ) -> bool:
         """Finish the claim; False, writing nothing, if it is no longer ours."""
-        keys, name = self._keys(delivery.account), delivery.subscriber
+        name = delivery.subscriber
         held, *dropped = await self._run(
             "finish_delivery",
             [
-                *(keys(kind, name) for kind in ("lane", "owed", "attempts", "dead", "deaths", "copies", "health")),
-                keys("told"),
-                keys("trail", delivery.fields.get("refundId", "")),
+                *(self.keys(kind, name) for kind in ("lane", "owed", "attempts", "dead", "deaths", "copies", "health")),
+                self.keys("told"),
+                self.keys("trail", delivery.fields.get("refundId", "")),
             ],
             [
                 delivery.stream_id,
@@ -220,9 +211,9 @@ class DeliveryQueues(RedisRepository):
                 self.now(),
                 "" if result.failed is None else int(result.failed),
                 result.error,
-                self.keep_dead,
+                self.connection.keep_dead,
                 PROBE_PAUSE,
-                "" if result.hold is None else result.hold,
+                "" if result.pause_until is None else result.pause_until,
                 trace,
                 CAP,
                 KEPT_FOR,
@@ -230,11 +221,12 @@ class DeliveryQueues(RedisRepository):
             ],
             without=("told", "trail"),
         )
-        for event in result.operator_events if any(each.key == keys("told") for each in self.damage.foreign) else ():
-            log.error("operator.not_told", **operator_fields(event))
+        unpublished = self.keys("told")
+        for event in result.operator_events if any(each.key == unpublished for each in self.damage.foreign) else ():
+            log.error("operator.event_not_published", **operator_fields(event))
         if dropped and dropped[0]:
-            log.error("delivery.dead_dropped", account=delivery.account, subscriber=name, count=dropped[0])
-            self.on_dropped(int(dropped[0]))
+            log.error("delivery.dead_dropped", account=self.account, subscriber=name, count=dropped[0])
+            self.connection.on_dropped(int(dropped[0]))
         return bool(held)
 
     def _trace(self, delivery: ClaimedDelivery, outcome: str, detail: str = "") -> bytes:
@@ -245,9 +237,9 @@ class DeliveryQueues(RedisRepository):
         more = (delivery.subscriber, outcome, attempt, detail, delivery.fields.get("type", ""))
         return timeline_line(self.now(), DELIVERY, *more)
 
-    async def health(self, account: str, name: str) -> Health:
+    async def health(self, name: str) -> Health:
         """A subscriber's delivery health."""
-        key = self._keys(account)("health", name)
+        key = self.keys("health", name)
         raw: dict[bytes, bytes] = await self._read("HGETALL", key)
         found: dict[str, str | int] = {}
         for field_, value in ((name, raw[name.encode()]) for name in Health.__struct_fields__ if name.encode() in raw):
@@ -275,11 +267,10 @@ class DeliveryQueues(RedisRepository):
             self.damage.record(key, stream_id, "unreadable copy of an event")
             return {}
 
-    async def publish_failing_once(self, account: str, event: OperatorEvent) -> bool:
+    async def publish_failing_once(self, event: OperatorEvent) -> bool:
         """Queue an operator event about failures, once until the subscriber succeeds; whether it was queued."""
-        keys = self._keys(account)
         return bool(
             await self._run(
-                "publish_failing_once", [keys("health", event.subscriber), keys("told")], [queued_form(event)]
+                "publish_failing_once", [self.keys("health", event.subscriber), self.keys("told")], [queued_form(event)]
             )
         )

@@ -12,7 +12,7 @@ from receiver.errors import Conflict, Malformed
 from receiver.outbox.events.operator_event import OperatorEvent, operator_fields
 from receiver.outbox.subscribers.fields import name_problems
 from receiver.outbox.subscribers.subscriber import Subscriber, decode, encode
-from receiver.store.redis.base import RedisRepository
+from receiver.store.redis.base import AccountRepository
 from receiver.store.redis.keys import SUBSCRIBER_KINDS
 
 VERSION = b":version"
@@ -47,12 +47,12 @@ class Updated(NamedTuple):
         return self.before != self.after
 
 
-class SubscriberRepository(RedisRepository):
+class SubscriberRepository(AccountRepository):
     """The subscribers of each account."""
 
-    async def read(self, account: str) -> SubscriberList:
+    async def read(self) -> SubscriberList:
         """The subscribers, with the version that `commit` checks."""
-        key = self._keys(account)("subscribers")
+        key = self.keys("subscribers")
         raw: dict[bytes, bytes] = await self._read("HGETALL", key)
         found, unreadable = {}, []
         version = raw.pop(VERSION, b"0")
@@ -70,25 +70,23 @@ class SubscriberRepository(RedisRepository):
                 self.damage.record(key, name, "a subscriber that this version cannot read")
         return SubscriberList(int(version), found, unreadable)
 
-    async def open(self, account: str) -> bool:
+    async def open(self) -> bool:
         """Mark the list of subscribers as written; True if it was not marked before."""
-        return bool(await self._write("HSETNX", self._keys(account)("subscribers"), VERSION, 1))
+        return bool(await self._write("HSETNX", self.keys("subscribers"), VERSION, 1))
 
-    async def readable(self, account: str) -> list[Subscriber]:
+    async def readable(self) -> list[Subscriber]:
         """The readable subscribers, sorted by name."""
-        subscriber_list = await self.read(account)
+        subscriber_list = await self.read()
         return [subscriber_list.subscribers[name] for name in sorted(subscriber_list.subscribers)]
 
-    async def add(
-        self, account: str, subscriber: Subscriber, start: int | None = None, *, most: int | None = None
-    ) -> str:
+    async def add(self, subscriber: Subscriber, start: int | None = None, *, most: int | None = None) -> str:
         """Add a subscriber. Returns the stream id of the last event written before it was added.
 
         `start`: the subscriber is owed the matching events since this time (ms; 0: all that are kept). None: only
         future ones. `most`: how many subscribers the account may have, including damaged records; None: any number.
         Raises `Conflict` if the name is taken or the account is full.
         """
-        answer = await self._subscribe(account, subscriber, "add", start=start, most=most)
+        answer = await self._subscribe(subscriber, "add", start=start, most=most)
         if answer[0] == b"exists":
             raise Conflict(f"There is already a subscriber {subscriber.name!r}.", reason="subscriber_exists")
         if answer[0] == b"full":
@@ -101,7 +99,6 @@ class SubscriberRepository(RedisRepository):
 
     async def update(
         self,
-        account: str,
         name: str,
         change: Callable[[Subscriber, SubscriberList], Subscriber],
         *,
@@ -115,20 +112,19 @@ class SubscriberRepository(RedisRepository):
         `operator_events` are queued with the change. None: there is no such subscriber.
         """
         while True:
-            found = await self.read(account)
+            found = await self.read()
             before = found.subscribers.get(name)
             if before is None:
                 return None
             updated = Updated(before, change(before, found))
             version = found.version if alone else None
             if not updated.changed or await self.change(
-                account, before, updated.after, version=version, operator_events=operator_events
+                before, updated.after, version=version, operator_events=operator_events
             ):
                 return updated
 
     async def change(
         self,
-        account: str,
         before: Subscriber,
         after: Subscriber,
         *,
@@ -141,28 +137,27 @@ class SubscriberRepository(RedisRepository):
         With a `version`, also False if any other subscriber was changed since that version of the list.
         """
         answer = await self._subscribe(
-            account, after, "change", await self.stored(account, before), version, operator_events=operator_events
+            after, "change", await self.stored(before), version, operator_events=operator_events
         )
         return bool(answer[0] == b"ok")
 
-    async def stored(self, account: str, subscriber: Subscriber) -> bytes:
+    async def stored(self, subscriber: Subscriber) -> bytes:
         """The stored record of the subscriber, for comparison in scripts; empty if the stored one differs.
 
         Equal subscribers may differ in bytes: `10` and `10.0`, or fields that a later version has added.
         """
-        raw: bytes | None = await self._read("HGET", self._keys(account)("subscribers"), subscriber.name)
+        raw: bytes | None = await self._read("HGET", self.keys("subscribers"), subscriber.name)
         try:
             return raw if raw and decode(raw) == subscriber else b""
         except Malformed:
             return b""
 
-    async def put(self, account: str, subscriber: Subscriber, start: int | None = None) -> None:
+    async def put(self, subscriber: Subscriber, start: int | None = None) -> None:
         """Add or replace a configured subscriber, without a limit on their number. `start` applies to new ones."""
-        await self._subscribe(account, subscriber, "put", start=start)
+        await self._subscribe(subscriber, "put", start=start)
 
     async def _subscribe(
         self,
-        account: str,
         subscriber: Subscriber,
         mode: str,
         before: bytes = b"",
@@ -172,7 +167,6 @@ class SubscriberRepository(RedisRepository):
         most: int | None = None,
         operator_events: Sequence[OperatorEvent] = (),
     ) -> Any:
-        keys = self._keys(account)
         after = "" if start is None else BEGINNING if start <= 0 else f"{start - 1}-{2**64 - 1}"
         args: list[str | int | bytes] = [
             subscriber.name,
@@ -187,21 +181,20 @@ class SubscriberRepository(RedisRepository):
         answer = await self._run(
             "subscribe",
             [
-                *(keys(kind) for kind in ("subscribers", "events", "backfill", "told")),
-                *keys.of_subscriber(subscriber.name),
+                *(self.keys(kind) for kind in ("subscribers", "events", "backfill", "told")),
+                *self.keys.of_subscriber(subscriber.name),
             ],
             args,
             without=() if mode == "add" else ("told", *SUBSCRIBER_KINDS),
         )
-        self._written(account)
+        self._written()
         return answer
 
-    async def remove(self, account: str, name: str) -> bool:
+    async def remove(self, name: str) -> bool:
         """Remove a subscriber with everything that it is owed; False if there is none."""
-        keys = self._keys(account)
-        own = [keys("subscribers"), keys("backfill"), *keys.of_subscriber(name)]
+        own = [self.keys("subscribers"), self.keys("backfill"), *self.keys.of_subscriber(name)]
         removed = await self._run("unsubscribe", own, [name])
-        self._written(account)
+        self._written()
         return bool(removed)
 
 

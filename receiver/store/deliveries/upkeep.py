@@ -7,23 +7,25 @@ told            operator events that were queued together with their cause and a
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import msgspec
 import structlog
 
 from receiver.errors import Malformed
+from receiver.outbox.events.dispute_event import is_dispute, read_dispute_event
 from receiver.outbox.events.event import from_fields, is_newer
 from receiver.outbox.events.operator_event import OperatorEvent, is_operator, read_operator_event
 from receiver.outbox.formats.registry import wants
 from receiver.outbox.retries import ClaimedDelivery
 from receiver.outbox.subscribers.fields import ALL
-from receiver.outbox.subscribers.filters import wants_operator
+from receiver.outbox.subscribers.filters import wants_dispute, wants_operator
 from receiver.outbox.subscribers.subscriber import Subscriber
 from receiver.store.deliveries.dead_letters import DeadLetters
 from receiver.store.deliveries.subscribers import SubscriberList, SubscriberRepository
 from receiver.store.redis.base import LAST_TIME, Connection
+from receiver.store.redis.keys import Keys
 from receiver.store.redis.stream_ids import fixed_width, plain_id
 
 log = structlog.get_logger()
@@ -51,18 +53,13 @@ class Backfill:
 class StreamRetention(DeadLetters):
     """Maintenance of one account's stream. Every step may be interrupted and repeated."""
 
-    def __init__(
-        self,
-        connection: Connection,
-        subscribers: SubscriberRepository,
-        on_dropped: Callable[[int], None] = lambda count: None,
-    ) -> None:
-        super().__init__(connection, on_dropped)
+    def __init__(self, connection: Connection, keys: Keys, subscribers: SubscriberRepository) -> None:
+        super().__init__(connection, keys)
         self._subscribers = subscribers
 
-    async def take_maintenance_lease(self, account: str, every: int) -> bool:
+    async def take_maintenance_lease(self, every: int) -> bool:
         """Take the lease for maintenance; False if another process has taken it within `every` ms."""
-        key = self._keys(account)("upkeep")
+        key = self.keys("upkeep")
         # With GET, a key of the wrong type is refused instead of replaced.
         if await self._write("SET", key, 1, "NX", "GET", "PX", max(every, 1)) is None:
             return True
@@ -71,9 +68,9 @@ class StreamRetention(DeadLetters):
             await self._write("PEXPIRE", key, max(every, 1))
         return False
 
-    async def backfills(self, account: str) -> list[Backfill]:
+    async def backfills(self) -> list[Backfill]:
         """The unfinished backfills."""
-        key = self._keys(account)("backfill")
+        key = self.keys("backfill")
         raw: dict[bytes, bytes] = await self._read("HGETALL", key)
         jobs = []
         for name, value in raw.items():
@@ -84,29 +81,28 @@ class StreamRetention(DeadLetters):
                 await self.set_aside(key, name, "not a backfill; set aside")
         return jobs
 
-    async def backfill(self, account: str, job: Backfill, subscriber: Subscriber) -> bool:
+    async def backfill(self, job: Backfill, subscriber: Subscriber) -> bool:
         """Owe the next batch and advance the cursor; False if the backfill is complete or another process advanced it.
 
         Both happen in one step, so that a crash can neither owe an event twice nor skip one.
         """
-        keys = self._keys(account)
         entries = [
             entry
-            for entry in await self.stream_page(account, job.cursor, BACKFILL_BATCH)
+            for entry in await self.stream_page(job.cursor, BACKFILL_BATCH)
             if fixed_width(entry[0]) <= fixed_width(job.last)
         ]
         done = len(entries) < BACKFILL_BATCH
-        wanted = [stream_id for stream_id, fields in entries if _wanted(account, subscriber, fields)]
+        wanted = [stream_id for stream_id, fields in entries if _wanted(self.account, subscriber, fields)]
         moved = await self._run(
             "backfill",
             [
-                *(keys(key) for key in ("subscribers", "backfill")),
-                *(keys(kind, job.name) for kind in ("lane", "owed")),
-                keys("events"),
+                *(self.keys(key) for key in ("subscribers", "backfill")),
+                *(self.keys(kind, job.name) for kind in ("lane", "owed")),
+                self.keys("events"),
             ],
             [
                 job.name,
-                await self._subscribers.stored(account, subscriber),
+                await self._subscribers.stored(subscriber),
                 f"{job.cursor} {job.last}",
                 "" if done else f"{entries[-1][0]} {job.last}",
                 self.now(),
@@ -114,44 +110,42 @@ class StreamRetention(DeadLetters):
             ],
             repeatable=False,
         )
-        self._written(account)
+        self._written()
         return bool(moved) and not done
 
-    async def overdue(self, account: str, name: str, before: int, lease: int) -> list[ClaimedDelivery]:
+    async def overdue(self, name: str, before: int, lease: int) -> list[ClaimedDelivery]:
         """Events of the queue written before this time (ms), oldest first, except those that may be in flight.
 
         The score of each event serves as the token of a claim: if another worker claims it meanwhile, finishing fails.
         """
-        keys = self._keys(account)
         top = f"({fixed_width(f'{max(before, 0)}-0')}"
-        ids = await self._read("ZRANGE", keys("owed", name), "-", top, "BYLEX", "LIMIT", 0, EXPIRY_BATCH)
+        ids = await self._read("ZRANGE", self.keys("owed", name), "-", top, "BYLEX", "LIMIT", 0, EXPIRY_BATCH)
         if bad := [each for each in ids if not plain_id(each)]:
             for each in bad:
-                await self.set_aside(keys("owed", name), each, "not an event id; set aside")
-            return await self.overdue(account, name, before, lease)
+                await self.set_aside(self.keys("owed", name), each, "not an event id; set aside")
+            return await self.overdue(name, before, lease)
         found = []
-        for stream_id in self.plain_ids(keys("owed", name), ids):
-            score = await self._read("ZSCORE", keys("lane", name), stream_id)
+        for stream_id in self.plain_ids(self.keys("owed", name), ids):
+            score = await self._read("ZSCORE", self.keys("lane", name), stream_id)
             at = int(float(score)) if score is not None and abs(float(score)) < LAST_TIME else 0
             if self.now() < at <= self.now() + lease:
                 continue
-            waiting = await self.waiting(account, name, at, stream_id)
-            found.append(ClaimedDelivery(account, name, stream_id, at, waiting.attempts, waiting.fields))
+            waiting = await self.waiting(name, at, stream_id)
+            found.append(ClaimedDelivery(self.account, name, stream_id, at, waiting.attempts, waiting.fields))
         return found
 
-    async def trim(self, account: str, before: int) -> int:
+    async def trim(self, before: int) -> int:
         """Remove entries older than this (ms) that no subscriber is owed. Returns how many were removed."""
-        keys = self._keys(account)
         while True:
-            subscriber_list = await self._subscribers.read(account)
+            subscriber_list = await self._subscribers.read()
             gone = await self._run(
                 "trim",
                 [
-                    *(keys("events"), keys("subscribers"), keys("backfill")),
+                    *(self.keys("events"), self.keys("subscribers"), self.keys("backfill")),
                     *(
                         key
                         for name in subscriber_list.names
-                        for key in (keys("owed", name), keys("aside", "owed", name))
+                        for key in (self.keys("owed", name), self.keys("aside", "owed", name))
                     ),
                 ],
                 [subscriber_list.version, fixed_width(f"{max(before, 0)}-0")],
@@ -159,39 +153,38 @@ class StreamRetention(DeadLetters):
             if gone >= 0:
                 return int(gone)
 
-    async def publish_operator_events(self, account: str) -> list[OperatorEvent]:
+    async def publish_operator_events(self) -> list[OperatorEvent]:
         """Move the queued operator events into the stream, owed to the subscribers that want them. Returns those moved
         here.
 
         Unreadable events are set aside, and events of a later version are left to that version, so that neither blocks
         the rest.
         """
-        keys, published = self._keys(account), []
-        for waits in await self._read("LRANGE", keys("told"), 0, MOST_PUBLISHED):
+        published = []
+        for waits in await self._read("LRANGE", self.keys("told"), 0, MOST_PUBLISHED):
             try:
                 fields = msgspec.json.decode(waits, type=dict[str, str])
                 if is_newer(fields):
                     continue
-                event = read_operator_event(account, fields)
+                event = read_operator_event(self.account, fields)
             except (msgspec.MsgspecError, Malformed, RecursionError):
-                await self.set_aside(keys("told"), waits, "not an operator event; set aside")
+                await self.set_aside(self.keys("told"), waits, "not an operator event; set aside")
                 continue
-            written = await self._publish(account, event, waits, fields)
+            written = await self._publish(event, waits, fields)
             if written:
                 published.append(event)
         if published:
-            self._written(account)
+            self._written()
         return published
 
-    async def _publish(self, account: str, event: OperatorEvent, waits: bytes, fields: dict[str, str]) -> bool:
+    async def _publish(self, event: OperatorEvent, waits: bytes, fields: dict[str, str]) -> bool:
         """Move one event; False if another process has moved it."""
-        keys = self._keys(account)
         while True:
-            subscriber_list = await self._subscribers.read(account)
-            owed = [keys(kind, name) for name in _asking(subscriber_list, event) for kind in ("lane", "owed")]
+            subscriber_list = await self._subscribers.read()
+            owed = [self.keys(kind, name) for name in _asking(subscriber_list, event) for kind in ("lane", "owed")]
             written = await self._run(
                 "publish_operator_event",
-                [keys("subscribers"), keys("events"), keys("told"), *owed],
+                [self.keys("subscribers"), self.keys("events"), self.keys("told"), *owed],
                 [subscriber_list.version, waits, self.now(), *(text for pair in fields.items() for text in pair)],
                 repeatable=False,
                 without=("lane", "owed"),
@@ -210,6 +203,8 @@ def _wanted(account: str, subscriber: Subscriber, fields: dict[str, str]) -> boo
         # Written by a later version: only subscribers to all events want it.
         return ALL in subscriber.types and not is_operator(fields)
     try:
+        if is_dispute(fields):
+            return wants_dispute(subscriber, read_dispute_event(account, fields))
         return wants(subscriber, from_fields(account, fields))
     except Malformed:
         return False

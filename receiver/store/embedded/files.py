@@ -221,7 +221,6 @@ class DataDir:
                 log.truncate()
 
     def log_size(self) -> int:
-        """Bytes in the log."""
         return self.log.stat().st_size if self.log.exists() else 0
 
     def complaint(self, since: int) -> str:

@@ -265,7 +265,7 @@ class ServerProcess:
             os.fsync(copy.fileno())
             data.truncate(whole)
             os.fsync(data.fileno())
-        self._log.error("store.mended", file=str(increment), cut_bytes=size - whole, kept_in=str(kept))
+        self._log.error("store.tail_cut", file=str(increment), cut_bytes=size - whole, kept_in=str(kept))
 
     def _analyze(self, increment: Path) -> tuple[int, int]:
         """The file's size, and how many bytes of it are complete commands and transactions."""

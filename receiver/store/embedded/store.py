@@ -107,7 +107,7 @@ class EmbeddedStore:
         return self._version
 
     async def start(self) -> str:
-        """Make sure that one server is up and answering, whoever started it. Returns its `url`.
+        """Make sure that one server is up and answering, even if another process started it. Returns its `url`.
 
         Raises `ConfigurationError` if the directory cannot be used or there is no Valkey to run; `StoreUnavailable` if
         the server does not start, or another one holds the directory and does not answer.

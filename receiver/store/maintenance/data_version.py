@@ -14,9 +14,10 @@ from types import MappingProxyType
 import structlog
 
 from receiver.errors import ConfigurationError, StoreUnavailable
-from receiver.store.maintenance.restored import Restored
-from receiver.store.redis.keys import FORMAT
-from receiver.store.repositories import Repositories
+from receiver.store.account import AccountStores
+from receiver.store.redis.base import RedisRepository
+from receiver.store.redis.damage import WrongType
+from receiver.store.redis.keys import FORMAT, RESTORED
 
 log = structlog.get_logger()
 
@@ -28,18 +29,18 @@ RETRY, LOOK_EVERY = 0.5, 30.0
 UNKNOWN = "format_unknown"
 _migrating: ContextVar[bool] = ContextVar("settling", default=False)
 
-Step = Callable[[Repositories], Awaitable[None]]
+Step = Callable[[AccountStores], Awaitable[None]]
 STEPS: Mapping[int, Step] = MappingProxyType({})
 """Version → the step that brings data of that version to the next. A step may run several times, also concurrently in
 several processes and on data that is migrated already: then it must change nothing."""
 
 
-class DataVersion(Restored):
+class DataVersion(RedisRepository):
     """The format version of all accounts' data, and catching up after a restore."""
 
-    def __init__(self, repositories: Repositories) -> None:
-        super().__init__(repositories.connection)
-        self._all = repositories
+    def __init__(self, accounts: AccountStores) -> None:
+        super().__init__(accounts.connection)
+        self._all = accounts
         self._format_problem = UNKNOWN
 
     def hold_writes(self) -> None:
@@ -71,7 +72,7 @@ class DataVersion(Restored):
                     log.info("store.migrating", version=found, to=found + 1)
                     await steps[found](self._all)
                     found = _number(await self._run("format", [FORMAT], [found, found + 1]))
-            await self.catch_up()
+            await self._catch_up()
             self._format_problem = ""
         except StoreUnavailable as error:
             if self._format_problem:
@@ -82,6 +83,15 @@ class DataVersion(Restored):
             raise
         finally:
             _migrating.reset(token)
+
+    async def _catch_up(self) -> None:
+        mark: bytes | None = await self._read("GET", RESTORED)
+        if mark is None:
+            return
+        for account in self.accounts:
+            # A key of the wrong type delays only its own account; it is tried again.
+            with contextlib.suppress(WrongType):
+                await self._all.of(account).restored.catch_up(mark)
 
     async def keep_current(self) -> None:
         """Check the format as soon as Redis is available, and again regularly: Redis may be emptied, restored or

@@ -13,7 +13,9 @@ from typing import Any
 import structlog
 
 from receiver.errors import StoreUnavailable
+from receiver.store.account import AccountStores
 from receiver.store.maintenance.records import Records
+from receiver.store.redis.base import RedisRepository
 from receiver.store.redis.cluster import Cluster
 from receiver.store.redis.damage import Foreign, RecordUnreadable, WrongType, unescaped, unescaped_key
 from receiver.store.redis.keys import (
@@ -29,7 +31,6 @@ from receiver.store.redis.keys import (
     read_name,
     standing_keys,
 )
-from receiver.store.repositories import Repositories
 
 log = structlog.get_logger()
 
@@ -40,11 +41,12 @@ CHECK_EVERY = 5.0
 STEP = 500
 
 
-class Inspection(Records):
+class Inspection(RedisRepository):
     """Reports damage to `Damage`, which remembers and logs it."""
 
-    def __init__(self, repositories: Repositories) -> None:
-        super().__init__(repositories)
+    def __init__(self, accounts: AccountStores) -> None:
+        super().__init__(accounts.connection)
+        self._all = accounts
         self._names: dict[str, list[str]] = {}
 
     async def check_keys(self) -> list[Foreign]:
@@ -53,7 +55,7 @@ class Inspection(Records):
         known = [CERTIFICATES, SEALS, FORMAT, RESTORED, PROBE]
         for account in self.accounts:
             with contextlib.suppress(WrongType):
-                self._names[account] = (await self._all.subscribers.read(account)).names
+                self._names[account] = (await self._all.of(account).subscribers.read()).names
             known += standing_keys(account, self._names.get(account, ()))
         await self._compare(dict.fromkeys([*known, *(each.key for each in self.damage.foreign)]))
         return self.damage.foreign
@@ -91,7 +93,7 @@ class Inspection(Records):
                 if name is not None and name.account:
                     # The failing read has already reported it to `damage`.
                     with contextlib.suppress(WrongType, RecordUnreadable):
-                        await self.read_record(key, name)
+                        await Records(self._all.of(name.account)).read_record(key, name)
         return unknown
 
     async def _all_keys(self) -> AsyncIterator[list[str]]:
@@ -133,7 +135,7 @@ class Inspection(Records):
         if not await self._run("replace", [key, target], [], without=(name.kind,)):
             return ""
         if name.kind == "refund":
-            await self.restore_refund(name.account, name.of, target)
+            await Records(self._all.of(name.account)).restore_refund(name.of, target)
         self.damage.right_again([key])
         return target
 

@@ -7,10 +7,12 @@ from enum import StrEnum
 
 from receiver.ledger.order_reference import searchable
 from receiver.ledger.refund import Refund, State
-from receiver.store.redis.base import RedisRepository
+from receiver.store.deliveries.subscribers import SubscriberRepository
+from receiver.store.redis.base import AccountRepository, Connection
 from receiver.store.redis.damage import RecordUnreadable
+from receiver.store.redis.keys import Keys
 from receiver.store.redis.stream_ids import fixed_width
-from receiver.store.repositories import Repositories
+from receiver.store.refunds.refunds import Refunds
 
 MARGIN = 86_400_000
 """ms by which the clock of stream ids (Redis's) and ours may have differed: an event's id is no proof of its time."""
@@ -46,37 +48,35 @@ class Pruned(StrEnum):
     """Its record is damaged."""
 
 
-class Pruning(RedisRepository):
+class Pruning(AccountRepository):
     """Removes refunds of one account."""
 
-    def __init__(self, repositories: Repositories) -> None:
-        super().__init__(repositories.connection)
-        self._all = repositories
+    def __init__(self, connection: Connection, keys: Keys, refunds: Refunds, subscribers: SubscriberRepository) -> None:
+        super().__init__(connection, keys)
+        self._refunds, self._subscribers = refunds, subscribers
 
-    async def old_refunds(self, account: str, state: State, before: int, offset: int, limit: int) -> list[str]:
+    async def old_refunds(self, state: State, before: int, offset: int, limit: int) -> list[str]:
         """Ids of refunds in this state that last changed before `before` (ms), oldest first."""
-        index = self._keys(account).state(state)
+        index = self.keys.state(state)
         found = await self._read("ZRANGE", index, "-inf", f"({before}", "BYSCORE", "LIMIT", offset, limit)
         return self._texts(index, found)
 
-    async def prune(self, account: str, refund_id: str, *, before: int | None, remove: bool) -> Pruned:
+    async def prune(self, refund_id: str, *, before: int | None, remove: bool) -> Pruned:
         """Remove a refund and everything kept of it, except what counts against its charge; or return what prevents
         that.
 
         `before` (ms): only if its last change was earlier; None for any age. Without `remove` nothing is written.
         """
         try:
-            refund = await self._all.refunds.get(account, refund_id)
+            refund = await self._refunds.get(refund_id)
         except RecordUnreadable:
             return Pruned.UNREADABLE
         if refund is None:
             return Pruned.GONE
-        taken, subscriber_list = await asyncio.gather(
-            self._request_of(account, refund), self._all.subscribers.read(account)
-        )
+        taken, subscriber_list = await asyncio.gather(self._request_of(refund), self._subscribers.read())
         answer = await self._run(
             "prune",
-            self._prune_keys(refund, taken, [*subscriber_list.subscribers, *subscriber_list.unreadable]),
+            self._prune_keys(refund, taken, subscriber_list.names),
             [
                 refund_id,
                 refund.revision,
@@ -93,26 +93,25 @@ class Pruning(RedisRepository):
         # The script may have run before on a connection that then broke: the refund existed a moment ago.
         return Pruned.PRUNED if pruned is Pruned.GONE and remove else pruned
 
-    def _prune_keys(self, refund: Refund, request_id: str, subscribers: list[str]) -> list[str]:
-        keys = self._keys(refund.account)
+    def _prune_keys(self, refund: Refund, refund_request_id: str, subscribers: list[str]) -> list[str]:
         return [
-            keys("refund", refund.refund_id),
-            keys("history", refund.refund_id),
-            keys("charge", refund.charge_id),
-            keys("taken", refund.charge_id),
-            keys("due"),
-            keys("hinted"),
-            keys("hints"),
-            keys("events"),
-            keys.state(refund.state),
-            keys("reason", refund.reason_code),
-            keys("order", searchable(refund.order_reference)),
-            keys("requests", request_id),
-            keys("trail", refund.refund_id),
-            keys("refreshed"),
-            *(keys("owed", name) for name in subscribers),
+            self.keys("refund", refund.refund_id),
+            self.keys("history", refund.refund_id),
+            self.keys("charge", refund.charge_id),
+            self.keys("taken", refund.charge_id),
+            self.keys("due"),
+            self.keys("hinted"),
+            self.keys("hints"),
+            self.keys("events"),
+            self.keys.state(refund.state),
+            self.keys("reason", refund.reason_code),
+            self.keys("order", searchable(refund.order_reference)),
+            self.keys("requests", refund_request_id),
+            self.keys("trail", refund.refund_id),
+            self.keys("refreshed"),
+            *(self.keys("owed", name) for name in subscribers),
         ]
 
-    async def _request_of(self, account: str, refund: Refund) -> str:
-        found: bytes | None = await self._read("HGET", self._keys(account)("taken", refund.charge_id), refund.refund_id)
+    async def _request_of(self, refund: Refund) -> str:
+        found: bytes | None = await self._read("HGET", self.keys("taken", refund.charge_id), refund.refund_id)
         return (found or b"").decode()

@@ -10,35 +10,36 @@ import msgspec
 
 from receiver.errors import Malformed
 from receiver.ledger.refund import REFUND_ID, Source
+from receiver.outbox.events.dispute_event import is_dispute, read_dispute_event
 from receiver.outbox.events.event import from_fields, is_newer
 from receiver.outbox.events.operator_event import is_operator, read_operator_event
+from receiver.store.account import AccountStore
 from receiver.store.deliveries.dead_letters import STREAM_ID
 from receiver.store.deliveries.queues import FARTHEST
 from receiver.store.deliveries.upkeep import JOB
 from receiver.store.maintenance.restored import GAP
-from receiver.store.redis.base import RedisRepository, scored
+from receiver.store.redis.base import AccountRepository, scored
 from receiver.store.redis.keys import Name
 from receiver.store.refunds.codec import FLAGS, MOST_NUMBER, NUMBERS, TEXTS
-from receiver.store.repositories import Repositories
 
 BATCH = 500
 LONGEST_BLOCK = 3_600_000
 """ms; `store/redis/helpers.lua` ignores a longer pause in a throttle."""
 REFUNDS = frozenset({"state", "reason", "order", "due", "hinted", "refreshed"})
 """Sorted sets whose members are refunds."""
-SCHEDULES = frozenset({"due", "lane", "issuing", "fps_issuing"})
+SCHEDULES = frozenset({"due", "lane", "issuing", "fps_issuing", "disputes_due"})
 
 
-class Records(RedisRepository):
+class Records(AccountRepository):
     """Reads records only to see whether they are readable."""
 
-    def __init__(self, repositories: Repositories) -> None:
-        super().__init__(repositories.connection)
-        self._all = repositories
+    def __init__(self, store: AccountStore) -> None:
+        super().__init__(store.connection, store.keys)
+        self._all = store
 
     async def read_record(self, key: str, name: Name) -> None:
         """Read a key of the right type. Raises `RecordUnreadable` if the whole key is one record."""
-        readers: Mapping[str, Callable[[str, str], Awaitable[Any]]] = MappingProxyType(
+        readers: Mapping[str, Callable[[str], Awaitable[Any]]] = MappingProxyType(
             {
                 "refund": self._all.refunds.get,
                 "history": self._all.refunds.history,
@@ -53,7 +54,7 @@ class Records(RedisRepository):
             }
         )
         if name.kind in readers:
-            await readers[name.kind](name.account, name.of)
+            await readers[name.kind](name.of)
         elif name.entry.type == "zset" and name.kind != "unrecognized":
             await self._read_members(key, name)
         elif name.kind in ("hints", "attempts", "copies", "unrecognized:details"):
@@ -61,7 +62,7 @@ class Records(RedisRepository):
         elif name.kind == "throttle":
             await self._read_throttle(key)
         elif name.kind == "subscribers":
-            await self._all.subscribers.read(name.account)
+            await self._all.subscribers.read()
         elif name.kind == "backfill":
             raw: dict[bytes, bytes] = await self._read("HGETALL", key)
             for job in (job for job, value in raw.items() if not JOB.fullmatch(value)):
@@ -117,37 +118,37 @@ class Records(RedisRepository):
         if name.kind == "told":
             for place, value in enumerate(await self._read("LRANGE", key, 0, -1)):
                 try:
-                    self._judge_event(name.account, msgspec.json.decode(value, type=dict[str, str]))
+                    self._judge_event(msgspec.json.decode(value, type=dict[str, str]))
                 except (msgspec.MsgspecError, Malformed, RecursionError):
                     self.damage.record(key, str(place), "not an operator event")
             return
         after = "0-0"
-        while entries := await self._all.deliveries.stream_page(name.account, after, BATCH):
+        while entries := await self._all.deliveries.stream_page(after, BATCH):
             for after, fields in entries:
                 try:
-                    self._judge_event(name.account, fields)
+                    self._judge_event(fields)
                 except Malformed:
                     self.damage.record(key, after, "not an event")
 
-    @staticmethod
-    def _judge_event(account: str, fields: dict[str, str]) -> None:
+    def _judge_event(self, fields: dict[str, str]) -> None:
         if is_newer(fields):
             return
         if is_operator(fields):
-            read_operator_event(account, fields)
+            read_operator_event(self.account, fields)
+        elif is_dispute(fields):
+            read_dispute_event(self.account, fields)
         else:
-            from_fields(account, fields)
+            from_fields(self.account, fields)
 
-    async def restore_refund(self, account: str, refund_id: str, kept: str) -> None:
+    async def restore_refund(self, refund_id: str, kept: str) -> None:
         """After a refund's record was set aside, write the readable part of it, and make the refund due.
 
         Its revision continues above any that subscribers have seen; otherwise they would take new events for old ones.
         """
-        keys = self._keys(account)
         raw: dict[bytes, bytes] = {}
         if await self._read("TYPE", kept) in (b"hash", "hash"):
             raw = await self._read("HGETALL", kept)
-        history = await self._all.refunds.history(account, refund_id)
+        history = await self._all.refunds.history(refund_id)
         fields = _readable(raw)
         revision = max([int(fields.get("revision", "0")), *(each.revision for each in history)])
         if revision:
@@ -156,10 +157,10 @@ class Records(RedisRepository):
             fields = {"seen": now, "changed": now, "by": Source.POLL.value, "state": last, **fields}
             fields["revision"] = str(revision + GAP)
             flat = [text for pair in fields.items() if pair[1] for text in pair]
-            await self._write("HSET", keys("refund", refund_id), *flat)
-            await self._write("ZADD", keys.state(fields["state"]), fields["changed"], refund_id)
-        await self._write("ZADD", keys("due"), self.now(), refund_id)
-        self._written(account)
+            await self._write("HSET", self.keys("refund", refund_id), *flat)
+            await self._write("ZADD", self.keys.state(fields["state"]), fields["changed"], refund_id)
+        await self._write("ZADD", self.keys("due"), self.now(), refund_id)
+        self._written()
 
 
 def _readable(raw: Mapping[bytes, bytes]) -> dict[str, str]:

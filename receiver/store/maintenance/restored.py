@@ -13,9 +13,9 @@ import re
 import structlog
 
 from receiver.ledger.refund import State
-from receiver.store.redis.base import RedisRepository, scored
+from receiver.store.redis.base import AccountRepository, scored
 from receiver.store.redis.damage import WrongType
-from receiver.store.redis.keys import OTHER, RESTORED
+from receiver.store.redis.keys import OTHER
 from receiver.store.redis.wakeups import News
 
 log = structlog.get_logger()
@@ -27,49 +27,41 @@ GAP = 1_000
 revisions, and would take later events for old ones."""
 
 
-class Restored(RedisRepository):
-    """Catches up after a restore."""
+class Restored(AccountRepository):
+    """Catches up one account after a restore."""
 
-    async def catch_up(self) -> None:
-        """After a restore, make every refund that is not final due now. Raises `StoreUnavailable`."""
-        mark: bytes | None = await self._read("GET", RESTORED)
-        if mark is None:
-            return
-        for account in self.accounts:
-            # A key of the wrong type delays only its own account; it is tried again.
-            with contextlib.suppress(WrongType):
-                await self._catch_up(account, mark)
-
-    async def _catch_up(self, account: str, mark: bytes) -> None:
-        key = self._keys(account)("restored")
+    async def catch_up(self, mark: bytes) -> None:
+        """After the restore that `mark` identifies, make every refund that is not final due now, once."""
+        key = self.keys("restored")
         if await self._read("GET", key) == mark:
             return
-        count = await self._make_due(account)
+        count = await self._make_due()
         await self._write("SET", key, mark, "GET")
-        self._written(account, News.DUE)
-        log.warning("store.restored", account=account, refunds_due=count)
+        self._written(News.DUE)
+        log.warning("store.restored", account=self.account, refunds_due=count)
 
-    async def _make_due(self, account: str) -> int:
+    async def _make_due(self) -> int:
         count = 0
         for state in (State.INITIATED, OTHER):
-            index, cursor = self._keys(account).state(state), 0
+            index, cursor = self.keys.state(state), 0
             while True:
                 # Unlike pages, a scan returns every refund that stays in the index, however many leave it meanwhile.
                 position, found = await self._read("ZSCAN", index, cursor)
                 cursor, ids = int(position), self._texts(index, [member for member, _ in scored(found)])
                 for start in range(0, len(ids), BATCH):
-                    count += await self._mark_due_now(account, ids[start : start + BATCH])
+                    count += await self._mark_due_now(ids[start : start + BATCH])
                 if not cursor:
                     break
         return count
 
-    async def _mark_due_now(self, account: str, ids: list[str]) -> int:
-        keys = self._keys(account)
-        revisions = await asyncio.gather(*(self._revision(keys("refund", each)) for each in ids))
+    async def _mark_due_now(self, ids: list[str]) -> int:
+        revisions = await asyncio.gather(*(self._revision(self.keys("refund", each)) for each in ids))
         there = {each: revision for each, revision in zip(ids, revisions, strict=True) if revision is not None}
         pairs = [text for pair in there.items() for text in pair]
         await self._run(
-            "mark_due_now", [keys("due"), *(keys("refund", each) for each in there)], [self.now(), GAP, *pairs]
+            "mark_due_now",
+            [self.keys("due"), *(self.keys("refund", each) for each in there)],
+            [self.now(), GAP, *pairs],
         )
         return len(there)
 

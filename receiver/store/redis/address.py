@@ -107,7 +107,7 @@ class RedisAddress:
         }
 
     @property
-    def shown(self) -> str:
+    def without_secrets(self) -> str:
         """The address without secrets."""
         if self.kind == UNIX:
             return self.path

@@ -1,8 +1,8 @@
-"""Edge: Redis. The base class of all repositories."""
+"""Edge: Redis. The base classes of all repositories."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,11 +33,13 @@ class Connection:
     seen_for: int = 16 * 86_400_000
     """ms for which a notification is remembered: the accepted past and future age, plus one day. Anything older is
     rejected before it is looked up."""
+    keep_dead: int = 10_000
+    """Dead events kept for each subscriber; the oldest beyond this are dropped."""
+    on_dropped: Callable[[int], None] = lambda count: None
+    """Called with the number of dropped dead events."""
 
 
 class RedisRepository:
-    """Access to Redis."""
-
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
         self.damage = connection.damage
@@ -140,15 +142,21 @@ class RedisRepository:
         else:
             self.damage.record(key, part if part or type_of(key) != STRING else None, what)
 
-    def _written(self, account: str, news: News = News.CHANGED) -> None:
-        """Notify workers in this process and in others. Nothing depends on it."""
-        self.connection.change_notifier.notify(account, news)
-        publish: Command = ("PUBLISH", WAKE, self.connection.change_notifier.word(account, news))
-        self._writes.forget(publish)
 
-    @staticmethod
-    def _keys(account: str) -> Keys:
-        return Keys(account)
+class AccountRepository(RedisRepository):
+    """Access to the data of one account."""
+
+    def __init__(self, connection: Connection, keys: Keys) -> None:
+        super().__init__(connection)
+        self.keys, self.account = keys, keys.account
+        self._announcements: Mapping[News, Command] = {
+            news: ("PUBLISH", WAKE, connection.change_notifier.word(self.account, news)) for news in News
+        }
+
+    def _written(self, news: News = News.CHANGED) -> None:
+        """Notify workers in this process and in others. Nothing depends on it."""
+        self.connection.change_notifier.notify(self.account, news)
+        self._writes.forget(self._announcements[news])
 
 
 def scored(answer: list[Any]) -> list[tuple[bytes, bytes]]:

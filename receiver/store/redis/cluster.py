@@ -55,7 +55,6 @@ class Cluster:
         self._trouble = "unreachable"
 
     def client(self, place: Place) -> Redis:
-        """The client of one node."""
         if place not in self._clients:
             self._clients[place] = self._connect(*place)
         return self._clients[place]

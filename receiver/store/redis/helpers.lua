@@ -102,8 +102,8 @@ end
 
 -- Whether a dispute guards the charge (store/refunds/disputes.py): the buyer may have the money.
 local function is_disputed(disputes, charge)
-  for _, told in ipairs(redis.call('HVALS', disputes)) do
-    local standing, about = string.match(told, '^(%a+) (%S+) ')
+  for _, line in ipairs(redis.call('HVALS', disputes)) do
+    local standing, about = string.match(line, '^(%a+) (%S+) ')
     if standing ~= 'over' and (about == nil or about == '-' or about == charge) then
       return true
     end
@@ -118,4 +118,17 @@ local function is_named(member, besides, taken)
   end
   local request = redis.call('HGET', taken, member)
   return request and besides[request]
+end
+
+-- Owe an event to a subscriber, whose lane and owed are KEYS[lane] and KEYS[lane + 1]. If one of them is damaged, the backfill
+-- owes it later, from its cursor or from the event `before`.
+local function owe(lane, backfill, id, before, at)
+  if foreign[lane] or foreign[lane + 1] then
+    local name = string.match(KEYS[lane], '}:lane:(.*)$')
+    local cursor = string.match(redis.call('HGET', backfill, name) or '', '^(%d+%-%d+) ')
+    redis.call('HSET', backfill, name, (cursor or before) .. ' ' .. id)
+  else
+    redis.call('ZADD', KEYS[lane], at, id)
+    redis.call('ZADD', KEYS[lane + 1], 0, fixed_width(id))
+  end
 end

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Final
 
@@ -105,6 +106,10 @@ CATALOGUE: Final[Mapping[str, Kind]] = MappingProxyType(
             STRING, KeyScope.CHARGE, "a charge as Amazon last described it", "its age: an hour; 400 days for advice"
         ),
         "disputes": Kind(HASH, KeyScope.CHARGE_PERMISSION, "dispute → what Amazon has reported about it", "never"),
+        "disputes_due": Kind(ZSET, KeyScope.ACCOUNT, "dispute → when to ask Amazon next", "its last dispute"),
+        "disputes_to_answer": Kind(
+            ZSET, KeyScope.ACCOUNT, "dispute → until when the merchant has to answer it", "its last dispute"
+        ),
         "taken": Kind(HASH, KeyScope.CHARGE, "refund → the request that made it", "its last refund"),
         "requests": Kind(HASH, KeyScope.REQUEST, "a refund request: the order and its progress", _ISSUED),
         "issuing": Kind(ZSET, KeyScope.ACCOUNT, "refund request → when to try", "its last request"),
@@ -152,16 +157,17 @@ STATES = ("RefundInitiated", "Refunded", "Declined", OTHER)
 keys."""
 
 
-@dataclass(frozen=True, slots=True)
 class Keys:
-    """The keys of one account."""
+    """The keys of one account. Those that never vary are formatted once."""
 
-    account: str
+    def __init__(self, account: str) -> None:
+        self.account = account
+        self._of_kind = {kind: f"{PREFIX}{{{account}}}:{kind}" for kind in CATALOGUE}
 
     def __call__(self, kind: str, *parts: str) -> str:
         """`refunds:{us}:refund:S01-…` for `("refund", "S01-…")`. Raises `KeyError` for an unknown kind."""
-        CATALOGUE[kind]
-        return ":".join((f"{PREFIX}{{{self.account}}}", kind, *parts))
+        key = self._of_kind[kind]
+        return ":".join((key, *parts)) if parts else key
 
     def state(self, state: str) -> str:
         """The index of refunds in this state, by last change."""
@@ -183,6 +189,7 @@ class Name:
     entry: Kind
 
 
+@lru_cache(4_096)
 def read_name(key: str) -> Name | None:
     """Parse a key's name; None if it is not in the catalogue."""
     if found := ACCOUNT_KEY.fullmatch(key):

@@ -10,6 +10,7 @@ import asyncio
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import hiredis
@@ -33,7 +34,7 @@ log = structlog.get_logger()
 MOST_BATCHES = 2
 """Pipelines in flight at once. Commands that arrive meanwhile share the next one."""
 TIMEOUT = 5.0
-"""Seconds for one exchange, if the client has no time-out of its own."""
+"""Seconds for one exchange, if the client sets no time-out."""
 COMMAND_ERRORS = frozenset({"error", "wrong_type", "record_unreadable"})
 """Errors that concern one command only: Redis itself is fine."""
 WAIT_MARKER_TTL = 86_400_000
@@ -248,7 +249,12 @@ def wait_marker_key(command: Command) -> str:
     """
     key = key_of(command)
     start, end = key.find("{"), key.find("}")
-    return Keys(key[start + 1 : end] if 0 <= start < end else key)("pulse")
+    return _pulse(key[start + 1 : end] if 0 <= start < end else key)
+
+
+@lru_cache(1_000)
+def _pulse(account: str) -> str:
+    return Keys(account)("pulse")
 
 
 def connect(address: RedisAddress | str, *, timeout: float = TIMEOUT, connect_timeout: float = 2.0) -> Redis:

@@ -28,6 +28,8 @@ class News(StrEnum):
 
     DUE = "due"
     """A refund became due."""
+    DISPUTED = "disputed"
+    """A dispute became due."""
     CHANGED = "changed"
     """Anything else."""
 
@@ -47,33 +49,32 @@ class ChangeNotifier:
 
     def notify(self, account: str, news: News | None = None) -> None:
         """Set the signals in this process that wait for this kind of change of this account; None: for any kind."""
-        for waker in self._waiting.get(account, ()):
-            if news is None or waker.kind == news:
-                waker.set()
+        for signal in self._waiting.get(account, ()):
+            if news is None or signal.kind == news:
+                signal.set()
 
     @contextlib.contextmanager
     def change_signal(self, account: str, kind: News = News.CHANGED) -> Iterator[ChangeSignal]:
         """A signal that is set whenever a change of this kind is written to the account."""
-        waker = ChangeSignal(kind)
-        self._waiting[account].add(waker)
+        signal = ChangeSignal(kind)
+        self._waiting[account].add(signal)
         try:
-            yield waker
+            yield signal
         finally:
-            self._waiting[account].discard(waker)
+            self._waiting[account].discard(signal)
             if not self._waiting[account]:
                 del self._waiting[account]
 
     async def wait(self, account: str, timeout: float) -> None:
         """Return when the account was written to, or after `timeout` seconds."""
-        with self.change_signal(account) as waker:
-            await waker.rest(timeout)
+        with self.change_signal(account) as signal:
+            await signal.rest(timeout)
 
     def start(self) -> None:
         """Start listening to other processes."""
         self._listener = asyncio.get_running_loop().create_task(self._listen())
 
     async def stop(self) -> None:
-        """Stop listening."""
         # asyncio.wait_for of Python 3.11, which redis-py uses, can swallow a cancellation: repeat it until the task
         # ends.
         while self._listener is not None and not self._listener.done():

@@ -40,19 +40,6 @@ if ARGV[9] ~= '' then
   redis.call('HSET', KEYS[12], refund_id, ARGV[9])
 end
 
-
-local function owe(lane, id, before)
-  local fixed = fixed_width(id)
-  if foreign[lane] or foreign[lane + 1] then
-    local name = string.match(KEYS[lane], '}:lane:(.*)$')
-    local cursor = string.match(redis.call('HGET', KEYS[15], name) or '', '^(%d+%-%d+) ')
-    redis.call('HSET', KEYS[15], name, (cursor or before) .. ' ' .. id)
-  else
-    redis.call('ZADD', KEYS[lane], changed_at, id)
-    redis.call('ZADD', KEYS[lane + 1], 0, fixed)
-  end
-end
-
 local last = #KEYS > 15 and redis.call('XREVRANGE', KEYS[7], '+', '-', 'COUNT', 1)[1]
 local before = last and last[1] or '0-0'
 local written = {'ok'}
@@ -62,7 +49,7 @@ for _ = 1, count do
   local id = redis.call('XADD', KEYS[7], '*', unpack(take()))
   table.insert(written, id)
   for _, number in ipairs(take()) do
-    owe(15 + 2 * tonumber(number) - 1, id, before)
+    owe(15 + 2 * tonumber(number) - 1, KEYS[15], id, before, changed_at)
   end
   before = id
 end
@@ -78,7 +65,7 @@ if score and tonumber(score) == tonumber(ARGV[4]) then
     redis.call('HDEL', KEYS[5], refund_id)
   end
 elseif ARGV[5] ~= '' then
-  -- The holder of a claim schedules the next poll. If nobody holds one, the refund must still be scheduled here.
+  -- The holder of a claim schedules the next poll. Without a claim, the refund must still be scheduled here.
   redis.call('ZADD', KEYS[3], 'NX', ARGV[5], refund_id)
 end
 return written

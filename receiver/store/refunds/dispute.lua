@@ -1,5 +1,7 @@
--- Record what a notification says about a dispute. The `seen` mark only saves work, so it is written last.
--- KEYS seen disputes   ARGV 1 dispute 2 the value as it was read ('': none) 3 the new value 4 digest 5 ttl_ms
+-- Record what a notification says about a dispute, and make it due now. A claim of it ends: its holder asked Amazon before
+-- the notification. The `seen` mark only saves work, so it is written last.
+-- KEYS seen disputes disputes_due
+-- ARGV 1 dispute 2 the value as it was read ('': none) 3 the new value 4 digest 5 ttl_ms 6 now 7 member ('': not to be asked)
 -- Returns new | repeated | altered | collision (the value was changed meanwhile). Safe to run twice.
 local seen = redis.call('GET', KEYS[1])
 if seen == ARGV[4] then
@@ -10,5 +12,8 @@ if held ~= ARGV[2] and held ~= ARGV[3] then
   return 'collision'
 end
 redis.call('HSET', KEYS[2], ARGV[1], ARGV[3])
+if ARGV[7] ~= '' and not foreign[3] then
+  redis.call('ZADD', KEYS[3], ARGV[6], ARGV[7])
+end
 redis.call('SET', KEYS[1], ARGV[4], 'PX', ARGV[5])
 return seen and 'altered' or 'new'

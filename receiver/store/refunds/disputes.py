@@ -1,6 +1,8 @@
-"""Edge: Redis. Disputes by charge permission. They are never removed.
+"""Edge: Redis. Disputes by charge permission, and when to ask Amazon about each. They are never removed.
 
     disputes:<charge permission>    hash: dispute → `open` or `over`, the charge or `-`, and everything known as JSON
+    disputes_due                    sorted set: charge permission and dispute → when to ask Amazon
+    disputes_to_answer              sorted set: the same → until when the merchant has to answer it
 
 Scripts read the first two words (`store/requests/reserve.lua`): a dispute guards its charge unless it is `over`, and so
 does a value in any other form.
@@ -8,56 +10,169 @@ does a value in any other form.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
 
 import msgspec
 
+from receiver.amazon.throttle import Bucket, Call
 from receiver.errors import StoreUnavailable
 from receiver.ledger.dispute import Dispute, joined
 from receiver.ledger.hint import HintResult
-from receiver.store.redis.base import RedisRepository
+from receiver.ledger.next_look import DisputeLook, DueDispute
+from receiver.ledger.refund import REFUND_ID
+from receiver.runtime.rounds import Claim
+from receiver.store.redis.base import AccountRepository
 from receiver.store.redis.wakeups import News
+from receiver.store.refunds.refunds import Owed
 
 MOST_COLLISIONS = 16
+ASKED_LATELY = 60_000
+"""ms for which a dispute is not asked about again because a person or a program came across it."""
 
 
-class Disputes(RedisRepository):
+@dataclass(frozen=True, slots=True)
+class StoredDispute:
+    """A dispute, and its record in Redis."""
+
+    dispute: Dispute
+    value: bytes
+    readable: bool = True
+
+
+class Finished(StrEnum):
+    """The result of finishing a claim."""
+
+    OK = "ok"
+    LOST = "lost"
+    """The claim is no longer ours: a notification or another worker has taken the dispute."""
+    RECORD = "record"
+    """The record was changed meanwhile: read and decide again."""
+    SUBSCRIBERS = "subscribers"
+    """The subscriber list was changed meanwhile: read and decide again."""
+
+
+class Disputes(AccountRepository):
     """The disputes of one account."""
 
-    async def record(self, account: str, dispute: Dispute, *, message_id: str, digest: str) -> HintResult:
-        """Record what a notification says about a dispute. Durable when this returns; safe to repeat."""
-        keys = self._keys(account)
-        key = keys("disputes", dispute.charge_permission_id)
+    async def record(self, dispute: Dispute, *, message_id: str, digest: str) -> HintResult:
+        """Record what a notification says about a dispute, and make it due now. Durable when this returns; safe to
+        repeat."""
+        key = self.keys("disputes", dispute.charge_permission_id)
         for _ in range(MOST_COLLISIONS):
             held: bytes = await self._read("HGET", key, dispute.dispute_id) or b""
-            known = self._dispute(key, dispute.dispute_id.encode(), held) if held else dispute
-            value = to_value(joined(known, dispute))
+            known = self._dispute(key, dispute.dispute_id.encode(), held).dispute if held else dispute
             answer = await self._run(
                 "dispute",
-                [keys("seen", message_id), key],
-                [dispute.dispute_id, held, value, digest, self.connection.seen_for],
+                [self.keys("seen", message_id), key, self.keys("disputes_due")],
+                [
+                    *(dispute.dispute_id, held, to_value(joined(known, dispute)), digest, self.connection.seen_for),
+                    *(self.now(), member(dispute) if dispute.can_be_asked else ""),
+                ],
+                without=("disputes_due",),
             )
             if answer != b"collision":
-                self._written(account, News.CHANGED)
+                self._written(News.CHANGED)
+                self._written(News.DISPUTED)
                 return HintResult(answer.decode())
         raise StoreUnavailable("Other processes kept writing the same dispute.", reason="store_collision")
 
-    async def of_permission(self, account: str, charge_permission_id: str) -> tuple[Dispute, ...]:
+    async def of_permission(self, charge_permission_id: str) -> tuple[Dispute, ...]:
         """All disputes of a charge permission, in the order in which they were first reported."""
-        key = self._keys(account)("disputes", charge_permission_id)
+        key = self.keys("disputes", charge_permission_id)
         raw: Mapping[bytes, bytes] = await self._read("HGETALL", key)
-        found = (self._dispute(key, name, value) for name, value in raw.items())
+        found = (self._dispute(key, name, value).dispute for name, value in raw.items())
         return tuple(sorted(found, key=lambda each: (each.first_told_at, each.dispute_id)))
 
-    def _dispute(self, key: str, dispute_id: bytes, value: bytes) -> Dispute:
+    async def ask_again(self, disputes: Iterable[Dispute]) -> None:
+        """Make these disputes due now, except those asked about within the last minute."""
+        before = self.now() - ASKED_LATELY
+        due = [each for each in disputes if each.can_be_asked and each.tried_at < before]
+        pairs = [text for each in due for text in (self.now(), member(each))]
+        if pairs:
+            await self._write("ZADD", self.keys("disputes_due"), "LT", *pairs)
+            self._written(News.DISPUTED)
+
+    async def claim(self, bucket: Bucket, *, lease: int, limit: int) -> Claim[DueDispute]:
+        """Claim due disputes for `lease` ms: at most `limit`, and no more than the throttle of Get Dispute allows."""
+        key = self.keys("disputes_due")
+        wait, *claimed = await self._run(
+            "claim_disputes",
+            [key, self.keys("throttle", Call.GET_DISPUTE)],
+            [self.now(), lease, str(bucket.burst), str(bucket.per_second), limit],
+            repeatable=False,
+        )
+        found = []
+        for name, token in zip(claimed[::2], claimed[1::2], strict=True):
+            permission, _, dispute_id = name.decode(errors="backslashreplace").partition(" ")
+            if REFUND_ID.fullmatch(permission) and REFUND_ID.fullmatch(dispute_id):
+                found.append(DueDispute(self.account, permission, dispute_id, int(token)))
+            else:
+                await self.set_aside(key, name, "not a dispute; set aside")
+        return Claim(found, None if wait < 0 else int(wait))
+
+    async def stored(self, due: DueDispute) -> StoredDispute | None:
+        """A claimed dispute; None if there is no record of it."""
+        key = self.keys("disputes", due.charge_permission_id)
+        held: bytes | None = await self._read("HGET", key, due.dispute_id)
+        return None if held is None else self._dispute(key, due.dispute_id.encode(), held)
+
+    async def finish(
+        self, due: DueDispute, stored: StoredDispute, look: DisputeLook, owed: Owed | None, version: int
+    ) -> Finished:
+        """Write what came of a claim, completely or not at all: the record, when to ask again, and the event `owed`.
+
+        `version` is the version of the subscriber list from which `owed` was determined. An unreadable record is only
+        replaced by an answer of Amazon's.
+        """
+        dispute = look.dispute
+        keeps = not stored.readable and dispute.asked_at == stored.dispute.asked_at
+        queues = [self.keys(kind, name) for name in owed.subscribers for kind in ("lane", "owed")] if owed else []
+        answer = await self._run(
+            "finish_dispute",
+            [
+                *(self.keys("disputes_due"), self.keys("disputes", due.charge_permission_id)),
+                *(self.keys(kind) for kind in ("disputes_to_answer", "subscribers", "events", "backfill")),
+                *queues,
+            ],
+            [
+                *(_member(due.charge_permission_id, due.dispute_id), due.token, due.dispute_id, stored.value),
+                *("" if keeps else to_value(dispute), "" if look.at is None else look.at),
+                *(dispute.deadline if dispute.wants_answer else "", version if owed else "", self.now()),
+                *(text for pair in (owed.fields.items() if owed else ()) for text in pair),
+            ],
+            without=("lane", "owed", "disputes_to_answer"),
+        )
+        finished = Finished(answer.decode())
+        if finished is Finished.OK:
+            self._written(News.CHANGED)
+        return finished
+
+    async def drop(self, due: DueDispute) -> None:
+        """Stop asking about a dispute of which there is no record."""
+        nothing = StoredDispute(Dispute(dispute_id=due.dispute_id, charge_permission_id=""), b"", readable=False)
+        await self.finish(due, nothing, DisputeLook(nothing.dispute, None), None, 0)
+
+    def _dispute(self, key: str, dispute_id: bytes, value: bytes) -> StoredDispute:
         """A stored dispute. If the record is damaged, its details are lost, but the dispute still counts."""
         try:
-            return msgspec.json.decode(value.split(b" ", 2)[2], type=Dispute)
+            return StoredDispute(msgspec.json.decode(value.split(b" ", 2)[2], type=Dispute), value)
         except (IndexError, msgspec.MsgspecError, RecursionError):
             self.damage.record(key, dispute_id, "unreadable dispute")
             permission = key.rpartition(":")[2]
             shown = dispute_id.decode(errors="replace")
-            return Dispute(dispute_id=shown, charge_permission_id=permission, kind="dispute")
+            lost = Dispute(dispute_id=shown, charge_permission_id=permission, kind="dispute")
+            return StoredDispute(lost, value, readable=False)
+
+
+def member(dispute: Dispute) -> str:
+    """How the schedule names a dispute."""
+    return _member(dispute.charge_permission_id, dispute.dispute_id)
+
+
+def _member(charge_permission_id: str, dispute_id: str) -> str:
+    return f"{charge_permission_id} {dispute_id}"
 
 
 def to_value(dispute: Dispute) -> bytes:

@@ -14,7 +14,7 @@ import msgspec
 
 from receiver.ledger.hint import HintResult
 from receiver.ledger.notification import UnrecognizedNotification
-from receiver.store.redis.base import RedisRepository
+from receiver.store.redis.base import AccountRepository
 
 MOST_KEPT = 1_000
 MOST_BYTES = 64 * 1024 * 1024
@@ -34,14 +34,14 @@ class Kept:
     details: UnrecognizedNotification
 
 
-class Notifications(RedisRepository):
+class Notifications(AccountRepository):
     """The notifications of one account, or of `UNASSIGNED`."""
 
-    async def keep(self, account: str, kept: UnrecognizedNotification, message: str) -> HintResult:
+    async def keep(self, kept: UnrecognizedNotification, message: str) -> HintResult:
         """Keep a notification. Durable when this returns; safe to repeat."""
         answer = await self._run(
             "keep_notification",
-            self._notification_keys(account),
+            self._notification_keys(),
             [
                 kept.message_id,
                 kept.received_at,
@@ -55,9 +55,9 @@ class Notifications(RedisRepository):
         )
         return HintResult(answer.decode())
 
-    async def latest(self, account: str, limit: int) -> list[Kept]:
+    async def latest(self, limit: int) -> list[Kept]:
         """The latest ones, newest first. Damaged ones are skipped and logged."""
-        index, details, _ = self._notification_keys(account)
+        index, details, _ = self._notification_keys()
         since = self.now() - KEPT_FOR
         ids = await self._read("ZRANGE", index, "+inf", since, "BYSCORE", "REV", "LIMIT", 0, limit)
         if not ids:
@@ -66,21 +66,20 @@ class Notifications(RedisRepository):
         found = zip([each.decode(errors="replace") for each in ids], values, strict=True)
         return [Kept(id_, read) for id_, value in found if (read := self.read_details(details, id_, value)) is not None]
 
-    async def count(self, account: str) -> int:
+    async def count(self) -> int:
         """How many are kept."""
-        index, _, _ = self._notification_keys(account)
+        index, _, _ = self._notification_keys()
         return int(await self._read("ZCOUNT", index, self.now() - KEPT_FOR, "+inf"))
 
-    async def get(self, account: str, id_: str) -> tuple[Kept, str] | None:
+    async def get(self, id_: str) -> tuple[Kept, str] | None:
         """One notification with its message; None if it is not kept, or damaged."""
-        _, details, messages = self._notification_keys(account)
+        _, details, messages = self._notification_keys()
         read = self.read_details(details, id_, await self._read("HGET", details, id_))
         message = self._inflated(messages, id_, await self._read("HGET", messages, id_))
         return None if read is None or message is None else (Kept(id_, read), message)
 
-    def _notification_keys(self, account: str) -> list[str]:
-        keys = self._keys(account)
-        return [keys("unrecognized"), keys("unrecognized", "details"), keys("unrecognized", "messages")]
+    def _notification_keys(self) -> list[str]:
+        return [self.keys("unrecognized"), self.keys("unrecognized", "details"), self.keys("unrecognized", "messages")]
 
     def read_details(self, key: str, id_: str, value: bytes | None) -> UnrecognizedNotification | None:
         try:

@@ -15,7 +15,7 @@ from receiver.ledger.charge_book import entry_of
 from receiver.ledger.order_reference import searchable
 from receiver.ledger.query import Page, Place, Query, place_of, read_cursor, write_cursor
 from receiver.ledger.refund import Refund, Revision
-from receiver.store.redis.base import RedisRepository, scored
+from receiver.store.redis.base import AccountRepository, scored
 from receiver.store.redis.damage import RecordUnreadable, WrongType, unreadable
 from receiver.store.redis.keys import STATES
 from receiver.store.refunds.codec import from_hash, from_line, to_hash, to_line
@@ -63,22 +63,22 @@ class Committed(StrEnum):
     """The subscriber list was changed meanwhile: read and decide again."""
 
 
-class Refunds(RedisRepository):
+class Refunds(AccountRepository):
     """The stored refunds."""
 
-    async def get(self, account: str, refund_id: str) -> Refund | None:
+    async def get(self, refund_id: str) -> Refund | None:
         """One refund; None if it is not known. Raises `RecordUnreadable`."""
-        key = self._keys(account)("refund", refund_id)
+        key = self.keys("refund", refund_id)
         raw = await self._read("HGETALL", key)
         try:
-            return from_hash(account, refund_id, raw)
+            return from_hash(self.account, refund_id, raw)
         except (KeyError, ValueError, ArithmeticError) as error:
             self.damage.record(key, what="a refund that this version cannot read")
             raise unreadable(key) from error
 
-    async def history(self, account: str, refund_id: str) -> list[Revision]:
+    async def history(self, refund_id: str) -> list[Revision]:
         """Every revision, oldest first; damaged ones are left out."""
-        key, found = self._keys(account)("history", refund_id), []
+        key, found = self.keys("history", refund_id), []
         for place, line in enumerate(await self._read("LRANGE", key, 0, -1)):
             try:
                 found.append(from_line(line))
@@ -114,47 +114,44 @@ class Refunds(RedisRepository):
         answer = await self._run("commit", self._commit_keys(known, refund, names), args, without=("lane", "owed"))
         committed = Committed(answer[0].decode())
         if committed is Committed.OK:
-            self._written(refund.account)
+            self._written()
         return committed
 
     def _commit_keys(self, known: Refund | None, refund: Refund, names: Iterable[str]) -> list[str]:
-        keys = self._keys(refund.account)
         before = known or refund
-        queues = [keys(kind, name) for name in names for kind in ("lane", "owed")]
+        queues = [self.keys(kind, name) for name in names for kind in ("lane", "owed")]
         return [
-            keys("refund", refund.refund_id),
-            keys("history", refund.refund_id),
-            keys("due"),
-            keys("hinted"),
-            keys("hints"),
-            keys("subscribers"),
-            keys("events"),
-            keys.state(before.state),
-            keys.state(refund.state),
-            keys("reason", before.reason_code),
-            keys("reason", refund.reason_code),
-            keys("charge", refund.charge_id),
-            keys("order", searchable(refund.order_reference)),
-            keys("refreshed"),
-            keys("backfill"),
+            self.keys("refund", refund.refund_id),
+            self.keys("history", refund.refund_id),
+            self.keys("due"),
+            self.keys("hinted"),
+            self.keys("hints"),
+            self.keys("subscribers"),
+            self.keys("events"),
+            self.keys.state(before.state),
+            self.keys.state(refund.state),
+            self.keys("reason", before.reason_code),
+            self.keys("reason", refund.reason_code),
+            self.keys("charge", refund.charge_id),
+            self.keys("order", searchable(refund.order_reference)),
+            self.keys("refreshed"),
+            self.keys("backfill"),
             *queues,
         ]
 
-    async def page(
-        self, account: str, query: Query, cursor: str = "", limit: int = 50, examine: int = MOST_EXAMINED
-    ) -> Page:
+    async def page(self, query: Query, cursor: str = "", limit: int = 50, examine: int = MOST_EXAMINED) -> Page:
         """Matching refunds, newest change first. Raises `BadRequest` for an invalid cursor.
 
         Examines at most `examine` refunds, rounded up to whole chunks. If filters exclude most of them, the page is
         shorter than `limit` and has a cursor to continue.
         """
         if query.charge:
-            return await self._page_of_charge(account, query, cursor, limit)
+            return await self._page_of_charge(query, cursor, limit)
         found, bad = list[Refund](), list[str]()
         place = read_cursor(cursor)
         for examined in range(0, examine, CHUNK):
             size = CHUNK if examined else min(limit, CHUNK)
-            batch = await self._batch(account, query, place, size)
+            batch = await self._batch(query, place, size)
             if not batch:
                 return Page(tuple(found), "", unreadable=tuple(bad))
             for changed_at, refund_id, refund in batch:
@@ -167,27 +164,24 @@ class Refunds(RedisRepository):
                         return Page(tuple(found), write_cursor(place), unreadable=tuple(bad))
         return Page(tuple(found), write_cursor(place), cut=True, unreadable=tuple(bad))
 
-    async def _batch(
-        self, account: str, query: Query, place: Place | None, limit: int
-    ) -> list[tuple[int, str, Refund | str | None]]:
-        keys = self._keys(account)
+    async def _batch(self, query: Query, place: Place | None, limit: int) -> list[tuple[int, str, Refund | str | None]]:
         if query.order:
-            indexes = [keys("order", query.order)]
+            indexes = [self.keys("order", query.order)]
         elif query.reason:
-            indexes = [keys("reason", query.reason)]
+            indexes = [self.keys("reason", query.reason)]
         elif query.state:
-            indexes = [keys.state(query.state)]
+            indexes = [self.keys.state(query.state)]
         else:
-            indexes = [keys.state(state) for state in STATES]
+            indexes = [self.keys.state(state) for state in STATES]
         runs = await asyncio.gather(*(self._run_of(index, place, query.since, limit) for index in indexes))
         entries = heapq.nlargest(limit, (entry for run in runs for entry in run))
-        refunds = await asyncio.gather(*(self.get_or_id(account, refund_id) for _, refund_id in entries))
+        refunds = await asyncio.gather(*(self.get_or_id(refund_id) for _, refund_id in entries))
         return [(*entry, refund) for entry, refund in zip(entries, refunds, strict=True)]
 
-    async def get_or_id(self, account: str, refund_id: str) -> Refund | str | None:
+    async def get_or_id(self, refund_id: str) -> Refund | str | None:
         """One refund of a list. If it is unreadable, its id, so that the rest of the list can be returned."""
         try:
-            return await self.get(account, refund_id)
+            return await self.get(refund_id)
         except (RecordUnreadable, WrongType):
             return refund_id
 
@@ -206,10 +200,10 @@ class Refunds(RedisRepository):
             offset += size
         return found[:limit]
 
-    async def _page_of_charge(self, account: str, query: Query, cursor: str, limit: int) -> Page:
-        key = self._keys(account)("charge", query.charge)
+    async def _page_of_charge(self, query: Query, cursor: str, limit: int) -> Page:
+        key = self.keys("charge", query.charge)
         members = self._texts(key, await self._read("HKEYS", key))
-        refunds = await asyncio.gather(*(self.get_or_id(account, member) for member in members))
+        refunds = await asyncio.gather(*(self.get_or_id(member) for member in members))
         bad = tuple(each for each in refunds if isinstance(each, str))
         place = read_cursor(cursor)
         matching = sorted(

@@ -10,7 +10,7 @@ from receiver.ledger.hint import Hint, HintResult
 from receiver.ledger.next_look import DueRefund, FollowUp, NextLook
 from receiver.ledger.refund import REFUND_ID, Source
 from receiver.runtime.rounds import Claim
-from receiver.store.redis.base import RedisRepository
+from receiver.store.redis.base import AccountRepository
 from receiver.store.redis.damage import WrongType
 from receiver.store.redis.wakeups import News
 from receiver.store.refunds.timeline import CAP, KEPT_FOR, LOOK, timeline_line
@@ -18,22 +18,21 @@ from receiver.store.refunds.timeline import CAP, KEPT_FOR, LOOK, timeline_line
 NO_LIMIT = 1_000_000
 
 
-class RefundSchedule(RedisRepository):
+class RefundSchedule(AccountRepository):
     """The schedule of one account."""
 
-    async def hint(self, account: str, hint: Hint) -> HintResult:
+    async def hint(self, hint: Hint) -> HintResult:
         """Make the refund due now. Durable when this returns; safe to repeat."""
-        keys = self._keys(account)
         queue = "refreshed" if hint.patient or hint.source is Source.REFRESH else "hinted"
         follow_up = FollowUp(hint.source, hint.at, hint.sent_at, hint.refund_type, traceparent=hint.traceparent)
         answer = await self._run(
             "hint",
             [
-                keys("seen", hint.message_id),
-                keys(queue),
-                keys("hints"),
-                keys("trail", hint.refund_id),
-                keys("refund", hint.refund_id),
+                self.keys("seen", hint.message_id),
+                self.keys(queue),
+                self.keys("hints"),
+                self.keys("trail", hint.refund_id),
+                self.keys("refund", hint.refund_id),
             ],
             [
                 hint.refund_id,
@@ -47,28 +46,25 @@ class RefundSchedule(RedisRepository):
             ],
             without=("trail", "refund"),
         )
-        self._written(account, News.DUE)
+        self._written(News.DUE)
         return HintResult(answer.decode())
 
     async def claim(
-        self,
-        account: str,
-        call: str,
-        *,
-        lease: int,
-        burst: float,
-        per_second: float,
-        limit: int,
-        patient: int | None = None,
+        self, call: str, *, lease: int, burst: float, per_second: float, limit: int, patient: int | None = None
     ) -> Claim[DueRefund]:
         """Claim due refunds for `lease` ms: at most `limit`, and no more than the throttle of `call` allows.
 
         At most `patient` of them have no hint from a notification; None: no such limit.
         """
-        keys = self._keys(account)
         answer = await self._run(
             "claim",
-            [keys("throttle", call), keys("hinted"), keys("due"), keys("hints"), keys("refreshed")],
+            [
+                self.keys("throttle", call),
+                self.keys("hinted"),
+                self.keys("due"),
+                self.keys("hints"),
+                self.keys("refreshed"),
+            ],
             [self.now(), lease, str(burst), str(per_second), limit, NO_LIMIT if patient is None else patient],
             repeatable=False,
         )
@@ -76,14 +72,14 @@ class RefundSchedule(RedisRepository):
         refunds = []
         for member, token, follow_up, patient in zip(rest[::4], rest[1::4], rest[2::4], rest[3::4], strict=True):
             if not REFUND_ID.fullmatch(refund_id := member.decode(errors="backslashreplace")):
-                await self.set_aside(keys("due"), member, "not a refund id; set aside")
+                await self.set_aside(self.keys("due"), member, "not a refund id; set aside")
                 continue
             refunds.append(
                 DueRefund(
-                    account,
+                    self.account,
                     refund_id,
                     int(token),
-                    self.read_follow_up(keys("hints"), refund_id, follow_up),
+                    self.read_follow_up(self.keys("hints"), refund_id, follow_up),
                     bool(patient),
                 )
             )
@@ -105,18 +101,17 @@ class RefundSchedule(RedisRepository):
         Returns False, and writes nothing, if the lease expired and another worker claimed the refund, or if the refund
         has changed since.
         """
-        keys = self._keys(due.account)
         outcome = next_look.outcome
         trace = timeline_line(self.now(), LOOK, due.source.value, outcome) if outcome else ""
         held = await self._run(
             "reschedule",
             [
-                keys("due"),
-                keys("hinted"),
-                keys("hints"),
-                keys("refund", due.refund_id),
-                keys("trail", due.refund_id),
-                keys("refreshed"),
+                self.keys("due"),
+                self.keys("hinted"),
+                self.keys("hints"),
+                self.keys("refund", due.refund_id),
+                self.keys("trail", due.refund_id),
+                self.keys("refreshed"),
             ],
             [
                 due.refund_id,
@@ -133,7 +128,7 @@ class RefundSchedule(RedisRepository):
         )
         return bool(held)
 
-    async def block(self, account: str, call: str, until: int) -> None:
+    async def block(self, call: str, until: int) -> None:
         """Amazon answered 429: take no token of `call` before `until` (ms). A damaged throttle is ignored here."""
         with contextlib.suppress(WrongType):
-            await self._run("block", [self._keys(account)("throttle", call)], [self.now(), until])
+            await self._run("block", [self.keys("throttle", call)], [self.now(), until])

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import msgspec
 
-from receiver.store.redis.base import LAST_TIME, RedisRepository
+from receiver.store.redis.base import LAST_TIME, AccountRepository
 from receiver.store.redis.damage import WrongType
 
 CAP = 300
@@ -43,17 +43,17 @@ def timeline_line(at: int, what: str, *more: str | int) -> bytes:
     return msgspec.json.encode((at, what, *more))
 
 
-class Timelines(RedisRepository):
+class Timelines(AccountRepository):
     """Reads and writes timelines."""
 
-    async def add(self, account: str, refund_id: str, what: str, who: str, outcome: str, detail: str) -> None:
+    async def add(self, refund_id: str, what: str, who: str, outcome: str, detail: str) -> None:
         """Add an entry with the current time."""
         line = timeline_line(self.now(), what, who, outcome, 0, detail)
-        await self._run("trace", [self._keys(account)("trail", refund_id)], [line, CAP, KEPT_FOR], without=("trail",))
+        await self._run("trace", [self.keys("trail", refund_id)], [line, CAP, KEPT_FOR], without=("trail",))
 
-    async def read(self, account: str, refund_id: str) -> list[TimelineEntry]:
+    async def read(self, refund_id: str) -> list[TimelineEntry]:
         """The entries, oldest first. Damaged ones are skipped."""
-        key, found = self._keys(account)("trail", refund_id), []
+        key, found = self.keys("trail", refund_id), []
         try:
             lines: list[bytes] = await self._read("LRANGE", key, 0, -1)
         except WrongType:

@@ -41,7 +41,7 @@ local function others()
   if #conflicts > 0 then
     return {'refused', 'charge_in_conflict', '0', unpack(conflicts)}
   end
-  -- What is told of before its own request has heard of it is a refund of one of those that wait.
+  -- A refund that a notification names before its request was answered belongs to one of the waiting requests.
   if #same / 2 > waiting then
     return {'refused', 'same_amount_refunded', '0', unpack(same)}
   end

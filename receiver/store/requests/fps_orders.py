@@ -22,7 +22,7 @@ import msgspec
 from receiver.amazon.fps.orders import FpsOrder, FpsRecord
 from receiver.ledger.refund_request import RequestState
 from receiver.runtime.rounds import Claim
-from receiver.store.redis.base import RedisRepository
+from receiver.store.redis.base import AccountRepository
 from receiver.store.redis.damage import unreadable
 from receiver.store.requests.requests import Attempt
 
@@ -44,18 +44,18 @@ class NotSaved(StrEnum):
     """The ledger has another refund with this id."""
 
 
-class FpsOrders(RedisRepository):
+class FpsOrders(AccountRepository):
     """The FPS orders of one account."""
 
-    async def reserve(self, account: str, order: FpsOrder, *, owner: str, lease: int) -> Attempt | NotSaved | FpsRecord:
+    async def reserve(self, order: FpsOrder, *, owner: str, lease: int) -> Attempt | NotSaved | FpsRecord:
         """Save the order and hold it for `lease` ms; or return why that is not possible.
 
         `owner` is a new random word. It distinguishes a repetition of this very call from another caller's.
         """
-        keys, reference, token = self._keys(account), order.values.reference, self.now() + lease
+        reference, token = order.values.reference, self.now() + lease
         answer = await self._run(
             "fps_reserve",
-            [keys("fps", reference), keys("refund", reference), keys("fps_issuing")],
+            [self.keys("fps", reference), self.keys("refund", reference), self.keys("fps_issuing")],
             [reference, owner, token, "order", msgspec.json.encode(order), "state", RequestState.RESERVED],
         )
         match answer[0]:
@@ -64,84 +64,73 @@ class FpsOrders(RedisRepository):
             case b"taken":
                 return NotSaved.TAKEN
         flat = answer[1]
-        return self._fps_record(account, reference, dict(zip(flat[::2], flat[1::2], strict=True)))
+        return self._fps_record(reference, dict(zip(flat[::2], flat[1::2], strict=True)))
 
-    async def get(self, account: str, reference: str) -> FpsRecord | None:
+    async def get(self, reference: str) -> FpsRecord | None:
         """One order, or None."""
-        raw: dict[bytes, bytes] = await self._read("HGETALL", self._keys(account)("fps", reference))
-        return self._fps_record(account, reference, raw) if raw else None
+        raw: dict[bytes, bytes] = await self._read("HGETALL", self.keys("fps", reference))
+        return self._fps_record(reference, raw) if raw else None
 
-    def _fps_record(self, account: str, reference: str, raw: Mapping[bytes, bytes]) -> FpsRecord:
+    def _fps_record(self, reference: str, raw: Mapping[bytes, bytes]) -> FpsRecord:
         try:
             return _record(raw)
         except (KeyError, ValueError, msgspec.MsgspecError, RecursionError) as error:
-            key = self._keys(account)("fps", reference)
+            key = self.keys("fps", reference)
             self.damage.record(key, what="an order that this version cannot read")
             raise unreadable(key) from error
 
-    async def claim(self, account: str, *, lease: int, limit: int) -> Claim[Attempt]:
+    async def claim(self, *, lease: int, limit: int) -> Claim[Attempt]:
         """Claim at most `limit` due orders for `lease` ms."""
-        keys = self._keys(account)
         wait, *rest = await self._run(
             "claim_request",
-            [keys("fps_issuing"), keys("aside", "fps_issuing")],
+            [self.keys("fps_issuing"), self.keys("aside", "fps_issuing")],
             [self.now(), lease, limit],
             repeatable=False,
         )
         found = [Attempt(each.decode(), int(token)) for each, token in zip(rest[::2], rest[1::2], strict=True)]
         return Claim(found, None if wait < 0 else int(wait))
 
-    async def begin(self, account: str, attempt: Attempt, window: int) -> Begin:
+    async def begin(self, attempt: Attempt, window: int) -> Begin:
         """Record that an attempt is about to be sent. Attempts are allowed for `window` ms from the first one."""
         answer = await self._run(
-            "fps_begin",
-            self._both(account, attempt.id),
-            [attempt.id, attempt.token, self.now(), window],
-            repeatable=False,
+            "fps_begin", self._both(attempt.id), [attempt.id, attempt.token, self.now(), window], repeatable=False
         )
         return Begin(answer.decode())
 
-    async def release(self, account: str, attempt: Attempt) -> None:
+    async def release(self, attempt: Attempt) -> None:
         """Remove a claimed order that needs nothing more from the schedule."""
-        await self._run("release", [self._keys(account)("fps_issuing")], [attempt.id, attempt.token])
+        await self._run("release", [self.keys("fps_issuing")], [attempt.id, attempt.token])
 
-    async def expedite(self, account: str, reference: str) -> bool:
+    async def expedite(self, reference: str) -> bool:
         """Make an order due now that waits for its next attempt; False if it does not wait."""
-        hurried = await self._run("expedite_fps", self._both(account, reference), [reference, self.now()])
-        self._written(account)
+        hurried = await self._run("expedite_fps", self._both(reference), [reference, self.now()])
+        self._written()
         return bool(hurried)
 
-    async def retry(self, account: str, attempt: Attempt, at: int, *, unknown: bool, fields: Mapping[str, str]) -> bool:
+    async def retry(self, attempt: Attempt, at: int, *, unknown: bool, fields: Mapping[str, str]) -> bool:
         """Try again at `at` (ms). `unknown`: whether the attempt may have reached Amazon; `fields`: how it failed."""
-        return bool(await self._finish_fps(account, attempt, "retry", at, int(unknown), fields))
+        return bool(await self._finish_fps(attempt, "retry", at, int(unknown), fields))
 
-    async def done(self, account: str, attempt: Attempt, order: FpsOrder) -> None:
+    async def done(self, attempt: Attempt, order: FpsOrder) -> None:
         """Amazon accepted the refund, and it is in the ledger."""
-        await self._finish_fps(account, attempt, "done", "", "", {"order": msgspec.json.encode(order)})
+        await self._finish_fps(attempt, "done", "", "", {"order": msgspec.json.encode(order)})
 
-    async def refuse(self, account: str, attempt: Attempt, fields: Mapping[str, str]) -> RequestState | None:
+    async def refuse(self, attempt: Attempt, fields: Mapping[str, str]) -> RequestState | None:
         """Amazon refused it. Returns the new state of the order; None if the claim is no longer ours."""
-        written = await self._finish_fps(account, attempt, "refused", "", "", fields)
+        written = await self._finish_fps(attempt, "refused", "", "", fields)
         return RequestState(written) if written else None
 
     async def _finish_fps(
-        self,
-        account: str,
-        attempt: Attempt,
-        outcome: str,
-        at: int | str,
-        unknown: int | str,
-        fields: Mapping[str, str | bytes],
+        self, attempt: Attempt, outcome: str, at: int | str, unknown: int | str, fields: Mapping[str, str | bytes]
     ) -> str:
         flat = [text for pair in fields.items() for text in pair]
         args: list[str | int | bytes] = [attempt.id, attempt.token, outcome, at, unknown, "at", self.now(), *flat]
-        answer = await self._run("fps_finish", self._both(account, attempt.id), args)
-        self._written(account)
+        answer = await self._run("fps_finish", self._both(attempt.id), args)
+        self._written()
         return str(answer.decode())
 
-    def _both(self, account: str, reference: str) -> list[str]:
-        keys = self._keys(account)
-        return [keys("fps", reference), keys("fps_issuing")]
+    def _both(self, reference: str) -> list[str]:
+        return [self.keys("fps", reference), self.keys("fps_issuing")]
 
 
 def _record(raw: Mapping[bytes, bytes]) -> FpsRecord:
@@ -159,6 +148,6 @@ def _record(raw: Mapping[bytes, bytes]) -> FpsRecord:
         reason_code=word("reason_code"),
         detail=word("detail"),
         amazon_status=int(word("amazon_status") or 0),
-        request_id=word("request_id"),
+        amazon_request_id=word("request_id"),
         last_error=word("last_error"),
     )

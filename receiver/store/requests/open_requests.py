@@ -14,6 +14,7 @@ from receiver.ledger.refund import Refund
 from receiver.ledger.refund_request import OPEN, PreparedRefund, RefundRequestRecord, RequestState, candidate
 from receiver.store.redis.base import Connection
 from receiver.store.redis.damage import RecordUnreadable, WrongType, unreadable
+from receiver.store.redis.keys import Keys
 from receiver.store.refunds.refunds import Refunds
 from receiver.store.requests.requests import KEPT_FOR, Attempt, Requests
 
@@ -39,7 +40,7 @@ class NotUnclear:
 class Taken:
     """The refund belongs to this request; nothing was written."""
 
-    request_id: str
+    refund_request_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,17 +51,17 @@ class Busy:
 class OpenRequestStore(Requests):
     """Refund requests, with queries that also need refunds and the book of their charge."""
 
-    def __init__(self, connection: Connection, refunds: Refunds) -> None:
-        super().__init__(connection)
+    def __init__(self, connection: Connection, keys: Keys, refunds: Refunds) -> None:
+        super().__init__(connection, keys)
         self._refunds = refunds
 
-    async def charge_entries(self, account: str, charge_id: str) -> dict[str, Entry]:
+    async def charge_entries(self, charge_id: str) -> dict[str, Entry]:
         """The known refunds (by id) and reservations (`request:…`) of a charge."""
-        return {name: entry for name, (_, entry) in (await self._book(account, charge_id)).items()}
+        return {name: entry for name, (_, entry) in (await self._book(charge_id)).items()}
 
-    async def upgrade_charge_book(self, account: str, charge_id: str) -> None:
+    async def upgrade_charge_book(self, charge_id: str) -> None:
         """Add the start time to entries that an older version wrote without one, before amounts are compared."""
-        book = await self._book(account, charge_id)
+        book = await self._book(charge_id)
         old: list[str | int | bytes] = [
             text
             for name, (line, entry) in book.items()
@@ -68,11 +69,11 @@ class OpenRequestStore(Requests):
             for text in (name, line, entry.line())
         ]
         if old:
-            await self._run("upgrade_charge_book", [self._keys(account)("charge", charge_id)], old)
+            await self._run("upgrade_charge_book", [self.keys("charge", charge_id)], old)
 
-    async def _book(self, account: str, charge_id: str) -> dict[str, tuple[str, Entry]]:
+    async def _book(self, charge_id: str) -> dict[str, tuple[str, Entry]]:
         """The lines of a charge's book and their entries; old ones are completed from the refund or request."""
-        key = self._keys(account)("charge", charge_id)
+        key = self.keys("charge", charge_id)
         raw: dict[bytes, bytes] = await self._read("HGETALL", key)
         lines, read = {}, {}
         for member, line in raw.items():
@@ -83,52 +84,52 @@ class OpenRequestStore(Requests):
                 # The damaged entry may have used up the charge, so no decision is made without it.
                 self.damage.record(key, member, "unreadable entry of a charge's book")
                 raise unreadable(key, member) from error
-        entries = await asyncio.gather(*(self._entry(account, name, entry) for name, entry in read.items()))
+        entries = await asyncio.gather(*(self._entry(name, entry) for name, entry in read.items()))
         return {name: (line, entry) for (name, line), entry in zip(lines.items(), entries, strict=True)}
 
-    async def _entry(self, account: str, name: str, entry: Entry) -> Entry:
+    async def _entry(self, name: str, entry: Entry) -> Entry:
         if entry.began is not None:
             return entry
         if not name.startswith(RESERVATION):
-            refund = await self._refunds.get_or_id(account, name)
+            refund = await self._refunds.get_or_id(name)
             return (entry_of(refund) if isinstance(refund, Refund) else None) or entry
-        record = await self._readable(account, name.removeprefix(RESERVATION))
+        record = await self._readable(name.removeprefix(RESERVATION))
         if not isinstance(record, RefundRequestRecord) or not record.created_at:
             return entry
         return Entry(entry.minor_units, RESERVED, record.created_at, record.order.money.currency_code)
 
-    async def open(self, account: str, state: RequestState, limit: int) -> OpenRequests:
+    async def open(self, state: RequestState, limit: int) -> OpenRequests:
         """At most `limit` requests in an open state, those that have been in it longest first."""
-        index = self._keys(account)(state)
+        index = self.keys(state)
         ids, total = await asyncio.gather(self._read("ZRANGE", index, 0, limit - 1), self._read("ZCARD", index))
         names = self._texts(index, ids)
-        found = await asyncio.gather(*(self._readable(account, each) for each in names))
+        found = await asyncio.gather(*(self._readable(each) for each in names))
         bad = [each for each, record in zip(names, found, strict=True) if isinstance(record, str)]
         records = [record for record in found if isinstance(record, RefundRequestRecord) and record.state is state]
         return OpenRequests(records, int(total), bad)
 
-    async def _readable(self, account: str, request_id: str) -> RefundRequestRecord | str | None:
+    async def _readable(self, refund_request_id: str) -> RefundRequestRecord | str | None:
         """One request of a list. If it is unreadable, its id, so that the rest of the list can be returned."""
         try:
-            return await self.get(account, request_id)
+            return await self.get(refund_request_id)
         except (RecordUnreadable, WrongType):
-            return request_id
+            return refund_request_id
 
-    async def refund_owner(self, account: str, charge_id: str) -> dict[str, str]:
+    async def refund_owner(self, charge_id: str) -> dict[str, str]:
         """Refund → request, for the refunds of a charge that were made by requests."""
-        key = self._keys(account)("taken", charge_id)
+        key = self.keys("taken", charge_id)
         raw: dict[bytes, bytes] = await self._read("HGETALL", key)
         try:
-            return {refund_id.decode(): request_id.decode() for refund_id, request_id in raw.items()}
+            return {refund_id.decode(): refund_request_id.decode() for refund_id, refund_request_id in raw.items()}
         except UnicodeDecodeError as error:
             self.damage.record(key, what="not ids of refunds and requests")
             raise unreadable(key) from error
 
-    async def request_sizes(self, account: str) -> dict[str, float]:
+    async def request_sizes(self) -> dict[str, float]:
         """`requests:<state>` and `request_age:<state>` (age of the oldest, in seconds) for the open states."""
         sizes: dict[str, float] = {}
         for state in OPEN:
-            index = self._keys(account)(state)
+            index = self.keys(state)
             total, first = await asyncio.gather(
                 self._read("ZCARD", index), self._read("ZRANGE", index, 0, 0, "WITHSCORES")
             )
@@ -137,68 +138,70 @@ class OpenRequestStore(Requests):
             sizes[f"request_age:{state}"] = max(self.now() - pairs[0][1], 0) / 1000 if pairs else 0.0
         return sizes
 
-    async def candidate_of(self, account: str, record: RefundRequestRecord) -> str:
+    async def candidate_of(self, record: RefundRequestRecord) -> str:
         """The one refund that the request may have made (see `ledger.refund_request.candidate`), or empty."""
         if record.state is not RequestState.UNCLEAR:
             return ""
         order = record.order
-        entries, taken = await asyncio.gather(
-            self.charge_entries(account, order.charge_id), self.refund_owner(account, order.charge_id)
-        )
+        entries, taken = await asyncio.gather(self.charge_entries(order.charge_id), self.refund_owner(order.charge_id))
         alike = [name for name, entry in entries.items() if entry.minor_units == order.money.minor_units]
         names = [name for name in alike if not name.startswith(RESERVATION) and name not in taken]
-        refunds = await asyncio.gather(*(self._refunds.get(account, name) for name in names))
+        refunds = await asyncio.gather(*(self._refunds.get(name) for name in names))
         return candidate(record, entries, taken, refunds)
 
     async def unclear_with(self, refund: Refund) -> RefundRequestRecord | None:
         """The unclear request that may have made this refund, if there is exactly one."""
         if refund.amount is None or not refund.charge_id:
             return None
-        entries = await self.charge_entries(refund.account, refund.charge_id)
+        entries = await self.charge_entries(refund.charge_id)
         minor = refund.amount.minor_units
         open_ones = [
             name for name, entry in entries.items() if name.startswith(RESERVATION) and entry.minor_units == minor
         ]
         if len(open_ones) != 1:
             return None
-        record = await self.get(refund.account, open_ones[0].removeprefix(RESERVATION))
-        if record is None or await self.candidate_of(refund.account, record) != refund.refund_id:
+        record = await self.get(open_ones[0].removeprefix(RESERVATION))
+        if record is None or await self.candidate_of(record) != refund.refund_id:
             return None
         return record
 
-    async def reopen(self, account: str, order: PreparedRefund, *, lease: int) -> Attempt | NotUnclear:
+    async def reopen(self, order: PreparedRefund, *, lease: int) -> Attempt | NotUnclear:
         """Hold an unclear request for `lease` ms, to send it once more; or return the state that prevents it."""
-        keys, now = self._keys(account), self.now()
+        now = self.now()
         answer = await self._run(
             "reopen_request",
-            [keys("requests", order.id), keys("issuing"), keys(RequestState.UNCLEAR), keys(RequestState.RESERVED)],
+            [
+                self.keys("requests", order.id),
+                self.keys("issuing"),
+                self.keys(RequestState.UNCLEAR),
+                self.keys(RequestState.RESERVED),
+            ],
             [order.id, now + lease, now],
         )
         if answer != b"reopened":
             return NotUnclear(RequestState(answer.decode()) if answer else None)
-        self._written(account)
+        self._written()
         return Attempt(order.id, now + lease)
 
     async def resolve(
-        self, account: str, order: PreparedRefund, fields: Mapping[str, str], *, refund_id: str = "", state: str = ""
+        self, order: PreparedRefund, fields: Mapping[str, str], *, refund_id: str = "", state: str = ""
     ) -> NotUnclear | Taken | Busy | None:
         """Resolve a request by hand that is unclear, or that Amazon keeps refusing without naming the refund.
 
         It becomes done, with a refund in `state`; or refused, without one. The reservation becomes the refund, or is
         released. Returns what prevents this, or None if it was written.
         """
-        keys = self._keys(account)
         outcome = RequestState.DONE if refund_id else RequestState.REFUSED
         entry = Entry(order.money.minor_units, state, self.now(), order.money.currency_code)
         answer = await self._run(
             "resolve_request",
             [
-                keys("requests", order.id),
-                keys("charge", order.charge_id),
-                keys(RequestState.UNCLEAR),
-                keys("taken", order.charge_id),
-                keys("issuing"),
-                keys(RequestState.RESERVED),
+                self.keys("requests", order.id),
+                self.keys("charge", order.charge_id),
+                self.keys(RequestState.UNCLEAR),
+                self.keys("taken", order.charge_id),
+                self.keys("issuing"),
+                self.keys(RequestState.RESERVED),
             ],
             [
                 order.id,
@@ -220,5 +223,5 @@ class OpenRequestStore(Requests):
                 return Taken(answer[1].decode())
             case b"state":
                 return NotUnclear(RequestState(answer[1].decode()) if answer[1] else None)
-        self._written(account)
+        self._written()
         return None

@@ -16,13 +16,13 @@ from receiver.ledger.charge_book import MOST_REFUNDS, Entry, Guard, read_entry, 
 from receiver.ledger.dispute import permission_of
 from receiver.ledger.refund_request import PreparedRefund, RefundRequestRecord, RequestState
 from receiver.runtime.rounds import Claim
-from receiver.store.redis.base import RedisRepository
+from receiver.store.redis.base import AccountRepository
 from receiver.store.redis.damage import WrongType, unreadable
 
 KEPT_FOR = 400 * 86_400_000
-"""ms. Amazon keeps idempotency keys for ever. After this time the key is free here, but Amazon still knows it."""
+"""ms. Afterwards the key is free here, but not at Amazon, which keeps idempotency keys for ever."""
 CHARGE_KEPT = 3_600_000
-"""ms. A stored charge may be this old where no money is moved, such as for its order number."""
+"""How old (ms) a stored charge may be for uses that move no money, such as reading its order number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +57,11 @@ class Attempt:
     token: int
 
 
-class Requests(RedisRepository):
+class Requests(AccountRepository):
     """The refund requests of one account."""
 
     async def reserve(
-        self, account: str, order: PreparedRefund, *, owner: str, guard: Guard, lease: int
+        self, order: PreparedRefund, *, owner: str, guard: Guard, lease: int
     ) -> Reserved | NotReserved | Disputed | RefundRequestRecord:
         """Reserve the amount and hold the request for `lease` ms; or return what prevents it.
 
@@ -70,7 +70,7 @@ class Requests(RedisRepository):
         token = self.now() + lease
         answer = await self._run(
             "reserve",
-            self._reserve_keys(account, order),
+            self._reserve_keys(order),
             [
                 order.id,
                 owner,
@@ -95,101 +95,94 @@ class Requests(RedisRepository):
         if found := _in_the_way(answer):
             return found
         flat = answer[1]
-        return self._request_record(account, order.id, dict(zip(flat[::2], flat[1::2], strict=True)))
+        return self._request_record(order.id, dict(zip(flat[::2], flat[1::2], strict=True)))
 
-    def _reserve_keys(self, account: str, order: PreparedRefund) -> list[str]:
-        keys = self._keys(account)
+    def _reserve_keys(self, order: PreparedRefund) -> list[str]:
         return [
-            keys("requests", order.id),
-            keys("charge", order.charge_id),
-            keys("issuing"),
-            keys("reserved"),
-            keys("taken", order.charge_id),
-            keys("disputes", permission_of(order.charge_id)),
+            self.keys("requests", order.id),
+            self.keys("charge", order.charge_id),
+            self.keys("issuing"),
+            self.keys("reserved"),
+            self.keys("taken", order.charge_id),
+            self.keys("disputes", permission_of(order.charge_id)),
         ]
 
-    async def get(self, account: str, request_id: str) -> RefundRequestRecord | None:
+    async def get(self, refund_request_id: str) -> RefundRequestRecord | None:
         """One request; None if there is none, or it is older than 400 days."""
-        raw: dict[bytes, bytes] = await self._read("HGETALL", self._keys(account)("requests", request_id))
-        return self._request_record(account, request_id, raw) if raw else None
+        raw: dict[bytes, bytes] = await self._read("HGETALL", self.keys("requests", refund_request_id))
+        return self._request_record(refund_request_id, raw) if raw else None
 
-    def _request_record(self, account: str, request_id: str, raw: Mapping[bytes, bytes]) -> RefundRequestRecord:
+    def _request_record(self, refund_request_id: str, raw: Mapping[bytes, bytes]) -> RefundRequestRecord:
         try:
             return _record(raw)
         except (KeyError, ValueError, msgspec.MsgspecError, RecursionError) as error:
-            key = self._keys(account)("requests", request_id)
+            key = self.keys("requests", refund_request_id)
             self.damage.record(key, what="a refund request that this version cannot read")
             raise unreadable(key) from error
 
-    async def claim(self, account: str, *, lease: int, limit: int) -> Claim[Attempt]:
+    async def claim(self, *, lease: int, limit: int) -> Claim[Attempt]:
         """Claim at most `limit` due requests for `lease` ms."""
         wait, *rest = await self._run(
-            "claim_request", self._claim_keys(account, "issuing"), [self.now(), lease, limit], repeatable=False
+            "claim_request", self._claim_keys("issuing"), [self.now(), lease, limit], repeatable=False
         )
         found = [Attempt(each.decode(), int(token)) for each, token in zip(rest[::2], rest[1::2], strict=True)]
         return Claim(found, None if wait < 0 else int(wait))
 
-    def _claim_keys(self, account: str, schedule: str) -> list[str]:
-        keys = self._keys(account)
-        return [keys(schedule), keys("aside", schedule)]
+    def _claim_keys(self, schedule: str) -> list[str]:
+        return [self.keys(schedule), self.keys("aside", schedule)]
 
-    async def begin(self, account: str, attempt: Attempt, order: PreparedRefund) -> bool | NotReserved | Disputed:
+    async def begin(self, attempt: Attempt, order: PreparedRefund) -> bool | NotReserved | Disputed:
         """Record that an attempt is about to be sent. False: the claim is no longer ours, and nothing may be sent.
 
-        Nothing may be sent either where something stands in the way that was not known when the amount was reserved.
+        Returns what prevents it, if that appeared after the amount was reserved. Then nothing may be sent either.
         """
-        keys, money, charge = self._keys(account), order.money, order.charge_id
+        money, charge = order.money, order.charge_id
         answer = await self._run(
             "begin_try",
             [
-                *(keys("requests", attempt.id), keys("issuing"), keys("charge", charge), keys("taken", charge)),
-                keys("disputes", permission_of(charge)),
+                *(
+                    self.keys("requests", attempt.id),
+                    self.keys("issuing"),
+                    self.keys("charge", charge),
+                    self.keys("taken", charge),
+                ),
+                self.keys("disputes", permission_of(charge)),
             ],
             [attempt.id, attempt.token, charge, money.minor_units, money.currency_code, *order.besides],
             repeatable=False,
         )
         return _in_the_way(answer) or bool(answer[0] == b"send")
 
-    async def release(self, account: str, attempt: Attempt) -> None:
+    async def release(self, attempt: Attempt) -> None:
         """Remove a claimed request that needs nothing more from the schedule."""
-        await self._run("release", [self._keys(account)("issuing")], [attempt.id, attempt.token])
+        await self._run("release", [self.keys("issuing")], [attempt.id, attempt.token])
 
     async def retry(
-        self,
-        account: str,
-        attempt: Attempt,
-        order: PreparedRefund,
-        at: int,
-        *,
-        unknown: bool | None,
-        fields: Mapping[str, str],
+        self, attempt: Attempt, order: PreparedRefund, at: int, *, unknown: bool | None, fields: Mapping[str, str]
     ) -> bool:
         """Try again at `at` (ms). `unknown`: whether the attempt may have reached Amazon; None: no attempt was made.
 
         `fields` record how it failed.
         """
-        written = await self._finish_request(account, attempt, order, "retry", at=at, unknown=unknown, fields=fields)
+        written = await self._finish_request(attempt, order, "retry", at=at, unknown=unknown, fields=fields)
         return bool(written)
 
-    async def done(self, account: str, attempt: Attempt, order: PreparedRefund, refund_id: str, state: str) -> bool:
+    async def done(self, attempt: Attempt, order: PreparedRefund, refund_id: str, state: str) -> bool:
         """Amazon issued the refund: the reservation becomes the refund, whatever state the request was in.
 
         False if that contradicts how a person resolved this request, or another request that was given this refund.
         """
         entry = Entry(order.money.minor_units, state, self.now(), order.money.currency_code)
-        written = await self._finish_request(account, attempt, order, "done", refund_id=refund_id, entry=entry)
+        written = await self._finish_request(attempt, order, "done", refund_id=refund_id, entry=entry)
         return written != "contradicted"
 
-    async def refuse(
-        self, account: str, attempt: Attempt, order: PreparedRefund, fields: Mapping[str, str]
-    ) -> RequestState | None:
+    async def refuse(self, attempt: Attempt, order: PreparedRefund, fields: Mapping[str, str]) -> RequestState | None:
         """Amazon refused it. Returns the new state of the request; None if the claim is no longer ours."""
-        written = await self._finish_request(account, attempt, order, "refused", fields=fields)
+        written = await self._finish_request(attempt, order, "refused", fields=fields)
         return RequestState(written) if written else None
 
     async def _finish_request(
         self,
-        account: str,
         attempt: Attempt,
         order: PreparedRefund,
         outcome: str,
@@ -200,17 +193,16 @@ class Requests(RedisRepository):
         entry: Entry | None = None,
         fields: Mapping[str, str] | None = None,
     ) -> str:
-        keys = self._keys(account)
         flat = [text for pair in (fields or {}).items() for text in pair]
         answer = await self._run(
             "finish_request",
             [
-                keys("requests", order.id),
-                keys("charge", order.charge_id),
-                keys("issuing"),
-                keys(RequestState.RESERVED),
-                keys(RequestState.UNCLEAR),
-                keys("taken", order.charge_id),
+                self.keys("requests", order.id),
+                self.keys("charge", order.charge_id),
+                self.keys("issuing"),
+                self.keys(RequestState.RESERVED),
+                self.keys(RequestState.UNCLEAR),
+                self.keys("taken", order.charge_id),
             ],
             [
                 order.id,
@@ -227,30 +219,30 @@ class Requests(RedisRepository):
                 *flat,
             ],
         )
-        self._written(account)
+        self._written()
         return str(answer.decode())
 
-    async def take_token(self, account: str, call: str, burst: float, per_second: float) -> int:
-        """Take one token of a call's throttle. Returns 0, or in how many ms there will be one."""
-        keys = [self._keys(account)("throttle", call)]
-        return int(await self._run("take", keys, [self.now(), str(burst), str(per_second)], repeatable=False))
+    async def take_token(self, call: str, burst: float, per_second: float, leave: int = 0) -> int:
+        """Take one token of a call's throttle, if `leave` are left. Returns 0, or in how many ms there will be one."""
+        keys = [self.keys("throttle", call)]
+        return int(await self._run("take", keys, [self.now(), str(burst), str(per_second), leave], repeatable=False))
 
-    async def kept_charge(self, account: str, charge_id: str) -> Charge | None:
+    async def kept_charge(self, charge_id: str) -> Charge | None:
         """The charge as Amazon last described it; None if that is not stored or is unreadable."""
         try:
-            kept: bytes | None = await self._read("GET", self._keys(account)("charges", charge_id))
+            kept: bytes | None = await self._read("GET", self.keys("charges", charge_id))
             return msgspec.json.decode(kept, type=Charge) if kept else None
         except (WrongType, msgspec.MsgspecError, RecursionError):
             return None
 
-    async def keep_charge(self, account: str, charge: Charge, *, for_advice: bool) -> None:
-        """Store Amazon's description of a charge. `for_advice`: as long as refunds are kept, and durable when this
-        returns.
+    async def keep_charge(self, charge: Charge, *, for_advice: bool) -> None:
+        """Store Amazon's description of a charge.
 
-        Otherwise for an hour, or as long as it is stored already; written in the background, and lost if Redis refuses
-        it.
+
+        With `for_advice`, it is kept as long as refunds, and is durable when this returns. Otherwise it is written in
+        the background and kept for an hour, or longer if it already was; if Redis refuses it, it is lost.
         """
-        key, value = self._keys(account)("charges", charge.charge_id), msgspec.json.encode(charge)
+        key, value = self.keys("charges", charge.charge_id), msgspec.json.encode(charge)
         if not for_advice:
             self._writes.forget(("SET", key, value, "KEEPTTL", "GET"))
             self._writes.forget(("PEXPIRE", key, CHARGE_KEPT, "NX"))
@@ -290,7 +282,7 @@ def _record(raw: Mapping[bytes, bytes]) -> RefundRequestRecord:
         reason_code=word("reason_code"),
         detail=word("detail"),
         amazon_status=int(word("amazon_status") or 0),
-        request_id=word("request_id"),
+        amazon_request_id=word("request_id"),
         created_at=int(word("created_at") or 0),
         changed_at=int(word("at") or 0),
         last_error=word("last_error"),

@@ -328,7 +328,7 @@ def test_a_recorded_answer_becomes_an_observation_under_the_reference() -> None:
     assert calls.read_refund(ok(ANSWER), order, NOW, environment="Sandbox") == calls.FpsAnswer(
         transaction_id="14GK6F2QU755ODS27SGHEURLKPG72Z54KMF",
         transaction_status="Pending",
-        request_id="1a146b9a-b37b-4f5f-bda6-012a5b9e45c3:0",
+        amazon_request_id="1a146b9a-b37b-4f5f-bda6-012a5b9e45c3:0",
         observation=Observation(
             refund_id="R-1",
             state="RefundInitiated",
@@ -367,7 +367,7 @@ def test_the_reference_and_the_reason_are_read_where_they_are_told() -> None:
         "<RefundTransactionReference>w908dnwf092987</RefundTransactionReference></RefundResult></RefundResponse>"
     )
     answer = calls.read_refund(ok(body), ORDER, NOW)
-    assert (answer.observation.refund_id, answer.request_id) == ("w908dnwf092987", "")
+    assert (answer.observation.refund_id, answer.amazon_request_id) == ("w908dnwf092987", "")
     assert answer.observation.reason_description == "In a batch"
     error = raised(ok(body.replace("w908dnwf092987", "another")))
     assert (type(error), error.reason) == (AmazonOutcomeUnknown, "amazon_wrong_refund")
@@ -421,7 +421,7 @@ def test_only_a_verdict_on_the_refund_refuses_it(status: int, code: str, kind: t
     """Whatever the status below 500; message and request id are kept. Every other error speaks of our request."""
     error = raised(ok(ERROR.format(code=code), status))
     assert type(error) is kind
-    assert (error.reason_code, error.amazon_status, error.request_id) == (code, status, "25a6-req")
+    assert (error.reason_code, error.amazon_status, error.amazon_request_id) == (code, status, "25a6-req")
     assert error.detail == f"Amazon answered {status} {code}: What went wrong."
 
 
@@ -429,7 +429,7 @@ def test_only_a_verdict_on_the_refund_refuses_it(status: int, code: str, kind: t
 def test_an_error_that_does_not_decide_is_unknown(code: str) -> None:
     """Also when it stands behind one that would."""
     error = raised(ok(ERROR.format(code=code), 400))
-    assert (type(error), error.reason, error.request_id) == (AmazonOutcomeUnknown, "amazon_unknown", "25a6-req")
+    assert (type(error), error.reason, error.amazon_request_id) == (AmazonOutcomeUnknown, "amazon_unknown", "25a6-req")
     first = "<Errors><Error><Code>InvalidParams</Code></Error>"
     assert type(raised(ok(ERROR.format(code=code).replace("<Errors>", first), 400))) is AmazonOutcomeUnknown
 

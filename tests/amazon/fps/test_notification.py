@@ -45,7 +45,7 @@ def test_simple_pays_codes_tell_a_refund_where_no_operation_is_named() -> None:
 
 
 def test_of_other_operations_odd_ids_are_left_out() -> None:
-    """They concern nobody here, and must not become keys."""
+    """They concern no account here, and must not become keys."""
     body = BODY.replace(b"=REFUND", b"=PAY").replace(b"w908dnwf092987", b"order+12%2F3").replace(b"=14GK", b"=%21")
     assert read_status_notification(body) == StatusNotification("", "", "SUCCESS", "PAY")
 

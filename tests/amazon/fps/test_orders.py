@@ -48,7 +48,7 @@ TABLE: dict[str, tuple[AmazonError | None, FpsRecord | None, Verdict]] = {
         again(5 * S, unknown=False, reason="amazon_dns_failed"),
     ),
     "refused": (
-        AmazonRefused("no", reason_code="InvalidTransactionState", amazon_status=400, request_id="abc"), RECORD,
+        AmazonRefused("no", reason_code="InvalidTransactionState", amazon_status=400, amazon_request_id="abc"), RECORD,
         RefusedByAmazon(
             {"reason_code": "InvalidTransactionState", "detail": "no", "amazon_status": "400", "request_id": "abc"}
         ),

@@ -282,7 +282,7 @@ def test_unsigned_fields_change_nothing() -> None:
 
 
 def test_neither_repr_nor_error_shows_what_the_body_says() -> None:
-    """Token and signature are secrets, and an unverified body is nobody's words."""
+    """Token and signature are secrets, and an unverified body proves nothing."""
     fields = SIGNER.envelope(kind="SubscriptionConfirmation")
     envelope = read(fields)
     assert fields["Token"] not in repr(envelope)

@@ -123,7 +123,7 @@ def test_no_other_text_is_an_address(url: str) -> None:
 
 
 def test_a_region_that_we_do_not_know_is_our_lack() -> None:
-    """The topic was allowed by somebody: 503, so that nothing is lost while the table is mended."""
+    """The settings allow the topic: 503, so that nothing is lost until the table is fixed."""
     url = GOOD.replace("us-east-1", "us-east-9")
     with pytest.raises(CertificateUnavailable) as caught:
         check_address(addressed(url, "arn:aws:sns:us-east-9:291180941288:name"))

@@ -18,6 +18,7 @@ from receiver.commands.doctor.site import Send, Site
 from receiver.errors import TransportError
 from receiver.exchange import Request, Response
 from receiver.settings import Settings, check
+from receiver.settings.subscriber import read_tables
 from tests.kit.configuration import table
 
 Ask = Callable[[Site], Awaitable[list[Finding]]]
@@ -29,7 +30,7 @@ def system_clock() -> int:
 
 
 async def no_web(request: Request, *, timeout: float, connect_timeout: float, max_body: int = 0) -> Response:
-    """For checks that must ask nobody."""
+    """For checks that must send no request."""
     raise TransportError("There is no web here.", reason="dns_failed")
 
 
@@ -49,6 +50,8 @@ def site(*accounts: dict[str, Any], base: Path = Path("/"), send: Send = no_web,
     else:
         settings, built = plain()
         kinds: dict[str, Any] = {name: Settings.model_fields[name].annotation for name in more}
+        if "subscribers" in more:
+            more["subscribers"] = read_tables(more, base)[0]
         context = {"base": base}
         tables = {name: TypeAdapter(kind).validate_python(more[name], context=context) for name, kind in kinds.items()}
         settings = settings.model_copy(update=tables)

@@ -16,18 +16,12 @@ from receiver.commands.doctor.finding import Finding, Status
 from receiver.commands.doctor.keys import check_crypto, check_keys
 from receiver.commands.doctor.site import Site
 from receiver.simulator.app import Simulator
-from receiver.simulator.keys import Keys, make_keys
 from receiver.transport.client import Transport
 from tests.commands.doctor.kit import only, silence, site, system_clock, words
 from tests.kit.configuration import table
+from tests.kit.shared import keys
 from tests.kit.webserver import serving
 from tests.service.kit import trust
-
-
-@pytest.fixture(scope="module")
-def keys() -> Keys:
-    """Keys cost a third of a second to make."""
-    return make_keys(system_clock())
 
 
 @pytest.fixture
@@ -38,9 +32,9 @@ async def transport() -> AsyncIterator[Transport]:
 
 
 @pytest.fixture
-async def amazon(keys: Keys) -> AsyncIterator[Simulator]:
+async def amazon() -> AsyncIterator[Simulator]:
     """Amazon's stand-in, with its own clock."""
-    async with Simulator(keys=keys, throttle={}) as found:
+    async with Simulator(keys=keys(), throttle={}) as found:
         yield found
 
 
@@ -83,9 +77,9 @@ async def test_a_key_id_that_amazon_does_not_know_is_refused(amazon: Simulator, 
     assert "Seller Central" in found.fix
 
 
-async def test_each_account_is_asked_at_its_own_address(amazon: Simulator, keys: Keys, transport: Transport) -> None:
+async def test_each_account_is_asked_at_its_own_address(amazon: Simulator, transport: Transport) -> None:
     """And judged apart."""
-    async with Simulator(keys=keys, environment="live", throttle={}) as live:
+    async with Simulator(keys=keys(), environment="live", throttle={}) as live:
         second = {**account(live, public_key_id="LIVE-WRONG"), "name": "live"}
         found = await check_amazon(asked_by(transport, account(amazon), second))
         assert [call.object_id for call in live.calls] == ["P01-0000000-0000000-R000000"]
@@ -94,9 +88,9 @@ async def test_each_account_is_asked_at_its_own_address(amazon: Simulator, keys:
     assert len(amazon.calls) == 1
 
 
-async def test_a_throttled_call_says_that_the_key_is_right(keys: Keys, transport: Transport) -> None:
+async def test_a_throttled_call_says_that_the_key_is_right(transport: Transport) -> None:
     """Amazon judges the signature first."""
-    async with Simulator(keys=keys, throttle={"get_refund": (1, 0.001)}) as amazon:
+    async with Simulator(keys=keys(), throttle={"get_refund": (1, 0.001)}) as amazon:
         here = asked_by(transport, account(amazon))
         await check_amazon(here)
         found = only(await check_amazon(here), "amazon.key")
@@ -125,7 +119,7 @@ async def test_a_clock_that_is_off_is_told(amazon: Simulator, transport: Transpo
 
 
 async def test_trouble_on_the_way_has_its_word(transport: Transport, amazon: Simulator) -> None:
-    """Nobody there; somebody without TLS."""
+    """No listener; a listener without TLS."""
     async with serving(b"", greeting=b"220 mail.example\r\n") as plain:
         nobody = account(amazon, endpoint="http://127.0.0.1:1")
         no_tls = account(amazon, name="tls", merchant_id="A2OTHEROTHER", endpoint=f"https://127.0.0.1:{plain.port}")

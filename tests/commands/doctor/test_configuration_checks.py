@@ -18,7 +18,7 @@ from tests.kit.processes import short_folder
 
 @pytest.fixture
 def short() -> Iterator[Path]:
-    """A folder right below /tmp, which everybody may enter; pytest's own nobody else may."""
+    """A folder right below /tmp, which all users may enter; pytest's own folder is private."""
     folder = short_folder()
     folder.chmod(0o755)
     yield folder
@@ -33,7 +33,7 @@ GOOD = token("b1946ac92492d2347c6235b4d2611184")
 
 
 async def test_good_settings_are_good() -> None:
-    """Told in numbers."""
+    """Reported in numbers."""
     found = await check_configuration(site(tokens=[GOOD]))
     assert words(found) == {}
     assert "1 account, 1 token, 0 subscribers" in only(found, "configuration.settings").found
@@ -122,7 +122,7 @@ async def test_no_token_and_a_token_with_its_line_end() -> None:
 
 
 async def test_plain_http_and_a_relaxed_rule_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """They are allowed, and are told each time."""
+    """They are allowed, and reported each time."""
     monkeypatch.setenv("SSL_CERT_FILE", "/nowhere/ca.pem")
     here = site(
         tokens=[GOOD],

@@ -1,4 +1,5 @@
-"""The running service as the doctor sees it: on a real socket, with notifications that nobody configured."""
+"""The running service as the doctor sees it: on a real socket, with notifications for topics that are not
+configured."""
 
 from __future__ import annotations
 
@@ -63,7 +64,7 @@ async def test_what_nobody_configured_is_shown_with_the_fix(server: Server) -> N
 
 @pytest.mark.parametrize(("token", "reason"), [("", "no_token"), ("wrong", "token_refused"), (READER, "token_refused")])
 async def test_without_an_admins_token_it_says_which_is_needed(server: Server, token: str, reason: str) -> None:
-    """The rest is told all the same."""
+    """The rest is reported all the same."""
     found = await look(server.url, token)
     assert words(found) == {"service.diagnostics": reason}
     assert "admin" in only(found, "service.diagnostics").fix
@@ -91,10 +92,10 @@ async def test_a_healthy_service_without_flexible_payments_is_right(server: Serv
 async def test_subscribers_that_get_nothing_are_a_warning(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """Readiness shows them and does not depend on them."""
 
-    async def problems(account: str) -> list[AlertingProblem]:
+    async def problems() -> list[AlertingProblem]:
         return [AlertingProblem("a", paused=True), AlertingProblem("b", failing=True), AlertingProblem("c", dead=2)]
 
-    monkeypatch.setattr(server.service.store.gauges, "alerting_problems", problems)
+    monkeypatch.setattr(server.service.store.of("us").gauges, "alerting_problems", problems)
     found = [each for each in await look(server.url, ADMIN) if each.check == "service.ready"]
     assert [(each.status, each.subject, each.reason) for each in found] == [
         (Status.WARN, "subscribers_paused", "paused"),
@@ -104,7 +105,7 @@ async def test_subscribers_that_get_nothing_are_a_warning(server: Server, monkey
 
 
 async def test_nobody_there() -> None:
-    """A fault only where somebody said that there is one."""
+    """A fault only where the settings say that there is one."""
     assert words(await look("http://127.0.0.1:1")) == {"service.running": "connect_failed"}
     assert words(await look(http={"port": 1})) == {"service.running": "not_running"}
     assert words(await look(http={"port": 0})) == {"service.running": "no_address"}

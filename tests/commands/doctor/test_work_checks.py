@@ -39,7 +39,7 @@ async def test_nothing_yet(store: Store) -> None:
 
 async def test_nobody_is_told(store: Store) -> None:
     """The service runs, and has no subscriber."""
-    await store.subscribers.open("us")
+    await store.of("us").subscribers.open()
     found = only(await look(store), "subscribers.lane")
     assert (found.status, found.reason) == (Status.WARN, "no_subscribers")
     assert "receiver subscriber add" in found.fix
@@ -47,7 +47,7 @@ async def test_nobody_is_told(store: Store) -> None:
 
 async def test_a_subscriber_that_gets_its_events(store: Store, account: Account) -> None:
     """Some waiting is no fault."""
-    await store.subscribers.put("us", subscriber("audit"))
+    await store.of("us").subscribers.put(subscriber("audit"))
     await owe(store, account, 2)
     found = await look(store)
     assert words(found) == {}
@@ -56,17 +56,17 @@ async def test_a_subscriber_that_gets_its_events(store: Store, account: Account)
 
 async def test_one_that_was_added_with_plain_http(store: Store) -> None:
     """What the settings declare is judged with the settings."""
-    await store.subscribers.put("us", subscriber("audit", origin="api"))
+    await store.of("us").subscribers.put(subscriber("audit", origin="api"))
     assert words(await look(store)) == {"subscribers.url": "plain_http"}
 
 
 async def test_dead_events_tell_their_last_reason(store: Store, account: Account) -> None:
     """And which refund the subscriber does not know of."""
-    await store.subscribers.put("us", subscriber("audit"))
+    await store.of("us").subscribers.put(subscriber("audit"))
     await owe(store, account, 2)
-    for delivery in (await store.deliveries.claim("us", "audit", lease=30_000, limit=8)).items:
+    for delivery in (await store.of("us").deliveries.claim("audit", lease=30_000, limit=8)).items:
         entry = DeadEvent(delivery.stream_id, "e", "t", refund_id(1), "exhausted", T0, 12, "HTTP 500")
-        assert await store.deliveries.dead(delivery, entry)
+        assert await store.of(delivery.account).deliveries.dead(delivery, entry)
     found = only(await look(store), "subscribers.dead")
     assert (found.status, found.reason, found.subject) == (Status.WARN, "dead_events", "us/audit")
     assert f"2 events failed permanently, the last of refund {refund_id(1)} (exhausted: HTTP 500)" in found.found
@@ -77,8 +77,8 @@ async def test_a_paused_one_and_one_that_is_behind(
 ) -> None:
     """A paused one says why; the bound of the other is shortened here."""
     monkeypatch.setattr("receiver.commands.doctor.backlog.MANY_WAITING", 3)
-    await store.subscribers.put("us", subscriber("audit"))
-    await store.subscribers.put("us", pause(subscriber("finance"), "gone", T0))
+    await store.of("us").subscribers.put(subscriber("audit"))
+    await store.of("us").subscribers.put(pause(subscriber("finance"), "gone", T0))
     await owe(store, account, 3)
     told = {each.subject: each for each in await look(store)}
     assert (told["us/audit"].reason, told["us/finance"].reason) == ("behind", "paused")
@@ -87,7 +87,7 @@ async def test_a_paused_one_and_one_that_is_behind(
 
 async def test_a_damaged_record_is_told(store: Store, redis: Redis) -> None:
     """It is owed everything, and gets nothing."""
-    await store.subscribers.put("us", subscriber("audit"))
+    await store.of("us").subscribers.put(subscriber("audit"))
     await redis.hset("refunds:{us}:subscribers", "audit", "{")
     found = only(await look(store), "subscribers.lane")
     assert (found.status, found.reason) == (Status.FAIL, "subscriber_unreadable")
@@ -111,7 +111,7 @@ async def test_notifications_that_nobody_works_on(
     """As when no worker runs; the bound is shortened here."""
     monkeypatch.setattr("receiver.commands.doctor.backlog.MANY_HINTED", 3)
     for number in range(3):
-        await store.schedule.hint("us", hint(number, message=f"m{number}"))
+        await store.of("us").schedule.hint(hint(number, message=f"m{number}"))
     assert words(await look(store))["refunds.backlog"] == "backlog"
 
 
@@ -121,18 +121,18 @@ async def test_a_store_that_cannot_be_read_is_a_finding(store: Store, monkeypatc
     async def refused(*_: Any) -> None:
         raise StoreUnavailable("Redis: not_permitted.", reason="store_not_permitted")
 
-    monkeypatch.setattr(store.gauges, "measure", refused)
+    monkeypatch.setattr(store.of("us").gauges, "measure", refused)
     [found] = await look(store)
     assert (found.status, found.reason) == (Status.FAIL, "store_not_permitted")
 
 
 async def test_notifications_that_were_not_understood(store: Store) -> None:
-    """Of an account, and of nobody."""
-    await store.subscribers.put("us", subscriber("audit"))
+    """Of an account, and of none."""
+    await store.of("us").subscribers.put(subscriber("audit"))
     assert words(await look(store)) == {}
     for place in ("us", UNASSIGNED):
         kept = UnrecognizedNotification("d" * 64, "id", "arn", T0, T0, "why", ("us",), (), 0, 4)
-        await store.notifications.keep(place, kept, "text")
+        await store.of(place).notifications.keep(kept, "text")
     found = [each for each in await look(store) if each.check == "notifications.understood"]
     assert [(each.status, each.reason, each.subject) for each in found] == [
         (Status.WARN, "unrecognized", "us"),

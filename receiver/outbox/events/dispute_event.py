@@ -1,0 +1,200 @@
+"""Pure. A dispute event: the merchant has to answer a dispute until a deadline.
+
+It is in the same stream as refund events, as flat texts. It is about no single refund, so only subscribers that ask for
+its type by name get it; `*` means refund events only. The feed has it too.
+
+| field | always | value |
+|---|---|---|
+| id | yes | `evt_` and 32 hex digits; the same for the same reminder, so drop ids that you have seen |
+| type | yes | amazonpay.dispute.action_required |
+| time | yes | when it was written, RFC 3339 with milliseconds |
+| reminder | yes | `known`: the deadline became known; `day_before`: it is a day away, or less |
+| disputeId, chargePermissionId, kind | yes | kind: `chargeback`, `A-to-z claim` or `dispute` |
+| state | yes | ActionRequired |
+| merchantResponseDeadline | yes | Amazon's, basic form `20251020T085320Z` |
+| chargeId | no | without it, any charge of the charge permission may be the disputed one |
+| amount, currencyCode | no | both or neither: `400.00`, `USD` |
+| reasonCode | no | Amazon's reason for the state, such as MerchantResponseRequired |
+| filingReason | no | why the buyer filed it, in Amazon's words |
+| creationTimestamp, lastUpdatedTimestamp | no | Amazon's, basic form |
+| firstToldAt | no | when Amazon signed the first notification of it, RFC 3339 with milliseconds |
+| region | no | the account's: na, eu or jp |
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Annotated, Literal
+from urllib.parse import quote
+
+import msgspec
+
+from receiver.errors import Malformed
+from receiver.ledger.dispute import Dispute, DisputeJson, Reminder, dispute_json, minute
+from receiver.ledger.money import Money
+from receiver.ledger.schema import Account, Json, Rfc3339, amazon_time, extended, known_time, tidy
+from receiver.ledger.timestamps import format_rfc3339, parse_time
+from receiver.outbox.events.advice import DO_NOT_REFUND_IN_DISPUTE, Action, Advice, AdviceJson, advice_json
+
+FAMILY = "amazonpay.dispute."
+
+
+class DisputeEventType(StrEnum):
+    """The types of dispute events."""
+
+    ACTION_REQUIRED = "amazonpay.dispute.action_required"
+    """The merchant has to answer: at most two events for each deadline, see `Reminder`."""
+
+
+class DisputeEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """A reminder of a deadline, and the dispute as it was then."""
+
+    id: str
+    type: DisputeEventType
+    account: str
+    at: int
+    """ms."""
+    reminder: Reminder
+    dispute: Dispute
+    region: str = ""
+
+
+ANSWER = Action(
+    "answer_dispute",
+    "Answer the dispute before the deadline, in Seller Central or with Amazon's Dispute API: contest it with evidence, "
+    "or accept it.",
+)
+
+
+def dispute_event(account: str, dispute: Dispute, reminder: Reminder, at: int, region: str = "") -> DisputeEvent:
+    """The event for a reminder; `at` is in ms. Its id comes from account, dispute, type, deadline and reminder."""
+    type_ = DisputeEventType.ACTION_REQUIRED
+    parts = [account, dispute.dispute_id, type_.value, str(dispute.deadline), reminder.value]
+    digest = hashlib.sha256("\n".join(parts).encode("utf-8", "replace")).hexdigest()
+    return DisputeEvent(
+        id=f"evt_{digest[:32]}", type=type_, account=account, at=at, reminder=reminder, dispute=dispute, region=region
+    )
+
+
+def is_dispute(fields: Mapping[str, str]) -> bool:
+    """Whether a stream entry is a dispute event."""
+    return fields.get("type", "").startswith(FAMILY)
+
+
+def is_known(fields: Mapping[str, str]) -> bool:
+    """Whether this version knows the type of a dispute event."""
+    return fields.get("type", "") in set(DisputeEventType)
+
+
+def advice_of(event: DisputeEvent) -> Advice:
+    """What happened, and what to do. Source: `DisputeReasonCode` of Amazon's Java SDK."""
+    dispute = event.dispute
+    amount = f" of {dispute.amount}" if dispute.amount else ""
+    reason = f" ({tidy(dispute.reason)})" if tidy(dispute.reason) else ""
+    kind = f"{'an' if dispute.kind.startswith('A') else 'a'} {tidy(dispute.kind)}"
+    return Advice(
+        f"Amazon waits for your answer to {kind}{amount}{reason} until {minute(dispute.deadline)}. Without one, Amazon "
+        "decides for the buyer.",
+        (ANSWER, DO_NOT_REFUND_IN_DISPUTE),
+    )
+
+
+def dispute_fields(event: DisputeEvent) -> dict[str, str]:
+    """The event as flat texts (see the table above)."""
+    dispute = event.dispute
+    fields = {
+        "id": event.id,
+        "type": event.type.value,
+        "time": format_rfc3339(event.at),
+        "reminder": event.reminder.value,
+        "disputeId": tidy(dispute.dispute_id),
+        "chargePermissionId": tidy(dispute.charge_permission_id),
+        "kind": tidy(dispute.kind),
+        "state": tidy(dispute.state),
+        "merchantResponseDeadline": amazon_time(dispute.deadline),
+        "chargeId": tidy(dispute.charge_id),
+        "amount": dispute.amount.text if dispute.amount else "",
+        "currencyCode": dispute.amount.currency_code if dispute.amount else "",
+        "reasonCode": tidy(dispute.reason_code),
+        "filingReason": tidy(dispute.reason),
+        "creationTimestamp": known_time(dispute.created_at) or "",
+        "lastUpdatedTimestamp": known_time(dispute.updated_at) or "",
+        "firstToldAt": format_rfc3339(dispute.first_told_at) if dispute.first_told_at else "",
+        "region": event.region,
+    }
+    return {name: value for name, value in fields.items() if value}
+
+
+def read_dispute_event(account: str, fields: Mapping[str, str]) -> DisputeEvent:
+    """The event of a stream entry made by `dispute_fields`. Raises `Malformed` (`bad_event`) only."""
+    try:
+        return DisputeEvent(
+            id=fields["id"],
+            type=DisputeEventType(fields["type"]),
+            account=account,
+            at=parse_time(fields["time"]),
+            reminder=Reminder(fields["reminder"]),
+            dispute=_dispute(fields),
+            region=fields.get("region", ""),
+        )
+    except (Malformed, ValueError, KeyError) as error:
+        raise Malformed("The entry in the stream of events cannot be read.", reason="bad_event") from error
+
+
+def _dispute(fields: Mapping[str, str]) -> Dispute:
+    times = {name: parse_time(fields[name]) for name in fields if name.endswith("Timestamp")}
+    return Dispute(
+        dispute_id=fields["disputeId"],
+        charge_permission_id=fields["chargePermissionId"],
+        kind=fields["kind"],
+        state=fields["state"],
+        deadline=parse_time(fields["merchantResponseDeadline"]),
+        charge_id=fields.get("chargeId", ""),
+        amount=Money.parse(fields.get("amount"), fields.get("currencyCode")) if "amount" in fields else None,
+        reason_code=fields.get("reasonCode", ""),
+        reason=fields.get("filingReason", ""),
+        created_at=times.get("creationTimestamp", 0),
+        updated_at=times.get("lastUpdatedTimestamp", 0),
+        first_told_at=parse_time(fields["firstToldAt"]) if "firstToldAt" in fields else 0,
+    )
+
+
+class DisputeToAnswerJson(DisputeJson, kw_only=True):
+    """A dispute that has to be answered."""
+
+    account: Account
+    reminder: Annotated[
+        str, msgspec.Meta(description="known, then day_before.", extra_json_schema={"enum": [*Reminder]})
+    ]
+    advice: AdviceJson
+
+
+class DisputeEventJson(Json, kw_only=True):
+    """A dispute to answer until `data.merchantResponseDeadline`: CloudEvents 1.0 (JSON event format)."""
+
+    specversion: Literal["1.0"]
+    id: Annotated[str, msgspec.Meta(description="The same for the same reminder: drop ids that you have seen.")]
+    source: Annotated[str, msgspec.Meta(description="/amazonpay/ and the account.")]
+    type: Annotated[str, msgspec.Meta(extra_json_schema={"enum": [*DisputeEventType]})]
+    subject: Annotated[str, msgspec.Meta(description="The dispute's id.")]
+    time: Rfc3339
+    datacontenttype: Literal["application/json"]
+    data: DisputeToAnswerJson
+
+
+def dispute_cloud_event(event: DisputeEvent) -> DisputeEventJson:
+    """The event as CloudEvents 1.0."""
+    advice = advice_json(advice_of(event))
+    more = {"account": tidy(event.account), "reminder": event.reminder.value, "advice": advice}
+    return DisputeEventJson(
+        specversion="1.0",
+        id=tidy(event.id),
+        source=f"/amazonpay/{quote(tidy(event.account), safe='')}",
+        type=event.type.value,
+        subject=tidy(event.dispute.dispute_id),
+        time=format_rfc3339(event.at),
+        datacontenttype="application/json",
+        data=extended(DisputeToAnswerJson, dispute_json(event.dispute), **more),
+    )
