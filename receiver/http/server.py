@@ -8,6 +8,7 @@ upgrade, and treats trailer fields as headers. Its protocol is corrected here, w
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Any, Final, cast
 
 import httptools
@@ -38,10 +39,8 @@ MOST_FED: Final = MOST_HEAD + 256 * 1024
 including the beginning of a body."""
 REST_OF_BODY: Final = 5
 """Seconds for the rest of a body to arrive after an early response."""
-
 STALL_SECONDS: Final = 30.0
-"""Seconds after which a client that reads nothing of a response loses its connection. It would otherwise stay open for
-ever and count towards the limit."""
+"""Seconds after which a client that reads nothing of a response loses its connection."""
 NEVER: Final = float("inf")
 
 
@@ -74,7 +73,7 @@ class Protocol(HttpToolsProtocol):
     """Whether the current request is shed."""
     rest_timer: asyncio.TimerHandle | None = None
     stall_timeout = STALL_SECONDS
-    stall_timer: asyncio.TimerHandle | None = None
+    stall_end = NEVER
     answered: RequestResponseCycle | None = None
     """The request whose response is in progress, or was last."""
 
@@ -84,7 +83,7 @@ class Protocol(HttpToolsProtocol):
         self.ticker = ticker()
         self.extensions: dict[str, dict[object, object]] = {
             CLOSE: {"close": transport.close, "abort": transport.abort},
-            REST: {"rest": self._tire},
+            REST: {"rest": partial(setattr, self, "tired", True)},
         }
         self.counts_for = self.others.pool_of(self.client[0] if self.client else "")
         room = self.others.room_for(self.counts_for, len(self.connections), self.loop.time())
@@ -98,8 +97,10 @@ class Protocol(HttpToolsProtocol):
         self.ticker.add(self)
 
     def tick(self, now: float) -> None:
-        """Closes it if the client takes too long to send a head, or to send the next request."""
-        if now >= self.head_end or now >= self.idle_end:
+        """Closes it if the client takes too long to send a head or the next request, or to read a response."""
+        if now >= self.stall_end:
+            self.transport.abort()
+        elif now >= self.head_end or now >= self.idle_end:
             self.head_end = self.idle_end = NEVER
             self._close()
 
@@ -109,8 +110,7 @@ class Protocol(HttpToolsProtocol):
         if self.transport.get_write_buffer_size():
             self.transport.abort()
             return
-        asked = self.answered
-        if self.heading or asked is None or not asked.response_started:
+        if self.heading or self.answered is None or not self.answered.response_started:
             self.transport.write(FULL)
         self._close()
 
@@ -132,9 +132,8 @@ class Protocol(HttpToolsProtocol):
         """
         self.ticker.remove(self)
         self.others.needed(self.counts_for, self)
-        for timer in (self.rest_timer, self.stall_timer):
-            if timer is not None:
-                timer.cancel()
+        if self.rest_timer is not None:
+            self.rest_timer.cancel()
         if self.answered is not None:
             self.answered.disconnected = True
             self.answered.message_event.set()
@@ -155,16 +154,13 @@ class Protocol(HttpToolsProtocol):
         self._sort()
 
     def resume_writing(self) -> None:
-        """The client reads again. If the connection is closing, the stall timer continues."""
+        """The client reads again. If the connection is closing, it still has to take the rest in time."""
         super().resume_writing()
         self._sort()
-        if self.stall_timer is not None and not self.transport.is_closing():
-            self.stall_timer.cancel()
-            self.stall_timer = None
+        self.stall_end = self.stall_end if self.transport.is_closing() else NEVER
 
     def _expect_taken(self) -> None:
-        if self.stall_timer is None:
-            self.stall_timer = self.loop.call_later(self.stall_timeout, self.transport.abort)
+        self.stall_end = min(self.stall_end, self.loop.time() + self.stall_timeout)
 
     def _close(self) -> None:
         self.transport.close()
@@ -219,15 +215,14 @@ class Protocol(HttpToolsProtocol):
 
     def on_url(self, url: bytes) -> None:
         self._measure(len(url))
-        super().on_url(url)
+        self.url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """One header, or one trailer field, which does not describe the request (RFC 9110, 6.5.1)."""
         self._measure(len(name) + len(value))
         if self.heading:
             name = name.lower()
-            if name == b"expect" and value.lower() == b"100-continue":
-                self.expect_100_continue = True
+            self.expect_100_continue |= name == b"expect" and value.lower() == b"100-continue"
             self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
@@ -261,17 +256,13 @@ class Protocol(HttpToolsProtocol):
         if self.pipeline:
             self._start_asgi_task(*self.pipeline.pop())
         else:
-            self.idle_end = self.loop.time() + (
-                min(self.keep_alive, REST_OF_BODY) if self.cycle.more_body else self.keep_alive
-            )
+            seconds = min(self.keep_alive, REST_OF_BODY) if self.cycle.more_body else self.keep_alive
+            self.idle_end = self.loop.time() + seconds
         if self.tired:
             self.tired = False
             self.flow.pause_reading()
             self.rest_timer = self.loop.call_later(REST_SECONDS, self._rested)
         self._sort()
-
-    def _tire(self) -> None:
-        self.tired = True
 
     def _rested(self) -> None:
         self.rest_timer = None

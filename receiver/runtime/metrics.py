@@ -179,7 +179,7 @@ class Metrics:
 
     def dispute_event(self, kind: str) -> None:
         """A dispute event was written; `kind` is its type."""
-        self._of(self._events, bounded(kind, DISPUTE_TYPES)).inc()
+        self._events.inc(bounded(kind, DISPUTE_TYPES))
 
     def hint_dropped(self) -> None:
         """Amazon does not know the refund that a notification named."""
