@@ -4,6 +4,7 @@ Values, and decisions about them
 
     errors.py · exchange.py    every error: whose fault, which status; an HTTP request and its response
     ledger/           PURE · what we know: refunds, requests, charges and disputes, and when to ask again
+        declines/     many declines with one cause: jobs that reissue them
     amazon/           PURE · what Amazon says and hears: notifications, signed calls, answers, throttles
         sns/          the envelope of a notification, and the proof that Amazon signed it
         fps/          the legacy Flexible Payments Service
@@ -19,7 +20,7 @@ What the outside needs
     store/            Redis; each Lua script stands beside the module that runs it
         redis/        connections, the catalogue of keys, scripts, errors
         refunds/      refunds, their schedule and their timeline
-        requests/     refund requests, reservations, charges
+        requests/     refund requests, reservations, charges, jobs
         deliveries/   subscribers, delivery queues, dead letters, the stream of events
         maintenance/  versions of the data, pruning, inspection, repair
         embedded/     a Valkey of our own

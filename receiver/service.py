@@ -26,7 +26,8 @@ from receiver.http.dashboard.sessions import Sessions
 from receiver.http.middleware import Application
 from receiver.issue.fps import FpsIssuer
 from receiver.issue.issuer import Issuer
-from receiver.ledger.durations import milliseconds
+from receiver.issue.jobs import Jobs
+from receiver.ledger.timestamps import milliseconds
 from receiver.receive.certificates import CertificateStore
 from receiver.receive.receiver import Receiver
 from receiver.runtime.metrics import Metrics
@@ -133,10 +134,9 @@ class Service:
         self.store.connection.accounts = [account.name for account in self.accounts]
         for account in self.accounts:
             self.store.of(account.name).charges.over = account.over
+        self.store.connection.tracked_for = milliseconds(settings.track.open_if_younger)
         self.store.connection.keep_dead = settings.delivery.keep_dead
-        self.store.connection.seen_for = int(
-            (ingest.max_age + ingest.max_future + timedelta(days=1)).total_seconds() * 1000
-        )
+        self.store.connection.seen_for = milliseconds(ingest.max_age + ingest.max_future + timedelta(days=1))
         await self.store.start()
         self.store.format.hold_writes()
         with contextlib.suppress(StoreUnavailable):
@@ -189,6 +189,7 @@ class Service:
             self.kept.keep(f"track:{account.name}", partial(once, self._tracker(account).run))
             self.kept.keep(f"disputes:{account.name}", partial(once, self._dispute_tracker(account).run))
             self.kept.keep(f"issue:{account.name}", partial(once, self.issuers[account.name].run))
+            self.kept.keep(f"jobs:{account.name}", partial(once, Jobs(self.issuers[account.name]).run))
             if self.fps_issuers[account.name].is_configured:
                 self.kept.keep(f"fps:{account.name}", partial(once, self.fps_issuers[account.name].run))
             self.kept.keep(f"deliver:{account.name}", self._dispatcher(account).run)
@@ -303,6 +304,6 @@ class Service:
         now = self._now()
         for account in self.accounts:
             if account.name in sizes:
-                sizes[account.name]["stuck_after_seconds"] = account.stuck_after / 1000
+                sizes[account.name] |= account.gauges
         ends_in = {each.name: (each.not_after - now) / 1000 for each in self.certificates.known()}
         self.metrics.gauges(sizes, ends_in)

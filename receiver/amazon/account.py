@@ -12,7 +12,7 @@ from receiver.amazon.fps.signing import Credentials, SignatureMethod
 from receiver.amazon.signing import Signer
 from receiver.amazon.sns.topic import TopicPattern
 from receiver.amazon.throttle import Bucket, Call
-from receiver.ledger.age import STUCK_AFTER
+from receiver.ledger.age import DAY, STUCK_AFTER
 from receiver.ledger.charge import OVER
 from receiver.ledger.polling import PollPlan
 
@@ -53,8 +53,18 @@ class Account:
     """Currency → maximum overage above the captured amount, minor units."""
     stuck_after: int = STUCK_AFTER
     """ms for which a refund can be pending before it counts as stuck."""
+    decline_overdue_after: int = 3 * DAY
+    """ms for which the case of a declined refund can be open before it counts as overdue."""
     fps: FpsAccess | None = None
     """None: the account has no Flexible Payments."""
+
+    @property
+    def gauges(self) -> dict[str, float]:
+        """The limits that alerts compare ages with, in seconds."""
+        return {
+            "stuck_after_seconds": self.stuck_after / 1000,
+            "decline_overdue_after_seconds": self.decline_overdue_after / 1000,
+        }
 
     def allows(self, topic_arn: str) -> bool:
         """Whether a notification of this topic may be for this account."""

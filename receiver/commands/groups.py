@@ -13,9 +13,9 @@ from typer.main import get_group
 
 @cache
 def _refund() -> typer.Typer:
-    from receiver.commands.refund import create, export, importing, refund, requests
+    from receiver.commands.refund import cases, create, export, importing, jobs, refund, requests
 
-    for module in (create, requests, export, importing):
+    for module in (create, cases, jobs, requests, export, importing):
         module.register(refund.app)
     return refund.app
 
@@ -56,6 +56,12 @@ def _notification() -> typer.Typer:
     return notification.app
 
 
+def _audit() -> typer.Typer:
+    from receiver.commands import audit
+
+    return audit.app
+
+
 GROUPS: Mapping[str, Callable[[], typer.Typer]] = {
     "refund": _refund,
     "charge": _charge,
@@ -64,6 +70,7 @@ GROUPS: Mapping[str, Callable[[], typer.Typer]] = {
     "delivery": _delivery,
     "fps": _fps,
     "notification": _notification,
+    "audit": _audit,
 }
 
 

@@ -13,11 +13,12 @@ from datetime import timedelta
 
 from receiver.commands.console import emit, emit_value, say
 from receiver.errors import ConfigurationError, StoreUnavailable
-from receiver.ledger.durations import milliseconds, parse_duration
 from receiver.ledger.refund import REFUND_ID, State
+from receiver.ledger.timestamps import milliseconds, parse_duration
 from receiver.settings import Settings
 from receiver.store import Store
 from receiver.store.account import AccountStore
+from receiver.store.audit import KEPT_FOR
 from receiver.store.embedded.files import DataDir
 from receiver.store.maintenance.pruning import Pruned
 from receiver.store.redis.address import read_address
@@ -33,6 +34,7 @@ WORDS = {
     Pruned.CHANGED: "changed meanwhile",
     Pruned.PENDING: "not final",
     Pruned.CONFLICT: "in conflict: Amazon reported two final states",
+    Pruned.OPEN: "declined, with an open case: close it first (`receiver refund close`)",
     Pruned.LEGACY: "of Flexible Payments: kept so that its reference cannot refund twice",
     Pruned.YOUNG: "changed meanwhile",
     Pruned.SCHEDULED: "a poll of Amazon is due",
@@ -49,10 +51,13 @@ class Tally:
 
     account: str
     counts: Counter[Pruned] = field(default_factory=Counter)
+    audit_entries: int = 0
+    """How many old entries of the audit trail were removed."""
 
     def fields(self) -> dict[str, object]:
         kept = {str(word): count for word, count in sorted(self.counts.items()) if word is not Pruned.PRUNED}
-        return {"account": self.account, "pruned": self.counts[Pruned.PRUNED], "kept": kept}
+        pruned = self.counts[Pruned.PRUNED]
+        return {"account": self.account, "pruned": pruned, "kept": kept, "auditEntries": self.audit_entries}
 
 
 async def prune(settings: Settings, older_than: str, refund_id: str, account: str, dry_run: bool, as_json: bool) -> int:
@@ -138,6 +143,8 @@ async def _old(store: AccountStore, before: int, *, remove: bool) -> Tally:
             tally.counts.update(found)
             stay += len(ids) - (found.count(Pruned.PRUNED) if remove else 0)
             await asyncio.sleep(PAUSE)
+    audit, old = store.audit, min(before, store.now() - KEPT_FOR)
+    tally.audit_entries = await (audit.trim(old) if remove else audit.count_before(old))
     return tally
 
 
@@ -148,6 +155,8 @@ def _tell(tallies: list[Tally], dry_run: bool, as_json: bool) -> None:
     for tally in tallies:
         done = "would be removed" if dry_run else "removed"
         emit(f"{tally.account}: {_count(tally.counts[Pruned.PRUNED])} {done}")
+        if tally.audit_entries:
+            emit(f"{tally.account}: {tally.audit_entries} old audit entries {done}")
         for word, count in sorted(tally.counts.items()):
             if word is not Pruned.PRUNED:
                 emit(f"{tally.account}: {_count(count)} kept: {WORDS[word]}")

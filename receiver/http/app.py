@@ -18,17 +18,19 @@ from starlette.types import Lifespan
 
 from receiver.errors import ReceiverError
 from receiver.http.api.auth import Tokens
+from receiver.http.api.cases import CaseApi
 from receiver.http.api.charges import ChargeApi
 from receiver.http.api.deliveries import DeliveryApi
-from receiver.http.api.diagnostics import DiagnosticsApi, DiagnosticsSource
+from receiver.http.api.diagnostics import DiagnosticsApi, DiagnosticsSource, NotificationApi
 from receiver.http.api.fps import FpsApi, form_routes
 from receiver.http.api.issuing import IssueApi
+from receiver.http.api.jobs import JobApi
 from receiver.http.api.limits import Reads, Refreshes, SignInLimit
-from receiver.http.api.notifications import NotificationApi
 from receiver.http.api.operations import routes_of
 from receiver.http.api.refunds import RefundApi
 from receiver.http.api.requests import RequestApi
 from receiver.http.api.subscribers import SubscriberApi
+from receiver.http.audit import AuditApi
 from receiver.http.dashboard.routes import Dashboard
 from receiver.http.dashboard.sessions import Sessions
 from receiver.http.feed.feed import FeedApi
@@ -38,6 +40,7 @@ from receiver.http.ipn.operations import ipn_routes
 from receiver.http.middleware import Application
 from receiver.http.openapi import description_routes
 from receiver.http.problems import on_http_exception, on_receiver_error, with_every_method
+from receiver.http.summary import SummaryApi
 from receiver.issue.fps import FpsIssuer
 from receiver.issue.issuer import Issuer
 from receiver.runtime.metrics import Metrics
@@ -90,11 +93,15 @@ def build(
         RefundApi(store, tokens.count, now, refreshes, settings.http),
         ChargeApi(store, {name: issuer.amazon_client for name, issuer in issuers.items()}, refreshes),
         IssueApi(issuers),
+        CaseApi(store, issuers),
+        JobApi(store, issuers),
         FpsApi(configured_fps),
         RequestApi(store, issuers),
         SubscriberApi(store, rules_of(settings.delivery), now, new_secret, settings.delivery.max_subscribers),
         FeedApi(store, tokens, settings.feed, metrics, reads),
         DeliveryApi(store, now),
+        AuditApi(store),
+        SummaryApi(store, now),
         NotificationApi(store, [account.name for account in settings.accounts]),
         HealthApi(checks, metrics, refresh_gauges, advisory_checks, alerting),
         *([DiagnosticsApi(inside, now)] if inside else []),

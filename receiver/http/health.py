@@ -14,8 +14,8 @@ from starlette.responses import Response
 from receiver.errors import ReceiverError
 from receiver.http.api.operations import Answer, Operation
 from receiver.http.api.params import TEXT
-from receiver.http.api.respond import json_answer
 from receiver.http.api.schema import AliveJson, ReadinessJson
+from receiver.http.respond import json_answer
 from receiver.runtime.metrics import CONTENT_TYPE, Metrics
 from receiver.store.redis.damage import KeysDamaged
 

@@ -59,6 +59,12 @@ class RefundProblemJson(ProblemJson):
     ]
 
 
+class JobProblemJson(ProblemJson):
+    """Why a job was not started."""
+
+    job: NotRequired[Annotated[str, Meta(description="For job_running: the id of the unfinished job.")]]
+
+
 def problem(
     status: int,
     reason: str,

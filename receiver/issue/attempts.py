@@ -17,8 +17,8 @@ from receiver.errors import AmazonError, AmazonOutcomeUnknown, StoreUnavailable
 from receiver.exchange import Response
 from receiver.issue.refusals import hindrance
 from receiver.ledger.charge_book import reservation
-from receiver.ledger.hint import Hint
 from receiver.ledger.lifecycle import Details
+from receiver.ledger.notification import Hint
 from receiver.ledger.refund import Observation, Refund, RetryRefused, Source
 from receiver.ledger.refund_request import PreparedRefund, RefundRequestRecord, RequestState
 from receiver.outbox.events.event import Recorded
@@ -26,14 +26,12 @@ from receiver.runtime.metrics import Metrics
 from receiver.store.account import AccountStore
 from receiver.store.refunds.timeline import RETRY
 from receiver.store.requests.requests import Attempt, Disputed, NotReserved
-from receiver.track.amazon_client import AmazonClient
+from receiver.track.amazon_client import PATIENCE, AmazonClient
 from receiver.track.charges import Charges
 from receiver.track.record import Recorder
 
 log = structlog.get_logger()
 
-PATIENCE = 3.0
-"""Seconds that a caller waits for a throttle token. Then the caller gets a 202, and a worker continues."""
 FIX_UNCLEAR = (
     "`receiver refund repeat ID` sends it once more, under the same key; if it stays unclear, look for the refund in "
     "Seller Central, then `receiver refund settle-request ID --refund-id R` or `--not-issued`"
@@ -209,7 +207,7 @@ class RefundAttempts:
             self.metrics.refund_attempt("refused")
             if prepared.retry_of:
                 said = fields["reason_code"], fields["detail"]
-                await self.store.timelines.add(prepared.retry_of, RETRY, prepared.issued_by, *said)
+                await self.store.timelines.add(prepared.retry_of, RETRY, str(prepared.requested_by), *said)
             log.warning("refund.refused", account=self.account, charge_id=prepared.charge_id, **_amazons(fields))
 
     async def _stopped(self, attempt: Attempt, prepared: PreparedRefund, found: NotReserved | Disputed) -> None:
@@ -224,7 +222,8 @@ class RefundAttempts:
             return
         self.metrics.refund_attempt("unclear" if state is RequestState.UNCLEAR else "stopped")
         if prepared.retry_of:
-            await self.store.timelines.add(prepared.retry_of, RETRY, prepared.issued_by, error.reason, error.detail)
+            by, why = str(prepared.requested_by), (error.reason, error.detail)
+            await self.store.timelines.add(prepared.retry_of, RETRY, by, *why)
         log.error(
             "refund.stopped",
             account=self.account,
@@ -273,6 +272,7 @@ def details_of(prepared: PreparedRefund) -> Details:
         "retry_of": prepared.retry_of,
         "retry_root": prepared.retry_root,
         "issued_by": prepared.issued_by,
+        "issued_by_user": prepared.issued_by_user,
     }
 
 

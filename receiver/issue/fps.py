@@ -26,8 +26,9 @@ from receiver.amazon.attempt import Made, RefusedByAmazon, TryAgain
 from receiver.amazon.fps import calls
 from receiver.amazon.fps.orders import FpsOrder, FpsRecord, judge
 from receiver.errors import AmazonError, AmazonRefused, AmazonRefusesUs, Conflict, NotFound, NothingToAsk
-from receiver.ledger.hint import Hint
+from receiver.ledger.audit import THE_SERVICE, Action, Actor, AuditEntry, Outcome
 from receiver.ledger.lifecycle import EventType, as_observation
+from receiver.ledger.notification import Hint
 from receiver.ledger.refund import FPS, Observation, Refund, Source, is_final
 from receiver.ledger.refund_request import RequestState
 from receiver.runtime.rounds import Claim, Rounds
@@ -91,7 +92,7 @@ class FpsIssuer:
         """Whether the account can issue such refunds."""
         return self.amazon_client.account.fps is not None
 
-    async def create(self, values: calls.FpsRefundRequest) -> Ordered:
+    async def create(self, values: calls.FpsRefundRequest, by: Actor = THE_SERVICE) -> Ordered:
         """Issue a refund under the merchant's reference, or return its progress.
 
         Raises `NotFound` (not configured), `Conflict` (the reference has other values, or belongs to another refund;
@@ -103,7 +104,8 @@ class FpsIssuer:
             raise NotFound("This account has no Flexible Payments.", reason="no_fps")
         order = FpsOrder(values=values, version=access.version)
         lease = int(self.lease * 1000)
-        reserved = await self._store.fps.reserve(order, owner=self.new_owner(), lease=lease)
+        entry = AuditEntry(action=Action.REFUND_CREATE, actor=by, refund_id=values.reference, outcome=Outcome.ACCEPTED)
+        reserved = await self._store.fps.reserve(order, owner=self.new_owner(), lease=lease, audit=entry)
         match reserved:
             case NotSaved():
                 raise Conflict("The ledger has another refund under this reference.", reason="reference_taken")

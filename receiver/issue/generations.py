@@ -7,25 +7,22 @@ at a time, and concurrent callers get the same one.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
+from receiver.issue.orders import retry_id
 from receiver.ledger.refund import Refund
-from receiver.ledger.refund_request import PreparedRefund
 from receiver.store.account import AccountStore
 
 
-async def generation_of(store: AccountStore, declined: Refund, make: Callable[[int], PreparedRefund]) -> PreparedRefund:
+async def generation_of(store: AccountStore, declined: Refund) -> int:
     """The retry that is open, or that ended unclear or with a refund; else the next generation.
 
-    `make` prepares a generation. Raises `StoreUnavailable`.
+    Raises `StoreUnavailable`.
     """
     last = declined.retry_refused.generation if declined.retry_refused else 0
     generation = max(last, 1)
     while True:
-        prepared = make(generation)
-        record = await store.requests.get(prepared.id)
+        record = await store.requests.get(retry_id(declined.refund_id, generation))
         # Records are kept for 400 days; the declined refund stores their number for its whole lifetime.
         over = generation <= last if record is None else record.proves_nothing_issued
         if not over:
-            return prepared
+            return generation
         generation += 1

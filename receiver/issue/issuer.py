@@ -6,6 +6,8 @@
     worker.py         resumes interrupted requests
     generations.py    which attempt of a retry is next
     manual.py         a person resolves an unclear request, or has it sent once more
+    jobs.py           many declined refunds are reissued; candidates.py: which ones
+    cases.py          a person closes the case of a declined refund, or reopens it
     fps.py            the same for Flexible Payments
 
 The bytes to send are stored first, under one Amazon key. Every attempt sends those bytes under that key, and Amazon
@@ -22,11 +24,13 @@ import msgspec
 
 from receiver.errors import AmazonOutcomeUnknown, BadRequest, Conflict, NotFound, RefundUnclear, StoreUnavailable
 from receiver.issue.attempts import Issued, RefundAttempts
+from receiver.issue.cases import Cases
 from receiver.issue.generations import generation_of
 from receiver.issue.manual import ManualResolver
 from receiver.issue.orders import digest_of_full, prepare, request_id_of
-from receiver.issue.refusals import all_left, check_unseen, hindrance, refusal
+from receiver.issue.refusals import all_left, case_of, check_unseen, hindrance, refusal
 from receiver.issue.worker import Worker
+from receiver.ledger.audit import Actor
 from receiver.ledger.charge import CAPTURED, Charge, balance_of, refundable_total
 from receiver.ledger.charge_book import Guard, retry_guard
 from receiver.ledger.money import Money
@@ -39,10 +43,11 @@ from receiver.ledger.refund_request import (
     RefundRequestRecord,
     RequestState,
 )
+from receiver.ledger.resolution import not_reissued
 from receiver.ledger.retryability import BUYER_MAY_BE_PAID, NOT_MERCHANTS_REFUND, judge, not_merchants_refund
 from receiver.runtime.metrics import Metrics
 from receiver.store.account import AccountStore
-from receiver.store.requests.requests import Attempt, Disputed, NotReserved, Reserved
+from receiver.store.requests.requests import Attempt, CaseClosed, Disputed, NotReserved, Obstacle, Reserved
 from receiver.track.amazon_client import AmazonClient
 from receiver.track.charges import Charges
 from receiver.track.current import current_refunds
@@ -112,13 +117,10 @@ class Issuer:
         if declined is None:
             raise NotFound("There is no such refund.", reason="no_such_refund")
         if declined.refund_type == FPS:
-            raise Conflict(
-                "This is a Flexible Payments refund and cannot be retried through Amazon Pay.", reason="not_amazon_pay"
-            )
+            raise Conflict("This is a Flexible Payments refund: Amazon Pay cannot retry it.", reason="not_amazon_pay")
         if declined.conflict:
             raise Conflict(
-                "Amazon reported two different final states for this refund: the buyer may have the money.",
-                reason="in_conflict",
+                "Amazon reported two final states for this refund: the buyer may have the money.", reason="in_conflict"
             )
         if declined.state != State.DECLINED:
             raise Conflict(
@@ -131,25 +133,30 @@ class Issuer:
                 reason="not_enough_known",
             )
         refund_request = RefundRequest(declined.charge_id, declined.amount, order_reference=declined.order_reference)
-        root = declined.retry_root or refund_id
-        account = self.amazon_client.account
+        prepared = prepare(
+            self.amazon_client.account,
+            refund_request,
+            retry_of=refund_id,
+            retry_root=declined.retry_root or refund_id,
+            generation=await generation_of(self.store, declined),
+            asked=asked,
+        )
+        return await self._issue(prepared, declined)
 
-        def make(generation: int) -> PreparedRefund:
-            return prepare(
-                account, refund_request, retry_of=refund_id, retry_root=root, generation=generation, asked=asked
-            )
+    @property
+    def cases(self) -> Cases:
+        """Closes and reopens the cases of declined refunds."""
+        return Cases(self.amazon_client, self.recorder)
 
-        return await self._issue(await generation_of(self.store, declined, make), declined)
-
-    async def repeat(self, refund_request_id: str, *, by: str) -> RefundRequestRecord:
+    async def repeat(self, refund_request_id: str, *, by: Actor) -> RefundRequestRecord:
         """Send an unclear request once more, at a person's request. See `ManualResolver.repeat`."""
         return await ManualResolver(self.attempts).repeat(refund_request_id, by=by, lease=int(self.lease * 1000))
 
-    async def resolve_as_done(self, refund_request_id: str, refund_id: str, *, by: str) -> RefundRequestRecord:
+    async def resolve_as_done(self, refund_request_id: str, refund_id: str, *, by: Actor) -> RefundRequestRecord:
         """A person confirms that Amazon made this refund of an unclear request. See `ManualResolver.as_done`."""
         return await ManualResolver(self.attempts).as_done(refund_request_id, refund_id, by=by)
 
-    async def resolve_as_not_issued(self, refund_request_id: str, *, by: str) -> RefundRequestRecord:
+    async def resolve_as_not_issued(self, refund_request_id: str, *, by: Actor) -> RefundRequestRecord:
         """A person confirms that Amazon made no refund of an unclear request. See `ManualResolver.as_not_issued`."""
         return await ManualResolver(self.attempts).as_not_issued(refund_request_id, by=by)
 
@@ -202,21 +209,16 @@ class Issuer:
             return None
         return await self._admitted(prepared, guard, reserved)
 
-    async def _reserve(
-        self, prepared: PreparedRefund, guard: Guard
-    ) -> Reserved | NotReserved | Disputed | RefundRequestRecord:
+    async def _reserve(self, prepared: PreparedRefund, guard: Guard) -> Reserved | Obstacle | RefundRequestRecord:
         lease = int(self.lease * 1000)
         return await self.store.requests.reserve(prepared, owner=self.new_owner(), guard=guard, lease=lease)
 
     async def _admitted(
-        self,
-        prepared: PreparedRefund,
-        guard: Guard,
-        reserved: Reserved | NotReserved | Disputed | RefundRequestRecord,
+        self, prepared: PreparedRefund, guard: Guard, reserved: Reserved | Obstacle | RefundRequestRecord
     ) -> Issued:
         """Send the refund if its amount is reserved; otherwise raise what prevents it."""
         match reserved:
-            case NotReserved() | Disputed():
+            case NotReserved() | Disputed() | CaseClosed():
                 raise await hindrance(self.store, prepared, reserved, guard.most)
             case Reserved(token=token):
                 await self.attempts.when_admitted(Attempt(prepared.id, token), prepared)
@@ -230,6 +232,8 @@ class Issuer:
 
     async def _check(self, declined: Refund, prepared: PreparedRefund) -> None:
         """Refuse what the state of the charge cannot change, before Amazon is asked. The script checks the rest."""
+        if (case := await case_of(self.store, declined.retry_root or declined.refund_id)) and not case.is_open:
+            raise not_reissued(case)
         found = judge(declined, await self.store.charges.known(declined.charge_id), self.store.now())
         if found and NOT_MERCHANTS_REFUND in found.reasons:
             raise not_merchants_refund()

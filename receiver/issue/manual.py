@@ -11,13 +11,11 @@ from dataclasses import dataclass
 
 import structlog
 
-from receiver.amazon.calls import get_refund, read_refund
-from receiver.amazon.throttle import Call
-from receiver.errors import AmazonThrottled, Conflict, NotFound
-from receiver.issue.attempts import PATIENCE, RefundAttempts, details_of
-from receiver.ledger.next_look import THROTTLED_PAUSE
+from receiver.errors import Conflict, NotFound
+from receiver.issue.attempts import RefundAttempts, details_of
+from receiver.ledger.audit import Action, Actor, AuditEntry, Outcome
 from receiver.ledger.refund import Observation, Source
-from receiver.ledger.refund_request import OPEN, REFUSES_US, RefundRequestRecord, RequestState, too_old
+from receiver.ledger.refund_request import OPEN, REFUSES_US, PreparedRefund, RefundRequestRecord, RequestState, too_old
 from receiver.store.requests.open_requests import Busy, NotUnclear, Taken
 
 log = structlog.get_logger()
@@ -29,10 +27,10 @@ class ManualResolver:
 
     attempts: RefundAttempts
 
-    async def as_done(self, refund_request_id: str, refund_id: str, *, by: str) -> RefundRequestRecord:
+    async def as_done(self, refund_request_id: str, refund_id: str, *, by: Actor) -> RefundRequestRecord:
         """Amazon made this refund. It is fetched and checked first; then it replaces the reservation.
 
-        `by` is the name of the person's token. Safe to repeat. Raises `NotFound`, `Conflict` (`request_pending`,
+        `by` is who says so. Safe to repeat. Raises `NotFound`, `Conflict` (`request_pending`,
         `request_settled`, `refund_mismatch`, `refund_taken`), the `AmazonError` tree (`AmazonNotFound` if there is
         no such refund) and `StoreUnavailable`.
         """
@@ -41,11 +39,13 @@ class ManualResolver:
         if record.state is not RequestState.DONE or record.refund_id != refund_id:
             _check_unclear(record)
             await self._check_free(record, refund_id)
-            seen = await self._fetch(refund_id)
+            seen = await self.attempts.amazon_client.fetch_refund(refund_id)
             self._check_fits(record, seen)
             recorded = await self.attempts.record(record.order, seen, Source.REFRESH, {})
+            entry = _audited(Action.REQUEST_SETTLE, record.order, by, Outcome.ISSUED, refund_id)
+            state = recorded.change.refund.state
             refused = await store.requests.resolve(
-                record.order, {"settled_by": by}, refund_id=refund_id, state=recorded.change.refund.state
+                record.order, _settled(by), refund_id=refund_id, state=state, audit=entry
             )
             if isinstance(refused, Taken):
                 raise _taken(refused.refund_request_id)
@@ -55,7 +55,7 @@ class ManualResolver:
                 return await self.as_done(refund_request_id, refund_id, by=by)
             self.attempts.metrics.refund_attempt("settled_done")
             log.warning(
-                "refund.settled_by_hand", account=account, request=refund_request_id, refund_id=refund_id, by=by
+                "refund.settled_by_hand", account=account, request=refund_request_id, refund_id=refund_id, by=str(by)
             )
         # Also when repeated: the first call may have been interrupted before this.
         await self.attempts.recorder.annotate(account, refund_id, details_of(record.order))
@@ -63,7 +63,7 @@ class ManualResolver:
             await self.attempts.recorder.annotate(account, record.order.retry_of, {"retried_by": refund_id})
         return await self._record(refund_request_id)
 
-    async def as_not_issued(self, refund_request_id: str, *, by: str) -> RefundRequestRecord:
+    async def as_not_issued(self, refund_request_id: str, *, by: Actor) -> RefundRequestRecord:
         """Amazon made no refund: the reservation is released, and the key is never used again.
 
         Safe to repeat. Raises `NotFound`, `Conflict` (`request_pending`, `request_settled`) and
@@ -76,7 +76,8 @@ class ManualResolver:
         _check_unclear(record)
         candidate = await store.requests.candidate_of(record)
         detail = f"Settled by hand as not issued. Before that: {record.detail}"
-        hindrance = await store.requests.resolve(record.order, {"settled_by": by, "detail": detail})
+        entry = _audited(Action.REQUEST_SETTLE, record.order, by, Outcome.NOT_ISSUED)
+        hindrance = await store.requests.resolve(record.order, {**_settled(by), "detail": detail}, audit=entry)
         if isinstance(hindrance, Busy):
             raise _pending()
         if hindrance is not None:
@@ -88,14 +89,14 @@ class ManualResolver:
             request=refund_request_id,
             refund_id=None,
             candidate_refund_id=candidate or None,
-            by=by,
+            by=str(by),
         )
         return await self._record(refund_request_id)
 
-    async def repeat(self, refund_request_id: str, *, by: str, lease: int) -> RefundRequestRecord:
+    async def repeat(self, refund_request_id: str, *, by: Actor, lease: int) -> RefundRequestRecord:
         """Send an unclear request once more, under the same key: Amazon answers with its earlier result.
 
-        `by` is the name of the person's token; `lease` is in ms. A request that is open or done is returned unchanged.
+        `by` is who asks for it; `lease` is in ms. A request that is open or done is returned unchanged.
         Raises `NotFound`, `Conflict` (`request_settled`) and `StoreUnavailable`.
         """
         account, store = self.attempts.account, self.attempts.store
@@ -103,11 +104,12 @@ class ManualResolver:
         if record.state in (RequestState.RESERVED, RequestState.DONE):
             return record
         _check_unclear(record)
-        claimed = await store.requests.reopen(record.order, lease=lease)
+        entry = _audited(Action.REQUEST_REPEAT, record.order, by, Outcome.ACCEPTED)
+        claimed = await store.requests.reopen(record.order, lease=lease, audit=entry)
         if isinstance(claimed, NotUnclear):
             return await self.repeat(refund_request_id, by=by, lease=lease)
         self.attempts.metrics.refund_attempt("repeated")
-        log.warning("refund.repeated_by_hand", account=account, request=refund_request_id, by=by)
+        log.warning("refund.repeated_by_hand", account=account, request=refund_request_id, by=str(by))
         await self.attempts.when_admitted(claimed, record.order)
         return await self._record(refund_request_id)
 
@@ -116,13 +118,6 @@ class ManualResolver:
         if record is None:
             raise NotFound("There is no such refund request.", reason="no_such_request")
         return record
-
-    async def _fetch(self, refund_id: str) -> Observation:
-        amazon_client = self.attempts.amazon_client
-        if not await amazon_client.token(Call.GET_REFUND, PATIENCE):
-            raise AmazonThrottled("Too many refunds are being looked up at the moment.", retry_after=THROTTLED_PAUSE)
-        request = get_refund(amazon_client.account.endpoint, refund_id)
-        return await amazon_client.ask(Call.GET_REFUND, request, lambda response: read_refund(response, refund_id))
 
     async def _check_free(self, record: RefundRequestRecord, refund_id: str) -> None:
         holder = (await self.attempts.store.requests.refund_owner(record.order.charge_id)).get(refund_id)
@@ -159,6 +154,21 @@ def _check_unclear(record: RefundRequestRecord) -> None:
     if record.state not in OPEN:
         became = f" with the refund {record.refund_id}" if record.refund_id else ""
         raise Conflict(f"This request is settled: {record.state}{became}.", reason="request_settled")
+
+
+def _audited(action: Action, prepared: PreparedRefund, by: Actor, outcome: Outcome, refund_id: str = "") -> AuditEntry:
+    return AuditEntry(
+        action=action,
+        actor=by,
+        refund_id=refund_id or prepared.retry_of,
+        refund_request_id=prepared.id,
+        charge_id=prepared.charge_id,
+        outcome=outcome,
+    )
+
+
+def _settled(by: Actor) -> dict[str, str]:
+    return {"settled_by": by.token, "settled_by_user": by.user}
 
 
 def _pending() -> Conflict:

@@ -36,8 +36,7 @@ def prepare(
     Raises `BadRequest` for an invalid key, amount, id or soft descriptor.
     """
     if retry_of:
-        # The control character keeps this key distinct from every caller's key.
-        key = f"\x00retry\n{retry_of}" + (f"\n{generation}" if generation > 1 else "")
+        key = _retry_key(retry_of, generation)
         request_id = _sha256(key)
     else:
         request_id = request_id_of(key)
@@ -63,10 +62,22 @@ def prepare(
         retry_root=retry_root,
         generation=generation,
         traceparent=asked.traceparent,
-        issued_by=asked.by,
+        issued_by=asked.by.token,
+        issued_by_user=asked.by.user,
+        http_request_id=asked.by.http_request_id,
         besides=tuple(dict.fromkeys(asked.besides)),
         full=left is not None,
     )
+
+
+def retry_id(refund_id: str, generation: int) -> str:
+    """The id of the request that is this attempt to reissue a declined refund."""
+    return _sha256(_retry_key(refund_id, generation))
+
+
+def _retry_key(refund_id: str, generation: int) -> str:
+    # The control character keeps this key distinct from every caller's key.
+    return f"\x00retry\n{refund_id}" + (f"\n{generation}" if generation > 1 else "")
 
 
 def request_id_of(key: str) -> str:

@@ -10,11 +10,13 @@ from receiver.ledger.charge import Balance, Charge, paid_unseen
 from receiver.ledger.charge_book import MOST_REFUNDS, RESERVATION, Entry
 from receiver.ledger.dispute import Dispute, dispute_json, guarding, may_be_paid, permission_of
 from receiver.ledger.money import Money
+from receiver.ledger.refund import Resolution
 from receiver.ledger.refund_request import PreparedRefund, RefundRequestRecord
 from receiver.ledger.request_shape import other_refunds_json
+from receiver.ledger.resolution import not_reissued, resolution_of
 from receiver.ledger.retryability import BUYER_MAY_BE_PAID, NAMEABLE
 from receiver.store.account import AccountStore
-from receiver.store.requests.requests import Disputed, NotReserved
+from receiver.store.requests.requests import CaseClosed, NotReserved, Obstacle
 
 NAMED = 4
 """Maximum number of refunds named in an error's text. The list beside it has all of them."""
@@ -28,20 +30,26 @@ STOPPED = frozenset({BUYER_MAY_BE_PAID, *NAMEABLE})
 """The reasons with which a waiting request can be stopped."""
 
 
-async def hindrance(
-    store: AccountStore, prepared: PreparedRefund, found: NotReserved | Disputed, most: int = 0
-) -> Conflict:
+async def hindrance(store: AccountStore, prepared: PreparedRefund, found: Obstacle, most: int = 0) -> Conflict:
     """The error for what the store found to block a request. `most` is the refundable total of the charge.
 
     Raises `StoreUnavailable`.
     """
     if isinstance(found, NotReserved):
         return not_reserved(found, prepared, most)
+    if isinstance(found, CaseClosed):
+        return not_reissued(await case_of(store, prepared.retry_root))
     disputes = await store.disputes.of_permission(permission_of(prepared.charge_id))
     guards = guarding(prepared.charge_id, disputes)
     with contextlib.suppress(StoreUnavailable):
         await store.disputes.ask_again(guards)
     return buyer_may_be_paid(guards)
+
+
+async def case_of(store: AccountStore, refund_id: str) -> Resolution | None:
+    """The case that is stored with this refund: the first one of a chain of retries. Raises `StoreUnavailable`."""
+    root = await store.refunds.get(refund_id)
+    return resolution_of(root, store.now(), store.connection.tracked_for) if root else None
 
 
 def not_reserved(refused: NotReserved, prepared: PreparedRefund, most: int) -> OtherRefunds:

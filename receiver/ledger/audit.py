@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import StrEnum
 
 import msgspec
@@ -31,6 +32,8 @@ class Action(StrEnum):
     REFUND_CREATE = "refund.create"
     REFUND_RETRY = "refund.retry"
     REFUND_REFRESH = "refund.refresh"
+    REFUND_CLOSE = "refund.close"
+    REFUND_REOPEN = "refund.reopen"
     REQUEST_REPEAT = "refund_request.repeat"
     REQUEST_SETTLE = "refund_request.settle"
     SUBSCRIBER_ADD = "subscriber.add"
@@ -41,6 +44,18 @@ class Action(StrEnum):
     SUBSCRIBER_RESUME = "subscriber.resume"
     SUBSCRIBER_TEST = "subscriber.test"
     SUBSCRIBER_REDRIVE = "subscriber.redrive"
+
+
+class Outcome(StrEnum):
+    """What came of an act."""
+
+    ACCEPTED = "accepted"
+    """It is written down and follows; the request, the refund or the delivery shows how it ends."""
+    DONE = "done"
+    ISSUED = "issued"
+    """A request is settled: Amazon made the refund."""
+    NOT_ISSUED = "not_issued"
+    """A request is settled: Amazon made no refund."""
 
 
 class AuditEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -54,8 +69,8 @@ class AuditEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     charge_id: str = ""
     subscriber: str = ""
     event_id: str = ""
-    outcome: str = ""
-    """What came of it, as a stable word: the request's new state, a reason."""
+    outcome: str = Outcome.DONE
+    """A word of `Outcome`, or of a later version; of REFUND_CLOSE: how the case was closed."""
     fields: tuple[str, ...] = ()
     """The names of the fields that changed; never their values."""
     count: int = 0
@@ -63,10 +78,20 @@ class AuditEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     act: str = ""
     """A random word: however often its script runs, the act is written once."""
 
-    def concerns(self, actor: str, about: frozenset[str]) -> bool:
-        """Whether the actor (token or person; empty: anyone) did it, to one of these refunds or refund requests.
 
-        `about` is empty for everything.
-        """
-        by = not actor or actor in (self.actor.token, self.actor.user)
-        return by and (not about or not about.isdisjoint({self.refund_id, self.refund_request_id} - {""}))
+@dataclass(frozen=True, slots=True)
+class AuditQuery:
+    """The filters of a list of entries, combined with AND; an empty one matches everything.
+
+    Times are ms: from `since`, before `until`. `actor` is a token or a person, `refund` a refund or a refund request.
+    """
+
+    since: int = 0
+    until: int = 0
+    refund: str = ""
+    actor: str = ""
+
+    def matches(self, entry: AuditEntry, ids: frozenset[str]) -> bool:
+        """Whether the entry is by that actor, and concerns one of these refunds and refund requests (empty: any)."""
+        by = not self.actor or self.actor in (entry.actor.token, entry.actor.user)
+        return by and (not ids or entry.refund_id in ids or entry.refund_request_id in ids)

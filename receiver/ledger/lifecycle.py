@@ -30,8 +30,6 @@ from receiver.ledger.refund import (
 
 MOST_FINALS = 16
 """Maximum number of final states kept for one refund. A refund that exceeds it is in conflict anyway."""
-
-
 Details = Mapping[str, str | bool | tuple[str, ...] | RetryRefused]
 """Fields of a refund from sources other than Get Refund: the charge, an XML notification, the issuer."""
 REVISED = frozenset({"retryable", "retry_refused"})
@@ -51,13 +49,16 @@ OF_THE_REFUND = ("charge_id", "amount", "soft_descriptor", "created_at", "enviro
 
 
 class EventType(StrEnum):
-    """The event types that subscribers receive; each at most once per refund (CONFLICT: once per new final state)."""
+    """The event types that subscribers receive; each at most once per refund, CONFLICT once per new final state."""
 
     INITIATED = "amazonpay.refund.initiated"
     REFUNDED = "amazonpay.refund.refunded"
     DECLINED = "amazonpay.refund.declined"
     STUCK = "amazonpay.refund.stuck"
     CONFLICT = "amazonpay.refund.conflict"
+    RESOLVED = "amazonpay.refund.resolved"
+    """The case of a declined refund was closed, by Amazon or a person; REOPENED undoes that. Each time."""
+    REOPENED = "amazonpay.refund.reopened"
     TEST = "amazonpay.refund.test"
     """Concerns no refund: sent to one subscriber on request."""
 
@@ -118,7 +119,8 @@ UNKNOWN_RANK = 1
 
 @dataclass(frozen=True, slots=True)
 class PendingEvent:
-    """One event caused by a change. Only CONFLICT has `state` and `updated_at`: those of the contradicting answer."""
+    """One event. `state` and `updated_at` tell those of one type apart: of CONFLICT, the contradicting answer's; of
+    RESOLVED and REOPENED, how and when."""
 
     type: EventType
     state: str = ""
@@ -166,17 +168,16 @@ def decide(
         refund = _first(account, seen, source, now, details)
         emissions: tuple[PendingEvent, ...] = ()
     else:
-        refund, emissions = _joined(
-            with_details(known, details, ISSUERS if source is Source.CREATE else REVISED), seen, move
-        )
+        revised = ISSUERS if source is Source.CREATE else REVISED
+        refund, emissions = _joined(with_details(known, details, revised), seen, move)
     refund, emissions = _with_events(refund, emissions, move, now, stuck_after)
     if refund.state == State.REFUNDED and is_theirs(refund.reason_code):
         # Amazon's older pages for the EU: the reason code of a Refunded refund says who started it.
         refund = msgspec.structs.replace(refund, refund_type=refund.reason_code)
     if refund.backfill != (is_old := is_backfill(known, refund)):
         refund = msgspec.structs.replace(refund, backfill=is_old)
-    if refund == known:
-        return Change(known, refund if known is None else known)
+    if refund == known and known is not None:
+        return Change(known, known)
     revision = known.revision + 1 if known else 1
     found = {"revision": revision, "changed_at": now, "source": source, "region": region or refund.region}
     return Change(known, msgspec.structs.replace(refund, **found), emissions)
@@ -223,9 +224,8 @@ def _joined(known: Refund, seen: Observation, move: Move) -> tuple[Refund, tuple
     elif move is Move.JOIN:
         refund = with_details(refund, {name: getattr(seen, name) for name in OF_THE_REFUND}, ())
     refund = _noted(refund, unread)
-    if not is_final(seen.state) or _final_key(seen) in known.finals:
-        return refund, ()
-    if len(known.finals) >= MOST_FINALS and (known.conflict or move is not Move.CONTRADICT):
+    is_full = len(known.finals) >= MOST_FINALS and (known.conflict or move is not Move.CONTRADICT)
+    if not is_final(seen.state) or _final_key(seen) in known.finals or is_full:
         return refund, ()
     refund = msgspec.structs.replace(refund, finals=tuple(sorted((*known.finals, _final_key(seen)))))
     if move is not Move.CONTRADICT:

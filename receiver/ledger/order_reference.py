@@ -9,7 +9,8 @@ import re
 
 MAX_ORDER_REFERENCE = 256
 """Maximum length of an order reference, in characters."""
-_NOT_KEPT = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+UNKEPT = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+"""Control characters would reach terminals, and a lone surrogate cannot be encoded as UTF-8."""
 
 
 def searchable(text: str) -> str:
@@ -18,13 +19,10 @@ def searchable(text: str) -> str:
 
 
 def reference_problem(text: str) -> str:
-    """Why an order reference cannot be stored, as one word; empty if it can.
-
-    Control characters would reach terminals, and a lone surrogate cannot be encoded as UTF-8.
-    """
+    """Why an order reference cannot be stored, as one word; empty if it can."""
     if len(text) > MAX_ORDER_REFERENCE:
         return "too_long"
-    return "bad_character" if _NOT_KEPT.search(text) else ""
+    return "bad_character" if UNKEPT.search(text) else ""
 
 
 def whole_reference(text: str) -> str | None:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from receiver.ledger.age import started_at
 from receiver.ledger.charge import has_more_to_tell
-from receiver.ledger.durations import SPAN, milliseconds, parse_duration
 from receiver.ledger.refund import Refund, is_final
+from receiver.ledger.timestamps import SPAN, milliseconds, parse_duration
 
 STEP = re.compile(rf"every\s+({SPAN})(?:until\s+({SPAN}))?")
 AGE = re.compile(SPAN)

@@ -24,6 +24,8 @@ class Query:
     charge: str = ""
     order: str = ""
     since: int = 0
+    open: bool = False
+    """Only declined refunds whose case is open."""
 
     def matches(self, refund: Refund) -> bool:
         """Whether the refund passes every filter."""
@@ -33,6 +35,7 @@ class Query:
             and self.charge in ("", refund.charge_id)
             and self.order in ("", searchable(refund.order_reference))
             and refund.changed_at >= self.since
+            and not (self.open and (refund.resolution is None or not refund.resolution.is_open))
         )
 
 

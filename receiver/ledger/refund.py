@@ -72,6 +72,8 @@ class Source(StrEnum):
     POLL = "poll"
     REFRESH = "refresh"
     CREATE = "create"
+    PERSON = "person"
+    """A person closed or reopened the case of a declined refund."""
 
 
 class Unread(NamedTuple):
@@ -151,6 +153,46 @@ class Retryability(msgspec.Struct, frozen=True):
     """The reasons as text for people."""
 
 
+class How(StrEnum):
+    """How the case of a declined refund was closed."""
+
+    REFUNDED = "refunded"
+    """Amazon contradicted itself: the refund is Refunded after all."""
+    REISSUED = "reissued"
+    """A refund that repeats it is Refunded."""
+    REFUNDED_ELSEWHERE = "refunded_elsewhere"
+    """A person named another refund of the charge, which is Refunded."""
+    COMPENSATED = "compensated"
+    """A person paid the buyer another way: store credit, a gift card, a check."""
+    NOT_OWED = "not_owed"
+    """A person found that the buyer is owed nothing: a claim, a chargeback, an order returned."""
+    NOT_TRACKED = "not_tracked"
+    """The decline was too old when it was first recorded."""
+
+
+class Resolution(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Whether the case of a declined refund is open, and how it was closed (`resolution.py`)."""
+
+    at: int
+    """Since when it is open or closed, ms."""
+    how: How | None = None
+    """None: it is open."""
+    by: str = ""
+    """The name of the token of the person who closed or reopened it; empty if it closed by itself."""
+    user: str = ""
+    """That person, as named by a signing-in proxy."""
+    note: str = ""
+    refund_id: str = ""
+    """The refund with which the buyer was paid."""
+    paid: tuple[str, ...] = ()
+    """The declined refund or its reissues, as far as they are Refunded now."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the buyer may still be owed the money."""
+        return self.how is None
+
+
 class Refund(msgspec.Struct, frozen=True, kw_only=True):
     """Our record of one refund. Only `lifecycle.py` derives a new one from an old one."""
 
@@ -191,6 +233,8 @@ class Refund(msgspec.Struct, frozen=True, kw_only=True):
     """Amazon's verdict on the last attempt to repeat this declined refund, if that attempt issued nothing."""
     issued_by: str = ""
     """The name of the token that requested it; empty if it was not requested here."""
+    issued_by_user: str = ""
+    """The person who requested it with that token, if a proxy named one."""
     conflict: bool = False
     """Amazon reported two different final states."""
     backfill: bool = False
@@ -203,6 +247,8 @@ class Refund(msgspec.Struct, frozen=True, kw_only=True):
     """The account's: na, eu or jp. Empty where an older version wrote the refund."""
     unread: tuple[str, ...] = ()
     """Names (`FIELD_NAMES`) of fields that are empty because Amazon's value could not be read."""
+    resolution: Resolution | None = None
+    """The case of a declined refund. It is stored with the first refund of the chain of retries only."""
     judged: Retryability | None = None
     """Whether a declined refund can be issued again now. Computed on reading, never stored."""
 
@@ -219,6 +265,9 @@ class Revision(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_d
     conflict: bool = False
     issued_by: str = ""
     """The name of the token that requested the refund, if known at that time."""
+    resolution: Resolution | None = None
+    issued_by_user: str = ""
+    """The person who requested it with that token, if a proxy named one."""
 
 
 THEIRS = re.compile(r"az(guarantee|claim|refund|cancel[a-z]*)*|chargeback[a-z]*|buyercancel[a-z]*|cancel[a-z]*bybuyer")

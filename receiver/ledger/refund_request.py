@@ -8,6 +8,7 @@ from enum import StrEnum
 
 import msgspec
 
+from receiver.ledger.audit import THE_SERVICE, Action, Actor, AuditEntry, Outcome
 from receiver.ledger.charge_book import RESERVATION, SKEW, Entry, reservation
 from receiver.ledger.money import Money
 from receiver.ledger.refund import Refund
@@ -28,8 +29,7 @@ class RefundRequest:
 class Asked:
     """The circumstances of a refund request, which are not part of the refund."""
 
-    by: str = ""
-    """The name of the caller's token."""
+    by: Actor = THE_SERVICE
     besides: Collection[str] = ()
     """Ids of refunds and requests on the charge that the caller has named. They do not block this refund."""
     traceparent: str = ""
@@ -81,10 +81,31 @@ class PreparedRefund(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     """The W3C Trace Context of the original request; empty if there was none."""
     issued_by: str = ""
     """The name of the token that requested it; empty in requests of older versions."""
+    issued_by_user: str = ""
+    """The person who requested it with that token; empty if no proxy named one."""
+    http_request_id: str = ""
+    """The `X-Request-Id` of that call."""
     besides: tuple[str, ...] = ()
     """Ids of refunds and requests on the charge that the caller has named. They do not block this refund."""
     full: bool = False
     """The caller asked for all that was left of the captured amount; `money` is what was left then."""
+
+    @property
+    def requested_by(self) -> Actor:
+        """Who requested it."""
+        return Actor(self.issued_by, self.issued_by_user, self.http_request_id)
+
+    @property
+    def request_act(self) -> AuditEntry:
+        """The act of requesting it."""
+        return AuditEntry(
+            action=Action.REFUND_RETRY if self.retry_of else Action.REFUND_CREATE,
+            actor=self.requested_by,
+            refund_id=self.retry_of,
+            refund_request_id=self.id,
+            charge_id=self.charge_id,
+            outcome=Outcome.ACCEPTED,
+        )
 
 
 class RefundRequestRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -109,6 +130,8 @@ class RefundRequestRecord(msgspec.Struct, frozen=True, kw_only=True):
     """Our code for the last attempt's failure, such as `amazon_timeout`; empty if it did not fail."""
     settled_by: str = ""
     """The name of the token with which a person resolved it; empty if Amazon's answer did."""
+    settled_by_user: str = ""
+    """That person; empty if no proxy named one."""
 
     @property
     def proves_nothing_issued(self) -> bool:

@@ -89,10 +89,14 @@ class RefundRequestJson(Json, kw_only=True):
         str | None,
         Meta(description="The name of the token with which it was requested; null in requests of older versions."),
     ] = None
+    issued_by_user: Annotated[
+        str | None, Meta(description="The person who requested it with that token, if a signing-in proxy named one.")
+    ] = None
     besides: Annotated[
         list[str], Meta(description="Refunds and requests that the caller named: they do not block this one.")
     ]
     settled_by: Annotated[str | None, Meta(description="The name of the token with which a person resolved it.")] = None
+    settled_by_user: Annotated[str | None, Meta(description="That person, if a signing-in proxy named one.")] = None
     created_at: Rfc3339 | None = None
     changed_at: Rfc3339 | None = None
 
@@ -232,8 +236,10 @@ def request_json(account: str, record: RefundRequestRecord, candidate: str = "")
         detail=tidy(record.detail, DESCRIPTION_LIMIT) or None,
         amazon=refusal_json(record),
         issued_by=order.issued_by or None,
+        issued_by_user=order.issued_by_user or None,
         besides=list(order.besides),
         settled_by=record.settled_by or None,
+        settled_by_user=record.settled_by_user or None,
         created_at=format_rfc3339(record.created_at) if record.created_at else None,
         changed_at=format_rfc3339(record.changed_at) if record.changed_at else None,
     )

@@ -41,6 +41,7 @@ SAYS = MappingProxyType(
         "allowance_exceeded": "The charge does not allow another refund of this amount.",
         "charge_does_not_admit": "The charge does not allow another attempt.",
         "charge_unreadable": "The stored record of the charge is damaged.",
+        "closed": "Its case is closed.",
         NOT_MERCHANTS_REFUND: "It is not your refund: Amazon or a bank started it.",
     }
 )
@@ -107,6 +108,8 @@ def _verdict(refund: Refund, known: KnownCharge, now: int) -> tuple[bool | None,
         return None, ("in_conflict",)
     if refund.retried_by:
         return False, ("already_retried",)
+    if refund.resolution is not None and not refund.resolution.is_open:
+        return False, ("closed",)
     reasons = [] if is_merchants(refund) else [NOT_MERCHANTS_REFUND]
     if guarding(refund.charge_id, known.disputes):
         reasons.append(BUYER_MAY_BE_PAID)

@@ -14,13 +14,16 @@ from msgspec import Meta
 
 from receiver.ledger.money import Money
 from receiver.ledger.order_reference import whole_reference
-from receiver.ledger.refund import Refund, Retryability, RetryRefused, Revision, Source, is_final
+from receiver.ledger.refund import How, Refund, Resolution, Retryability, RetryRefused, Source, is_final
 from receiver.ledger.timestamps import format_basic, format_rfc3339
 
 TEXT_LIMIT = 128
 """Maximum length of a code or an id. The longest that Amazon documents are far shorter."""
 DESCRIPTION_LIMIT = 1024
 """Maximum length of `reasonDescription`, for which Amazon documents none."""
+
+MAX_TEXT = 500
+"""Maximum length of a person's note, and of free text in general."""
 
 YES_NO: Final = MappingProxyType({"yes": True, "no": False})
 AMAZON_TIME: Final = r"^[0-9]{8}T[0-9]{6}(\.[0-9]{3})?Z$"
@@ -37,6 +40,10 @@ AmazonTime = Annotated[
 IssuedBy = Annotated[
     str | None,
     Meta(description="The name of the token that requested the refund here; null for every other refund."),
+]
+IssuedByUser = Annotated[
+    str | None,
+    Meta(description="The person who requested it with that token, if a signing-in proxy named one."),
 ]
 RefundState = Annotated[
     str, Meta(description="RefundInitiated, Refunded or Declined. Other values from Amazon are passed through.")
@@ -76,14 +83,6 @@ class MoneyJson(Json, kw_only=True):
     currency_code: Annotated[str, Meta(description="ISO 4217.", extra_json_schema={"pattern": "^[A-Z]{3}$"})]
 
 
-class StatusJson(Json, kw_only=True):
-    """The state in a refund's history."""
-
-    state: RefundState
-    reason_code: ReasonCode = None
-    last_updated_timestamp: AmazonTime | None = None
-
-
 class StatusDetailsJson(Json, kw_only=True):
     """The state of a refund."""
 
@@ -104,6 +103,24 @@ class RetryRefusedJson(Json, kw_only=True):
     reason_code: str | None = None
     request_id: Annotated[str | None, Meta(description="X-Amz-Pay-Request-Id.")] = None
     detail: str | None = None
+
+
+class ResolutionJson(Json, kw_only=True):
+    """The case of a declined refund. It is open while the buyer may still be owed the money."""
+
+    state: Annotated[str, Meta(extra_json_schema={"enum": ["open", "closed"]})]
+    at: Annotated[Rfc3339, Meta(description="Since when.")]
+    how: Annotated[
+        str | None,
+        Meta(description="How it was closed; null while it is open.", extra_json_schema={"enum": [None, *How]}),
+    ] = None
+    by: Annotated[
+        str | None,
+        Meta(description="The token of the person who closed or reopened it; null if it closed by itself."),
+    ] = None
+    user: Annotated[str | None, Meta(description="That person, as named by a signing-in proxy.")] = None
+    note: str | None = None
+    refund_id: Annotated[str | None, Meta(description="The refund with which the buyer was paid.")] = None
 
 
 class RefundJson(Json, kw_only=True):
@@ -156,7 +173,12 @@ class RefundJson(Json, kw_only=True):
         RetryRefusedJson | None,
         Meta(description="For a declined refund not yet reissued: Amazon's verdict on the last attempt."),
     ] = None
+    resolution: Annotated[
+        ResolutionJson | None,
+        Meta(description="For a declined refund: its case. A reissue has that of the first refund of its chain."),
+    ] = None
     issued_by: IssuedBy = None
+    issued_by_user: IssuedByUser = None
     unread_fields: Annotated[
         list[str],
         Meta(description="Fields that are null because Amazon's value could not be read, such as refundAmount."),
@@ -164,18 +186,6 @@ class RefundJson(Json, kw_only=True):
     first_seen_at: Rfc3339 = ""
     changed_at: Rfc3339
     source: Annotated[str, Meta(description="What caused us to ask Amazon.", extra_json_schema={"enum": [*Source]})]
-
-
-class RevisionJson(Json, kw_only=True):
-    """One line of a refund's history."""
-
-    status_details: StatusJson
-    revision: Annotated[int, Meta(extra_json_schema={"minimum": 1})]
-    final: bool
-    conflict: bool = False
-    changed_at: Rfc3339
-    source: Annotated[str, Meta(extra_json_schema={"enum": [*Source]})]
-    issued_by: IssuedBy = None
 
 
 def tidy(text: str, limit: int = TEXT_LIMIT) -> str:
@@ -229,6 +239,21 @@ def retry_refused_json(refused: RetryRefused | None) -> RetryRefusedJson | None:
     )
 
 
+def resolution_json(case: Resolution | None) -> ResolutionJson | None:
+    """The JSON of a case."""
+    if case is None:
+        return None
+    return ResolutionJson(
+        state="open" if case.is_open else "closed",
+        at=format_rfc3339(case.at),
+        how=case.how,
+        by=tidy(case.by) or None,
+        user=tidy(case.user) or None,
+        note=tidy(case.note, MAX_TEXT) or None,
+        refund_id=tidy(case.refund_id) or None,
+    )
+
+
 def refund_json(refund: Refund) -> RefundJson:
     """The JSON of a refund, with keys in the order of `RefundJson`."""
     judged = refund.judged or Retryability(None if refund.conflict else YES_NO.get(refund.retryable))
@@ -260,32 +285,14 @@ def refund_json(refund: Refund) -> RefundJson:
         retry_root=refund.retry_root or None,
         retried_by=refund.retried_by or None,
         retry_refused=None if refund.retried_by else retry_refused_json(refund.retry_refused),
+        resolution=resolution_json(refund.resolution),
         issued_by=refund.issued_by or None,
+        issued_by_user=refund.issued_by_user or None,
         unread_fields=[*refund.unread],
         first_seen_at=format_rfc3339(refund.first_seen_at),
         changed_at=format_rfc3339(refund.changed_at),
         source=str(refund.source),
     )
-
-
-def revision_json(revision: Revision) -> RevisionJson:
-    """The JSON of one line of a refund's history, with the names, forms and order of `refund_json`."""
-    return RevisionJson(
-        status_details=StatusJson(
-            state=tidy(revision.state),
-            reason_code=tidy(revision.reason_code) or None,
-            last_updated_timestamp=known_time(revision.updated_at),
-        ),
-        revision=revision.revision,
-        final=is_final(revision.state),
-        conflict=revision.conflict,
-        changed_at=format_rfc3339(revision.at),
-        source=str(revision.source),
-        issued_by=revision.issued_by or None,
-    )
-
-
-MAX_TEXT = 500
 
 
 def clean(text: str, limit: int = MAX_TEXT) -> str:

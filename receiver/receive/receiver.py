@@ -22,8 +22,7 @@ from receiver.amazon.sns.topic import AMAZON_PAY_AWS_ACCOUNTS
 from receiver.amazon.unrecognized import read_contents
 from receiver.errors import Malformed, NotFound, TooLarge, TransportError, Unavailable, Unconfigured, VerificationFailed
 from receiver.ledger.dispute import signed
-from receiver.ledger.hint import Hint, HintResult
-from receiver.ledger.notification import NotificationOutcome, Receipt
+from receiver.ledger.notification import Hint, HintResult, NotificationOutcome, Receipt
 from receiver.ledger.refund import Source
 from receiver.receive.certificates import CertificateStore
 from receiver.receive.unrecognized import all_of, environment_of, keep, may_be_for

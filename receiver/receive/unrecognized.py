@@ -14,8 +14,7 @@ from receiver.amazon.notification import Notice
 from receiver.amazon.sns.envelope import Envelope
 from receiver.amazon.unrecognized import Contents
 from receiver.ledger.dispute import signed
-from receiver.ledger.hint import Hint, HintResult
-from receiver.ledger.notification import UNASSIGNED, UnrecognizedNotification
+from receiver.ledger.notification import UNASSIGNED, Hint, HintResult, UnrecognizedNotification
 from receiver.ledger.refund import Source
 from receiver.store import Store
 

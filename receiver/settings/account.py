@@ -21,9 +21,9 @@ from receiver.amazon.sns.topic import TopicPattern
 from receiver.amazon.throttle import LIVE_THROTTLE, SANDBOX_THROTTLE, Bucket, Call
 from receiver.errors import ConfigurationError, Malformed
 from receiver.ledger.charge import OVER
-from receiver.ledger.durations import milliseconds
 from receiver.ledger.money import Money
 from receiver.ledger.polling import DEFAULT_POLL, PollPlan
+from receiver.ledger.timestamps import milliseconds
 from receiver.settings.fps import FpsSettings
 from receiver.settings.values import AsList, Name, Section, Span, Words, base_of, one_of, readable, secret_text
 from receiver.transport.addresses import is_loopback
@@ -89,6 +89,11 @@ class AccountSettings(Section):
         ge=timedelta(minutes=1),
         le=timedelta(days=60),
         description="how long a refund may be pending before a `stuck` event, 1m to 60d.",
+    )
+    decline_overdue_after: Span = Field(
+        default=timedelta(days=3),
+        ge=timedelta(minutes=1),
+        description="how long the case of a declined refund may stay open before ReceiverDeclineOpen fires.",
     )
     over_refund: dict[str, Decimal] = Field(
         default_factory=dict,
@@ -202,6 +207,7 @@ class AccountSettings(Section):
             throttle=self._throttle(LIVE_THROTTLE if environment is Environment.LIVE else SANDBOX_THROTTLE),
             poll=PollPlan.parse(self.poll),
             stuck_after=milliseconds(self.stuck_after),
+            decline_overdue_after=milliseconds(self.decline_overdue_after),
             min_signature_version=self.min_signature_version,
             over={**OVER, **{name: Money(amount, name).minor_units for name, amount in self.over_refund.items()}},
             fps=self.fps.build(environment) if self.fps else None,

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from pydantic import ByteSize, Field, SecretStr, ValidationInfo, field_validator
 
 from receiver.amazon.sns.envelope import MAX_BODY
+from receiver.ledger.resolution import TRACKED_FOR
 from receiver.outbox.formats.format import link_problems
 from receiver.settings.values import (
     AsList,
@@ -171,6 +172,8 @@ class TrackSettings(Section):
     request_timeout: Span = seconds(10)
     lease: Span = Field(default_factory=lambda valid: shortest_lease(valid.get("request_timeout")))
     concurrency: int = Field(default=32, ge=1, le=1024)
+    open_if_younger: Span = timedelta(milliseconds=TRACKED_FOR)
+    """A refund that was declined longer ago when it is first seen gets no open case."""
 
     @field_validator("lease")
     @classmethod

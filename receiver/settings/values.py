@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationInfo
 
-from receiver.ledger.durations import parse_duration
+from receiver.ledger.timestamps import parse_duration
 from receiver.store.redis.address import TLS_FILES, RedisAddress
 
 Span = Annotated[timedelta, BeforeValidator(parse_duration), Field(gt=timedelta(0))]

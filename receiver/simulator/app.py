@@ -249,6 +249,10 @@ class Simulator:
         """The disputes: `open` one, and `move` it. Each step is announced."""
         return self._engine.disputes
 
+    def set_balance(self, state: str) -> None:
+        """The merchant account's: `negative` (refunds that start are AmazonRejected) or `repaid`; else ValueError."""
+        self._engine.bank.set_balance(state)
+
     @property
     def charges(self) -> Mapping[str, Charge]:
         """All charges by id, including the five initial ones."""

@@ -17,6 +17,8 @@ from receiver.simulator.outcomes import DECLINED, REFUNDED, STEPS, Outcome, Step
 
 CHARGE_STATES = ("AuthorizationInitiated", "Authorized", "CaptureInitiated", "Captured", "Canceled", "Declined")
 REFUNDABLE = "Captured"
+NEGATIVE, REPAID = BALANCES = ("negative", "repaid")
+"""The balance of the merchant account."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +103,16 @@ class Bank:
         self.delay = delay
         self.charges: dict[str, Charge] = {}
         self.refunds: dict[str, Refund] = {}
+        self.balance = REPAID
+        """While it is negative, Amazon declines refunds as AmazonRejected, unless their outcome is chosen."""
         self._ids = Ids(random)
         self._keys: dict[str, tuple[Order, dict[str, object]]] = {}
+
+    def set_balance(self, state: str) -> None:
+        """Raises ValueError for an unknown state."""
+        if state not in BALANCES:
+            raise ValueError(f"the balance is not one of {', '.join(BALANCES)}")
+        self.balance = state
 
     def open_charge(
         self, amount: Amount, now: int, *, state: str = REFUNDABLE, reference: str = "", charge_id: str = ""
@@ -152,7 +162,8 @@ class Bank:
     def start(self, order: Order, now: int, outcome: Outcome | None = None, *, by_api: bool = False) -> Change:
         """Start a refund, in its first state. Raises `Fault` if Amazon's rules forbid it."""
         charge = self._admit(order)
-        chosen = outcome or outcome_of(order.amount.minor)
+        by_amount = Outcome.AMAZON_REJECTED if self.balance == NEGATIVE else outcome_of(order.amount.minor)
+        chosen = outcome or by_amount
         first, *rest = STEPS[chosen]
         refund = Refund(
             refund_id=self._ids.below(charge.permission_id, "R", self.refunds),

@@ -8,6 +8,7 @@
 | `POST /simulator/refunds/{id}/notify` | posts the refund's last notification once more |
 | `POST /simulator/charges` `{amount, currencyCode, state?, merchantReferenceId?, chargeId?}` | makes a charge |
 | `GET /simulator/charges` | all charges |
+| `POST /simulator/balance` `{state}` | `negative`: refunds that start are AmazonRejected · `repaid`: no longer |
 | `POST /simulator/disputes` `{chargeId, amount?, currencyCode?, filingReason?, state?, answerWithin?}` | opens one |
 | `POST /simulator/disputes/{id}` `{state, resolution?, answerWithin?}` | moves it; `answerWithin` is in seconds |
 | `GET /simulator/disputes` | all disputes |
@@ -67,6 +68,7 @@ class Control:
             ("POST", "/refunds/{id}/notify", self.notify),
             ("GET", "/charges", self.charges),
             ("POST", "/charges", self.open_charge),
+            ("POST", "/balance", self.set_balance),
             ("GET", "/disputes", self.disputes),
             ("POST", "/disputes", self.open_dispute),
             ("POST", "/disputes/{id}", self.move_dispute),
@@ -91,6 +93,7 @@ class Control:
                 "topicArn": engine.topic_arn,
                 "signingCertUrl": engine.certificate_url,
                 "postTo": engine.sender.url,
+                "balance": engine.bank.balance,
                 "outcomes": list(Outcome),
                 "tricks": list(Trick),
                 "forgeries": list(Forgery),
@@ -132,6 +135,15 @@ class Control:
             charge_id=_text(found, "chargeId"),
         )
         return JSONResponse(charge_json(charge, self._engine.bank), 201)
+
+    async def set_balance(self, request: Request) -> Response:
+        """Let the balance of the merchant account become negative, or be repaid."""
+        state = _text(await read_fields(request, {"state"}), "state")
+        try:
+            self._engine.bank.set_balance(state)
+        except ValueError as error:
+            raise invalid_value("state", str(error)) from None
+        return JSONResponse({"balance": state})
 
     async def disputes(self, _: Request) -> Response:
         """All disputes."""

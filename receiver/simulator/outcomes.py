@@ -15,6 +15,7 @@
 
 In JPY the last two digits of the amount count: 1,001 yen is `AmazonRejected`. The header `x-amz-pay-simulation-code` of
 Create Refund, the field `outcome` of the control API and the argument of `Simulator.start_refund` override the amount.
+While the balance is `negative` (`POST /simulator/balance`), every refund is `AmazonRejected` whatever its amount.
 Amazon's sandbox has no simulation codes for refunds: these are the simulator's own.
 """
 

@@ -7,6 +7,7 @@ deliveries/    subscribers, their delivery queues and dead letters, and the stre
 maintenance/   the version of the data, restores, inspection, repair and pruning
 embedded/      a Valkey of our own, used when no Redis is configured
 account.py     all repositories of an account, bound to it
+audit.py       who did what
 dashboard.py   read-only queries for people
 gauges.py      sizes for the metrics
 """

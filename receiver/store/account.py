@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 
 from receiver.runtime.rounds import ChangeSignal
+from receiver.store.audit import AuditTrail
 from receiver.store.dashboard import Overview
 from receiver.store.deliveries.feed import Feed
 from receiver.store.deliveries.subscribers import SubscriberRepository
@@ -15,12 +16,14 @@ from receiver.store.maintenance.restored import Restored
 from receiver.store.redis.base import AccountRepository, Connection, RedisRepository
 from receiver.store.redis.keys import Keys
 from receiver.store.redis.wakeups import News
+from receiver.store.refunds.cases import OpenCases
 from receiver.store.refunds.disputes import Disputes
 from receiver.store.refunds.notifications import Notifications
 from receiver.store.refunds.refunds import Refunds
 from receiver.store.refunds.schedule import RefundSchedule
 from receiver.store.refunds.timeline import Timelines
 from receiver.store.requests.fps_orders import FpsOrders
+from receiver.store.requests.jobs import JobStore
 from receiver.store.requests.known_charges import KnownCharges
 from receiver.store.requests.open_requests import OpenRequestStore
 
@@ -38,11 +41,16 @@ class AccountStore(AccountRepository):
         self.requests = OpenRequestStore(connection, keys, self.refunds)
         self.charges = KnownCharges(connection, keys, self.requests, self.disputes)
         self.fps = FpsOrders(connection, keys)
+        self.jobs = JobStore(connection, keys)
         self.subscribers = SubscriberRepository(connection, keys)
         self.deliveries = StreamRetention(connection, keys, self.subscribers)
+        self.cases = OpenCases(connection, keys, self.refunds, self.subscribers)
         self.feed = Feed(connection, keys)
+        self.audit = AuditTrail(connection, keys)
         self.dashboard = Overview(connection, keys, self.deliveries)
-        self.gauges = Gauges(connection, keys, self.dashboard, self.subscribers, self.deliveries, self.requests)
+        self.gauges = Gauges(
+            connection, keys, self.dashboard, self.subscribers, self.deliveries, self.requests, self.cases
+        )
         self.pruning = Pruning(connection, keys, self.refunds, self.subscribers)
         self.restored = Restored(connection, keys)
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import Counter
 from collections.abc import Sequence
 from types import MappingProxyType
 
 from receiver.ledger.dispute import DAY
+from receiver.ledger.money import Money
+from receiver.ledger.refund import Reason
 from receiver.store.dashboard import AlertingProblem, Overview
 from receiver.store.deliveries.dead_letters import DeadLetters
 from receiver.store.deliveries.queues import Health
@@ -15,8 +18,11 @@ from receiver.store.deliveries.subscribers import SubscriberList, SubscriberRepo
 from receiver.store.redis.base import AccountRepository, Connection
 from receiver.store.redis.damage import WrongType
 from receiver.store.redis.keys import Keys
+from receiver.store.refunds.cases import OpenCase, OpenCases
 from receiver.store.requests.open_requests import OpenRequestStore
 
+KNOWN = frozenset(reason.value for reason in Reason)
+"""The reason codes with a separate gauge: the set is open, and a label should not be."""
 MOST_OLD = 200
 """Pending refunds to search for the oldest."""
 AGES = MappingProxyType({"1h": 3_600_000, "1d": 86_400_000, "7d": 604_800_000})
@@ -34,10 +40,11 @@ class Gauges(AccountRepository):
         subscribers: SubscriberRepository,
         deliveries: DeadLetters,
         requests: OpenRequestStore,
+        cases: OpenCases,
     ) -> None:
         super().__init__(connection, keys)
         self._dashboard, self._subscribers = dashboard, subscribers
-        self._deliveries, self._requests = deliveries, requests
+        self._deliveries, self._requests, self._cases = deliveries, requests, cases
 
     async def measure(self) -> dict[str, float]:
         """Sizes of the account: `pending`, `hinted`, `due`, `refreshed`, `events`, `lanes`, and those of
@@ -46,7 +53,7 @@ class Gauges(AccountRepository):
         For each subscriber, as `waiting:<name>` and so on: `waiting`, `owed` (events that must stay in the stream),
         `dead`, `failures` in a row, `paused` (1 or 0), and `oldest_waiting` in seconds.
 
-        Of disputes: `to_answer`, and `answer_seconds` (see `_disputes_to_answer`).
+        Of open cases those of `_open_declines`, of disputes those of `_disputes_to_answer`.
 
         `oldest_pending_seconds` is the age of the oldest pending refund among the `MOST_OLD` that changed least
         recently. Events such as `stuck` count as changes, so the oldest refund need not be the first of these.
@@ -80,7 +87,26 @@ class Gauges(AccountRepository):
             sizes |= await self._health_sizes(name, subscriber_list)
         sizes["oldest_pending_seconds"] = await self._oldest_pending_age() / 1000
         sizes["wrong_type_keys"] = sum(each.account in ("", self.account) for each in self.damage.foreign)
+        sizes |= await self._open_declines()
         return sizes | await self._requests.request_sizes() | await self._disputes_to_answer()
+
+    async def _open_declines(self) -> dict[str, float]:
+        """`declines:<reason>` and `declines_amount:<currency>` of open cases, and `oldest_decline_seconds`."""
+        cases: list[OpenCase] = []
+        with contextlib.suppress(WrongType):
+            cases = await self._cases.all()
+        counts, totals = Counter(case.reason if case.reason in KNOWN else "other" for case in cases), Counter[str]()
+        for case in cases:
+            if case.amount is not None:
+                totals[case.amount.currency_code] += case.amount.minor_units
+        return {
+            "oldest_decline_seconds": max(self.now() - cases[0].since, 0) / 1000 if cases else 0.0,
+            **{f"declines:{reason}": float(count) for reason, count in counts.items()},
+            **{
+                f"declines_amount:{currency}": float(Money.of_minor(total, currency).amount)
+                for currency, total in totals.items()
+            },
+        }
 
     async def _disputes_to_answer(self) -> dict[str, float]:
         """`to_answer`: disputes that Amazon waits for; `answer_seconds`: the time left for the next of them, if any."""

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import structlog
 
 from receiver.amazon.account import Account
+from receiver.amazon.calls import get_refund, read_refund
 from receiver.amazon.clock import HostClocks
 from receiver.amazon.signing import diagnose
 from receiver.amazon.throttle import Call
@@ -34,6 +35,8 @@ log = structlog.get_logger()
 
 Value = TypeVar("Value")
 
+PATIENCE = 3.0
+"""Seconds that a caller waits for a throttle token."""
 REDATED = 2
 """How often a request refused for its date is repeated immediately with another date."""
 REDATED_PATIENCE, REDATED_LEAST = 1.0, 0.5
@@ -171,6 +174,14 @@ class AmazonClient:
             if loop.time() + wait / 1000 > deadline:
                 return False
             await asyncio.sleep(wait / 1000)
+
+    async def fetch_refund(self, refund_id: str) -> Observation:
+        """Ask Amazon about one refund now, for a caller who waits. Raises the `AmazonError` tree and
+        `StoreUnavailable`."""
+        if not await self.token(Call.GET_REFUND, PATIENCE):
+            raise AmazonThrottled("Too many refunds are being looked up at the moment.", retry_after=THROTTLED_PAUSE)
+        request = get_refund(self.account.endpoint, refund_id)
+        return await self.ask(Call.GET_REFUND, request, lambda response: read_refund(response, refund_id))
 
     def is_foreign(self, environment: str) -> bool:
         """Whether an answer's `releaseEnvironment` is not this account's: both environments notify one address."""

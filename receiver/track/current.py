@@ -7,27 +7,46 @@ and each delivery from current data. One round trip serves many refunds.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
 from receiver.ledger.refund import Refund, State
+from receiver.ledger.resolution import resolution_of
 from receiver.ledger.retryability import KnownCharge, judged
 from receiver.outbox.events.advice import advice_of
 from receiver.outbox.events.event import Event
+from receiver.outbox.subscribers.filters import OF_CASES
 from receiver.store.account import AccountStore
 
 NOTHING = KnownCharge()
 
 
 async def current_refunds(store: AccountStore, refunds: Sequence[Refund]) -> list[Refund]:
-    """The account's refunds, with `retryable` judged for declined ones. Raises `StoreUnavailable`."""
+    """The account's refunds, with the case and `retryable` of declined ones. Raises `StoreUnavailable`."""
     declined = [refund for refund in refunds if refund.state == State.DECLINED]
     if not declined:
         return list(refunds)
-    known = await store.charges.known_all(refund.charge_id for refund in declined)
+    known, roots = await asyncio.gather(
+        store.charges.known_all(refund.charge_id for refund in declined), _roots(store, declined)
+    )
     now = store.now()
-    return [judged(refund, known.get(refund.charge_id, NOTHING), now) for refund in refunds]
+    return [judged(_with_case(store, refund, roots), known.get(refund.charge_id, NOTHING), now) for refund in refunds]
+
+
+async def _roots(store: AccountStore, refunds: Sequence[Refund]) -> dict[str, Refund]:
+    """The first refund of each chain of retries, which has the case."""
+    names = {refund.retry_root for refund in refunds if refund.retry_root}
+    found = await asyncio.gather(*(store.refunds.get_or_id(name) for name in names))
+    return {refund.refund_id: refund for refund in found if isinstance(refund, Refund)}
+
+
+def _with_case(store: AccountStore, refund: Refund, roots: Mapping[str, Refund]) -> Refund:
+    if refund.state != State.DECLINED:
+        return refund
+    root = roots.get(refund.retry_root) if refund.retry_root else refund
+    case = resolution_of(root, store.now(), store.connection.tracked_for) if root else None
+    return msgspec.structs.replace(refund, resolution=case)
 
 
 async def current_events(store: AccountStore, events: Sequence[Event]) -> list[Event]:
@@ -38,16 +57,20 @@ async def current_events(store: AccountStore, events: Sequence[Event]) -> list[E
     declined = [event.refund for event in events if event.refund.state == State.DECLINED]
     if not declined:
         return list(events)
-    present, known = await asyncio.gather(
+    present, known, roots = await asyncio.gather(
         asyncio.gather(*(store.refunds.get_or_id(refund.refund_id) for refund in declined)),
         store.charges.known_all(refund.charge_id for refund in declined),
+        _roots(store, declined),
     )
     by_id = {refund.refund_id: refund for refund in present if isinstance(refund, Refund)}
-    now = store.now()
-    return [_current(event, by_id, known.get(event.refund.charge_id, NOTHING), now) for event in events]
+    return [
+        _current(store, event, by_id, roots | by_id, known.get(event.refund.charge_id, NOTHING)) for event in events
+    ]
 
 
-def _current(event: Event, present: dict[str, Refund], known: KnownCharge, now: int) -> Event:
+def _current(
+    store: AccountStore, event: Event, present: Mapping[str, Refund], roots: Mapping[str, Refund], known: KnownCharge
+) -> Event:
     if event.refund.state != State.DECLINED:
         return event
     refund, latest = event.refund, present.get(event.refund.refund_id)
@@ -61,7 +84,9 @@ def _current(event: Event, present: dict[str, Refund], known: KnownCharge, now: 
             conflict=latest.conflict,
             finals=latest.finals,
         )
-    refund = judged(refund, known, now)
+    if event.type not in OF_CASES:
+        refund = msgspec.structs.replace(refund, resolution=_with_case(store, latest or refund, roots).resolution)
+    refund = judged(refund, known, store.now())
     return msgspec.structs.replace(event, refund=refund, advice=advice_of(refund, event.type))
 
 

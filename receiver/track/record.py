@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -12,14 +12,16 @@ import msgspec
 
 from receiver.amazon.account import Account
 from receiver.errors import StoreUnavailable
-from receiver.ledger.lifecycle import Details, decide, with_details
+from receiver.ledger.audit import AuditEntry
+from receiver.ledger.lifecycle import Change, Details, decide, with_details
 from receiver.ledger.polling import next_look
 from receiver.ledger.refund import Observation, Refund, Source
+from receiver.ledger.resolution import with_case, with_reissue
 from receiver.outbox.events.event import Event, Recorded, event_of, to_fields
 from receiver.outbox.formats.registry import wants
 from receiver.store import Store
 from receiver.store.deliveries.subscribers import SubscriberList
-from receiver.store.refunds.refunds import Commit, Committed, Owed
+from receiver.store.refunds.refunds import UNGUARDED, CaseGuard, Commit, Committed, Owed
 
 MOST_COLLISIONS = 16
 
@@ -55,30 +57,30 @@ class Recorder:
         """
         own = {"stuck_after": account.stuck_after, "region": account.endpoint.region.value}
         how: Mapping[str, Any] = {"source": source, **own}
-        store = self.store.of(account.name)
+        store, tracked_for = self.store.of(account.name), self.store.connection.tracked_for
         for _ in range(MOST_COLLISIONS):
             known, subscriber_list = await asyncio.gather(store.refunds.get(seen.refund_id), store.subscribers.read())
             now = store.now()
-            change = decide(account.name, known, seen, now=now, details=details, **how)
-            if change.is_nothing:
-                return Recorded(change)
+            decided = decide(account.name, known, seen, now=now, details=details, **how)
+            change = with_case(decided, now, tracked_for)
             if more_details and change.emissions:
                 given = {name: value for name, value in details.items() if value}
                 details, more_details = {**await more_details(change.refund), **given}, None
                 now = store.now()
-                change = decide(account.name, known, seen, now=now, details=details, **how)
-            events = tuple(event_of(pending, change.refund, now, traceparent) for pending in change.emissions)
-            if self.declared and not subscriber_list.version:
-                raise StoreUnavailable("The subscribers are being written again.", reason="store_emptied")
-            committed = await store.refunds.commit(
-                Commit(
-                    known=known,
-                    refund=change.refund,
-                    owed=[owed(event, subscriber_list) for event in events],
-                    subscribers_version=subscriber_list.version,
-                    token=token,
-                    next_look=next_look(change.refund, now, account.poll, self.random()),
-                )
+                decided = decide(account.name, known, seen, now=now, details=details, **how)
+                change = with_case(decided, now, tracked_for)
+            changes = await self._with_root(change, now)
+            if not changes:
+                return Recorded(change)
+            # A claim is finished by a change of its own refund only.
+            looks = not change.is_nothing
+            committed, events = await self.write(
+                changes,
+                subscriber_list,
+                now,
+                token=token if looks else 0,
+                next_look=next_look(change.refund, now, account.poll, self.random()) if looks else None,
+                traceparent=traceparent,
             )
             if committed is Committed.OK:
                 return Recorded(change, events)
@@ -91,15 +93,63 @@ class Recorder:
             known = await store.refunds.get(refund_id)
             if known is None:
                 return None
-            refund = with_details(known, details)
-            if refund is known:
+            now, refund = store.now(), with_details(known, details)
+            if refund is not known:
+                refund = msgspec.structs.replace(refund, revision=known.revision + 1, changed_at=now)
+            change = with_case(Change(known, refund), now, self.store.connection.tracked_for)
+            changes = await self._with_root(change, now)
+            if not changes:
                 return known
-            refund = msgspec.structs.replace(refund, revision=known.revision + 1, changed_at=store.now())
             subscriber_list = await store.subscribers.read()
-            commit = Commit(known, refund, (), subscriber_list.version, 0, None)
-            if await store.refunds.commit(commit) is Committed.OK:
-                return refund
+            committed, _ = await self.write(changes, subscriber_list, now)
+            if committed is Committed.OK:
+                return change.refund
         raise StoreUnavailable("Others kept writing the same refund.", reason="store_collision")
+
+    async def _with_root(self, change: Change, now: int) -> list[Change]:
+        """What has to be written: the change, and what it means for the case of the chain of retries."""
+        refund, changes = change.refund, [] if change.is_nothing else [change]
+        if refund.retry_root and (root := await self.store.of(refund.account).refunds.get(refund.retry_root)):
+            of_root = with_reissue(root, refund, now)
+            changes += [] if of_root.is_nothing else [of_root]
+        return changes
+
+    async def write(
+        self,
+        changes: Sequence[Change],
+        subscriber_list: SubscriberList,
+        now: int,
+        *,
+        token: int = 0,
+        next_look: int | None = None,
+        traceparent: str = "",
+        guard: CaseGuard = UNGUARDED,
+        audit: AuditEntry | None = None,
+    ) -> tuple[Committed, tuple[Event, ...]]:
+        """Commit changes and their events, and `audit`, in one step. `next_look` (ms) is of the first change.
+
+        Returns what came of it, and the events. Raises `StoreUnavailable`.
+        """
+        events = tuple(
+            event_of(emission, change.refund, now, traceparent) for change in changes for emission in change.emissions
+        )
+        if self.declared and not subscriber_list.version and any(change.emissions for change in changes):
+            raise StoreUnavailable("The subscribers are being written again.", reason="store_emptied")
+        first, *also = changes
+        committed = await self.store.of(first.refund.account).refunds.commit(
+            Commit(
+                known=first.known,
+                refund=first.refund,
+                owed=[owed(event, subscriber_list) for event in events],
+                subscribers_version=subscriber_list.version,
+                token=token,
+                next_look=next_look,
+                also=also,
+                guard=guard,
+                audit=audit,
+            )
+        )
+        return committed, events
 
 
 def owed(event: Event, subscriber_list: SubscriberList) -> Owed:

@@ -98,13 +98,19 @@ class Server:
         self.run(flush())
 
     def seen(
-        self, refund_id: str = REFUND, state: str = "RefundInitiated", *, account: str = "us", **more: str
+        self,
+        refund_id: str = REFUND,
+        state: str = "RefundInitiated",
+        *,
+        account: str = "us",
+        updated_at: int = T0,
+        **more: str,
     ) -> None:
         """Amazon was seen to say this."""
         observation = Observation(
             refund_id=refund_id,
             state=state,
-            updated_at=T0,
+            updated_at=updated_at,
             charge_id=more.get("charge", "S01-5105180-3221187-C056351"),
             amount=Money.parse("14.00", "USD"),
             reason_code=more.get("reason", ""),

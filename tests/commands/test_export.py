@@ -19,7 +19,7 @@ from receiver.commands.refund.export import COLUMNS, FORMULA, csv_row
 from receiver.commands.refund.importing import read_ids
 from receiver.errors import ConfigurationError
 from tests.commands.conftest import Ran, Run
-from tests.commands.kit import Server
+from tests.commands.kit import REFUND, Server
 from tests.http.kit import REFUNDER
 from tests.kit.forks import FORKS
 from tests.kit.processes import PROJECT
@@ -40,7 +40,8 @@ def test_the_columns_are_in_their_order() -> None:
     assert HEAD == (
         "account,refundId,chargeId,orderReference,state,reasonCode,reasonDescription,amount,currencyCode,"
         "lastUpdatedTimestamp,creationTimestamp,softDescriptor,releaseEnvironment,refundType,final,conflict,retryable,"
-        "retryOf,retryRoot,retriedBy,revision,firstSeenAt,changedAt,source,unreadFields"
+        "retryOf,retryRoot,retriedBy,revision,firstSeenAt,changedAt,source,unreadFields,"
+        "resolution,resolutionAt,resolutionHow,resolutionBy,resolutionUser,resolutionNote,resolutionRefundId"
     )
 
 
@@ -321,11 +322,28 @@ def test_prune_removes_what_is_old_and_settled(server: Server, run: Run, config:
         result = prune(config, "--older-than", "400d", "--json", *more)
         assert result.code == 0, result
         told = json.loads(result.out)
-        assert told == {"dryRun": dry, "accounts": [{"account": "us", "pruned": 5, "kept": {"scheduled": 1}}]}
+        counts = {"pruned": 5, "kept": {"scheduled": 1}, "auditEntries": 0}
+        assert told == {"dryRun": dry, "accounts": [{"account": "us", **counts}]}
     listed = json.loads(run("refund", "list", "--json").out)["refunds"]
     assert {each["refundId"] for each in listed} == {"S01-pending", "S01-young", "S01-asked"}
     again = prune(config, "--older-than", "400d")
     assert again.out.splitlines() == ["us: 0 refunds removed", "us: 1 refund kept: a poll of Amazon is due"]
+
+
+@pytest.mark.parametrize(("older_than", "left"), [("30d", 3), ("400d", 3), ("500d", 4)])
+def test_prune_removes_old_entries_of_the_audit_trail(
+    server: Server, run: Run, config: dict[str, str], older_than: str, left: int
+) -> None:
+    """None younger than 400 days, as long as a request is kept; and none of `--refund`."""
+    redis, now = server.service.store.connection.client, server.service.store.now()
+    for days in (600, 450, 399, 31):
+        server.run(redis.xadd("refunds:{us}:audit", {"entry": "{}"}, id=f"{now - days * 86_400_000}-0"))
+    run("refund", "refresh", REFUND, "--account", "us", token=REFUNDER)
+    prune(config, "--refund", "S01-1")
+    assert server.run(redis.xlen("refunds:{us}:audit")) == 5
+    told = [json.loads(prune(config, "--older-than", older_than, "--json", *dry).out) for dry in (["--dry-run"], [])]
+    assert [each["accounts"][0]["auditEntries"] for each in told] == [5 - left, 5 - left]
+    assert server.run(redis.xlen("refunds:{us}:audit")) == left
 
 
 def test_prune_of_one_refund_says_why_it_stays(server: Server, config: dict[str, str]) -> None:

@@ -25,8 +25,9 @@ KEY = "R0123456789ABCDEFGHIJKLMNOPQRSTU"
 
 
 async def test_a_retry_that_is_refunded_resolves_the_incident(store: Store, redis: Any, clock: ManualClock) -> None:
-    """A pager that asks for declines is owed the end of the chain too, a webhook that asks for the same is not. The
-    routing key is in the posts alone: not in the log, not in what is kept of an event that was given up."""
+    """A pager and a webhook that ask for declines are owed the end of the chain too.
+
+    The routing key is in the posts alone: not in the log, not in what is kept of an event that was given up."""
     aborts = Says(400, {"webhook-delivery": "abort-message"}, b'{"status":"invalid event"}')
     pages = Hook(answers=[Says(202), Says(202), aborts])
     async with depot(store, redis, clock, system_clock=clock) as at, pages.listening() as pager:
@@ -45,7 +46,7 @@ async def test_a_retry_that_is_refunded_resolves_the_incident(store: Store, redi
         assert (trigger["event_action"], resolve["event_action"]) == ("trigger", "resolve")
         assert trigger["dedup_key"] == resolve["dedup_key"] == f"amazonpay/us/{refund_id(1)}"
         assert trigger["routing_key"] == again["routing_key"] == KEY
-        assert len(await at.claim("plain")) == 2
+        assert len(await at.claim("plain")) == 3
         (dead,) = await store.of("us").deliveries.dead_events("all")
         assert dead.reason == "aborted"
         assert KEY not in f"{dead}{logs}"

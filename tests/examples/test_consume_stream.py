@@ -124,7 +124,16 @@ def test_the_document_has_every_field_of_the_stream() -> None:
     table = text[text.index("| field |") :].split("\n\n")[0]
     rows = [line.split("|")[1] for line in table.splitlines()[2:]]
     told = set(chain.from_iterable((name.strip(" `") for name in row.split(",")) for row in rows))
-    names = ("order_reference", "refund_type", "retryable", "retry_of", "retry_root", "retried_by", "issued_by")
+    names = (
+        "order_reference",
+        "refund_type",
+        "retryable",
+        "retry_of",
+        "retry_root",
+        "retried_by",
+        "issued_by",
+        "issued_by_user",
+    )
     full = an_event(
         EventType.DECLINED, **dict.fromkeys(names, "x"), retry_refused=RetryRefused(1, 1), unread=("refundAmount",)
     )

@@ -24,7 +24,7 @@ from receiver.amazon.calls import Endpoint, Region
 from receiver.amazon.signing import Signer
 from receiver.amazon.throttle import LIVE_THROTTLE, Bucket
 from receiver.http.app import build
-from receiver.ledger.hint import Hint
+from receiver.ledger.notification import Hint
 from receiver.ledger.refund import Source
 from receiver.outbox.subscribers.secrets import Secret
 from receiver.outbox.subscribers.subscriber import Subscriber

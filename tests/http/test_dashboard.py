@@ -24,9 +24,9 @@ from receiver.http.dashboard.sessions import Sessions
 from receiver.http.dashboard.signing_in import BURST, EVERY
 from receiver.http.feed import feed
 from receiver.http.feed.stream import Timing
-from receiver.ledger.hint import Hint
 from receiver.ledger.money import Money
 from receiver.ledger.next_look import NextLook
+from receiver.ledger.notification import Hint
 from receiver.ledger.refund import Observation, Source
 from receiver.ledger.timestamps import format_rfc3339
 from receiver.outbox.dead_letter import DeadEvent, dead_event

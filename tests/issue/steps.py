@@ -32,7 +32,7 @@ from receiver.store.redis.scripts import Command, Script
 from receiver.store.refunds.refunds import Refunds
 from receiver.store.requests.known_charges import KnownCharges
 from receiver.store.requests.open_requests import OpenRequestStore
-from receiver.store.requests.requests import Disputed, NotReserved, Reserved
+from receiver.store.requests.requests import CaseClosed, Disputed, NotReserved, Reserved
 from receiver.track.amazon_client import AmazonClient
 from receiver.track.record import Recorder
 from tests.kit.accounts import make_account
@@ -136,7 +136,7 @@ class SteppedRequests(OpenRequestStore):
 
     async def reserve(
         self, order: PreparedRefund, *, owner: str, guard: Guard, lease: int
-    ) -> Reserved | NotReserved | Disputed | RefundRequestRecord:
+    ) -> Reserved | NotReserved | Disputed | CaseClosed | RefundRequestRecord:
         found = await super().reserve(order, owner=owner, guard=guard, lease=lease)
         if isinstance(found, Reserved):
             assert guard.most == (CAPTURED if order.full else CEILING)

@@ -220,6 +220,7 @@ async def test_bad_input_is_told_with_its_reason_and_amazon_is_not_asked(open_de
     path, *expected = BAD[case]
     status, problem = await show(counter, path)
     assert [status, problem["reason"]] == expected
+    assert ("This is the id of a refund" in problem["detail"]) is (path == REFUND)
     assert desk.charges_asked == 0
 
 

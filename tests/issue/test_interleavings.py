@@ -14,6 +14,7 @@ from structlog.testing import capture_logs
 
 from receiver.issue.issuer import Issued
 from receiver.issue.orders import prepare
+from receiver.ledger.audit import Actor
 from receiver.ledger.money import Money
 from receiver.ledger.refund_request import PreparedRefund, RefundRequest, RefundRequestRecord, RequestState
 from receiver.store.redis.pipeline import connect
@@ -158,7 +159,7 @@ async def repeat_all(scene: Scene, declined: Made) -> None:
         )
         record = await scene.store.of("us").requests.get(order.id)
         if record is not None and record.state is RequestState.UNCLEAR:
-            await scene.issuer().repeat(order.id, by="ops")
+            await scene.issuer().repeat(order.id, by=Actor("ops"))
 
 
 async def retry(valkey_url: str, data: st.DataObject) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from receiver.errors import Conflict, OtherRefunds, ReceiverError
 from receiver.issue.issuer import Issued
+from receiver.ledger.audit import Actor
 from receiver.ledger.charge_book import MOST_REFUNDS
 from receiver.ledger.refund import Observation, Refund, Source
 from receiver.ledger.refund_request import Asked, RequestState
@@ -261,7 +262,7 @@ async def test_wherever_the_process_dies_beside_other_refunds_one_comes_of_it(sh
         declined, other = number(2 * point), number(2 * point + 1)
         await told(shop, declined, "Declined", charge, ago=60_000)
         await told(shop, other, "Refunded", charge, ago=30_000)
-        asked = Asked("orders", [other])
+        asked = Asked(Actor("orders"), [other])
         wish = shop.wish(charge, "20.00")
 
         def work(at: str = declined, key: str = f"key-{point}", wish: Any = wish, asked: Asked = asked) -> Any:
@@ -285,8 +286,8 @@ async def test_wherever_the_process_dies_beside_other_refunds_one_comes_of_it(sh
 
 async def test_who_asked_is_part_of_the_refund_its_history_and_its_event(shop: Desk) -> None:
     charge = shop.charge()
-    issued = await shop.issuer.create(shop.wish(charge), "one", Asked("orders"))
-    repeated = await shop.issuer.create(shop.wish(charge), "one", Asked("another"))
+    issued = await shop.issuer.create(shop.wish(charge), "one", Asked(Actor("orders")))
+    repeated = await shop.issuer.create(shop.wish(charge), "one", Asked(Actor("another")))
     assert issued.refund is not None
     assert repeated.refund == issued.refund
     assert (issued.record.order.issued_by, refund_json(issued.refund).issued_by) == ("orders", "orders")

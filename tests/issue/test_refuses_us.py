@@ -18,8 +18,8 @@ from receiver.amazon.calls import Endpoint, Region
 from receiver.amazon.signing import Signer
 from receiver.errors import AmazonRefusesUs
 from receiver.issue.issuer import Issuer
-from receiver.ledger.hint import Hint
 from receiver.ledger.money import Money
+from receiver.ledger.notification import Hint
 from receiver.ledger.polling import PollPlan
 from receiver.ledger.refund import Source
 from receiver.ledger.refund_request import RefundRequest, RequestState

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from receiver.ledger.lifecycle import EventType
+from receiver.ledger.refund import How, Resolution
 from receiver.outbox.events.event import Event
 from receiver.outbox.subscribers.reading import read_subscriber
 from receiver.outbox.subscribers.subscriber import Subscriber
@@ -40,3 +41,9 @@ def retry(event_type: EventType, number: int = 2, **changes: Any) -> Event:
     reason = {} if event_type is EventType.DECLINED else {"reason_code": "", "reason_description": ""}
     told = {"refund_id": f"S01-5105180-3221187-R02231{number}", "retry_of": FIRST, "retry_root": FIRST, "state": state}
     return an_event(event_type, **{**told, "finals": (f"{state}@1563119700000",), **reason, **changes})
+
+
+def resolved(by: int = 2, **changes: Any) -> Event:
+    """The event that the refund of the examples is resolved: a reissue is Refunded."""
+    case = Resolution(at=NOW, how=How.REISSUED, refund_id=f"S01-5105180-3221187-R02231{by}")
+    return an_event(EventType.RESOLVED, **{"resolution": case, **changes})

@@ -33,7 +33,7 @@ from tests.kit.outside import outside
 from tests.kit.processes import until
 from tests.kit.webserver import serving
 from tests.outbox.examples import NOW, an_event, any_text, events, long_text
-from tests.outbox.tellers import BEARER, FIRST, retry, teller
+from tests.outbox.tellers import BEARER, FIRST, resolved, retry, teller
 
 DAY = 86_400_000
 BODY = (
@@ -112,22 +112,27 @@ def test_the_path_is_added_where_it_is_missing(url: str, posted: str) -> None:
 def test_a_chain_of_retries_ends_its_alerts() -> None:
     """By the same labels, for whatever reasons it was declined; ended so long ago that a clock behind ours does not
     matter."""
-    life = [an_event(), retry(EventType.DECLINED, 2, reason_code="Surprise"), retry(EventType.REFUNDED, 3)]
+    life = [an_event(), retry(EventType.DECLINED, 2, reason_code="Surprise"), resolved(by=3)]
     assert all(wants(teller("alertmanager"), event) for event in life)
     begun = [alert["labels"] for event in life[:2] for alert in firing([event])]
     ended = check(render(life[2:], teller("alertmanager"), NOW))
     assert len(begun) == 2
     assert begun[0] == begun[1] == ended[0]["labels"]
     assert begun[0]["refund_id"] == FIRST
-    assert ended[0]["annotations"]["refund"] == "S01-5105180-3221187-R022313"
+    assert "S01-5105180-3221187-R022313" in ended[0]["annotations"]["description"]
+    assert not wants(teller("alertmanager"), retry(EventType.REFUNDED, 3))
     assert len(ended) == 1
     assert datetime.fromisoformat(ended[0]["endsAt"]).timestamp() * 1000 == NOW - MARGIN
 
 
 def test_of_a_chain_in_one_request_the_last_word_counts() -> None:
     """In whatever order the events come."""
-    refunded = msgspec.structs.replace(retry(EventType.REFUNDED), at=NOW + 1)
-    assert firing([refunded, an_event()]) == []
+    ended = msgspec.structs.replace(resolved(), at=NOW + 1)
+    assert firing([ended, an_event()]) == []
+    again = msgspec.structs.replace(an_event(EventType.REOPENED), at=NOW + 2)
+    assert [alert["labels"] for alert in firing([again, ended, an_event()])] == [
+        alert["labels"] for alert in firing([an_event()])
+    ]
     assert len(firing([an_event(), an_event(refund_id="R2")])) == 2
 
 

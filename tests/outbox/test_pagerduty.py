@@ -18,7 +18,7 @@ from receiver.outbox.formats.pagerduty import LATE
 from receiver.outbox.formats.registry import format_spec, render, wants
 from receiver.outbox.retries import SCHEDULE, Delivered, DeliveryAttempts, Retry, judge
 from tests.outbox.examples import NOW, a_subscriber, an_event, any_text, events, long_text
-from tests.outbox.tellers import FIRST, ROUTING_KEY, retry, teller
+from tests.outbox.tellers import FIRST, ROUTING_KEY, resolved, retry, teller
 
 DAY = 86_400_000
 KEY = f"amazonpay/us/{FIRST}"
@@ -81,16 +81,18 @@ def test_the_whole_request_of_a_decline() -> None:
     assert request.headers == {"content-type": "application/json", "user-agent": "amazon-pay-refund-receiver"}
     assert request.body.decode() == BODY
     check(request)
-    assert render([retry(EventType.REFUNDED)], teller("pagerduty"), NOW).body.decode() == RESOLVED
+    assert render([resolved()], teller("pagerduty"), NOW).body.decode() == RESOLVED
 
 
 def test_a_chain_of_retries_is_one_incident_that_its_success_resolves() -> None:
     """Declined, retried and declined, retried and refunded: and the subscriber is owed each of them."""
-    life = [an_event(), retry(EventType.DECLINED, 2), retry(EventType.REFUNDED, 3)]
-    assert [told(event) for event in life] == [("trigger", KEY), ("trigger", KEY), ("resolve", KEY)]
+    life = [an_event(), retry(EventType.DECLINED, 2), resolved(), an_event(EventType.REOPENED)]
+    actions = ["trigger", "trigger", "resolve", "trigger"]
+    assert [told(event) for event in life] == [(action, KEY) for action in actions]
     assert all(wants(teller("pagerduty"), event) for event in life)
     assert not wants(teller("pagerduty"), retry(EventType.INITIATED))
-    assert wants(teller("pagerduty", reasons=["Other"]), retry(EventType.REFUNDED))
+    assert not wants(teller("pagerduty"), retry(EventType.REFUNDED))
+    assert wants(teller("pagerduty", reasons=["Other"]), resolved())
 
 
 def test_a_contradiction_resolves_nothing() -> None:
@@ -144,7 +146,13 @@ def test_a_burst_opens_a_handful_of_incidents() -> None:
 def test_every_event_keeps_to_the_rules(event: Event, now: int) -> None:
     """Whatever Amazon sends; what opens no incident opens none."""
     action, _ = told(event, now)
-    opening = event.type in (EventType.DECLINED, EventType.STUCK, EventType.CONFLICT, EventType.TEST)
+    opening = event.type in (
+        EventType.DECLINED,
+        EventType.STUCK,
+        EventType.CONFLICT,
+        EventType.REOPENED,
+        EventType.TEST,
+    )
     assert action == "resolve" if not opening else action in ("trigger", "resolve")
 
 

@@ -50,8 +50,8 @@ BODY = (
     '"lastUpdatedTimestamp":"20190714T155500Z"},"releaseEnvironment":"Sandbox","account":"us",'
     '"revision":2,"final":true,"conflict":false,"backfill":false,"orderReference":null,"refundType":null,'
     '"retryable":null,"retryableReasons":[],"asOf":null,"chargeReadAt":null,'
-    '"retryOf":null,"retryRoot":null,"retriedBy":null,"retryRefused":null,'
-    '"issuedBy":null,"unreadFields":[],"firstSeenAt":"2019-07-14T15:53:01.000Z","changedAt":"2019-07-14T16:00:00.250Z",'
+    '"retryOf":null,"retryRoot":null,"retriedBy":null,"retryRefused":null,"resolution":null,'
+    '"issuedBy":null,"issuedByUser":null,"unreadFields":[],"firstSeenAt":"2019-07-14T15:53:01.000Z","changedAt":"2019-07-14T16:00:00.250Z",'
     '"source":"notification","advice":{"summary":"Amazon rejected this refund, possibly because the '
     'merchant account has a negative balance. The buyer has not been paid by it.","actions":['
     '{"action":"repay_negative_balance","text":"Look at the balance of the merchant account in Seller '
@@ -74,7 +74,7 @@ def test_the_whole_request_of_a_decline() -> None:
         "user-agent": "amazon-pay-refund-receiver",
         "webhook-id": "evt_a0b1dbf5ddba89abbeed14ef890d0517",
         "webhook-timestamp": "1563120000",
-        "webhook-signature": "v1,nRboBTWJd+y2kfAhnw/dETaGC9l37k56SBMSfp5xAgQ=",
+        "webhook-signature": "v1,cuZ54dGFAk7MdODnHmf9a5fEHJMSNeCiFlrixaYraII=",
     }
 
 

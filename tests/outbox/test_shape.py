@@ -8,8 +8,9 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
+from receiver.ledger.history import revision_json
 from receiver.ledger.refund import Refund, Revision, Source
-from receiver.ledger.schema import amazon_time, refund_json, revision_json, tidy
+from receiver.ledger.schema import amazon_time, refund_json, tidy
 from receiver.ledger.timestamps import parse_time
 from tests.kit.wire import as_json
 from tests.outbox.examples import a_refund, any_text, refunds, times
@@ -26,8 +27,8 @@ def test_a_refund_is_written_in_amazons_spelling_then_ours_in_one_order() -> Non
         '"revision": 2, "final": true, "conflict": false, "backfill": false, '
         '"orderReference": null, "refundType": null, '
         '"retryable": null, "retryableReasons": [], "asOf": null, "chargeReadAt": null, '
-        '"retryOf": null, "retryRoot": null, "retriedBy": null, "retryRefused": null, '
-        '"issuedBy": null, "unreadFields": [], '
+        '"retryOf": null, "retryRoot": null, "retriedBy": null, "retryRefused": null, "resolution": null, '
+        '"issuedBy": null, "issuedByUser": null, "unreadFields": [], '
         '"firstSeenAt": "2019-07-14T15:53:01.000Z", "changedAt": "2019-07-14T16:00:00.250Z", '
         '"source": "notification"}'
     )
@@ -62,7 +63,9 @@ def test_what_amazon_did_not_tell_is_null_and_never_missing() -> None:
         "retryRoot",
         "retriedBy",
         "retryRefused",
+        "resolution",
         "issuedBy",
+        "issuedByUser",
     }
     assert shape["statusDetails"] == {
         "state": "RefundInitiated",
@@ -86,7 +89,8 @@ def test_a_revision_uses_the_names_and_forms_of_the_refund() -> None:
     assert json.dumps(as_json(revision_json(revision))) == (
         '{"statusDetails": {"state": "Declined", "reasonCode": "AmazonRejected", '
         '"lastUpdatedTimestamp": "20190714T155500Z"}, "revision": 2, "final": true, "conflict": false, '
-        '"changedAt": "2019-07-14T16:00:00.250Z", "source": "notification", "issuedBy": null}'
+        '"changedAt": "2019-07-14T16:00:00.250Z", "source": "notification", "issuedBy": null, "issuedByUser": null, '
+        '"resolution": null}'
     )
 
 

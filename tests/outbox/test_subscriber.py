@@ -97,8 +97,8 @@ def test_every_problem_is_named_at_once_with_its_field_and_the_fix() -> None:
         "secret: does not begin with whsec_; a secret is whsec_ followed by the base64 of 24 to 64 random bytes",
         "types: 'amazonpay.refund.lost' is not an event type; known are amazonpay.refund.initiated, "
         "amazonpay.refund.refunded, amazonpay.refund.declined, amazonpay.refund.stuck, "
-        "amazonpay.refund.conflict, * for all of them, and amazonpay.dispute.action_required, "
-        "receiver.subscriber.paused, receiver.subscriber.failing, "
+        "amazonpay.refund.conflict, amazonpay.refund.resolved, amazonpay.refund.reopened, * for all of them, "
+        "and amazonpay.dispute.action_required, receiver.subscriber.paused, receiver.subscriber.failing, "
         "receiver.delivery.dead, receiver.*",
         "reasons: is not a list of 1 to 32 reason codes such as AmazonRejected; leave it out for all",
         "format: 'xml' is not a format; known are cloudevents, slack, pagerduty, alertmanager",
@@ -194,10 +194,12 @@ def test_any_text_is_an_address_or_a_list_of_problems(url: str) -> None:
 
 
 def test_types_select_events() -> None:
-    """A subscriber to declines hears of nothing else; a star hears everything."""
+    """A subscriber to declines gets them and the end of their cases, and nothing else; a star gets everything."""
     declines = a_subscriber(types=("amazonpay.refund.declined",))
     for event_type in EventType:
-        assert wants(declines, an_event(event_type)) is (event_type is EventType.DECLINED)
+        assert wants(declines, an_event(event_type)) is (
+            event_type in (EventType.DECLINED, EventType.RESOLVED, EventType.REOPENED)
+        )
         assert wants(a_subscriber(), an_event(event_type))
 
 

@@ -27,8 +27,14 @@ from receiver.errors import (
     VerificationFailed,
 )
 from receiver.ledger.dispute import Dispute
-from receiver.ledger.hint import Hint, HintResult
-from receiver.ledger.notification import UNASSIGNED, NotificationOutcome, Receipt, UnrecognizedNotification
+from receiver.ledger.notification import (
+    UNASSIGNED,
+    Hint,
+    HintResult,
+    NotificationOutcome,
+    Receipt,
+    UnrecognizedNotification,
+)
 from receiver.ledger.timestamps import parse_time
 from receiver.receive.certificates import CertificateStore
 from receiver.receive.receiver import UNCONFIGURED_MAX, Receiver, UnconfiguredNames

@@ -17,8 +17,8 @@ from receiver.amazon.calls import Region
 from receiver.amazon.signing import Algorithm
 from receiver.amazon.throttle import LIVE_THROTTLE, SANDBOX_THROTTLE, Bucket, Call
 from receiver.errors import ConfigurationError
-from receiver.ledger.durations import milliseconds, parse_duration
 from receiver.ledger.polling import DEFAULT_POLL, PollPlan
+from receiver.ledger.timestamps import milliseconds, parse_duration
 from receiver.settings import Settings, load
 from receiver.settings.sections import Scope
 from receiver.store.redis.address import read_address

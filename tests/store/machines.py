@@ -19,8 +19,8 @@ from hypothesis.stateful import (
 )
 
 from receiver.errors import Conflict
-from receiver.ledger.hint import Hint, HintResult
 from receiver.ledger.next_look import DueRefund, FollowUp
+from receiver.ledger.notification import Hint, HintResult
 from receiver.ledger.refund import Source
 from receiver.outbox.dead_letter import DeadEvent
 from receiver.outbox.retries import ClaimedDelivery, DeliveryAttempts

@@ -6,9 +6,9 @@ import base64
 from decimal import Decimal
 from typing import Any
 
-from receiver.ledger.hint import Hint
 from receiver.ledger.money import Money
 from receiver.ledger.next_look import DueRefund
+from receiver.ledger.notification import Hint
 from receiver.ledger.refund import Observation, Refund, Source
 from receiver.outbox.subscribers.secrets import Secret
 from receiver.outbox.subscribers.subscriber import Subscriber

@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from receiver.ledger.hint import Hint
 from receiver.ledger.lifecycle import EventType
+from receiver.ledger.notification import Hint
 from receiver.ledger.refund import Observation, Refund, Revision
 from receiver.outbox.events.event import event_id, from_fields
 from receiver.outbox.subscribers.subscriber import Subscriber
@@ -40,6 +40,8 @@ class Known:
     finals: frozenset[tuple[str, int]] = frozenset()
     conflict: bool = False
     told: frozenset[str] = frozenset()
+    case: str = ""
+    """Of a decline: open, closed, or untracked; empty without one."""
 
     @property
     def pending(self) -> bool:
@@ -81,12 +83,28 @@ def join(known: Known | None, it: Observation, now: int, number: int) -> tuple[K
     if new.pending and now - born > DAY:
         types = [*types, "stuck"]
     fresh = [each for each in types if each not in new.told]
-    new = replace(new, told=new.told | set(fresh))
+    new = replace(new, told=new.told | set(fresh), case=case_of(new, now))
     if new == known:
         return None
     new = replace(new, revision=new.revision + 1, changed=now)
     events = [Happening(number, "conflict", new.reason, each) for each in about]
-    return new, [*events, *(Happening(number, each, new.reason) for each in fresh)]
+    events += [Happening(number, each, new.reason) for each in fresh]
+    if new.case == "closed" and known and known.case == "open":
+        events.append(Happening(number, "resolved", new.reason, (f"refunded {refund_id(number)}", new.updated)))
+    if new.case == "open" and known and known.case == "closed":
+        events.append(Happening(number, "reopened", new.reason, ("open ", new.updated)))
+    return new, events
+
+
+def case_of(it: Known, now: int) -> str:
+    """A decline is an open case until the buyer has the money."""
+    if it.state == "Refunded":
+        return "closed" if it.case else ""
+    if it.state != "Declined":
+        return it.case
+    if it.case in ("open", "untracked"):
+        return it.case
+    return "open" if it.case == "closed" or now - it.updated <= 30 * DAY else "untracked"
 
 
 @dataclass

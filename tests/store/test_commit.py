@@ -220,7 +220,9 @@ async def test_a_line_of_the_history_is_an_array_in_an_order_that_stays(
     """What is in stores already is read by place."""
     await recorder.record(account, seen("Declined", reason="AmazonRejected"), source=Source.POLL)
     [line] = await redis.lrange(f"refunds:{{us}}:history:{refund_id()}", 0, -1)
-    assert msgspec.json.decode(line) == [1, T0, "Declined", T0, "poll", "AmazonRejected", False, ""]
+    assert msgspec.json.decode(line) == [
+        *(1, T0, "Declined", T0, "poll", "AmazonRejected", False, "", {"at": T0}, ""),
+    ]
 
 
 async def test_what_was_written_at_first_is_still_read(

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from receiver.errors import StoreUnavailable
-from receiver.ledger.hint import HintResult
+from receiver.ledger.notification import HintResult
 from receiver.store import Store
 from receiver.store.redis.clock import Clock
 from receiver.store.redis.damage import WrongType

@@ -11,8 +11,8 @@ import pytest
 
 from receiver.errors import StoreUnavailable
 from receiver.ledger.dispute import Dispute, permission_of, signed
-from receiver.ledger.hint import HintResult
 from receiver.ledger.money import Money
+from receiver.ledger.notification import HintResult
 from receiver.store import Store
 from receiver.store.refunds.disputes import to_value
 from receiver.store.requests.requests import Disputed, Reserved
@@ -96,7 +96,7 @@ async def test_nothing_is_written_where_a_key_holds_something_else(store: Store,
 )
 async def test_the_reserving_script_decides(store: Store, redis: Any, change: dict[str, str], stops: bool) -> None:
     """In the very step that would reserve: whatever was read before, a dispute that is known then stops the refund."""
-    dispute = msgspec.structs.replace(DISPUTE, **change)
+    dispute = msgspec.structs.replace(DISPUTE, asked_at=T0, **change)
     await redis.hset(KEY, dispute.dispute_id, to_value(dispute))
     before = await redis.keys("*")
     found = await reserve(store)

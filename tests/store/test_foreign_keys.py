@@ -9,15 +9,20 @@ from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
+import msgspec
 import pytest
 from structlog.testing import capture_logs
 
 from receiver.amazon.account import Account
+from receiver.amazon.throttle import Bucket
 from receiver.deliver.retention import Retention
 from receiver.errors import StoreUnavailable
+from receiver.ledger.audit import Actor
 from receiver.ledger.charge_book import Guard
-from receiver.ledger.dispute import permission_of
+from receiver.ledger.declines.job import REISSUED, Item, Job, JobState, Selection
+from receiver.ledger.dispute import Dispute, permission_of
 from receiver.ledger.money import Money
+from receiver.ledger.next_look import DisputeLook
 from receiver.ledger.notification import UnrecognizedNotification
 from receiver.ledger.query import Query
 from receiver.ledger.refund import Source
@@ -95,7 +100,9 @@ class Shop:
             "subscribe": self.subscribe,
             "deliver": self.deliver,
             "issue": self.issue,
+            "dispute": self.dispute,
             "fps": self.fps,
+            "jobs": self.jobs,
             "watch": self.watch,
             "tidy": self.tidy,
         }
@@ -166,9 +173,46 @@ class Shop:
         await store.of(self.name).requests.request_sizes()
         await store.of(self.name).requests.refund_owner(CHARGE)
 
+    async def dispute(self) -> None:
+        """A dispute that the merchant has won is notified, asked about, and made due again."""
+        disputes, now, permission = self.store.of(self.name).disputes, self.store.now(), permission_of(CHARGE)
+        told = Dispute(
+            dispute_id=f"{permission}-B000001", charge_permission_id=permission,
+            state="Closed", resolution="MerchantWon", told_at=now, asked_at=now,
+        )  # fmt: skip
+        await disputes.record(told, message_id=f"d{self._next()}", digest="d")
+        for due in (await disputes.claim(Bucket(10, 10), lease=30_000, limit=1)).items:
+            stored = await disputes.stored(due)
+            assert stored is not None
+            await disputes.finish(due, stored, DisputeLook(stored.dispute, now), None, 0)
+        await disputes.ask_again([told])
+
     async def fps(self) -> None:
         await self.store.of(self.name).fps.claim(lease=1, limit=1)
         await self.store.of(self.name).fps.get("ref")
+
+    async def jobs(self) -> None:
+        """A job reissues a refund, and ends."""
+        jobs, now = self.store.of(self.name).jobs, self.store.now()
+        money = Money(Decimal("1.00"), "USD")
+        job = Job(
+            id="j",
+            account=self.name,
+            state=JobState.RUNNING,
+            selection=Selection(),
+            actor=Actor(),
+            created_at=now,
+            changed_at=now,
+            total=1,
+            sums=(money,),
+        )
+        item = Item(number=0, refund_id="r", root="r", amount=money)
+        await jobs.create(job, [item])
+        for attempt in (await jobs.claim(lease=30_000, limit=1)).items:
+            await jobs.todo(attempt.id)
+            await jobs.record(attempt, [msgspec.structs.replace(item, outcome=REISSUED)], lease=30_000)
+            await jobs.outcomes(attempt.id)
+            await jobs.move(attempt.id, JobState.DONE, of=[JobState.RUNNING])
 
     async def watch(self) -> None:
         """Lists, the feed, notifications that are kept."""
@@ -213,6 +257,7 @@ def names_of(shop: Shop) -> dict[str, str]:
         KeyScope.CALL: "get_refund",
         KeyScope.MESSAGE: f"m{number}",
         KeyScope.TEST: "x",
+        KeyScope.JOB: "j",
     }
     found = {
         kind: keys(kind, of[entry.scope]) if entry.scope in of else keys(kind)
@@ -236,6 +281,7 @@ async def first_day(shops: list[Shop]) -> None:
             shop.track,
             shop.issue,
             shop.deliver,
+            shop.jobs,
             shop.watch,
             shop.tidy,
         ):

@@ -74,14 +74,14 @@ async def test_without_the_lease_two_workers_ask_about_the_same_refund(
 async def test_without_the_revision_check_twenty_writers_tell_things_twice(
     recorder: Recorder, store: Store, redis: Any, account: Account, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    without(monkeypatch, "commit", "(redis.call('HGET', KEYS[1], 'revision') or '0') ~= ARGV[2]", "false")
+    without(monkeypatch, "commit", "(redis.call('HGET', write.keys[1], 'revision') or '0') ~= write.expected", "false")
     await fails(lambda: test_commit.test_twenty_writers_make_one_event_of_each_kind(recorder, store, redis, account))
 
 
 async def test_without_the_version_check_a_new_subscriber_is_forgotten(
     recorder: Recorder, store: Store, redis: Any, account: Account, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    without(monkeypatch, "commit", "(redis.call('HGET', KEYS[6], ':version') or '0') ~= ARGV[3]", "false")
+    without(monkeypatch, "commit", "(redis.call('HGET', KEYS[4], ':version') or '0') ~= ARGV[1]", "false")
     await fails(
         lambda: test_commit.test_a_subscriber_added_between_decision_and_commit_is_not_forgotten(
             recorder, store, redis, account, monkeypatch

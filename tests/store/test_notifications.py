@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 
 from receiver.errors import StoreUnavailable
-from receiver.ledger.hint import HintResult
-from receiver.ledger.notification import UNASSIGNED, UnrecognizedNotification
+from receiver.ledger.notification import UNASSIGNED, HintResult, UnrecognizedNotification
 from receiver.store import Store
 from receiver.store.refunds import notifications
 from receiver.store.refunds.notifications import KEPT_FOR

@@ -32,6 +32,21 @@ def recorder(store: Store) -> Recorder:
     return Recorder(store, lambda: 0.0)
 
 
+@pytest.fixture(autouse=True)
+def without_open_cases(store: Store) -> None:
+    """Declines are too old to be tracked, but where a test says otherwise."""
+    store.connection.tracked_for = -1
+
+
+async def test_an_open_case_is_kept(store: Store, recorder: Recorder, account: Account) -> None:
+    """The buyer may still be owed the money, however long ago it was declined."""
+    store.connection.tracked_for = 1
+    await take_in(recorder, account, seen("Declined", reason="AmazonRejected"))
+    assert await prune(store) is Pruned.OPEN
+    await take_in(recorder, account, seen("Refunded", updated_at=T0 + 1_000))
+    assert await prune(store) is Pruned.CONFLICT
+
+
 async def take_in(recorder: Recorder, account: Account, observation: Observation, facts: Details | None = None) -> None:
     always: Details = {"charge_read": True}
     known = {**always, "retryable": "no"} if observation.state == "Declined" else always

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from receiver.errors import StoreUnavailable
-from receiver.ledger.hint import HintResult
+from receiver.ledger.notification import HintResult
 from receiver.store import Store
 from receiver.store.redis.pipeline import connect
 from tests.kit.clock import ManualClock

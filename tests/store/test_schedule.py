@@ -9,8 +9,8 @@ import msgspec
 import pytest
 
 from receiver.errors import StoreUnavailable
-from receiver.ledger.hint import HintResult
 from receiver.ledger.next_look import FollowUp, NextLook
+from receiver.ledger.notification import HintResult
 from receiver.ledger.refund import Source
 from receiver.store import Store
 from tests.kit.clock import T0, ManualClock

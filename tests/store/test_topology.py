@@ -12,7 +12,7 @@ from redis.crc import key_slot
 from redis.exceptions import ResponseError
 
 from receiver.errors import StoreUnavailable
-from receiver.ledger.hint import HintResult
+from receiver.ledger.notification import HintResult
 from receiver.ledger.refund import Source
 from receiver.store import Store
 from receiver.store.maintenance.probe import RedisProbe, examine

@@ -9,7 +9,7 @@ import pytest
 from redis.asyncio import Redis
 from structlog.testing import capture_logs
 
-from receiver.ledger.hint import Hint
+from receiver.ledger.notification import Hint
 from receiver.ledger.refund import FIELD_NAMES, Source
 from receiver.ledger.schema import refund_json
 from receiver.simulator.odd_fields import OddField

@@ -421,7 +421,7 @@ async def test_without_a_look_for_whom_nobody_holds_a_late_answer_is_left_alone(
     at: Bench, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The second story, with the last branch taken out of the commit."""
-    without(monkeypatch, "commit", "elseif ARGV[5] ~= '' then", "elseif false then")
+    without(monkeypatch, "commit", "elseif ARGV[3] ~= '' then", "elseif false then")
     with pytest.raises(AssertionError):
         await followed_late(at, store)
 

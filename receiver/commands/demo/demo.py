@@ -85,7 +85,8 @@ async def perform(scene: Stage, parts: list[StoryRefund], show: Show) -> dict[st
     problems = judge(expectations, states, scene.subscribers, refusals)
     problems += tricks_unseen(scene, refunds)
     problems += await still_owed(scene)
-    return summary(scene, refunds, refusals, problems, time.monotonic() - began)
+    still_open = (await scene.get("/v1/summary"))["openDeclines"]
+    return summary(scene, refunds, refusals, still_open, problems, time.monotonic() - began)
 
 
 def start(scene: Stage, part: StoryRefund) -> str:
@@ -139,6 +140,7 @@ def summary(
     scene: Stage,
     refunds: dict[str, dict[str, Any]],
     refusals: dict[str, int | None],
+    still_open: dict[str, Any],
     problems: list[str],
     seconds: float,
 ) -> dict[str, Any]:
@@ -151,6 +153,7 @@ def summary(
         "seconds": round(seconds, 1),
         "refunds": dict(Counter(state for state, _ in map(state_of, refunds.values()))),
         "declined": dict(reasons),
+        "openDeclines": still_open,
         "inConflict": sum(refund["conflict"] for refund in refunds.values()),
         "notifications": {
             "accepted": sum(each.status == 200 for each in genuine),
@@ -228,6 +231,13 @@ class Show:
         for what, count in rows.items():
             table.add_row(what, str(count))
         self._console.print(table)
+        still_open = report["openDeclines"]
+        if still_open["count"]:
+            sums = ", ".join(f"{each['amount']} {each['currencyCode']}" for each in still_open["amounts"])
+            self._console.print(
+                f"\nStill open: {still_open['count']} declined refunds, {sums}. These buyers have not been paid.",
+                soft_wrap=True,
+            )
         for problem in report["problems"]:
             self._console.print(f"[red]not as expected:[/] {escape(problem)}")
         if report["ok"]:

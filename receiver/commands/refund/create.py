@@ -13,8 +13,10 @@ import typer
 from receiver.commands.client.api import Api, decode, target
 from receiver.commands.client.options import ServiceCall, api_command
 from receiver.commands.console import emit_fields, emit_json, say
-from receiver.commands.refund.refund import RefundId
+from receiver.commands.refund.jobs import read_max_total, reissue_many
+from receiver.commands.refund.refund import REASONS, _since, checked_id
 from receiver.commands.refund.views import fields
+from receiver.errors import ConfigurationError
 from receiver.exchange import Response
 from receiver.http.api.schema import PendingJson
 from receiver.ledger.refund import State
@@ -26,7 +28,7 @@ PENDING = 202
 ASK_EVERY = 2.0
 EPILOG = (
     "Exit codes: 4 Amazon has not answered yet, repeat the command with the same key · 5 the refund was made, but "
-    "Amazon already declined it."
+    "Amazon already declined it. Of retry for many: 4 the job is paused · 5 some refunds were not reissued."
 )
 UNANSWERED = 4
 """The exit code while Amazon has not answered."""
@@ -109,14 +111,48 @@ def _key(given: str | None) -> str:
 
 def retry(
     call: ServiceCall,
-    refund_id: RefundId,
+    refund_id: Annotated[
+        str | None, typer.Argument(metavar="ID", callback=checked_id, help="Amazon's id of one declined refund.")
+    ] = None,
+    reason: Annotated[
+        str, typer.Option(metavar="CODE", help="Many: whose last decline has this reason, such as AmazonRejected.")
+    ] = "",
+    since: Annotated[
+        str, typer.Option(metavar="TIME", callback=_since, help="Many: declined since: 3d, 2026-01-31 (UTC).")
+    ] = "",
+    max_total: Annotated[
+        str, typer.Option("--max-total", metavar="AMOUNT", help='Many: no more than this in total: "5000.00 USD".')
+    ] = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Many: only show what would be reissued.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Many: do not ask for confirmation.")] = False,
     besides: Besides = None,
     wait: Annotated[int, typer.Option(metavar="SECONDS", min=0, help="Time to wait for Amazon's answer.")] = 30,
 ) -> None:
-    """Reissue a refund that Amazon declined. It is reissued at most once, however often this runs.
+    """Reissue one refund that Amazon declined, or many. Each is reissued at most once, however often this runs.
 
-    The retry is a new refund with a new id. If Amazon declines it too, retry that one.
+    With an ID: that refund. The retry is a new refund with a new id. If Amazon declines it too, retry that one.
+
+    With --reason or --since: the declined refunds whose case is open, for example after a negative balance is repaid.
+    Shows which ones and which are left out, asks, and then starts a job in the service and follows it. If the command
+    is stopped, the job goes on; run the command again to follow it. The first ten go alone: the others follow once
+    Amazon has refunded one of them.
     """
+    many = reason or since or max_total or dry_run or yes
+    if refund_id is None:
+        if not (reason or since):
+            raise ConfigurationError(["Name one refund by its ID, or many by --reason, --since or both."])
+        selection = {
+            "reason": REASONS.get(reason.lower(), reason),
+            "since": since,
+            "maxTotal": read_max_total(max_total),
+        }
+        if besides:
+            raise ConfigurationError(["--besides is for one refund: name it by its ID."])
+        kept = {name: value for name, value in selection.items() if value}
+        reissue_many(call, kept, dry_run=dry_run, yes=yes)
+        return
+    if many:
+        raise ConfigurationError(["--reason, --since, --max-total, --dry-run and --yes are for many refunds: omit ID."])
     path = target("refunds", refund_id, "retry", account=call.account)
     body = {"besides": besides} if besides else None
     show(call, call.run(lambda api: until_answered(wait, api, path, body, "")))

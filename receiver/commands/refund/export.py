@@ -53,6 +53,13 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
     "changedAt": ("changedAt",),
     "source": ("source",),
     "unreadFields": ("unreadFields",),
+    "resolution": ("resolution", "state"),
+    "resolutionAt": ("resolution", "at"),
+    "resolutionHow": ("resolution", "how"),
+    "resolutionBy": ("resolution", "by"),
+    "resolutionUser": ("resolution", "user"),
+    "resolutionNote": ("resolution", "note"),
+    "resolutionRefundId": ("resolution", "refundId"),
 }
 """Column → the path of its value in the JSON. New columns come at the end."""
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
@@ -77,6 +84,8 @@ class Note(msgspec.Struct):
     cursor: str
     bytes: int
     rows: int
+    newest: str = ""
+    """The time of the first row, for a list that nothing moves in."""
 
 
 def csv_row(values: list[str]) -> str:
@@ -93,11 +102,11 @@ def _harmless(value: str) -> str:
     return "'" + value if value.startswith(FORMULA) else value
 
 
-def cells(refund: Mapping[str, Any]) -> list[str]:
-    """The values of a refund in the order of `COLUMNS`; null is empty, true and false are words, lists have spaces."""
+def cells(row: Mapping[str, Any], columns: Mapping[str, tuple[str, ...]] = COLUMNS) -> list[str]:
+    """The values of a row in the order of its columns; null is empty, true and false are words, lists have spaces."""
     found = []
-    for path in COLUMNS.values():
-        value: Any = refund
+    for path in columns.values():
+        value: Any = row
         for name in path:
             value = value.get(name) if isinstance(value, Mapping) else None
         if isinstance(value, list):
@@ -243,20 +252,20 @@ def export(
         if whole.resumed:
             say([f"Continuing after {whole.note.rows} refunds."])
         try:
-            call.run(lambda api: write_all(api, whole, filters, form == "csv", _progress()))
+            call.run(lambda api: write_all(api, whole, filters, form == "csv", in_place()))
         except Exception:
             if output is not None:
                 say([f"{output}.part has {whole.note.rows} refunds. Run the same command to continue."])
             raise
         finally:
-            _progress()("")
+            in_place()("")
         whole.finish()
     following = max((read_ms(whole.note.until) or 0) - OVERLAP, 0)
     since = format_rfc3339(following) if whole.note.bounded else whole.note.since
     say([f"{whole.note.rows} refunds. The next export: --since {since}"])
 
 
-def _progress() -> Callable[[str], None]:
+def in_place() -> Callable[[str], None]:
     """Shows a text in place on a terminal, and nothing elsewhere."""
     if sys.stderr is None or not sys.stderr.isatty():
         return lambda text: None

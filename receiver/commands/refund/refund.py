@@ -18,10 +18,9 @@ from receiver.commands.refund.watch import ChangeWatcher
 from receiver.errors import Malformed
 from receiver.exchange import Response
 from receiver.http.api.schema import RefreshJson
-from receiver.ledger.durations import SPAN, milliseconds, parse_duration
+from receiver.ledger.history import RevisionJson
 from receiver.ledger.refund import ALIASES, REFUND_ID, Reason, State
-from receiver.ledger.schema import RevisionJson
-from receiver.ledger.timestamps import format_rfc3339, parse_any_time
+from receiver.ledger.timestamps import SPAN, format_rfc3339, milliseconds, parse_any_time, parse_duration
 from receiver.outbox.formats.cloudevents import AdvisedRefundJson
 
 MOST_PER_PAGE = 200
@@ -39,7 +38,8 @@ app = typer.Typer(
 )
 
 
-def _refund_id(text: str | None) -> str | None:
+def checked_id(text: str | None) -> str | None:
+    """Check the form of a refund's id."""
     if text is not None and not REFUND_ID.fullmatch(text):
         raise typer.BadParameter("a refund id is 1 to 64 letters, digits and hyphens.")
     return text
@@ -62,7 +62,7 @@ def _now() -> int:
     return time.time_ns() // 1_000_000
 
 
-RefundId = Annotated[str, typer.Argument(metavar="ID", callback=_refund_id, help="Amazon's id of the refund.")]
+RefundId = Annotated[str, typer.Argument(metavar="ID", callback=checked_id, help="Amazon's id of the refund.")]
 
 
 @api_command(app)
@@ -131,6 +131,9 @@ def list_some(
             help="Only refunds changed since: 2h, 7d, 2026-01-31 (UTC), 2026-01-31T12:00:00Z.",
         ),
     ] = "",
+    is_open: Annotated[
+        bool, typer.Option("--open", help="Only declined refunds whose case is open: the buyer may be owed the money.")
+    ] = False,
     limit: Annotated[int, typer.Option(min=1, metavar="N", help="Show at most this many.")] = 50,
     everything: Annotated[bool, typer.Option("--all", help="Show all, ignoring --limit.")] = False,
 ) -> None:
@@ -141,6 +144,7 @@ def list_some(
         "charge": charge,
         "order": order,
         "since": since,
+        "open": "true" if is_open else "",
     }
     call.run(lambda api: _list(api, call.json, filters, None if everything else limit))
 
@@ -214,7 +218,7 @@ def watch(
     call: ServiceCall,
     refund_id: Annotated[
         str | None,
-        typer.Argument(metavar="ID", callback=_refund_id, help="Amazon's id of one refund. Default: all refunds."),
+        typer.Argument(metavar="ID", callback=checked_id, help="Amazon's id of one refund. Default: all refunds."),
     ] = None,
 ) -> None:
     """Print every change of a refund, or of all refunds, as it happens. Times are UTC.

@@ -12,9 +12,10 @@ from rich.text import Text
 from receiver.commands.client.api import decode, target
 from receiver.commands.client.options import ServiceCall, api_command
 from receiver.commands.console import clean, emit_fields, emit_json, emit_rich, moment, say, short_moment
-from receiver.commands.refund.refund import _now, _refund_id
+from receiver.commands.refund.refund import _now, checked_id
 from receiver.errors import ConfigurationError
 from receiver.http.api.schema import RequestListJson
+from receiver.ledger.audit import Actor
 from receiver.ledger.refund_request import OPEN, RequestState
 from receiver.ledger.request_shape import RefundRequestJson
 
@@ -98,7 +99,7 @@ def settle_request(
         typer.Option(
             "--refund-id",
             metavar="REFUND",
-            callback=_refund_id,
+            callback=checked_id,
             help="Amazon made this refund. The service asks Amazon whether charge and amount match.",
         ),
     ] = None,
@@ -151,9 +152,9 @@ def _fields(found: RefundRequestJson) -> Sequence[tuple[str, str | Text | None]]
         ("Detail", found.detail),
         ("Amazon said", said),
         ("Amazon's id", amazon.request_id if amazon else None),
-        ("Issued by", found.issued_by),
+        ("Issued by", str(Actor(found.issued_by or "", found.issued_by_user or ""))),
         ("Besides", ", ".join(found.besides)),
-        ("Settled by", found.settled_by),
+        ("Settled by", str(Actor(found.settled_by or "", found.settled_by_user or ""))),
         ("Account", found.account),
         ("Created", moment(found.created_at)),
         ("Changed", moment(found.changed_at)),

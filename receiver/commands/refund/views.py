@@ -11,9 +11,11 @@ from receiver.commands.client.api import convert, decode
 from receiver.commands.console import clean, emit, emit_json, emit_rich, emit_value, moment, say, short_moment, table
 from receiver.commands.refund.watch import Change
 from receiver.exchange import Response
+from receiver.ledger.audit import Actor
 from receiver.ledger.dispute import DisputeJson
+from receiver.ledger.history import RevisionJson
 from receiver.ledger.refund import State
-from receiver.ledger.schema import RefundJson, RevisionJson
+from receiver.ledger.schema import RefundJson
 from receiver.outbox.events.dispute_event import FAMILY as DISPUTES
 from receiver.outbox.events.dispute_event import DisputeToAnswerJson
 from receiver.outbox.formats.cloudevents import AdvisedRefundJson
@@ -97,7 +99,8 @@ def fields(refund: AdvisedRefundJson) -> Sequence[tuple[str, str | Text | None]]
         ("Retried by", refund.retried_by),
         ("Retry refused", _retry_refused(refund)),
         ("Can be reissued", _retryable(refund)),
-        ("Issued by", refund.issued_by),
+        ("Case", _case(refund)),
+        ("Issued by", str(Actor(refund.issued_by or "", refund.issued_by_user or ""))),
         ("Type", refund.refund_type),
         ("Descriptor", refund.soft_descriptor),
         ("Account", f"{account} ({refund.release_environment})" if refund.release_environment else account),
@@ -109,6 +112,16 @@ def fields(refund: AdvisedRefundJson) -> Sequence[tuple[str, str | Text | None]]
         ("Could not be read", ", ".join(refund.unread_fields) or None),
         *_advice(refund),
     ]
+
+
+def _case(refund: AdvisedRefundJson) -> str | None:
+    """Whether its case is open; if not, how, by whom and why it was closed."""
+    case = refund.resolution
+    if case is None:
+        return None
+    details = (case.how, case.refund_id, f"by {case.user or case.by}" if case.user or case.by else None, case.note)
+    known = ", ".join(text for text in details if text)
+    return f"{case.state} since {moment(case.at)}{f' ({known})' if known else ''}"
 
 
 def _retryable(refund: AdvisedRefundJson) -> str | None:

@@ -15,7 +15,7 @@ from receiver.commands.client.answers import History, RefundPage
 from receiver.commands.client.api import Api, ApiProblem, convert, decode, not_the_api, target
 from receiver.commands.client.reconnect import RetryingCaller
 from receiver.commands.console import read_ms
-from receiver.ledger.schema import RevisionJson
+from receiver.ledger.history import RevisionJson
 from receiver.ledger.timestamps import format_rfc3339
 from receiver.outbox.formats.cloudevents import AdvisedRefundJson
 

@@ -55,15 +55,15 @@ def money_schema(currency: Schema, about: str) -> Schema:
     }
 
 
-def read_money(value: object, absent: str = "") -> Money:
-    """`refundAmount`. Raises `BadRequest`; `absent` tells the user when it may be omitted."""
+def read_money(value: object, absent: str = "", *, field: str = "refundAmount") -> Money:
+    """An amount in a field. Raises `BadRequest`; `absent` tells the user when it may be omitted."""
     if not isinstance(value, Mapping) or set(value) != {"amount", "currencyCode"}:
         example = '{"amount": "14.00", "currencyCode": "USD"}'
-        raise BadRequest(f"`refundAmount` must be an object such as {example}{absent}.", reason="bad_amount")
+        raise BadRequest(f"`{field}` must be an object such as {example}{absent}.", reason="bad_amount")
     try:
         return Money.parse(value["amount"], value["currencyCode"])
     except Malformed as error:
-        raise BadRequest(f"`refundAmount`: {error.detail}", reason=error.reason) from None
+        raise BadRequest(f"`{field}`: {error.detail}", reason=error.reason) from None
 
 
 def possible_accounts(caller: Caller, named: object) -> Sequence[str]:

@@ -15,12 +15,12 @@ from receiver.http.api.limits import Refreshes, TooManyRefreshes
 from receiver.http.api.lookup import find_charges, the_charge
 from receiver.http.api.operations import AMAZON, READ, SEVERAL, Answer, Call, Operation
 from receiver.http.api.params import ACCOUNT, in_path
-from receiver.http.api.respond import json_answer
 from receiver.http.problems import RefundProblemJson
+from receiver.http.respond import json_answer
 from receiver.ledger.charge import Charge
 from receiver.ledger.dispute import CHARGE_ID
 from receiver.ledger.query import Query
-from receiver.ledger.refund import REFUND_ID
+from receiver.ledger.refund import AMAZON_REFUND_ID, REFUND_ID
 from receiver.ledger.request_shape import ChargeJson, charge_json
 from receiver.ledger.retryability import KnownCharge
 from receiver.store import Store
@@ -75,8 +75,10 @@ class ChargeApi:
         charge_id, accounts = call[CHARGE], call.accounts
         found = await find_charges(self._store, accounts, charge_id)
         if not found and not CHARGE_ID.fullmatch(charge_id):
+            is_refund = AMAZON_REFUND_ID.fullmatch(charge_id) is not None
             raise BadRequest(
-                "Amazon's charge ids look like S01-5105180-3221187-C056351, and no charge with this id is known.",
+                "Amazon's charge ids look like S01-5105180-3221187-C056351, and no charge with this id is known."
+                f"{' This is the id of a refund: look up its chargeId.' if is_refund else ''}",
                 reason="bad_charge_id",
             )
         account, known = the_charge(found) if found else (only_account(accounts, "the account with ?account="), None)

@@ -18,7 +18,6 @@ from receiver.http.api.lookup import find_subscriber
 from receiver.http.api.operations import ADMIN, Answer, Body, Call, Operation
 from receiver.http.api.params import ACCOUNT, number, whole, word
 from receiver.http.api.redrive import REDRIVE, STREAM_ID, is_stream_id, read_wanted
-from receiver.http.api.respond import json_answer
 from receiver.http.api.schema import (
     DeadDeliveryJson,
     DeliveryListJson,
@@ -29,6 +28,8 @@ from receiver.http.api.schema import (
     WaitingDeliveryJson,
 )
 from receiver.http.api.subscribers import NAME, ONE
+from receiver.http.respond import json_answer
+from receiver.ledger.audit import Action, AuditEntry, Outcome
 from receiver.ledger.lifecycle import EventType
 from receiver.ledger.money import Money
 from receiver.ledger.refund import Refund, Source, State
@@ -132,7 +133,14 @@ class DeliveryApi:
             found, missing = await _by_ids(deliveries, name, wanted.ids)
         else:
             found, missing = [each async for each in _dead_ids(deliveries, name, wanted.since, wanted.until)], []
-        counts = Redriven() if wanted.dry_run else await deliveries.redrive(name, found)
+        entry = AuditEntry(
+            action=Action.SUBSCRIBER_REDRIVE,
+            actor=call.actor,
+            subscriber=name,
+            outcome=Outcome.ACCEPTED,
+            count=len(found),
+        )
+        counts = Redriven() if wanted.dry_run else await deliveries.redrive(name, found, entry)
         body = RedriveJson(
             account=account,
             dry_run=wanted.dry_run,
@@ -168,7 +176,15 @@ class DeliveryApi:
         now = self._now()
         event = a_test(account, now, secrets.token_hex(16))
         stream_id = f"{now}-{10**18 + secrets.randbelow(10**18)}"
-        if not await self._store.of(account).deliveries.enqueue_test(subscriber.name, stream_id, to_fields(event)):
+        entry = AuditEntry(
+            action=Action.SUBSCRIBER_TEST,
+            actor=call.actor,
+            subscriber=subscriber.name,
+            event_id=event.id,
+            outcome=Outcome.ACCEPTED,
+        )
+        deliveries = self._store.of(account).deliveries
+        if not await deliveries.enqueue_test(subscriber.name, stream_id, to_fields(event), entry):
             raise NotFound("The subscriber was removed.", reason="no_such_subscriber")
         outcome = await _within(TEST_WAIT, lambda: self._store.of(account).deliveries.test_result(stream_id))
         sent = TestSentJson(account=account, id=event.id, type=event.type.value)

@@ -48,11 +48,11 @@ from receiver.http.api.operations import (
     Operation,
 )
 from receiver.http.api.params import Schema, whole
-from receiver.http.api.respond import json_answer
 from receiver.http.api.schema import PendingOrderJson
 from receiver.http.ipn.endpoint import Ipn
 from receiver.http.ipn.operations import ACCOUNT_IN_PATH, TO_SNS
 from receiver.http.problems import RefundProblemJson
+from receiver.http.respond import json_answer
 from receiver.issue.fps import FpsIssuer, Ordered
 from receiver.ledger.notification import NotificationOutcome, Receipt
 from receiver.ledger.schema import RefundJson, money_json, refund_json
@@ -212,7 +212,7 @@ class FpsApi:
         """201 with the refund, or 202 while Amazon has not answered. The reference is the key."""
         fields = await read_object(call.request)
         account = self._account(call.caller, fields.get("account"))
-        return _answer(account, await self._issuers[account].create(read_order(fields)))
+        return _answer(account, await self._issuers[account].create(read_order(fields), call.actor))
 
     def _account(self, caller: Caller, named: object) -> str:
         found = [name for name in possible_accounts(caller, named) if name in self._issuers]

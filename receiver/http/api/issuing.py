@@ -34,10 +34,10 @@ from receiver.http.api.operations import (
     Reasons,
 )
 from receiver.http.api.params import ACCOUNT, REFUND, Parameter, Schema, whole
-from receiver.http.api.respond import json_answer
 from receiver.http.api.schema import PendingRequestJson
 from receiver.http.headers import traceparent_of
 from receiver.http.problems import RefundProblemJson
+from receiver.http.respond import json_answer
 from receiver.issue.issuer import Issued, Issuer
 from receiver.issue.orders import LONGEST_KEY
 from receiver.ledger.money import CURRENCY, Money
@@ -112,12 +112,8 @@ RETRY: Final = object_schema(
     {"besides": ["S01-5105180-3221187-R022311"]},
 )
 TO_REFUND: Final = {"getRefund": {"operationId": "getRefund", "parameters": {"refund_id": "$response.body#/refundId"}}}
-TO_REQUEST: Final = {
-    "getRefundRequest": {
-        "operationId": "getRefundRequest",
-        "parameters": {"request_id": "$response.body#/refundRequestId"},
-    }
-}
+OF_ANSWER: Final = {"request_id": "$response.body#/refundRequestId"}
+TO_REQUEST: Final = {"getRefundRequest": {"operationId": "getRefundRequest", "parameters": OF_ANSWER}}
 STILL_PENDING: Final = Answer(202, PendingRequestJson, "Amazon has not answered yet.", PENDING, TO_REQUEST)
 REFUSALS: Final[tuple[Reasons, ...]] = (
     {
@@ -192,7 +188,10 @@ class IssueApi:
             {
                 400: ("unknown_field",),
                 404: ("no_such_refund",),
-                409: ("not_declined", "not_enough_known", "in_conflict", "not_amazon_pay", "not_merchants_refund"),
+                409: (
+                    *("not_declined", "not_enough_known", "in_conflict", "not_amazon_pay", "not_merchants_refund"),
+                    "closed",
+                ),
             },
             *REFUSALS,
         ),
@@ -228,7 +227,7 @@ def read_refund_request(fields: Mapping[str, Any]) -> RefundRequest:
 
 def _asked(call: Call, fields: Mapping[str, Any]) -> Asked:
     traceparent = traceparent_of(call.request.headers.raw)
-    return Asked(call.caller.name, read_besides(fields.get("besides", [])), traceparent)
+    return Asked(call.actor, read_besides(fields.get("besides", [])), traceparent)
 
 
 def read_besides(value: object) -> tuple[str, ...]:

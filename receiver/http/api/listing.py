@@ -71,13 +71,13 @@ def _cut(refunds: list[Refund], limit: int) -> list[Refund]:
     return refunds[:end]
 
 
-def write_cursor(place: str, query: Query, accounts: Sequence[str]) -> str:
+def write_cursor(place: str, query: object, accounts: Sequence[str]) -> str:
     """The position (in the store's form) with a check that binds it to the filters and accounts; URL-safe text."""
     raw = place.encode()
     return base64.urlsafe_b64encode(_check(raw, query, accounts) + raw).decode().rstrip("=")
 
 
-def read_cursor(text: str, query: Query, accounts: Sequence[str]) -> str:
+def read_cursor(text: str, query: object, accounts: Sequence[str]) -> str:
     """The position in a page's cursor; empty without one. Raises `BadRequest` for any other text, or other filters."""
     if not text:
         return ""
@@ -94,5 +94,5 @@ def read_cursor(text: str, query: Query, accounts: Sequence[str]) -> str:
     return place
 
 
-def _check(place: bytes, query: Query, accounts: Sequence[str]) -> bytes:
+def _check(place: bytes, query: object, accounts: Sequence[str]) -> bytes:
     return sha256(place + repr((query, tuple(accounts))).encode()).digest()[:CHECK_BYTES]

@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from receiver.errors import Conflict, NotFound
+from receiver.ledger.audit import AuditEntry
+from receiver.ledger.declines.job import Job
 from receiver.ledger.dispute import Dispute, permission_of
 from receiver.ledger.refund import Refund, Revision
 from receiver.ledger.refund_request import RefundRequestRecord
@@ -72,6 +74,13 @@ async def find_request(
     return _the_one(found, "know this request", missing)
 
 
+async def find_job(store: Store, accounts: Sequence[str], job_id: str) -> Job:
+    """The job. Raises `NotFound`, `Conflict`."""
+    answers = await asyncio.gather(*(store.of(account).jobs.get(job_id) for account in accounts))
+    missing = NotFound("Job not found. Jobs are kept for 30 days after their end.", reason="no_such_job")
+    return _the_one([(job.account, job) for job in answers if job is not None], "know this job", missing)[1]
+
+
 async def all_subscribers(store: Store, accounts: Sequence[str]) -> list[tuple[str, Subscriber]]:
     """(account, subscriber), by account and name."""
     lists = await asyncio.gather(*(store.of(account).subscribers.readable() for account in accounts))
@@ -89,11 +98,14 @@ def _no_such_subscriber() -> NotFound:
 
 
 async def change_subscriber(
-    store: Store, accounts: Sequence[str], name: str, change: Callable[[Subscriber], Subscriber]
+    store: Store, accounts: Sequence[str], name: str, change: Callable[[Subscriber], Subscriber], audit: AuditEntry
 ) -> tuple[str, Subscriber]:
-    """The changed subscriber, with its account. Raises `NotFound`, `Conflict`, and what `change` raises."""
+    """The changed subscriber, with its account. `audit` is written with the change.
+
+    Raises `NotFound`, `Conflict`, and what `change` raises.
+    """
     account, _ = await find_subscriber(store, accounts, name)
-    updated = await store.of(account).subscribers.update(name, lambda stored, _: change(stored))
+    updated = await store.of(account).subscribers.update(name, lambda stored, _: change(stored), audit=audit)
     if updated is None:
         raise _no_such_subscriber()
     return account, updated.after

@@ -94,6 +94,17 @@ def number(name: str, about: str, default: int, low: int, high: int) -> Paramete
     return Parameter(name, about, schema, read, default, "bad_parameter")
 
 
+def flag(name: str, about: str) -> Parameter[bool]:
+    """`true` or `false`; false if absent."""
+
+    def read(given: str) -> bool:
+        if given not in ("true", "false"):
+            raise BadRequest(f"`{name}` must be true or false.", reason="bad_parameter")
+        return given == "true"
+
+    return Parameter(name, about, {"type": "boolean", "default": False}, read, False, "bad_parameter")
+
+
 def moment(name: str, about: str, meaning: str) -> Parameter[int]:
     """A time, read as ms UTC; 0 if absent."""
 

@@ -27,16 +27,17 @@ from receiver.http.api.operations import (
     Operation,
     Reasons,
 )
-from receiver.http.api.params import ACCOUNT, IF_NONE_MATCH, REFUND, moment, number, order_number, text, word
-from receiver.http.api.respond import etag, json_answer, matches
+from receiver.http.api.params import ACCOUNT, IF_NONE_MATCH, REFUND, flag, moment, number, order_number, text, word
 from receiver.http.api.schema import HistoryJson, RefreshJson, RefundListJson
 from receiver.http.headers import traceparent_of
+from receiver.http.respond import etag, json_answer, matches
 from receiver.http.seats import Seats, share_of
 from receiver.ledger.dispute import dispute_json
-from receiver.ledger.hint import Hint
+from receiver.ledger.history import revision_json
+from receiver.ledger.notification import Hint
 from receiver.ledger.query import Query
 from receiver.ledger.refund import AMAZON_REFUND_ID, Refund, Source, is_final
-from receiver.ledger.schema import refund_json, revision_json
+from receiver.ledger.schema import refund_json
 from receiver.outbox.events.advice import advice_of
 from receiver.outbox.formats.cloudevents import AdvisedRefundJson, advised_json
 from receiver.settings.sections import HttpSettings, Scope
@@ -54,6 +55,7 @@ REASON: Final = word("reason", "Reason code, such as AmazonRejected.")
 CHARGE: Final = word("charge", "Amazon's id of the charge.")
 ORDER: Final = order_number("order", "The merchant's own order number. Printable characters.")
 SINCE: Final = moment("since", "Write the + of an offset as %2B.", "Changed at or after this time.")
+OPEN: Final = flag("open", "Only declined refunds whose case is open: the buyer may still be owed the money.")
 CURSOR: Final = text("cursor", "`nextCursor` of the previous page, for the same filters.")
 LIMIT: Final = number("limit", "Maximum number of items.", 50, 1, 200)
 WAIT: Final = number("wait", "Seconds to wait for the refund to be known and final.", 0, 0, 60)
@@ -81,7 +83,7 @@ class RefundApi:
         tag="refunds",
         summary="Refunds, newest change first",
         scopes=READ,
-        parameters=(ACCOUNT, STATE, REASON, CHARGE, ORDER, SINCE, CURSOR, LIMIT),
+        parameters=(ACCOUNT, STATE, REASON, CHARGE, ORDER, SINCE, OPEN, CURSOR, LIMIT),
         answers=(Answer(200, RefundListJson),),
         reasons=({400: ("bad_cursor",)},),
         in_turn=True,
@@ -89,7 +91,7 @@ class RefundApi:
     async def many(self, call: Call) -> Response:
         """Newest change first, filtered, a page at a time."""
         accounts = call.accounts
-        query = Query(call[STATE], call[REASON], call[CHARGE], order=call[ORDER], since=call[SINCE])
+        query = Query(call[STATE], call[REASON], call[CHARGE], order=call[ORDER], since=call[SINCE], open=call[OPEN])
         page = await merged(self._store, accounts, query, call[CURSOR], call[LIMIT])
         body = RefundListJson(
             refunds=[refund_json(refund) for refund in await as_of_now(self._store, page.refunds)],
@@ -170,8 +172,13 @@ class RefundApi:
         account = the_refund(found).account if found else only_account(accounts, "the account with ?account=")
         if not (found or is_amazons or await self._store.of(account).fps.get(refund_id)):
             raise _no_refund_id(refund_id)
-        traceparent = traceparent_of(call.request.headers.raw)
-        hint = Hint(refund_id=refund_id, at=self._now(), source=Source.REFRESH, traceparent=traceparent)
+        hint = Hint(
+            refund_id=refund_id,
+            at=self._now(),
+            source=Source.REFRESH,
+            traceparent=traceparent_of(call.request.headers.raw),
+            by=call.actor,
+        )
         await self._store.of(account).schedule.hint(hint)
         body = RefreshJson(
             refund_id=refund_id,

@@ -27,9 +27,9 @@ from receiver.http.api.operations import (
     Operation,
 )
 from receiver.http.api.params import ACCOUNT, REFUND, Schema, in_path, number, word
-from receiver.http.api.respond import json_answer
 from receiver.http.api.schema import RequestListJson
 from receiver.http.problems import RefundProblemJson
+from receiver.http.respond import json_answer
 from receiver.issue.issuer import Issuer
 from receiver.ledger.refund_request import OPEN, RefundRequestRecord, RequestState
 from receiver.ledger.request_shape import RefundRequestJson, request_json
@@ -140,7 +140,7 @@ class RequestApi:
         if await read_object(call.request, needed=False):
             raise BadRequest("A repetition takes no fields.", reason="unknown_field")
         account, _ = await find_request(self._store, accounts, refund_request_id)
-        record = await self._issuers[account].repeat(refund_request_id, by=call.caller.name)
+        record = await self._issuers[account].repeat(refund_request_id, by=call.actor)
         if record.state is RequestState.RESERVED:
             return json_answer(await self._json(account, record), 202, Retry_After=str(ASK_AGAIN))
         return json_answer(await self._json(account, record))
@@ -175,9 +175,9 @@ class RequestApi:
         account, _ = await find_request(self._store, accounts, refund_request_id)
         issuer = self._issuers[account]
         if refund_id:
-            record = await issuer.resolve_as_done(refund_request_id, refund_id, by=call.caller.name)
+            record = await issuer.resolve_as_done(refund_request_id, refund_id, by=call.actor)
         else:
-            record = await issuer.resolve_as_not_issued(refund_request_id, by=call.caller.name)
+            record = await issuer.resolve_as_not_issued(refund_request_id, by=call.actor)
         return json_answer(await self._json(account, record))
 
     async def _json(self, account: str, record: RefundRequestRecord) -> RefundRequestJson:

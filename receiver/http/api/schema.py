@@ -7,9 +7,10 @@ from typing import Annotated, Any, Literal
 from msgspec import UNSET, Meta, UnsetType
 
 from receiver.ledger.dispute import DisputeJson
+from receiver.ledger.history import RevisionJson
 from receiver.ledger.lifecycle import EventType
 from receiver.ledger.request_shape import RefundRequestJson, RefusalJson
-from receiver.ledger.schema import Account, Json, MoneyJson, RefundJson, RevisionJson, Rfc3339
+from receiver.ledger.schema import Account, Json, MoneyJson, RefundJson, Rfc3339
 from receiver.outbox.subscribers.schema import PublicJson
 
 
@@ -36,10 +37,7 @@ class HistoryJson(Json, kw_only=True):
     refund_id: str
     account: Account
     revisions: list[RevisionJson]
-    disputes: Annotated[
-        list[DisputeJson],
-        Meta(description="Of its charge or its charge permission; the first reported first."),
-    ]
+    disputes: Annotated[list[DisputeJson], Meta(description="Of its charge or charge permission, the first one first.")]
 
 
 class RefreshJson(Json, kw_only=True):

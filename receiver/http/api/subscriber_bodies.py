@@ -11,11 +11,10 @@ from receiver.errors import BadRequest, Malformed
 from receiver.http.api.bodies import ACCOUNT_FIELD, object_schema
 from receiver.http.api.params import Schema, time, whole
 from receiver.http.api.schema import StatsJson, SubscriberJson
-from receiver.ledger.durations import milliseconds, parse_duration
 from receiver.ledger.money import AMOUNT
 from receiver.ledger.money import CURRENCY as CURRENCY_CODE
 from receiver.ledger.schema import extended
-from receiver.ledger.timestamps import format_rfc3339
+from receiver.ledger.timestamps import format_rfc3339, milliseconds, parse_duration
 from receiver.outbox.formats.alertmanager import LONGEST_AUTHORIZATION
 from receiver.outbox.formats.format import LONGEST_LINK
 from receiver.outbox.formats.pagerduty import ROUTING_KEY

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Final
 
 from starlette.responses import Response
@@ -22,7 +23,6 @@ from receiver.http.api.operations import (
     Reasons,
 )
 from receiver.http.api.params import ACCOUNT, Schema, in_path
-from receiver.http.api.respond import json_answer
 from receiver.http.api.schema import (
     AddedSubscriberJson,
     ChangedSubscriberJson,
@@ -41,6 +41,8 @@ from receiver.http.api.subscriber_bodies import (
     stats_json,
     subscriber_json,
 )
+from receiver.http.respond import json_answer
+from receiver.ledger.audit import Action, AuditEntry
 from receiver.ledger.schema import extended
 from receiver.outbox.formats.registry import format_spec
 from receiver.outbox.subscribers.changes import NEW, changed, rotated
@@ -131,7 +133,8 @@ class SubscriberApi:
         brought = "secret" in fields or "secrets" in fields
         made = {"secret": self._new_secret()} if format_spec(fields.get("format")).signed and not brought else {}
         subscriber = read_subscriber({**fields, **made}, self._rules, origin="api", now=self._now())
-        after = await self._store.of(account).subscribers.add(subscriber, start, most=self._most)
+        entry = AuditEntry(action=Action.SUBSCRIBER_ADD, actor=call.actor, subscriber=subscriber.name)
+        after = await self._store.of(account).subscribers.add(subscriber, start, most=self._most, audit=entry)
         body = extended(AddedSubscriberJson, subscriber_json(account, subscriber), **made, events_after=after)
         return json_answer(body, 201, Location=f"/v1/subscribers/{subscriber.name}?account={account}")
 
@@ -178,7 +181,7 @@ class SubscriberApi:
             _not_configured(found, "change it")
             return changed(found, {**wanted, **made}, self._rules)
 
-        return await self._change(call, change, made)
+        return await self._change(call, Action.SUBSCRIBER_CHANGE, change, made, fields=tuple(sorted(wanted)))
 
     @Operation(
         "DELETE",
@@ -201,7 +204,8 @@ class SubscriberApi:
             if len(damaged) != 1:
                 raise
             account = damaged[0][0]
-        await self._store.of(account).subscribers.remove(call[NAME])
+        entry = AuditEntry(action=Action.SUBSCRIBER_REMOVE, actor=call.actor, subscriber=call[NAME])
+        await self._store.of(account).subscribers.remove(call[NAME], entry)
         return Response(status_code=204)
 
     @Operation(
@@ -238,7 +242,7 @@ class SubscriberApi:
             _not_configured(found, "put the new secret before the old one in its `secrets`")
             return rotated(found, secret, self._now(), old_valid)
 
-        return await self._change(call, change, made)
+        return await self._change(call, Action.SUBSCRIBER_ROTATE, change, made)
 
     @Operation(
         "POST",
@@ -252,7 +256,8 @@ class SubscriberApi:
         reasons=ONE,
     )
     async def pause(self, call: Call) -> Response:
-        return await self._change(call, lambda found: pause(found, "operator", self._now()))
+        now = self._now()
+        return await self._change(call, Action.SUBSCRIBER_PAUSE, lambda found: pause(found, "operator", now))
 
     @Operation(
         "POST",
@@ -267,13 +272,19 @@ class SubscriberApi:
     )
     async def resume(self, call: Call) -> Response:
         """Also resumes one that was paused after a 410."""
-        return await self._change(call, lambda found: resume(found, self._now()))
+        return await self._change(call, Action.SUBSCRIBER_RESUME, lambda found: resume(found, self._now()))
 
     async def _change(
-        self, call: Call, change: Callable[[Subscriber], Subscriber], made: Mapping[str, str] | None = None
+        self,
+        call: Call,
+        action: Action,
+        change: Callable[[Subscriber], Subscriber],
+        made: Mapping[str, str] = MappingProxyType({}),
+        fields: tuple[str, ...] = (),
     ) -> Response:
-        account, after = await change_subscriber(self._store, call.accounts, call[NAME], change)
-        return json_answer(extended(ChangedSubscriberJson, subscriber_json(account, after), **(made or {})))
+        entry = AuditEntry(action=action, actor=call.actor, subscriber=call[NAME], fields=fields)
+        account, after = await change_subscriber(self._store, call.accounts, call[NAME], change, entry)
+        return json_answer(extended(ChangedSubscriberJson, subscriber_json(account, after), **made))
 
     async def _named(self, call: Call) -> tuple[str, Subscriber]:
         return await find_subscriber(self._store, call.accounts, call[NAME])

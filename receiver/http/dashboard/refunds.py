@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from receiver.errors import Conflict, OtherRefunds
-from receiver.http.api.auth import Caller
+from receiver.http.api.auth import Caller, actor_of
 from receiver.http.api.issuing import read_besides
 from receiver.http.api.limits import Reads, Refreshes
 from receiver.http.api.listing import as_of_now, merged
@@ -24,7 +24,7 @@ from receiver.http.dashboard.guard import PageFrame, see_other
 from receiver.http.dashboard.sessions import Session
 from receiver.issue.issuer import Issuer
 from receiver.ledger.dispute import Dispute, DisputeChange
-from receiver.ledger.hint import Hint
+from receiver.ledger.notification import Hint
 from receiver.ledger.query import Query
 from receiver.ledger.refund import Refund, Revision, Source, State
 from receiver.ledger.refund_request import REFUSES_US, Asked
@@ -127,7 +127,8 @@ class RefundPages:
         session.caller.need(Scope.REFUND, Scope.ADMIN)
         self._refreshes.take(session.caller.name)
         refund = await self._refund(request, session.caller)
-        hint = Hint(refund_id=refund.refund_id, at=self._now(), source=Source.REFRESH)
+        by = actor_of(request, session.caller)
+        hint = Hint(refund_id=refund.refund_id, at=self._now(), source=Source.REFRESH, by=by)
         await self._store.of(refund.account).schedule.hint(hint)
         return see_other(f"{refund_path(refund.refund_id, refund.account)}&done=refresh")
 
@@ -147,7 +148,7 @@ class RefundPages:
         if refund.retried_by:
             return see_other(f"{refund_path(refund.retried_by, refund.account)}&done=retry")
         self._need_retry(refund, session.caller)
-        asked = Asked(session.caller.name, read_besides(request.state.form.get("besides", "").split()))
+        asked = Asked(actor_of(request, session.caller), read_besides(request.state.form.get("besides", "").split()))
         try:
             issued = await self._issuers[refund.account].retry(refund.refund_id, asked)
         except OtherRefunds as error:

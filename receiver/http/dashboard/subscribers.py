@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from starlette.requests import Request
 from starlette.responses import Response
 
+from receiver.http.api.auth import actor_of
 from receiver.http.api.lookup import all_subscribers, change_subscriber
 from receiver.http.api.params import ACCOUNT
 from receiver.http.api.subscribers import NAME
 from receiver.http.dashboard.guard import PageFrame, see_other
 from receiver.http.dashboard.sessions import Session
+from receiver.ledger.audit import Action, AuditEntry, Outcome
 from receiver.outbox.dead_letter import DeadEvent
 from receiver.outbox.subscribers.schema import shown_url
 from receiver.outbox.subscribers.subscriber import Subscriber, pause, resume
@@ -63,11 +65,14 @@ class SubscriberPages:
 
     async def pause(self, request: Request, session: Session) -> Response:
         """`POST /subscribers/{name}/pause?account=`."""
-        return await self._change(request, session, lambda found: pause(found, "operator", self._now()))
+        now = self._now()
+        return await self._change(
+            request, session, Action.SUBSCRIBER_PAUSE, lambda found: pause(found, "operator", now)
+        )
 
     async def resume(self, request: Request, session: Session) -> Response:
         """`POST /subscribers/{name}/resume?account=`."""
-        return await self._change(request, session, lambda found: resume(found, self._now()))
+        return await self._change(request, session, Action.SUBSCRIBER_RESUME, lambda found: resume(found, self._now()))
 
     async def redrive(self, request: Request, session: Session) -> Response:
         """`POST /subscribers/{name}/redrive?account=`: resends every failed delivery, at the subscriber's rate."""
@@ -76,7 +81,14 @@ class SubscriberPages:
         (account,) = session.caller.seen(request.query_params.get("account", ""))
         deliveries = self._store.of(account).deliveries
         if dead := await deliveries.dead_events(name):
-            await deliveries.redrive(name, [event.stream_id for event in dead])
+            entry = AuditEntry(
+                action=Action.SUBSCRIBER_REDRIVE,
+                actor=actor_of(request, session.caller),
+                subscriber=name,
+                outcome=Outcome.ACCEPTED,
+                count=len(dead),
+            )
+            await deliveries.redrive(name, [event.stream_id for event in dead], entry)
         return see_other("/subscribers")
 
     async def _row(self, account: str, subscriber: Subscriber) -> Row:
@@ -89,8 +101,11 @@ class SubscriberPages:
         dead = await store.deliveries.dead_page(name, limit=DEAD_SHOWN) if queue.dead else []
         return Row(account, subscriber, queue, dead, health)
 
-    async def _change(self, request: Request, session: Session, change: Callable[[Subscriber], Subscriber]) -> Response:
+    async def _change(
+        self, request: Request, session: Session, action: Action, change: Callable[[Subscriber], Subscriber]
+    ) -> Response:
         session.caller.need(Scope.ADMIN)
-        accounts = session.caller.seen(ACCOUNT.of(request) or None)
-        await change_subscriber(self._store, accounts, NAME.of(request), change)
+        accounts, name = session.caller.seen(ACCOUNT.of(request) or None), NAME.of(request)
+        entry = AuditEntry(action=action, actor=actor_of(request, session.caller), subscriber=name)
+        await change_subscriber(self._store, accounts, name, change, entry)
         return see_other("/subscribers")

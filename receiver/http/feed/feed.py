@@ -24,7 +24,6 @@ from receiver.http.api.auth import Tokens
 from receiver.http.api.limits import Reads
 from receiver.http.api.operations import IN_TURN, JSON, READ, Answer, Call, Operation
 from receiver.http.api.params import ACCOUNT, WORD, Parameter, Schema, check_query, number, text
-from receiver.http.api.respond import json_answer
 from receiver.http.api.schema import EventPageJson
 from receiver.http.feed.hub import Hub, Listener
 from receiver.http.feed.reader import (
@@ -39,6 +38,7 @@ from receiver.http.feed.reader import (
     reset_json,
 )
 from receiver.http.feed.stream import HEADERS, Stream, Timing, ending_of
+from receiver.http.respond import json_answer
 from receiver.http.seats import Seats, share_of
 from receiver.outbox.events.dispute_event import is_dispute
 from receiver.outbox.events.event import Event, from_fields

@@ -15,30 +15,33 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
+from receiver.http.api.cases import CaseApi
 from receiver.http.api.charges import ChargeApi
 from receiver.http.api.deliveries import DeliveryApi
-from receiver.http.api.diagnostics import DiagnosticsApi, package_version
+from receiver.http.api.diagnostics import DiagnosticsApi, NotificationApi, package_version
 from receiver.http.api.fps import TAKE_FORM, FpsApi
 from receiver.http.api.issuing import IssueApi
-from receiver.http.api.notifications import NotificationApi
+from receiver.http.api.jobs import JobApi
 from receiver.http.api.operations import JSON, Answer, Operation, operations_of
 from receiver.http.api.params import IF_NONE_MATCH
 from receiver.http.api.refunds import RefundApi
 from receiver.http.api.requests import RequestApi
-from receiver.http.api.respond import matches
 from receiver.http.api.schema import DeadDeliveryJson, WaitingDeliveryJson
 from receiver.http.api.subscribers import SubscriberApi
+from receiver.http.audit import AuditApi
 from receiver.http.feed.feed import FeedApi
 from receiver.http.health import HealthApi
 from receiver.http.ipn import operations as ipn
 from receiver.http.openapi.describe import BEARER, components, described, shared_answers, types_of
+from receiver.http.respond import matches
+from receiver.http.summary import SummaryApi
 from receiver.outbox.events.dispute_event import DisputeEventJson
 from receiver.outbox.events.operator_event import OperatorEventJson
 from receiver.outbox.formats.cloudevents import RefundEventJson
 
 APIS: Final = (
-    *(RefundApi, ChargeApi, IssueApi, FpsApi, RequestApi, SubscriberApi, DeliveryApi, FeedApi, NotificationApi),
-    *(DiagnosticsApi, HealthApi),
+    *(RefundApi, ChargeApi, IssueApi, CaseApi, JobApi, FpsApi, RequestApi, SubscriberApi, DeliveryApi, FeedApi),
+    *(SummaryApi, NotificationApi, DiagnosticsApi, AuditApi, HealthApi),
 )
 DESCRIBE: Final = Operation(
     "GET",

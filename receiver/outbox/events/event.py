@@ -6,7 +6,7 @@ the stream. A field without a value is omitted. Readers ignore unknown fields.
 | field | always | value |
 |---|---|---|
 | id | yes | `evt_` and 32 hex digits; the same for the same change, so drop ids that you have seen |
-| type | yes | amazonpay.refund.initiated, .refunded, .declined, .stuck, .conflict |
+| type | yes | amazonpay.refund.initiated, .refunded, .declined, .stuck, .conflict, .resolved, .reopened |
 | time | yes | when the service learned of it, RFC 3339 with milliseconds |
 | refundId | yes | Amazon's id of the refund |
 | state | yes | RefundInitiated, Refunded, Declined, or another word of Amazon's |
@@ -23,9 +23,14 @@ the stream. A field without a value is omitted. Readers ignore unknown fields.
 | retryRefused | no | Amazon's answer to the last attempt to repeat it, as JSON: number, ms, code, status, id, text |
 | creationTimestamp, lastUpdatedTimestamp | no | Amazon's, basic form `20190714T155300Z` |
 | issuedBy | no | the name of the token with which the refund was requested here |
+| issuedByUser | no | the person who requested it with that token, if a signing-in proxy named one |
 | conflict | no | `true` if Amazon has reported two different final states |
 | backfill | no | `true` if Amazon settled the refund over 7 days before it was first seen here |
 | wasStuck | no | `true` if `stuck` was published for the refund, by this event or before |
+| resolution | no | `open` or `closed`: the case of a declined refund |
+| resolutionAt, resolutionHow | no | since when, and how a closed one was closed |
+| resolutionBy, resolutionUser, resolutionNote | no | the token and person that closed or reopened it, and why |
+| resolutionRefundId | no | the refund with which the buyer was paid |
 | finals | no | each final state seen, `State@ms`, separated by spaces |
 | unreadFields | no | the fields that Amazon sent and that could not be read, separated by spaces |
 | traceparent | no | W3C Trace Context of the request that caused this event |
@@ -46,14 +51,16 @@ from receiver.exchange import passed_on
 from receiver.ledger.lifecycle import Change, EventType, PendingEvent
 from receiver.ledger.money import Money
 from receiver.ledger.order_reference import whole_reference
-from receiver.ledger.refund import FIELD_NAMES, REFUND_ID, Refund, RetryRefused, Source
-from receiver.ledger.schema import DESCRIPTION_LIMIT, known_time, tidy
+from receiver.ledger.refund import FIELD_NAMES, REFUND_ID, How, Refund, Resolution, RetryRefused, Source
+from receiver.ledger.schema import DESCRIPTION_LIMIT, MAX_TEXT, known_time, tidy
 from receiver.ledger.timestamps import format_rfc3339, parse_time
 from receiver.outbox.events import dispute_event, operator_event
 from receiver.outbox.events.advice import Advice, advice_of
 
 SAME = 512
 """Events cached in parsed and in rendered form: all subscribers get the same ones at about the same time."""
+REPEATABLE = frozenset({EventType.CONFLICT, EventType.RESOLVED, EventType.REOPENED})
+"""Types that can happen several times for one refund."""
 NEWER = re.compile(r"amazonpay\.[a-z_.]{1,64}")
 WORD = re.compile(r"[a-z_]{1,64}")
 OPERATORS = "receiver."
@@ -91,11 +98,11 @@ class Recorded:
 def event_id(account: str, refund_id: str, event_type: EventType, state: str = "", updated_at: int = 0) -> str:
     """`evt_` and 32 hex digits of the SHA-256 over account, refund and type, one a line.
 
-    For CONFLICT the contradicting `state` and its `updated_at` (ms) follow; every other type ignores them. The revision
+    For the types in `REPEATABLE`, `state` and `updated_at` (ms) follow; every other type ignores them. The revision
     is left out: it restarts in an emptied store, and subscribers would drop a decline as a duplicate.
     """
     parts = [account, refund_id, event_type.value]
-    if event_type is EventType.CONFLICT:
+    if event_type in REPEATABLE:
         parts += [state, str(updated_at)]
     digest = hashlib.sha256("\n".join(parts).encode("utf-8", "replace")).hexdigest()
     return f"evt_{digest[:32]}"
@@ -143,6 +150,8 @@ def to_fields(event: Event) -> dict[str, str]:
         "retriedBy": refund.retried_by,
         "retryRefused": msgspec.json.encode(refund.retry_refused).decode() if refund.retry_refused else "",
         "issuedBy": refund.issued_by,
+        "issuedByUser": refund.issued_by_user,
+        **_resolution_fields(refund.resolution),
         "conflict": "true" if refund.conflict else "",
         "backfill": "true" if refund.backfill else "",
         "wasStuck": "true" if EventType.STUCK in refund.emitted else "",
@@ -220,11 +229,41 @@ def _refund(account: str, fields: Mapping[str, str]) -> Refund:
         retried_by=fields.get("retriedBy", ""),
         retry_refused=_refused(fields.get("retryRefused", "")),
         issued_by=fields.get("issuedBy", ""),
+        issued_by_user=fields.get("issuedByUser", ""),
+        resolution=_resolution(fields),
         conflict=fields.get("conflict") == "true",
         backfill=fields.get("backfill") == "true",
         emitted=(EventType.STUCK.value,) if fields.get("wasStuck") == "true" else (),
         finals=_finals(fields),
         unread=tuple(name for name in fields.get("unreadFields", "").split(" ") if name in FIELD_NAMES),
+    )
+
+
+def _resolution_fields(case: Resolution | None) -> dict[str, str]:
+    if case is None:
+        return {}
+    return {
+        "resolution": "open" if case.is_open else "closed",
+        "resolutionAt": format_rfc3339(case.at),
+        "resolutionHow": case.how or "",
+        "resolutionBy": tidy(case.by),
+        "resolutionUser": tidy(case.user),
+        "resolutionNote": tidy(case.note, MAX_TEXT),
+        "resolutionRefundId": tidy(case.refund_id),
+    }
+
+
+def _resolution(fields: Mapping[str, str]) -> Resolution | None:
+    if "resolution" not in fields:
+        return None
+    how = fields.get("resolutionHow", "")
+    return Resolution(
+        at=parse_time(fields.get("resolutionAt")),
+        how=How(how) if how else None,
+        by=fields.get("resolutionBy", ""),
+        user=fields.get("resolutionUser", ""),
+        note=fields.get("resolutionNote", ""),
+        refund_id=fields.get("resolutionRefundId", ""),
     )
 
 

@@ -1,9 +1,8 @@
 """Pure. Which incidents an event opens and closes, for formats with incidents (PagerDuty, Alertmanager).
 
 A decline opens an incident, named after the first refund of the chain of retries. A declined retry belongs to the same
-incident; a retry that is Refunded closes it. A stuck refund opens an incident that its final state closes. A conflict
-opens an incident that only a person closes. It closes no other incident: it is unknown which of the two final states is
-true.
+incident. It closes with the case of the decline, and reopens with it (`ledger/resolution.py`). A stuck refund opens an
+incident that its final state closes. A conflict opens an incident that only a person closes.
 """
 
 from __future__ import annotations
@@ -14,18 +13,23 @@ from receiver.ledger.refund import Refund, is_final
 from receiver.ledger.schema import tidy
 from receiver.outbox.events.event import Event
 
-OPENING = (EventType.DECLINED, EventType.STUCK, EventType.CONFLICT)
+OPENING = {
+    EventType.DECLINED: EventType.DECLINED,
+    EventType.REOPENED: EventType.DECLINED,
+    EventType.STUCK: EventType.STUCK,
+    EventType.CONFLICT: EventType.CONFLICT,
+}
 
 
-def opens(event: Event) -> bool:
-    """Whether the event opens an incident or belongs to an open one."""
-    return event.type in OPENING
+def opens(event: Event) -> EventType | None:
+    """The type of the incident that the event opens or belongs to; None if it opens none."""
+    return OPENING.get(event.type)
 
 
 def closes(event: Event) -> frozenset[EventType]:
     """The types of the incidents that the event closes, whether or not they were ever sent."""
     ended = set()
-    if event.type is EventType.REFUNDED and event.refund.retry_root and not event.refund.conflict:
+    if event.type is EventType.RESOLVED:
         ended.add(EventType.DECLINED)
     final = event.type in (EventType.REFUNDED, EventType.DECLINED) and is_final(event.refund.state)
     # Events of older versions do not say whether the refund was stuck: after a day it may have been.

@@ -1,7 +1,8 @@
 """Pure. The format `alertmanager`: alerts for `POST /api/v2/alerts`, several events in one request.
 
     alert                     refund_id is                           fires on    ends with
-    AmazonPayRefundDeclined   the first of the chain of retries      declined    a retry that is Refunded
+    AmazonPayRefundDeclined   the first of the chain of retries      declined,   resolved: its case is closed
+                                                                     reopened
     AmazonPayRefundStuck      the refund                             stuck       its end, Refunded or Declined
     AmazonPayRefundConflict   the refund                             conflict    only by itself; silence it
 
@@ -137,8 +138,9 @@ def _alerts(event: Event, subscriber: Subscriber, now: int) -> Iterator[Alert]:
         yield _alert(event, event.type, subscriber, now + TEST_FIRES_FOR)
         return
     ended = closes(event)
-    if opens(event) and (FORMAT.asks(subscriber, event) or not ended):
-        yield _alert(event, event.type, subscriber, now + FIRES_FOR)
+    opened = opens(event)
+    if opened and (FORMAT.asks(subscriber, event) or not ended):
+        yield _alert(event, opened, subscriber, now + FIRES_FOR)
     for kind in sorted(ended):
         if kind.value in subscriber.types:
             yield _alert(event, kind, subscriber, now - MARGIN)

@@ -1,8 +1,8 @@
 """Pure. The format `pagerduty`: one request of the Events API v2 for each event.
 
     event                                         action     incident (dedup_key)
-    declined                                      trigger    amazonpay/ACCOUNT/FIRST, FIRST begins the chain of retries
-    refunded, as a retry, without contradiction   resolve    the same
+    declined, reopened                            trigger    amazonpay/ACCOUNT/FIRST, FIRST begins the chain of retries
+    resolved                                      resolve    the same
     stuck                                         trigger    amazonpay/ACCOUNT/REFUND/stuck
     a stuck refund that ends                      resolve    the same
     conflict                                      trigger    amazonpay/ACCOUNT/REFUND/conflict; a person closes it
@@ -64,6 +64,7 @@ SEVERITY = {
     EventType.DECLINED: "error",
     EventType.STUCK: "warning",
     EventType.CONFLICT: "critical",
+    EventType.REOPENED: "error",
     EventType.TEST: "info",
 }
 """The severity of each event type that opens an incident. `critical` and `error` are urgent if urgency depends on

@@ -14,11 +14,13 @@ from receiver.ledger.dispute import Reminder, minute
 from receiver.ledger.lifecycle import EventType
 from receiver.ledger.money import Money
 from receiver.ledger.refund import Refund
-from receiver.ledger.schema import DESCRIPTION_LIMIT, known_time, tidy
+from receiver.ledger.resolution import describe
+from receiver.ledger.schema import DESCRIPTION_LIMIT, MAX_TEXT, known_time, tidy
 from receiver.outbox.events.advice import region_of
 from receiver.outbox.events.dispute_event import DisputeEvent
 from receiver.outbox.events.dispute_event import advice_of as dispute_advice
 from receiver.outbox.events.event import Event
+from receiver.outbox.subscribers.filters import OF_CASES
 from receiver.outbox.subscribers.subscriber import Subscriber
 
 WORDS = {
@@ -27,10 +29,17 @@ WORDS = {
     EventType.DECLINED: "declined",
     EventType.STUCK: "stuck",
     EventType.CONFLICT: "in conflict",
+    EventType.RESOLVED: "resolved",
+    EventType.REOPENED: "reopened",
     EventType.TEST: "tested",
 }
 """`5 refunds declined`."""
-TITLES = {EventType.CONFLICT: "Conflicting states", EventType.TEST: "Test alert"}
+TITLES = {
+    EventType.CONFLICT: "Conflicting states",
+    EventType.RESOLVED: "Declined refund resolved",
+    EventType.REOPENED: "Declined refund reopened",
+    EventType.TEST: "Test alert",
+}
 """Titles of single events. Other titles are made from `WORDS`: `Refund declined`."""
 WITHOUT_ADVICE = {
     EventType.INITIATED: "Amazon has accepted this refund, and has not decided yet.",
@@ -64,6 +73,8 @@ def amount(refund: Refund) -> str:
 
 def summary(event: Event) -> str:
     """What happened, in a sentence or two."""
+    if event.type in OF_CASES and event.refund.resolution is not None:
+        return describe(event.refund.resolution)
     return event.advice.summary if event.advice else WITHOUT_ADVICE.get(event.type, "Look at the refund.")
 
 
@@ -94,6 +105,7 @@ def details(event: Event) -> dict[str, str]:
         "Could not be read": ", ".join(refund.unread),
         "Environment": tidy(refund.environment),
         "Retry of": tidy(refund.retry_of),
+        "Note": tidy(refund.resolution.note, MAX_TEXT) if refund.resolution else "",
         "Changed": known_time(refund.updated_at) or "",
     }
     return {name: text for name, text in known.items() if text}

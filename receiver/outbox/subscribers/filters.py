@@ -10,14 +10,18 @@ from receiver.outbox.subscribers.fields import ALL
 from receiver.outbox.subscribers.limits import large_enough
 from receiver.outbox.subscribers.subscriber import Subscriber
 
+OF_CASES = frozenset({EventType.RESOLVED, EventType.REOPENED})
+
 
 def matches(subscriber: Subscriber, event: Event) -> bool:
     """Whether the event's type, reason and amount pass the subscriber's filters.
 
-    A refund without a reason code passes the reason filter. A refund without an amount, or in a currency that the
-    filter does not name, passes the amount filter.
+    A subscriber of declines also gets the events that end or reopen their cases. A refund without a reason code passes
+    the reason filter. A refund without an amount, or in a currency that the filter does not name, passes the amount
+    filter.
     """
-    if ALL not in subscriber.types and event.type.value not in subscriber.types:
+    types = {event.type.value, EventType.DECLINED.value} if event.type in OF_CASES else {event.type.value}
+    if ALL not in subscriber.types and types.isdisjoint(subscriber.types):
         return False
     reason = event.refund.reason_code
     if reason and subscriber.reasons and reason not in subscriber.reasons:

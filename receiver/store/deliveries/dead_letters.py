@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from receiver.ledger.audit import AuditEntry
 from receiver.outbox.dead_letter import DeadEvent
 from receiver.outbox.retries import DeliveryAttempts
 from receiver.store.deliveries.queues import Copy, DeliveryQueues
@@ -153,20 +154,25 @@ class DeadLetters(DeliveryQueues):
             return DeadEvent(stream_id, "", "", "", "unreadable", at, 0, text)
         return msgspec.structs.replace(dead, stream_id=stream_id, at=min(max(dead.at, 0), LAST_TIME))
 
-    async def redrive(self, name: str, stream_ids: Sequence[str]) -> Redriven:
+    async def redrive(self, name: str, stream_ids: Sequence[str], audit: AuditEntry | None = None) -> Redriven:
         """Send these events again: dead ones, and others that are still in the stream. Their attempts start from zero.
 
-        They are sent at the subscriber's rate, with the same ids as before.
+        They are sent at the subscriber's rate, with the same ids as before. `audit` is written with the first of them.
         """
-        total = Redriven()
+        total, entry = Redriven(), self._audited(audit)
         own = [self.keys(kind, name) for kind in ("lane", "owed", "attempts", "dead", "deaths", "copies")]
         for start in range(0, len(stream_ids), BATCH):
             batch = stream_ids[start : start + BATCH]
             pairs = [text for each in batch for text in (each, fixed_width(each))]
             counts = await self._run(
-                "redrive", [*own, self.keys("events"), self.keys("subscribers")], [self.now(), name, *pairs]
+                "redrive",
+                [*own, *(self.keys(kind) for kind in ("events", "subscribers", "audit"))],
+                [self.now(), name, entry, *pairs],
+                without=() if entry else ("audit",),
             )
             total = total.plus(counts)
+            if total.dead + total.again:
+                entry = b""
             self._written()
         return total
 
@@ -183,12 +189,15 @@ class DeadLetters(DeliveryQueues):
         rows = zip(stream_ids, dead_ones, waiting, kept, strict=True)
         return [each for each, is_dead, at, entry in rows if is_dead or at is not None or entry]
 
-    async def enqueue_test(self, name: str, stream_id: str, fields: dict[str, str]) -> bool:
-        """Put a test at the head of the queue; False if there is no such subscriber."""
+    async def enqueue_test(
+        self, name: str, stream_id: str, fields: dict[str, str], audit: AuditEntry | None = None
+    ) -> bool:
+        """Put a test at the head of the queue; False if there is no such subscriber. `audit` is written with it."""
         held = await self._run(
             "enqueue_test",
-            [self.keys("subscribers"), self.keys("lane", name), self.keys("copies", name)],
-            [name, stream_id, msgspec.json.encode(Copy(fields))],
+            [self.keys("subscribers"), self.keys("lane", name), self.keys("copies", name), self.keys("audit")],
+            [name, stream_id, msgspec.json.encode(Copy(fields)), self._audited(audit)],
+            without=() if audit else ("audit",),
         )
         self._written()
         return bool(held)

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from receiver.errors import Conflict, Malformed
+from receiver.ledger.audit import AuditEntry
 from receiver.outbox.events.operator_event import OperatorEvent, operator_fields
 from receiver.outbox.subscribers.fields import name_problems
 from receiver.outbox.subscribers.subscriber import Subscriber, decode, encode
@@ -79,14 +80,21 @@ class SubscriberRepository(AccountRepository):
         subscriber_list = await self.read()
         return [subscriber_list.subscribers[name] for name in sorted(subscriber_list.subscribers)]
 
-    async def add(self, subscriber: Subscriber, start: int | None = None, *, most: int | None = None) -> str:
+    async def add(
+        self,
+        subscriber: Subscriber,
+        start: int | None = None,
+        *,
+        most: int | None = None,
+        audit: AuditEntry | None = None,
+    ) -> str:
         """Add a subscriber. Returns the stream id of the last event written before it was added.
 
         `start`: the subscriber is owed the matching events since this time (ms; 0: all that are kept). None: only
         future ones. `most`: how many subscribers the account may have, including damaged records; None: any number.
-        Raises `Conflict` if the name is taken or the account is full.
+        `audit` is written with it. Raises `Conflict` if the name is taken or the account is full.
         """
-        answer = await self._subscribe(subscriber, "add", start=start, most=most)
+        answer = await self._subscribe(subscriber, "add", start=start, most=most, audit=audit)
         if answer[0] == b"exists":
             raise Conflict(f"There is already a subscriber {subscriber.name!r}.", reason="subscriber_exists")
         if answer[0] == b"full":
@@ -104,12 +112,13 @@ class SubscriberRepository(AccountRepository):
         *,
         alone: bool = False,
         operator_events: Sequence[OperatorEvent] = (),
+        audit: AuditEntry | None = None,
     ) -> Updated | None:
         """Apply a change to the stored subscriber, and repeat it if another change came first.
 
         `change` gets the subscriber and its list, and returns the new subscriber; if that is equal, nothing is written.
         `alone`: it is also repeated if any other subscriber of the list was changed meanwhile.
-        `operator_events` are queued with the change. None: there is no such subscriber.
+        `operator_events` are queued with the change, and `audit` is written with it. None: there is no such subscriber.
         """
         while True:
             found = await self.read()
@@ -119,7 +128,7 @@ class SubscriberRepository(AccountRepository):
             updated = Updated(before, change(before, found))
             version = found.version if alone else None
             if not updated.changed or await self.change(
-                before, updated.after, version=version, operator_events=operator_events
+                before, updated.after, version=version, operator_events=operator_events, audit=audit
             ):
                 return updated
 
@@ -130,6 +139,7 @@ class SubscriberRepository(AccountRepository):
         *,
         version: int | None = None,
         operator_events: Sequence[OperatorEvent] = (),
+        audit: AuditEntry | None = None,
     ) -> bool:
         """Replace `before` by `after` and queue operator events; False if the subscriber was changed or removed
         meanwhile.
@@ -137,7 +147,7 @@ class SubscriberRepository(AccountRepository):
         With a `version`, also False if any other subscriber was changed since that version of the list.
         """
         answer = await self._subscribe(
-            after, "change", await self.stored(before), version, operator_events=operator_events
+            after, "change", await self.stored(before), version, operator_events=operator_events, audit=audit
         )
         return bool(answer[0] == b"ok")
 
@@ -166,6 +176,7 @@ class SubscriberRepository(AccountRepository):
         start: int | None = None,
         most: int | None = None,
         operator_events: Sequence[OperatorEvent] = (),
+        audit: AuditEntry | None = None,
     ) -> Any:
         after = "" if start is None else BEGINNING if start <= 0 else f"{start - 1}-{2**64 - 1}"
         args: list[str | int | bytes] = [
@@ -176,24 +187,29 @@ class SubscriberRepository(AccountRepository):
             "" if version is None else version,
             after,
             "" if most is None else most,
+            self._audited(audit),
             *(queued_form(event) for event in operator_events),
         ]
         answer = await self._run(
             "subscribe",
             [
-                *(self.keys(kind) for kind in ("subscribers", "events", "backfill", "told")),
+                *(self.keys(kind) for kind in ("subscribers", "events", "backfill", "told", "audit")),
                 *self.keys.of_subscriber(subscriber.name),
             ],
             args,
-            without=() if mode == "add" else ("told", *SUBSCRIBER_KINDS),
+            without=(
+                *(() if mode == "add" else ("told", *SUBSCRIBER_KINDS)),
+                *(() if audit else ("audit",)),
+            ),
         )
         self._written()
         return answer
 
-    async def remove(self, name: str) -> bool:
-        """Remove a subscriber with everything that it is owed; False if there is none."""
-        own = [self.keys("subscribers"), self.keys("backfill"), *self.keys.of_subscriber(name)]
-        removed = await self._run("unsubscribe", own, [name])
+    async def remove(self, name: str, audit: AuditEntry | None = None) -> bool:
+        """Remove a subscriber with everything that it is owed; False if there is none. `audit` is written with it."""
+        fixed = [self.keys(kind) for kind in ("subscribers", "backfill", "audit")]
+        own = [*fixed, *self.keys.of_subscriber(name)]
+        removed = await self._run("unsubscribe", own, [name, self._audited(audit)], without=() if audit else ("audit",))
         self._written()
         return bool(removed)
 

@@ -21,7 +21,7 @@ from receiver.store.redis.keys import FORMAT, RESTORED
 
 log = structlog.get_logger()
 
-VERSION = 1
+VERSION = 2
 """The format that this program writes. Raise it, and add a step to `STEPS`, whenever older programs would misread a
 change."""
 FIRST = 1
@@ -30,7 +30,16 @@ UNKNOWN = "format_unknown"
 _migrating: ContextVar[bool] = ContextVar("settling", default=False)
 
 Step = Callable[[AccountStores], Awaitable[None]]
-STEPS: Mapping[int, Step] = MappingProxyType({})
+
+
+async def _cases(_: AccountStores) -> None:
+    """Version 2 has cases of declined refunds, and revisions by a person, which version 1 cannot read.
+
+    `OpenCases.adopt` writes the cases of older declines, for each account that is configured now or later.
+    """
+
+
+STEPS: Mapping[int, Step] = MappingProxyType({1: _cases})
 """Version → the step that brings data of that version to the next. A step may run several times, also concurrently in
 several processes and on data that is migrated already: then it must change nothing."""
 
@@ -86,12 +95,12 @@ class DataVersion(RedisRepository):
 
     async def _catch_up(self) -> None:
         mark: bytes | None = await self._read("GET", RESTORED)
-        if mark is None:
-            return
         for account in self.accounts:
             # A key of the wrong type delays only its own account; it is tried again.
             with contextlib.suppress(WrongType):
-                await self._all.of(account).restored.catch_up(mark)
+                await self._all.of(account).cases.adopt()
+                if mark is not None:
+                    await self._all.of(account).restored.catch_up(mark)
 
     async def keep_current(self) -> None:
         """Check the format as soon as Redis is available, and again regularly: Redis may be emptied, restored or

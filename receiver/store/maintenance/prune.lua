@@ -1,10 +1,10 @@
 -- Remove one final refund with its history and its index entries, unless something still needs it.
 -- KEYS 1 refund 2 history 3 charge 4 taken 5 due 6 hinted 7 hints 8 events 9 state 10 reason 11 order 12 request
---      13 trail 14 refreshed, then owed of each subscriber
+--      13 trail 14 refreshed 15 open:details, then owed of each subscriber
 -- ARGV 1 refund_id 2 revision 3 changed_at, as the caller read them 4 before (ms; '' for any age)
 --      5 the request that the refund is of, or '' 6 and 7 the range of fixed-width stream ids that its events lie in
 --      8 most ids of one subscriber to look at 9 '1' to remove, '0' for a dry run
--- Returns one word: pruned, gone, changed, pending, conflict, legacy, young, scheduled, request_open, request_kept or owed.
+-- Returns one word: pruned, gone, changed, pending, conflict, legacy, open, young, scheduled, request_open, request_kept or owed.
 -- Run twice, the second time says 'gone'.
 -- Entries that count against the charge's allowance stay: Amazon sets no time limit to refunds of a charge, and its own
 -- sum of them may lag.
@@ -25,6 +25,9 @@ if conflict then
 end
 if refund_type == 'FPS' then
   return 'legacy'
+end
+if redis.call('HEXISTS', KEYS[15], id) == 1 then
+  return 'open'
 end
 if ARGV[4] ~= '' and tonumber(changed) >= tonumber(ARGV[4]) then
   return 'young'
@@ -60,7 +63,7 @@ local function is_of_refund(entry)
 end
 
 local most = tonumber(ARGV[8])
-for index = 15, #KEYS do
+for index = 16, #KEYS do
   local waiting = redis.call('ZRANGEBYLEX', KEYS[index], '[' .. ARGV[6], '[' .. ARGV[7], 'LIMIT', 0, most + 1)
   if #waiting > most then
     return 'owed'

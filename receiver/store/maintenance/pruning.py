@@ -32,6 +32,8 @@ class Pruned(StrEnum):
     """It is not final, or has an unknown state."""
     CONFLICT = "conflict"
     """Amazon reported two different final states."""
+    OPEN = "open"
+    """The case of a declined refund is open: the buyer may still be owed the money."""
     LEGACY = "legacy"
     """Of Flexible Payments: otherwise its reference could be used again, for a second refund."""
     YOUNG = "young"
@@ -109,6 +111,7 @@ class Pruning(AccountRepository):
             self.keys("requests", refund_request_id),
             self.keys("trail", refund.refund_id),
             self.keys("refreshed"),
+            self.keys("open:details"),
             *(self.keys("owed", name) for name in subscribers),
         ]
 

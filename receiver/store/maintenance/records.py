@@ -27,7 +27,7 @@ LONGEST_BLOCK = 3_600_000
 """ms; `store/redis/helpers.lua` ignores a longer pause in a throttle."""
 REFUNDS = frozenset({"state", "reason", "order", "due", "hinted", "refreshed"})
 """Sorted sets whose members are refunds."""
-SCHEDULES = frozenset({"due", "lane", "issuing", "fps_issuing", "disputes_due"})
+SCHEDULES = frozenset({"due", "lane", "issuing", "fps_issuing", "disputes_due", "jobs"})
 
 
 class Records(AccountRepository):
@@ -49,6 +49,9 @@ class Records(AccountRepository):
                 "disputes": self._all.disputes.of_permission,
                 "requests": self._all.requests.get,
                 "fps": self._all.fps.get,
+                "job": self._all.jobs.get,
+                "job_todo": self._all.jobs.todo,
+                "job_outcomes": self._all.jobs.outcomes,
                 "health": self._all.deliveries.health,
                 "dead": self._all.deliveries.dead_events,
             }
@@ -67,6 +70,8 @@ class Records(AccountRepository):
             raw: dict[bytes, bytes] = await self._read("HGETALL", key)
             for job in (job for job, value in raw.items() if not JOB.fullmatch(value)):
                 self.damage.record(key, job, "not a backfill")
+        elif name.kind == "audit":
+            await self._all.audit.check()
         elif name.kind in ("events", "told"):
             await self._read_events(key, name)
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
+
+from receiver.ledger.audit import AuditEntry
+from receiver.ledger.resolution import TRACKED_FOR
 from receiver.store.redis.client import Pipelines
 from receiver.store.redis.clock import Clock
 from receiver.store.redis.damage import Damage, RecordUnreadable, WrongType
@@ -35,6 +40,8 @@ class Connection:
     rejected before it is looked up."""
     keep_dead: int = 10_000
     """Dead events kept for each subscriber; the oldest beyond this are dropped."""
+    tracked_for: int = TRACKED_FOR
+    """ms: a refund that was declined longer ago when it is first seen gets no open case."""
     on_dropped: Callable[[int], None] = lambda count: None
     """Called with the number of dropped dead events."""
 
@@ -152,6 +159,16 @@ class AccountRepository(RedisRepository):
         self._announcements: Mapping[News, Command] = {
             news: ("PUBLISH", WAKE, connection.change_notifier.word(self.account, news)) for news in News
         }
+
+    @staticmethod
+    def _audited(entry: AuditEntry | None) -> bytes:
+        """An entry of the audit trail as a script appends it; empty for none, and for what the service does by itself.
+
+        Its random word makes it differ from every other, so that a script that runs twice can tell.
+        """
+        if entry is None or not entry.actor.token:
+            return b""
+        return msgspec.json.encode(msgspec.structs.replace(entry, act=secrets.token_hex(8)))
 
     def _written(self, news: News = News.CHANGED) -> None:
         """Notify workers in this process and in others. Nothing depends on it."""

@@ -35,6 +35,7 @@ class KeyScope(StrEnum):
     REQUEST = "request"
     INDEX = "index"
     """One key for each value that refunds can be looked up by."""
+    JOB = "job"
     CALL = "call"
     """One of Amazon's operations."""
     MESSAGE = "message"
@@ -58,6 +59,7 @@ class Kind:
 HASH, ZSET, LIST, STRING, STREAM, ANY = "hash", "zset", "list", "string", "stream", "any"
 _REFUND, _SUBSCRIBER = "its refund, by pruning", "its subscriber"
 _UNRECOGNIZED = "its age: 30 days after the last one"
+_JOB = "its age: 30 days after the job's end"
 _ISSUED = "its age: 400 days after the last change; never while it is open"
 
 CATALOGUE: Final[Mapping[str, Kind]] = MappingProxyType(
@@ -71,6 +73,10 @@ CATALOGUE: Final[Mapping[str, Kind]] = MappingProxyType(
         "state": Kind(ZSET, KeyScope.INDEX, "refunds in a state, by last change", "never"),
         "reason": Kind(ZSET, KeyScope.INDEX, "declined refunds with a reason code, by last change", "its last refund"),
         "order": Kind(ZSET, KeyScope.INDEX, "refunds of an order reference, by last change", "its last refund"),
+        "open": Kind(ZSET, KeyScope.ACCOUNT, "open declined refunds, by last change", "its last refund"),
+        "open:details": Kind(HASH, KeyScope.ACCOUNT, "since when each is open, its amount and reason", _REFUND),
+        "cases": Kind(STRING, KeyScope.ACCOUNT, "set once the declines of older versions have cases", "never"),
+        "closes": Kind(HASH, KeyScope.ACCOUNT, "refund → the declined refund that a person closed with it", "never"),
         # When to ask Amazon
         "due": Kind(ZSET, KeyScope.ACCOUNT, "refund → when to ask Amazon next", "its last refund"),
         "hinted": Kind(ZSET, KeyScope.ACCOUNT, "refund → since when to ask Amazon at once", "its last refund"),
@@ -106,6 +112,9 @@ CATALOGUE: Final[Mapping[str, Kind]] = MappingProxyType(
             STRING, KeyScope.CHARGE, "a charge as Amazon last described it", "its age: an hour; 400 days for advice"
         ),
         "disputes": Kind(HASH, KeyScope.CHARGE_PERMISSION, "dispute → what Amazon has reported about it", "never"),
+        "disputes_asked": Kind(
+            STRING, KeyScope.CHARGE_PERMISSION, "its disputes were made due by hand lately", "its age: a minute"
+        ),
         "disputes_due": Kind(ZSET, KeyScope.ACCOUNT, "dispute → when to ask Amazon next", "its last dispute"),
         "disputes_to_answer": Kind(
             ZSET, KeyScope.ACCOUNT, "dispute → until when the merchant has to answer it", "its last dispute"
@@ -121,6 +130,16 @@ CATALOGUE: Final[Mapping[str, Kind]] = MappingProxyType(
         ),
         "fps": Kind(HASH, KeyScope.REQUEST, "a Flexible Payments refund: the order and its progress", "never"),
         "fps_issuing": Kind(ZSET, KeyScope.ACCOUNT, "reference → when to try", "its last order"),
+        # Who did what
+        "audit": Kind(
+            STREAM, KeyScope.ACCOUNT, "the acts of people and programs", "its age, by pruning: 400 days at least"
+        ),
+        # Jobs that reissue many refunds
+        "job": Kind(HASH, KeyScope.JOB, "its selection, state and counts", _JOB),
+        "job_todo": Kind(HASH, KeyScope.JOB, "its refunds that have no outcome yet", "its last refund"),
+        "job_outcomes": Kind(LIST, KeyScope.JOB, "the outcomes of its refunds, in order", _JOB),
+        "jobs": Kind(ZSET, KeyScope.ACCOUNT, "running job → when to work on it", "its last job"),
+        "current_job": Kind(STRING, KeyScope.ACCOUNT, "the unfinished job", "its job"),
         # The store itself
         "restored": Kind(STRING, KeyScope.ACCOUNT, "the restore that the account has caught up with", "never"),
         "probe": Kind(STRING, KeyScope.ACCOUNT, "always empty: the key for writes that change nothing", "never there"),

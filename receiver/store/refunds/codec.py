@@ -12,7 +12,7 @@ from decimal import Decimal
 import msgspec
 
 from receiver.ledger.money import Money
-from receiver.ledger.refund import Refund, RetryRefused, Revision, Source
+from receiver.ledger.refund import How, Refund, Resolution, RetryRefused, Revision, Source
 
 TEXTS = {
     "state": "state",
@@ -29,6 +29,7 @@ TEXTS = {
     "retry_root": "retry_root",
     "retried_by": "retried_by",
     "issued_by": "issued_by",
+    "issued_by_user": "issued_by_user",
 }
 NUMBERS = {
     "revision": "revision",
@@ -43,6 +44,15 @@ MOST_NUMBER = 253_402_300_800_000
 FAMILY = "amazonpay.refund."
 """The common prefix of all refund events' types, left out in storage. A value over 64 bytes more than doubles the
 memory of the whole hash (Redis's hash-max-listpack-value)."""
+CASE = {
+    "case_how": "how",
+    "case_by": "by",
+    "case_user": "user",
+    "case_note": "note",
+    "case_refund": "refund_id",
+}
+"""The case of a declined refund. It is closed if it has `case_how` (`store/requests/reserve.lua` looks at that)."""
+SPACE = re.compile(r"\s")
 FLAGS = {"conflict": "conflict", "read": "charge_read", "backfill": "backfill"}
 
 
@@ -61,6 +71,9 @@ def to_hash(refund: Refund) -> list[str]:
     fields |= {name: "1" if getattr(refund, attribute) else "" for name, attribute in FLAGS.items()}
     if refund.retry_refused is not None:
         fields["retry_refused"] = msgspec.json.encode(refund.retry_refused).decode()
+    if refund.resolution is not None:
+        fields |= {"case_at": str(refund.resolution.at), "case_paid": ",".join(refund.resolution.paid)}
+        fields |= {name: getattr(refund.resolution, attribute) or "" for name, attribute in CASE.items()}
     if refund.amount is not None:
         fields |= {"amount": str(refund.amount.amount), "currency": refund.amount.currency_code}
     return [text for name, value in fields.items() if value for text in (name, str(value))]
@@ -85,11 +98,22 @@ def from_hash(account: str, refund_id: str, raw: Mapping[bytes, bytes]) -> Refun
         amount=amount,
         source=Source(fields["by"]),
         retry_refused=_refused(fields.get("retry_refused", "")),
+        resolution=_resolution(fields),
         finals=_list(fields.get("finals", "")),
         unread=_list(fields.get("unread", "")),
         emitted=tuple(kind if kind.startswith(FAMILY) else FAMILY + kind for kind in _list(fields.get("emitted", ""))),
         **more,  # type: ignore[arg-type]
     )
+
+
+def open_details(refund: Refund) -> str:
+    """`<open since, ms> <minor units or ?> <currency or -> <reason code or ->`; empty if it has no open case."""
+    case = refund.resolution
+    if case is None or not case.is_open:
+        return ""
+    amount = refund.amount
+    minor, currency = (amount.minor_units, amount.currency_code) if amount else ("?", "-")
+    return f"{case.at} {minor} {currency} {re.sub(SPACE, '_', refund.reason_code) or '-'}"
 
 
 def to_line(refund: Refund) -> bytes:
@@ -103,6 +127,8 @@ def to_line(refund: Refund) -> bytes:
         reason_code=refund.reason_code,
         conflict=refund.conflict,
         issued_by=refund.issued_by,
+        issued_by_user=refund.issued_by_user,
+        resolution=refund.resolution,
     )
     return msgspec.json.encode(line)
 
@@ -117,8 +143,18 @@ def from_line(raw: bytes) -> Revision:
 def _refused(text: str) -> RetryRefused | None:
     try:
         return msgspec.json.decode(text, type=RetryRefused) if text else None
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, RecursionError) as error:
         raise ValueError("The refusal of a retry is unreadable.") from error
+
+
+def _resolution(fields: Mapping[str, str]) -> Resolution | None:
+    if "case_at" not in fields:
+        return None
+    if not 0 <= int(fields["case_at"]) < MOST_NUMBER:
+        raise ValueError("The time of the case is out of range.")
+    texts = {attribute: fields.get(name, "") for name, attribute in CASE.items() if attribute != "how"}
+    how = How(fields["case_how"]) if "case_how" in fields else None
+    return Resolution(at=int(fields["case_at"]), how=how, paid=_list(fields.get("case_paid", "")), **texts)
 
 
 def _list(text: str) -> tuple[str, ...]:

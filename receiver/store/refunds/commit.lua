@@ -1,20 +1,19 @@
--- Write a refund's state, history, next poll, events and what each subscriber is owed, in one step.
--- Guarded by the refund's revision and by the version of the subscriber list; the schedule is guarded by the claim's token.
--- KEYS 1 refund 2 history 3 due 4 hinted 5 hints 6 subscribers 7 events 8 old_state 9 new_state 10 old_reason
---      11 new_reason 12 charge 13 order 14 refreshed 15 backfill, then lane and owed of each subscriber that is owed
---      something: one whose keys are damaged is owed it later, by the backfill
--- ARGV 1 refund_id 2 expected_revision 3 subscribers_version 4 token 5 next 6 changed_at 7 history_line 8 history_cap
---      9 charge_entry 10 has_reason 11 has_order, then n and n values of the refund's hash, then the number of events, and for
---      each event: n and n values of its entry, m and m numbers of the subscribers (from 1, in the order of KEYS) owed it
--- Returns {'ok', stream id, …}, {'revision'} or {'subscribers'}. Run twice, the second time says 'revision'.
-if (redis.call('HGET', KEYS[1], 'revision') or '0') ~= ARGV[2] then
-  return {'revision'}
-end
-if (redis.call('HGET', KEYS[6], ':version') or '0') ~= ARGV[3] then
-  return {'subscribers'}
-end
-
-local at = 12
+-- Write the state, history, next poll, events and what each subscriber is owed of a refund, in one step; with it, those of the
+-- first refund of its chain of retries, if their case changes.
+-- Guarded by each refund's revision and by the version of the subscriber list; the schedule is guarded by the claim's token.
+-- KEYS 1 due 2 hinted 3 hints 4 subscribers 5 events 6 refreshed 7 backfill 8 open 9 open:details 10 closes 11 request 12 audit;
+--      for each refund: refund, history, old_state, new_state, old_reason, new_reason, charge, order; then lane and owed of each
+--      subscriber that is owed something: one whose keys are damaged is owed it later, by the backfill
+-- ARGV 1 subscribers_version 2 token 3 next 4 history_cap 5 guards_request 6 takes 7 releases 8 audit_entry 9 number of refunds; for
+--      each refund: refund_id, expected_revision, changed_at, history_line, charge_entry, has_reason, has_order, open_details ('' if
+--      it has no open case), n and n values of its hash; then the number of events, and for each event: n and n values of its
+--      entry, m and m numbers of the subscribers (from 1, in the order of KEYS) owed it
+--      A person's closing of a case: `guards_request` is 1, and the request that would reissue the refund must not be open;
+--      `takes` is the refund that closes it, and can close no other. `releases` is one that closes it no longer.
+-- Returns {'ok', stream id, …}, {'revision'}, {'subscribers'}, {'reissuing'} or {'used'}. Run twice, the second time says
+-- 'revision'.
+local FIXED, OF_EACH = 12, 8
+local at = 10
 local function take()
   local count = tonumber(ARGV[at])
   local values = {unpack(ARGV, at + 1, at + count)}
@@ -22,50 +21,98 @@ local function take()
   return values
 end
 
-local refund_id, changed_at = ARGV[1], ARGV[6]
-redis.call('DEL', KEYS[1])
-redis.call('HSET', KEYS[1], unpack(take()))
-redis.call('RPUSH', KEYS[2], ARGV[7])
-redis.call('LTRIM', KEYS[2], -tonumber(ARGV[8]), -1)
-redis.call('ZREM', KEYS[8], refund_id)
-redis.call('ZADD', KEYS[9], changed_at, refund_id)
-redis.call('ZREM', KEYS[10], refund_id)
-if ARGV[10] == '1' then
-  redis.call('ZADD', KEYS[11], changed_at, refund_id)
+local writes, first = {}, FIXED
+for _ = 1, tonumber(ARGV[9]) do
+  local write = {
+    keys = {unpack(KEYS, first + 1, first + OF_EACH)},
+    id = ARGV[at], expected = ARGV[at + 1], changed_at = ARGV[at + 2], line = ARGV[at + 3], entry = ARGV[at + 4],
+    has_reason = ARGV[at + 5] == '1', has_order = ARGV[at + 6] == '1', open_details = ARGV[at + 7],
+  }
+  at = at + 8
+  write.fields = take()
+  if (redis.call('HGET', write.keys[1], 'revision') or '0') ~= write.expected then
+    return {'revision'}
+  end
+  table.insert(writes, write)
+  first = first + OF_EACH
 end
-if ARGV[11] == '1' then
-  redis.call('ZADD', KEYS[13], changed_at, refund_id)
+if (redis.call('HGET', KEYS[4], ':version') or '0') ~= ARGV[1] then
+  return {'subscribers'}
 end
-if ARGV[9] ~= '' then
-  redis.call('HSET', KEYS[12], refund_id, ARGV[9])
+local refund_id, changed_at = writes[1].id, writes[1].changed_at
+if ARGV[5] == '1' then
+  local state = redis.call('HGET', KEYS[11], 'state')
+  if state == 'reserved' or state == 'unclear' then
+    return {'reissuing'}
+  end
+end
+if ARGV[6] ~= '' then
+  local holder = redis.call('HGET', KEYS[10], ARGV[6])
+  if holder and holder ~= refund_id then
+    return {'used'}
+  end
+end
+append_to_audit(KEYS[12], ARGV[8])
+if ARGV[6] ~= '' then
+  redis.call('HSET', KEYS[10], ARGV[6], refund_id)
+end
+if ARGV[7] ~= '' and redis.call('HGET', KEYS[10], ARGV[7]) == refund_id then
+  redis.call('HDEL', KEYS[10], ARGV[7])
 end
 
-local last = #KEYS > 15 and redis.call('XREVRANGE', KEYS[7], '+', '-', 'COUNT', 1)[1]
+for _, write in ipairs(writes) do
+  local refund, history, old_state, new_state, old_reason, new_reason, charge, order = unpack(write.keys)
+  redis.call('DEL', refund)
+  redis.call('HSET', refund, unpack(write.fields))
+  redis.call('RPUSH', history, write.line)
+  redis.call('LTRIM', history, -tonumber(ARGV[4]), -1)
+  redis.call('ZREM', old_state, write.id)
+  redis.call('ZADD', new_state, write.changed_at, write.id)
+  redis.call('ZREM', old_reason, write.id)
+  if write.has_reason then
+    redis.call('ZADD', new_reason, write.changed_at, write.id)
+  end
+  if write.has_order then
+    redis.call('ZADD', order, write.changed_at, write.id)
+  end
+  if write.entry ~= '' then
+    redis.call('HSET', charge, write.id, write.entry)
+  end
+  if write.open_details ~= '' then
+    redis.call('ZADD', KEYS[8], write.changed_at, write.id)
+    redis.call('HSET', KEYS[9], write.id, write.open_details)
+  else
+    redis.call('ZREM', KEYS[8], write.id)
+    redis.call('HDEL', KEYS[9], write.id)
+  end
+end
+
+local last = #KEYS > first and redis.call('XREVRANGE', KEYS[5], '+', '-', 'COUNT', 1)[1]
 local before = last and last[1] or '0-0'
 local written = {'ok'}
 local count = tonumber(ARGV[at])
 at = at + 1
 for _ = 1, count do
-  local id = redis.call('XADD', KEYS[7], '*', unpack(take()))
+  local id = redis.call('XADD', KEYS[5], '*', unpack(take()))
   table.insert(written, id)
   for _, number in ipairs(take()) do
-    owe(15 + 2 * tonumber(number) - 1, KEYS[15], id, before, changed_at)
+    owe(first + 2 * tonumber(number) - 1, KEYS[7], id, before, changed_at)
   end
   before = id
 end
 
-local score = redis.call('ZSCORE', KEYS[3], refund_id)
-if score and tonumber(score) == tonumber(ARGV[4]) then
-  if ARGV[5] == '' then
-    redis.call('ZREM', KEYS[3], refund_id)
+local score = redis.call('ZSCORE', KEYS[1], refund_id)
+if score and tonumber(score) == tonumber(ARGV[2]) then
+  if ARGV[3] == '' then
+    redis.call('ZREM', KEYS[1], refund_id)
   else
-    redis.call('ZADD', KEYS[3], ARGV[5], refund_id)
+    redis.call('ZADD', KEYS[1], ARGV[3], refund_id)
   end
-  if not (redis.call('ZSCORE', KEYS[4], refund_id) or redis.call('ZSCORE', KEYS[14], refund_id)) then
-    redis.call('HDEL', KEYS[5], refund_id)
+  if not (redis.call('ZSCORE', KEYS[2], refund_id) or redis.call('ZSCORE', KEYS[6], refund_id)) then
+    redis.call('HDEL', KEYS[3], refund_id)
   end
-elseif ARGV[5] ~= '' then
+elseif ARGV[3] ~= '' then
   -- The holder of a claim schedules the next poll. Without a claim, the refund must still be scheduled here.
-  redis.call('ZADD', KEYS[3], 'NX', ARGV[5], refund_id)
+  redis.call('ZADD', KEYS[1], 'NX', ARGV[3], refund_id)
 end
 return written

@@ -4,12 +4,14 @@
 -- The timeline is for display only: a problem with its key never makes this script fail.
 -- A refresh does not replace a notification about a refund that is not known yet. Amazon's API may not know the refund yet
 -- either, and the notification is the reason to ask again.
--- KEYS seen queue hints trail refund   ARGV refund now digest ttl_ms hint timeline_line timeline_cap timeline_ttl_ms
+-- KEYS seen queue hints trail refund audit
+-- ARGV refund now digest ttl_ms hint timeline_line timeline_cap timeline_ttl_ms audit_entry
 -- Returns new | repeated | altered. Safe to run twice.
 local seen = ARGV[3] ~= '' and redis.call('GET', KEYS[1])
 if seen and seen == ARGV[3] then
   return 'repeated'
 end
+append_to_audit(KEYS[6], ARGV[9])
 local UP_TO_TYPE = '^(%["[^"]*",%d+,%d+,)"'
 local held = redis.call('HGET', KEYS[3], ARGV[1]) or ''
 local _, refund_type = string.match(held, UP_TO_TYPE .. '([%w_.:-]+)"')

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from receiver.ledger.hint import HintResult
-from receiver.ledger.notification import UnrecognizedNotification
+from receiver.ledger.notification import HintResult, UnrecognizedNotification
 from receiver.store.redis.base import AccountRepository
 
 MOST_KEPT = 1_000

@@ -11,14 +11,16 @@ from enum import StrEnum
 
 import msgspec
 
+from receiver.ledger.audit import AuditEntry
 from receiver.ledger.charge_book import entry_of
+from receiver.ledger.lifecycle import Change
 from receiver.ledger.order_reference import searchable
 from receiver.ledger.query import Page, Place, Query, place_of, read_cursor, write_cursor
 from receiver.ledger.refund import Refund, Revision
 from receiver.store.redis.base import AccountRepository, scored
 from receiver.store.redis.damage import RecordUnreadable, WrongType, unreadable
-from receiver.store.redis.keys import STATES
-from receiver.store.refunds.codec import from_hash, from_line, to_hash, to_line
+from receiver.store.redis.keys import STATES, Keys
+from receiver.store.refunds.codec import from_hash, from_line, open_details, to_hash, to_line
 
 HISTORY_CAP = 200
 """Revisions kept of one refund; real ones have two to four."""
@@ -38,11 +40,28 @@ class Owed:
 
 
 @dataclass(frozen=True, slots=True)
+class CaseGuard:
+    """What a person's closing or reopening of a case depends on, beside the revision of the refund."""
+
+    request_id: str = ""
+    """The request that would reissue the refund: it must not be open. Empty when a case is reopened."""
+    takes: str = ""
+    """The refund that closes the case. It can close no other case."""
+    releases: str = ""
+    """The refund that closes the case no longer."""
+
+
+UNGUARDED = CaseGuard()
+
+
+@dataclass(frozen=True, slots=True)
 class Commit:
     """Everything that one change writes.
 
+    `also` are changes of other refunds that belong to it: that of the first refund of the chain of retries.
     `subscribers_version` is the version of the subscriber list from which `owed` was determined. `token` is the token
-    of the claim, 0 if there was no claim. `next_look` (ms) is when to ask Amazon again, None for never.
+    of the claim, 0 if there was no claim. `next_look` (ms) is when to ask Amazon again, None for never. `audit` is the
+    act of a person who caused the change.
     """
 
     known: Refund | None
@@ -51,16 +70,23 @@ class Commit:
     subscribers_version: int
     token: int
     next_look: int | None
+    also: Sequence[Change] = ()
+    guard: CaseGuard = UNGUARDED
+    audit: AuditEntry | None = None
 
 
 class Committed(StrEnum):
-    """The result of a commit."""
+    """The result of a commit. All but OK write nothing."""
 
     OK = "ok"
     REVISION = "revision"
     """The refund was changed meanwhile: read and decide again."""
     SUBSCRIBERS = "subscribers"
     """The subscriber list was changed meanwhile: read and decide again."""
+    REISSUING = "reissuing"
+    """The refund is being reissued, so a person cannot close its case now."""
+    USED = "used"
+    """The refund with which a person closes the case has closed another one."""
 
 
 class Refunds(AccountRepository):
@@ -88,56 +114,56 @@ class Refunds(AccountRepository):
 
     async def commit(self, commit: Commit) -> Committed:
         """Write a change, completely or not at all."""
-        known, refund = commit.known, commit.refund
+        refund, guard = commit.refund, commit.guard
+        changes = [Change(commit.known, refund), *commit.also]
         names = list(dict.fromkeys(name for owed in commit.owed for name in owed.subscribers))
-        fields, entry = to_hash(refund), entry_of(refund)
         args: list[str | int | bytes] = [
-            refund.refund_id,
-            known.revision if known else 0,
             commit.subscribers_version,
             commit.token or "",
             "" if commit.next_look is None else commit.next_look,
-            refund.changed_at,
-            to_line(refund),
             HISTORY_CAP,
-            entry.line() if entry else "",
-            1 if refund.reason_code else 0,
-            1 if refund.order_reference else 0,
-            len(fields),
-            *fields,
+            1 if guard.request_id else 0,
+            guard.takes,
+            guard.releases,
+            self._audited(commit.audit),
+            len(changes),
+            *(arg for change in changes for arg in _refund_args(change)),
             len(commit.owed),
         ]
         for owed in commit.owed:
             flat = [text for field in owed.fields.items() for text in field]
             numbers = [names.index(name) + 1 for name in owed.subscribers]
             args += [len(flat), *flat, len(numbers), *numbers]
-        answer = await self._run("commit", self._commit_keys(known, refund, names), args, without=("lane", "owed"))
+        without = ("lane", "owed") if commit.audit else ("lane", "owed", "audit")
+        answer = await self._run("commit", self._commit_keys(commit, changes, names), args, without=without)
         committed = Committed(answer[0].decode())
         if committed is Committed.OK:
             self._written()
         return committed
 
-    def _commit_keys(self, known: Refund | None, refund: Refund, names: Iterable[str]) -> list[str]:
-        before = known or refund
-        queues = [self.keys(kind, name) for name in names for kind in ("lane", "owed")]
+    def _commit_keys(self, commit: Commit, changes: Iterable[Change], names: Iterable[str]) -> list[str]:
+        keys = self.keys
         return [
-            self.keys("refund", refund.refund_id),
-            self.keys("history", refund.refund_id),
-            self.keys("due"),
-            self.keys("hinted"),
-            self.keys("hints"),
-            self.keys("subscribers"),
-            self.keys("events"),
-            self.keys.state(before.state),
-            self.keys.state(refund.state),
-            self.keys("reason", before.reason_code),
-            self.keys("reason", refund.reason_code),
-            self.keys("charge", refund.charge_id),
-            self.keys("order", searchable(refund.order_reference)),
-            self.keys("refreshed"),
-            self.keys("backfill"),
-            *queues,
+            keys("due"),
+            keys("hinted"),
+            keys("hints"),
+            keys("subscribers"),
+            keys("events"),
+            keys("refreshed"),
+            keys("backfill"),
+            keys("open"),
+            keys("open:details"),
+            keys("closes"),
+            keys("requests", commit.guard.request_id),
+            keys("audit"),
+            *(key for change in changes for key in _refund_keys(keys, change)),
+            *(keys(kind, name) for name in names for kind in ("lane", "owed")),
         ]
+
+    async def closed_with(self, refund_id: str) -> str:
+        """The declined refund whose case a person closed with this refund; empty if there is none."""
+        found: bytes | None = await self._read("HGET", self.keys("closes"), refund_id)
+        return found.decode() if found else ""
 
     async def page(self, query: Query, cursor: str = "", limit: int = 50, examine: int = MOST_EXAMINED) -> Page:
         """Matching refunds, newest change first. Raises `BadRequest` for an invalid cursor.
@@ -165,7 +191,9 @@ class Refunds(AccountRepository):
         return Page(tuple(found), write_cursor(place), cut=True, unreadable=tuple(bad))
 
     async def _batch(self, query: Query, place: Place | None, limit: int) -> list[tuple[int, str, Refund | str | None]]:
-        if query.order:
+        if query.open:
+            indexes = [self.keys("open")]
+        elif query.order:
             indexes = [self.keys("order", query.order)]
         elif query.reason:
             indexes = [self.keys("reason", query.reason)]
@@ -214,3 +242,34 @@ class Refunds(AccountRepository):
         rest = [refund for refund in matching if place is None or place_of(refund) < place]
         last = rest[limit - 1] if len(rest) > limit else None
         return Page(tuple(rest[:limit]), write_cursor(place_of(last) if last else None), unreadable=bad)
+
+
+def _refund_keys(keys: Keys, change: Change) -> list[str]:
+    refund = change.refund
+    before = change.known or refund
+    return [
+        keys("refund", refund.refund_id),
+        keys("history", refund.refund_id),
+        keys.state(before.state),
+        keys.state(refund.state),
+        keys("reason", before.reason_code),
+        keys("reason", refund.reason_code),
+        keys("charge", refund.charge_id),
+        keys("order", searchable(refund.order_reference)),
+    ]
+
+
+def _refund_args(change: Change) -> list[str | int | bytes]:
+    refund, fields, entry = change.refund, to_hash(change.refund), entry_of(change.refund)
+    return [
+        refund.refund_id,
+        change.known.revision if change.known else 0,
+        refund.changed_at,
+        to_line(refund),
+        entry.line() if entry else "",
+        1 if refund.reason_code else 0,
+        1 if refund.order_reference else 0,
+        open_details(refund),
+        len(fields),
+        *fields,
+    ]

@@ -6,8 +6,9 @@ import contextlib
 
 import msgspec
 
-from receiver.ledger.hint import Hint, HintResult
+from receiver.ledger.audit import Action, AuditEntry, Outcome
 from receiver.ledger.next_look import DueRefund, FollowUp, NextLook
+from receiver.ledger.notification import Hint, HintResult
 from receiver.ledger.refund import REFUND_ID, Source
 from receiver.runtime.rounds import Claim
 from receiver.store.redis.base import AccountRepository
@@ -24,6 +25,8 @@ class RefundSchedule(AccountRepository):
     async def hint(self, hint: Hint) -> HintResult:
         """Make the refund due now. Durable when this returns; safe to repeat."""
         queue = "refreshed" if hint.patient or hint.source is Source.REFRESH else "hinted"
+        by = hint.by
+        refresh = self._audited(_refresh(hint))
         follow_up = FollowUp(hint.source, hint.at, hint.sent_at, hint.refund_type, traceparent=hint.traceparent)
         answer = await self._run(
             "hint",
@@ -33,6 +36,7 @@ class RefundSchedule(AccountRepository):
                 self.keys("hints"),
                 self.keys("trail", hint.refund_id),
                 self.keys("refund", hint.refund_id),
+                self.keys("audit"),
             ],
             [
                 hint.refund_id,
@@ -40,11 +44,12 @@ class RefundSchedule(AccountRepository):
                 hint.digest,
                 self.connection.seen_for,
                 follow_up.written(),
-                timeline_line(hint.at, hint.source.value),
+                timeline_line(hint.at, hint.source.value, *([str(by)] if by.token else [])),
                 CAP,
                 KEPT_FOR,
+                refresh,
             ],
-            without=("trail", "refund"),
+            without=("trail", "refund") if refresh else ("trail", "refund", "audit"),
         )
         self._written(News.DUE)
         return HintResult(answer.decode())
@@ -132,3 +137,7 @@ class RefundSchedule(AccountRepository):
         """Amazon answered 429: take no token of `call` before `until` (ms). A damaged throttle is ignored here."""
         with contextlib.suppress(WrongType):
             await self._run("block", [self.keys("throttle", call)], [self.now(), until])
+
+
+def _refresh(hint: Hint) -> AuditEntry:
+    return AuditEntry(action=Action.REFUND_REFRESH, actor=hint.by, refund_id=hint.refund_id, outcome=Outcome.ACCEPTED)

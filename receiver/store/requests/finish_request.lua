@@ -49,7 +49,7 @@ if outcome == 'done' then
   end
   redis.call('HSET', KEYS[6], ARGV[7], id)
   redis.call('HSETNX', KEYS[2], ARGV[7], ARGV[8])
-  redis.call('HDEL', KEYS[1], 'settled_by', 'reason_code', 'amazon_status', 'request_id', 'detail', 'last_error')
+  redis.call('HDEL', KEYS[1], 'settled_by', 'settled_by_user', 'reason_code', 'amazon_status', 'request_id', 'detail', 'last_error')
 end
 redis.call('HSET', KEYS[1], 'open', '0', 'state', outcome, 'at', ARGV[10], unpack(ARGV, 11))
 redis.call('ZREM', KEYS[4], id)

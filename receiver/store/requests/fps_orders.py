@@ -20,6 +20,7 @@ from enum import StrEnum
 import msgspec
 
 from receiver.amazon.fps.orders import FpsOrder, FpsRecord
+from receiver.ledger.audit import AuditEntry
 from receiver.ledger.refund_request import RequestState
 from receiver.runtime.rounds import Claim
 from receiver.store.redis.base import AccountRepository
@@ -47,16 +48,22 @@ class NotSaved(StrEnum):
 class FpsOrders(AccountRepository):
     """The FPS orders of one account."""
 
-    async def reserve(self, order: FpsOrder, *, owner: str, lease: int) -> Attempt | NotSaved | FpsRecord:
+    async def reserve(
+        self, order: FpsOrder, *, owner: str, lease: int, audit: AuditEntry | None = None
+    ) -> Attempt | NotSaved | FpsRecord:
         """Save the order and hold it for `lease` ms; or return why that is not possible.
 
-        `owner` is a new random word. It distinguishes a repetition of this very call from another caller's.
+        `owner` is a new random word. It distinguishes a repetition of this very call from another caller's. `audit` is
+        written with the order.
         """
         reference, token = order.values.reference, self.now() + lease
         answer = await self._run(
             "fps_reserve",
-            [self.keys("fps", reference), self.keys("refund", reference), self.keys("fps_issuing")],
-            [reference, owner, token, "order", msgspec.json.encode(order), "state", RequestState.RESERVED],
+            [*(self.keys(kind, reference) for kind in ("fps", "refund")), self.keys("fps_issuing"), self.keys("audit")],
+            [
+                *(reference, owner, token, self._audited(audit)),
+                *("order", msgspec.json.encode(order), "state", RequestState.RESERVED),
+            ],
         )
         match answer[0]:
             case b"reserved":

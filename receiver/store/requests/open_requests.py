@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from receiver.ledger.audit import AuditEntry
 from receiver.ledger.charge_book import RESERVATION, RESERVED, Entry, entry_of, read_entry, reservation
 from receiver.ledger.refund import Refund
 from receiver.ledger.refund_request import OPEN, PreparedRefund, RefundRequestRecord, RequestState, candidate
@@ -165,8 +166,13 @@ class OpenRequestStore(Requests):
             return None
         return record
 
-    async def reopen(self, order: PreparedRefund, *, lease: int) -> Attempt | NotUnclear:
-        """Hold an unclear request for `lease` ms, to send it once more; or return the state that prevents it."""
+    async def reopen(
+        self, order: PreparedRefund, *, lease: int, audit: AuditEntry | None = None
+    ) -> Attempt | NotUnclear:
+        """Hold an unclear request for `lease` ms, to send it once more; or return the state that prevents it.
+
+        `audit` is written with it.
+        """
         now = self.now()
         answer = await self._run(
             "reopen_request",
@@ -175,8 +181,9 @@ class OpenRequestStore(Requests):
                 self.keys("issuing"),
                 self.keys(RequestState.UNCLEAR),
                 self.keys(RequestState.RESERVED),
+                self.keys("audit"),
             ],
-            [order.id, now + lease, now],
+            [order.id, now + lease, now, self._audited(audit)],
         )
         if answer != b"reopened":
             return NotUnclear(RequestState(answer.decode()) if answer else None)
@@ -184,12 +191,18 @@ class OpenRequestStore(Requests):
         return Attempt(order.id, now + lease)
 
     async def resolve(
-        self, order: PreparedRefund, fields: Mapping[str, str], *, refund_id: str = "", state: str = ""
+        self,
+        order: PreparedRefund,
+        fields: Mapping[str, str],
+        *,
+        refund_id: str = "",
+        state: str = "",
+        audit: AuditEntry | None = None,
     ) -> NotUnclear | Taken | Busy | None:
         """Resolve a request by hand that is unclear, or that Amazon keeps refusing without naming the refund.
 
         It becomes done, with a refund in `state`; or refused, without one. The reservation becomes the refund, or is
-        released. Returns what prevents this, or None if it was written.
+        released; `audit` is written with it. Returns what prevents this, or None if it was written.
         """
         outcome = RequestState.DONE if refund_id else RequestState.REFUSED
         entry = Entry(order.money.minor_units, state, self.now(), order.money.currency_code)
@@ -202,6 +215,7 @@ class OpenRequestStore(Requests):
                 self.keys("taken", order.charge_id),
                 self.keys("issuing"),
                 self.keys(RequestState.RESERVED),
+                self.keys("audit"),
             ],
             [
                 order.id,
@@ -210,6 +224,7 @@ class OpenRequestStore(Requests):
                 refund_id,
                 entry.line() if refund_id else "",
                 KEPT_FOR,
+                self._audited(audit),
                 *(("refund_id", refund_id) if refund_id else ()),
                 "at",
                 self.now(),

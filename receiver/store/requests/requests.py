@@ -50,6 +50,15 @@ class Disputed:
 
 
 @dataclass(frozen=True, slots=True)
+class CaseClosed:
+    """The case of the declined refund is closed, so it is not reissued. Nothing was written."""
+
+
+Obstacle = NotReserved | Disputed | CaseClosed
+"""What prevents a refund."""
+
+
+@dataclass(frozen=True, slots=True)
 class Attempt:
     """A claimed request."""
 
@@ -62,10 +71,11 @@ class Requests(AccountRepository):
 
     async def reserve(
         self, order: PreparedRefund, *, owner: str, guard: Guard, lease: int
-    ) -> Reserved | NotReserved | Disputed | RefundRequestRecord:
+    ) -> Reserved | Obstacle | RefundRequestRecord:
         """Reserve the amount and hold the request for `lease` ms; or return what prevents it.
 
-        `owner` is a new random word. It distinguishes a repetition of this very call from another caller's.
+        `owner` is a new random word. It distinguishes a repetition of this very call from another caller's. Who
+        requested it is written to the audit trail in the same step.
         """
         token = self.now() + lease
         answer = await self._run(
@@ -83,7 +93,7 @@ class Requests(AccountRepository):
                 self.now(),
                 KEPT_FOR,
                 order.charge_id,
-                *_guard_args(guard),
+                *_guard_args(guard, self._audited(order.request_act)),
                 "order",
                 msgspec.json.encode(order),
                 "state",
@@ -92,6 +102,8 @@ class Requests(AccountRepository):
         )
         if answer[0] == b"reserved":
             return Reserved(token)
+        if answer[0] == b"closed":
+            return CaseClosed()
         if found := _in_the_way(answer):
             return found
         flat = answer[1]
@@ -105,6 +117,8 @@ class Requests(AccountRepository):
             self.keys("reserved"),
             self.keys("taken", order.charge_id),
             self.keys("disputes", permission_of(order.charge_id)),
+            self.keys("refund", order.retry_root),
+            self.keys("audit"),
         ]
 
     async def get(self, refund_request_id: str) -> RefundRequestRecord | None:
@@ -251,10 +265,10 @@ class Requests(AccountRepository):
             await self._write("SET", key, value, "PX", KEPT_FOR, "GET")
 
 
-def _guard_args(guard: Guard) -> list[str | int]:
+def _guard_args(guard: Guard, audit: bytes) -> list[str | int | bytes]:
     besides = list(dict.fromkeys(guard.besides))
     times = ["" if each is None else each for each in (guard.since, guard.reserved_since)]
-    return [*times, MOST_REFUNDS, len(besides), *besides]
+    return [*times, MOST_REFUNDS, audit, len(besides), *besides]
 
 
 def _in_the_way(answer: Sequence[bytes]) -> NotReserved | Disputed | None:
@@ -287,4 +301,5 @@ def _record(raw: Mapping[bytes, bytes]) -> RefundRequestRecord:
         changed_at=int(word("at") or 0),
         last_error=word("last_error"),
         settled_by=word("settled_by"),
+        settled_by_user=word("settled_by_user"),
     )

@@ -1,15 +1,16 @@
 -- Save a refund request and reserve its amount on the charge, unless other refunds of the charge prevent it: of several
 -- concurrent requests, one wins. The caller holds the lease; if it dies, a worker finishes the request once the lease has
 -- expired.
--- KEYS request charge issuing reserved taken disputes
+-- KEYS request charge issuing reserved taken disputes first audit; `first` is the first refund of the chain, for a retry
 -- ARGV 1 id 2 owner 3 digest 4 token 5 most 6 refunded 7 minor_units 8 currency 9 began 10 ttl_ms 11 charge
---      12 since 13 reserved_since 14 most_refunds, then n and n ids that the caller named (`besides`), then field, value, …
+--      12 since 13 reserved_since 14 most_refunds 15 audit_entry, then n and n ids that the caller named (`besides`), then field, value, …
 --      `since` (ms; '' for never): a refund of the same amount that began then or later prevents it; `reserved_since`
 --      is the same for a reservation.
 -- An entry of the charge is `<minor units or ?> <state> <began> <currency or -> [conflict]`. Older versions wrote
 -- `<minor units> <state>`: such an entry has no start time, and counts as new (ledger/charge_book.py).
+-- A retry is prevented by a closed case (ledger/resolution.py). While the request is open, commit.lua closes no case.
 -- A dispute that guards the charge prevents every refund of it. begin_try.lua looks once more before each attempt.
--- Returns {'reserved'}, {'disputed'}, {'refused', reason, spent, member, entry, …} or {'known', {field, value, …}}.
+-- Returns {'reserved'}, {'closed'}, {'disputed'}, {'refused', reason, spent, member, entry, …} or {'known', {field, value, …}}.
 -- Run twice by one owner it says 'reserved' again.
 local owner = redis.call('HGET', KEYS[1], 'owner')
 if owner == ARGV[2] then
@@ -19,13 +20,16 @@ if owner then
   return {'known', redis.call('HGETALL', KEYS[1])}
 end
 
+if redis.call('HEXISTS', KEYS[7], 'case_how') == 1 then
+  return {'closed'}
+end
 if is_disputed(KEYS[6], ARGV[11]) then
   return {'disputed'}
 end
 
 local most, minor_units, most_refunds = tonumber(ARGV[5]), tonumber(ARGV[7]), tonumber(ARGV[14])
-local besides, fields = {}, 16 + tonumber(ARGV[15])
-for index = 16, fields - 1 do
+local besides, fields = {}, 17 + tonumber(ARGV[16])
+for index = 17, fields - 1 do
   besides[ARGV[index]] = true
 end
 
@@ -75,6 +79,7 @@ if spent + minor_units > most then
   return refused('allowance_exceeded', all)
 end
 
+append_to_audit(KEYS[8], ARGV[15])
 redis.call('HSET', KEYS[1], 'owner', ARGV[2], 'digest', ARGV[3], 'created_at', ARGV[9], 'since', ARGV[12], unpack(ARGV, fields))
 redis.call('PEXPIRE', KEYS[1], ARGV[10])
 redis.call('HSET', KEYS[2], 'request:' .. ARGV[1], ARGV[7] .. ' Reserved ' .. ARGV[9] .. ' ' .. ARGV[8])

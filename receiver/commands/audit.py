@@ -1,0 +1,116 @@
+"""Command. `receiver audit`: who did what, page by page through the API."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+import typer
+
+from receiver.commands.client.api import Api, decode, not_the_api, target
+from receiver.commands.client.options import ServiceCall, api_command
+from receiver.commands.console import read_ms, say
+from receiver.commands.refund.export import OVERLAP, Output, cells, csv_row, in_place
+from receiver.commands.refund.refund import MOST_PER_PAGE, _since
+from receiver.ledger.timestamps import format_rfc3339
+
+app = typer.Typer(
+    help="Show who did what: every refund that was requested, settled or refreshed, and every change of a subscriber, "
+    "with the token and the person. Needs a running `receiver serve` and a token with the scope admin.",
+    no_args_is_help=True,
+)
+NAMES = (
+    *("time", "account", "action", "token", "user", "outcome", "refundId", "refundRequestId", "chargeId"),
+    *("subscriber", "eventId", "fields", "count", "requestId", "id"),
+)
+COLUMNS: Mapping[str, tuple[str, ...]] = {name: (name,) for name in NAMES}
+"""Column → where its value stands in the JSON. New columns come at the end."""
+
+
+@app.callback()
+def audit() -> None:
+    """A group, although it has one command only."""
+
+
+class AuditPage(msgspec.Struct, rename="camel"):
+    """A page of the list; each entry is kept as it came."""
+
+    entries: list[dict[str, Any]]
+    unreadable: list[str]
+    next_cursor: str | None = None
+
+
+async def write_all(api: Api, output: Output, filters: Mapping[str, str], as_csv: bool) -> None:
+    """Every page, from where the output is to the end. What is done meanwhile comes before the first page."""
+    if as_csv and not output.resumed:
+        output.write(csv_row(list(COLUMNS)), 0, "")
+    note, cursor, show = output.note, output.note.cursor, in_place()
+    while True:
+        bounds = {"since": note.since, "until": note.until}
+        where = target("audit", account=api.account, **bounds, **filters, cursor=cursor, limit=MOST_PER_PAGE)
+        page = decode(await api.call("GET", where), AuditPage)
+        if page.unreadable:
+            say([f"Damaged, and left out: {', '.join(page.unreadable)}."])
+        if page.entries and not note.newest:
+            note.newest = str(page.entries[0].get("time", ""))
+        following = page.next_cursor or ""
+        if following and following == cursor:
+            raise not_the_api()
+        output.write("".join(_row(each, as_csv) for each in page.entries), len(page.entries), following)
+        show(f"{note.rows} entries")
+        if not following:
+            return
+        cursor = following
+
+
+def _row(entry: Mapping[str, Any], as_csv: bool) -> str:
+    return csv_row(cells(entry, COLUMNS)) if as_csv else msgspec.json.encode(entry).decode() + "\n"
+
+
+@api_command(app)
+def export(
+    call: ServiceCall,
+    since: Annotated[
+        str, typer.Option(metavar="TIME", help="Only what was done since: 7d, 2026-01-31 (UTC), 2026-01-31T12:00:00Z.")
+    ] = "",
+    until: Annotated[
+        str, typer.Option(metavar="TIME", help="Only what was done before this. Default: now.", show_default=False)
+    ] = "",
+    refund: Annotated[
+        str, typer.Option(metavar="ID", help="Only what was done to this refund or refund request.")
+    ] = "",
+    actor: Annotated[str, typer.Option(metavar="NAME", help="Only what this token or person did.")] = "",
+    form: Annotated[
+        Literal["csv", "jsonl"], typer.Option("--format", help="csv, or jsonl: the API's JSON, one entry per line.")
+    ] = "jsonl",
+    output: Annotated[
+        Path | None, typer.Option(help="File to write. Default: standard output.", show_default=False)
+    ] = None,
+) -> None:
+    """Export the audit trail, newest entry first.
+
+    In CSV, text that a spreadsheet would treat as a formula gets a leading apostrophe. JSON lines are as in the API.
+
+    If the export is interrupted, the same command continues exactly where FILE.part ends. What is done during an export
+    is left to the next one, which starts at the --since printed at the end. An entry can be in both, with the same
+    account and id.
+    """
+    question = ["audit", call.base, call.account, since, until, refund, actor, form]
+    with Output(output, question, _since(since), _since(until)) as whole:
+        if whole.resumed:
+            say([f"Continuing after {whole.note.rows} entries."])
+        try:
+            call.run(lambda api: write_all(api, whole, {"refund": refund, "actor": actor}, form == "csv"))
+        except Exception:
+            if output is not None:
+                say([f"{output}.part has {whole.note.rows} entries. Run the same command to continue."])
+            raise
+        finally:
+            in_place()("")
+        whole.finish()
+    newest = read_ms(whole.note.newest)
+    following = whole.note.since if newest is None else format_rfc3339(max(newest - OVERLAP, 0))
+    again = f" The next export: --since {following}" if following else ""
+    say([f"{whole.note.rows} entries.{again}"])

@@ -1,0 +1,79 @@
+"""Command. `receiver refund close` and `reopen`: a person ends the case of a declined refund, or undoes that."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from receiver.commands.client.api import decode, target
+from receiver.commands.client.options import ServiceCall, api_command
+from receiver.commands.console import emit_fields, emit_json
+from receiver.commands.refund.refund import RefundId, checked_id
+from receiver.commands.refund.views import fields
+from receiver.errors import ConfigurationError
+from receiver.exchange import Response
+from receiver.ledger.refund import How
+from receiver.outbox.formats.cloudevents import AdvisedRefundJson
+
+EPILOG = "Needs a token with the scope refund. The refund keeps the token's name, the person, and the note."
+
+
+def close(
+    call: ServiceCall,
+    refund_id: RefundId,
+    refunded_elsewhere: Annotated[
+        str | None,
+        typer.Option(
+            metavar="REFUND",
+            callback=checked_id,
+            help="This refund of the same charge paid the buyer. It must be Refunded.",
+        ),
+    ] = None,
+    compensated: Annotated[
+        str | None,
+        typer.Option(metavar="NOTE", help="The buyer was paid another way: store credit, a gift card, a check."),
+    ] = None,
+    not_owed: Annotated[
+        str | None,
+        typer.Option(metavar="NOTE", help="The buyer is owed nothing: a claim, a chargeback, a returned order."),
+    ] = None,
+    note: Annotated[str, typer.Option(help="With --refunded-elsewhere: why.")] = "",
+) -> None:
+    """Close the case of a declined refund, once the buyer was paid or is owed nothing.
+
+    A case closes by itself when Amazon reports the refund or one of its reissues as Refunded. Closing it again in the
+    same way changes nothing. A refund whose case is closed is not reissued.
+    """
+    given = {
+        How.REFUNDED_ELSEWHERE: refunded_elsewhere,
+        How.COMPENSATED: compensated,
+        How.NOT_OWED: not_owed,
+    }
+    chosen = [(how, value) for how, value in given.items() if value is not None]
+    if len(chosen) != 1 or (note and refunded_elsewhere is None):
+        raise ConfigurationError(
+            ["Use one of --refunded-elsewhere REFUND [--note TEXT], --compensated NOTE or --not-owed NOTE."]
+        )
+    ((how, value),) = chosen
+    body = {"how": how.value, "note": value}
+    if how is How.REFUNDED_ELSEWHERE:
+        body = {"how": how.value, "refundId": value} | ({"note": note} if note else {})
+    path = target("refunds", refund_id, "close", account=call.account)
+    _show(call, call.run(lambda api: api.call("POST", path, body=body)))
+
+
+def reopen(call: ServiceCall, refund_id: RefundId) -> None:
+    """Reopen the case of a declined refund that a person has closed."""
+    path = target("refunds", refund_id, "reopen", account=call.account)
+    _show(call, call.run(lambda api: api.call("POST", path)))
+
+
+def _show(call: ServiceCall, answer: Response) -> None:
+    emit_json(answer.body) if call.json else emit_fields(fields(decode(answer, AdvisedRefundJson)))
+
+
+def register(app: typer.Typer) -> None:
+    """Make these commands of `receiver refund`."""
+    for command in (close, reopen):
+        api_command(app, more_epilog=EPILOG)(command)

@@ -1,0 +1,192 @@
+"""Command. `receiver refund retry` for many refunds, and `job`: a job of the service reissues them, and is followed."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Mapping
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
+from rich.text import Text
+
+from receiver.commands.client.api import Api, ApiProblem, decode, target
+from receiver.commands.client.options import ServiceCall, api_command
+from receiver.commands.client.reconnect import RetryingCaller
+from receiver.commands.console import clean, emit, emit_json, emit_rich, say, table
+from receiver.errors import ConfigurationError, Malformed
+from receiver.ledger.declines.job import FIRST, REISSUED, UNFINISHED, JobState
+from receiver.ledger.declines.job_shape import JobJson, JobRefundJson, PlanJson
+from receiver.ledger.money import Money
+from receiver.ledger.schema import MoneyJson
+
+LOOK_EVERY = 1.0
+PER_CALL = 200
+UNFINISHED_CODE, INCOMPLETE = 4, 5
+"""Exit codes: the job is paused; some refunds were not reissued."""
+
+
+def read_max_total(text: str) -> Mapping[str, str] | None:
+    """The amount of `--max-total`, for the API. Raises `typer.BadParameter`."""
+    if not text:
+        return None
+    try:
+        amount, currency = text.split()
+        money = Money.parse(amount.replace(",", ""), currency.upper())
+    except (ValueError, Malformed):
+        raise typer.BadParameter('--max-total: give an amount and its currency, such as "5000.00 USD".') from None
+    return {"amount": money.text, "currencyCode": money.currency_code}
+
+
+def reissue_many(call: ServiceCall, selection: Mapping[str, object], *, dry_run: bool, yes: bool) -> None:
+    """Show what a job would do, ask, start it, and follow it to its end."""
+    body = {**selection, **({"account": call.account} if call.account else {})}
+    path = target("refunds", "retry")
+    answer = call.run(lambda api: api.call("POST", path, body={**body, "dryRun": True}, wait=60))
+    plan = decode(answer, PlanJson)
+    if dry_run or not call.json:
+        emit_json(answer.body) if call.json else show_plan(plan)
+    if dry_run:
+        return
+    if plan.unfinished_job:
+        say([f"The account {plan.account} has an unfinished job, which is followed here. No other one was started."])
+        follow(call, plan.unfinished_job, plan.account)
+        return
+    if not plan.count:
+        say(["Nothing was reissued: no refund of this selection can be."])
+        return
+    if not yes and not _confirmed(plan.count):
+        raise typer.Exit(1)
+    follow(call, call.run(lambda api: _start(api, path, body)), plan.account)
+
+
+def _confirmed(count: int) -> bool:
+    if sys.stdin is None or not sys.stdin.isatty():
+        raise ConfigurationError(["Can't prompt for confirmation here. Re-run with --yes."])
+    say([f"Reissue {_refunds(count)} now? [y/N]"])
+    if sys.stdin.readline().strip().lower() in ("y", "yes"):
+        return True
+    say(["Nothing was reissued."])
+    return False
+
+
+async def _start(api: Api, path: str, body: Mapping[str, object]) -> str:
+    """The id of the new job. If another one began at the same time, its id."""
+    try:
+        return decode(await api.call("POST", path, body=body, wait=60), JobJson).id
+    except ApiProblem as problem:
+        if problem.reason != "job_running":
+            raise
+        plan = decode(await api.call("POST", path, body={**body, "dryRun": True}, wait=60), PlanJson)
+        if not plan.unfinished_job:
+            raise
+        say(["The account has another unfinished job, which is followed here."])
+        return plan.unfinished_job
+
+
+def job(
+    call: ServiceCall,
+    job_id: Annotated[str, typer.Argument(metavar="ID", help="The id of the job.")],
+    resume: Annotated[bool, typer.Option("--resume", help="Let a paused job go on.")] = False,
+    cancel: Annotated[bool, typer.Option("--cancel", help="End the job.")] = False,
+) -> None:
+    """Follow a job that reissues refunds, resume it, or cancel it.
+
+    Prints the outcome of every refund, and ends when the job does. If this command is stopped, the job goes on.
+    """
+    if resume and cancel:
+        raise ConfigurationError(["--resume and --cancel: give one of them."])
+    if resume or cancel:
+        verb = "resume" if resume else "cancel"
+        call.run(lambda api: api.call("POST", target("jobs", job_id, verb, account=call.account)))
+    follow(call, job_id, call.account)
+
+
+def follow(call: ServiceCall, job_id: str, account: str) -> None:
+    """Print every outcome as it comes, until the job ends or pauses. The exit code says how it went."""
+    say([f"Job {job_id}. If you stop this command, the job goes on; `receiver refund job {job_id}` follows it."])
+    found = call.run(lambda api: _follow(api, job_id, account, as_json=call.json))
+    say([found.detail])
+    if found.state in UNFINISHED:
+        say([f"`receiver refund job {job_id} --resume` lets it go on, --cancel ends it."])
+        raise typer.Exit(UNFINISHED_CODE)
+    if found.reissued < found.total:
+        raise typer.Exit(INCOMPLETE)
+
+
+async def _follow(api: Api, job_id: str, account: str, *, as_json: bool) -> JobJson:
+    after, asking = 0, RetryingCaller(say)
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        console=Console(stderr=True),
+        disable=not sys.stderr.isatty(),
+        transient=True,
+    )
+    with bar:
+        shown = bar.add_task("Reissued", total=None)
+        while True:
+            path = target("jobs", job_id, account=account, after=after, limit=PER_CALL)
+            answer = await asking(api.call, "GET", path)
+            found = decode(answer, JobJson)
+            after = found.after
+            ended = found.state != JobState.RUNNING and not found.refunds
+            if as_json and (found.refunds or ended):
+                emit_json(answer.body)
+            elif not as_json:
+                for each in found.refunds:
+                    _line(each)
+            _advance(bar, shown, found)
+            if ended:
+                return found
+            if len(found.refunds) < PER_CALL:
+                await asyncio.sleep(LOOK_EVERY if not found.refunds else 0.2)
+
+
+def _advance(bar: Progress, shown: TaskID, found: JobJson) -> None:
+    alone = found.waiting and found.reissued and found.reissued % FIRST == 0
+    text = f"Waiting for the first {FIRST}" if alone else "Reissued"
+    bar.update(shown, completed=found.reissued + found.failed, total=found.total, description=text)
+
+
+def _line(each: JobRefundJson) -> None:
+    """One line for one refund. A failure is in capitals, so that it stands out without colours too."""
+    line = Text(f"{clean(each.refund_id):<27}  {_money([each.refund_amount] if each.refund_amount else []):>11}  ")
+    if each.outcome == REISSUED:
+        line.append("reissued", "green").append(f" as {clean(each.retried_by or '')}")
+    else:
+        line.append("NOT REISSUED", "bold red").append(f" {clean(each.outcome)}: {clean(each.detail or '')}")
+    emit_rich(line)
+
+
+def show_plan(plan: PlanJson) -> None:
+    """How many refunds would be reissued, and which are left out."""
+    total = f": {_money(plan.sums)}" if plan.sums else ""
+    emit(f"Would reissue {_refunds(plan.count)}{total} (account {clean(plan.account)})")
+    if not plan.left_out:
+        return
+    emit(f"Left out: {sum(each.count for each in plan.left_out)}")
+    rows = table(headers=False)
+    for number in range(4):
+        rows.add_column(justify="right" if number < 1 else "left", overflow="fold")
+    for each in plan.left_out:
+        cells = (f"  {each.count}", _money(each.sums), clean(each.reason), clean(each.detail))
+        rows.add_row(*map(Text, cells))
+    emit_rich(rows)
+
+
+def _refunds(count: int) -> str:
+    return f"{count} {'refund' if count == 1 else 'refunds'}"
+
+
+def _money(sums: list[MoneyJson]) -> str:
+    return ", ".join(clean(f"{each.amount} {each.currency_code}") for each in sums)
+
+
+def register(app: typer.Typer) -> None:
+    """Make `job` a command of `receiver refund`."""
+    epilog = "Exit codes: 4 the job is paused · 5 some refunds were not reissued."
+    api_command(app, more_epilog=epilog)(job)

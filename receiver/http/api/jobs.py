@@ -1,0 +1,224 @@
+"""HTTP. `POST /v1/refunds/retry` and `/v1/jobs/{id}`: reissue many declined refunds, as a job that survives a crash."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any, Final
+
+from starlette.responses import Response
+
+from receiver.errors import BadRequest, Malformed
+from receiver.http.api.bodies import (
+    ACCOUNT_FIELD,
+    REFUND_FIELD,
+    money_schema,
+    object_schema,
+    only_account,
+    possible_accounts,
+    read_money,
+    read_object,
+)
+from receiver.http.api.lookup import find_job
+from receiver.http.api.operations import ISSUE, NO_ACCOUNT, SEVERAL, Answer, Body, Call, Operation
+from receiver.http.api.params import ACCOUNT, WORD, Schema, in_path, number, time, whole
+from receiver.http.problems import JobProblemJson
+from receiver.http.respond import json_answer
+from receiver.issue.issuer import Issuer
+from receiver.issue.jobs import Jobs
+from receiver.ledger.declines.job import MOST_REFUNDS, Job, Selection
+from receiver.ledger.declines.job_shape import JobJson, PlanJson, job_json, plan_json
+from receiver.ledger.money import CURRENCY
+from receiver.ledger.refund import REFUND_ID
+from receiver.ledger.timestamps import parse_any_time
+from receiver.store import Store
+
+MOST_NAMED: Final = 1_000
+"""How many ids one body may hold: more do not fit into it."""
+FIELDS: Final[Mapping[str, Schema]] = {
+    "account": ACCOUNT_FIELD,
+    "refundIds": {
+        "type": "array",
+        "minItems": 1,
+        "maxItems": MOST_NAMED,
+        "items": REFUND_FIELD,
+        "description": "These declined refunds. Instead of `reason` and `since`.",
+    },
+    "reason": {
+        "type": "string",
+        "pattern": whole(WORD),
+        "description": "Only refunds whose last decline has this reason code.",
+        "examples": ["AmazonRejected"],
+    },
+    "since": time("Only refunds declined at or after this time."),
+    "maxTotal": money_schema(
+        {"type": "string", "pattern": whole(CURRENCY), "description": "ISO 4217. Other currencies are left out."},
+        "Reissue no more than this in total. The oldest declines come first.",
+    ),
+    "dryRun": {"type": "boolean", "default": False, "description": "Only say what the job would do."},
+}
+RETRY_ALL: Final = object_schema(
+    "Which open declines to reissue: `refundIds`, or all that match `reason` and `since`.",
+    (),
+    FIELDS,
+    {
+        "reason": "AmazonRejected",
+        "since": "2026-01-28T12:00:00Z",
+        "maxTotal": {"amount": "5000.00", "currencyCode": "USD"},
+    },
+)
+JOB: Final = in_path(
+    "job_id", "The id of the job.", "8f14e45fceea167a", WORD, ("bad_job_id", "This is no id of a job.")
+)
+AFTER: Final = number("after", "Number of outcomes to skip: `after` of the last answer.", 0, 0, MOST_REFUNDS)
+LIMIT: Final = number("limit", "The most outcomes to return.", 200, 1, 1_000)
+LOCATION: Final = {"Location": "URL of the job."}
+TO_JOB: Final = {"getJob": {"operationId": "getJob", "parameters": {"job_id": "$response.body#/id"}}}
+ONE_JOB: Final = ({404: ("no_such_job",)}, SEVERAL)
+
+
+class JobApi:
+    def __init__(self, store: Store, issuers: Mapping[str, Issuer]) -> None:
+        self._store, self._issuers = store, issuers
+
+    @Operation(
+        "POST",
+        "/v1/refunds/retry",
+        id="retryRefunds",
+        tag="issuing",
+        summary="Reissue many declined refunds",
+        about="Use this after the cause of many declines is gone, for example after a negative balance is repaid. "
+        "Starts a job: each refund is reissued at most once, at Amazon's pace; a refund that cannot be reissued does "
+        "not stop the others. The first ten go alone: if Amazon declines all of them again, the job pauses. An account "
+        "has one unfinished job at a time: after an answer that was lost, repeating the call cannot start a second "
+        "one.",
+        scopes=ISSUE,
+        body=Body(RETRY_ALL),
+        answers=(
+            Answer(200, PlanJson, "For `dryRun`: what the job would do. Nothing was started."),
+            Answer(202, JobJson, "The job is saved and running.", LOCATION, TO_JOB),
+        ),
+        problem=JobProblemJson,
+        reasons=(
+            {
+                400: (
+                    *("unknown_field", "bad_parameter", "bad_refund_id", "bad_since", "bad_amount", "bad_currency"),
+                    *("selection_needed", "too_many"),
+                ),
+                409: ("account_needed", "job_running", "nothing_to_reissue"),
+            },
+            NO_ACCOUNT,
+        ),
+    )
+    async def start(self, call: Call) -> Response:
+        fields = await read_object(call.request)
+        if set(fields) - set(FIELDS):
+            raise BadRequest(f"Unknown field. Known fields: {', '.join(FIELDS)}.", reason="unknown_field")
+        account = only_account(possible_accounts(call.caller, fields.get("account")))
+        selection, jobs = read_selection(fields), Jobs(self._issuers[account])
+        if _dry_run(fields):
+            found, unfinished = await asyncio.gather(jobs.plan(selection), jobs.store.jobs.current())
+            return json_answer(plan_json(account, found, unfinished))
+        job = await jobs.start(selection, call.actor)
+        return json_answer(job_json(job, [], 0), 202, Location=f"/v1/jobs/{job.id}?account={account}")
+
+    @Operation(
+        "GET",
+        "/v1/jobs/{job_id}",
+        id="getJob",
+        tag="issuing",
+        summary="A job: its state, and the outcome of each refund",
+        about="Jobs are kept for 30 days after their end.",
+        scopes=ISSUE,
+        parameters=(JOB, ACCOUNT, AFTER, LIMIT),
+        answers=(Answer(200, JobJson),),
+        reasons=ONE_JOB,
+    )
+    async def one(self, call: Call) -> Response:
+        return await self._answer(call, await find_job(self._store, call.accounts, call[JOB]))
+
+    @Operation(
+        "POST",
+        "/v1/jobs/{job_id}/resume",
+        id="resumeJob",
+        tag="issuing",
+        summary="Let a paused job go on",
+        about="The next ten refunds go alone again. A running job stays as it is.",
+        scopes=ISSUE,
+        parameters=(JOB, ACCOUNT),
+        answers=(Answer(200, JobJson),),
+        reasons=({409: ("job_ended",)}, *ONE_JOB),
+    )
+    async def resume(self, call: Call) -> Response:
+        job = await find_job(self._store, call.accounts, call[JOB])
+        return json_answer(job_json(await Jobs(self._issuers[job.account]).resume(job.id), [], 0))
+
+    @Operation(
+        "POST",
+        "/v1/jobs/{job_id}/cancel",
+        id="cancelJob",
+        tag="issuing",
+        summary="End a job",
+        about="Refunds that are being reissued at this moment still are.",
+        scopes=ISSUE,
+        parameters=(JOB, ACCOUNT),
+        answers=(Answer(200, JobJson),),
+        reasons=({409: ("job_ended",)}, *ONE_JOB),
+    )
+    async def cancel(self, call: Call) -> Response:
+        job = await find_job(self._store, call.accounts, call[JOB])
+        return json_answer(job_json(await Jobs(self._issuers[job.account]).cancel(job.id), [], 0))
+
+    async def _answer(self, call: Call, job: Job) -> Response:
+        after = call[AFTER]
+        outcomes = await self._store.of(job.account).jobs.outcomes(job.id, after, call[LIMIT])
+        return json_answer(job_json(job, outcomes, after))
+
+
+def read_selection(fields: Mapping[str, Any]) -> Selection:
+    """Which refunds a body names. Raises `BadRequest` that names the field."""
+    refund_ids, reason, since = _refund_ids(fields), _reason(fields), _since(fields)
+    if bool(refund_ids) is bool(reason or since):
+        raise BadRequest(
+            "Name the refunds: either `refundIds`, or `reason` or `since` or both of them.", reason="selection_needed"
+        )
+    most = fields.get("maxTotal")
+    return Selection(
+        refund_ids=refund_ids,
+        reason=reason,
+        since=since,
+        max_total=None if most is None else read_money(most, field="maxTotal"),
+    )
+
+
+def _refund_ids(fields: Mapping[str, Any]) -> tuple[str, ...]:
+    ids = fields.get("refundIds", [])
+    if not isinstance(ids, list) or len(ids) > MOST_NAMED or ("refundIds" in fields and not ids):
+        raise BadRequest(f"`refundIds` must be a list of 1 to {MOST_NAMED} refund ids.", reason="bad_refund_id")
+    if not all(isinstance(each, str) and REFUND_ID.fullmatch(each) for each in ids):
+        raise BadRequest("A refund id must be 1 to 64 letters, digits and hyphens.", reason="bad_refund_id")
+    return tuple(ids)
+
+
+def _reason(fields: Mapping[str, Any]) -> str:
+    value = fields.get("reason", "")
+    if not isinstance(value, str) or (value and not WORD.fullmatch(value)):
+        raise BadRequest("`reason` must be a reason code such as AmazonRejected.", reason="bad_parameter")
+    return value
+
+
+def _since(fields: Mapping[str, Any]) -> int:
+    value = fields.get("since")
+    if value is None:
+        return 0
+    try:
+        return max(parse_any_time(value if isinstance(value, str) else ""), 1)
+    except Malformed:
+        raise BadRequest("`since` must be a time such as 2026-01-31T12:00:00Z.", reason="bad_since") from None
+
+
+def _dry_run(fields: Mapping[str, Any]) -> bool:
+    value = fields.get("dryRun", False)
+    if not isinstance(value, bool):
+        raise BadRequest("`dryRun` must be true or false.", reason="bad_parameter")
+    return value

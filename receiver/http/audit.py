@@ -1,0 +1,185 @@
+"""HTTP. `/v1/audit`: who did what, newest first."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Annotated, Final
+
+from msgspec import Meta
+from starlette.responses import Response
+
+from receiver.errors import BadRequest
+from receiver.http.api.listing import read_cursor, write_cursor
+from receiver.http.api.operations import ADMIN, Answer, Call, Operation
+from receiver.http.api.params import ACCOUNT, Parameter, moment, number, text, word
+from receiver.http.api.schema import NextCursor
+from receiver.http.forwarded import MOST_USER
+from receiver.http.respond import json_answer
+from receiver.ledger.audit import Action, AuditEntry, AuditQuery
+from receiver.ledger.refund import Refund
+from receiver.ledger.schema import Account, Json, Rfc3339
+from receiver.ledger.timestamps import format_rfc3339
+from receiver.store import Store
+from receiver.store.audit import Audited, AuditPage, StreamId
+
+MOST_EXAMINED: Final = 5_000
+"""Entries that one request may scan."""
+SINCE: Final = moment("since", "Write the + of an offset as %2B.", "Done at or after this time.")
+UNTIL: Final = moment("until", "Write the + of an offset as %2B.", "Done before this time.")
+REFUND: Final = word(
+    "refund", "Id of a refund, or of a refund request: also what was done to the request of the refund."
+)
+CURSOR: Final = text("cursor", "`nextCursor` of the previous page, for the same filters.")
+LIMIT: Final = number("limit", "Maximum number of items.", 50, 1, 200)
+
+
+def _actor(given: str) -> str:
+    if not (1 <= len(given) <= MOST_USER and given.isprintable()):
+        raise BadRequest(f"`actor` must be 1 to {MOST_USER} printable characters.", reason="bad_parameter")
+    return given
+
+
+ACTOR: Final = Parameter(
+    "actor",
+    "The name of a token, or of a person as the signing-in proxy names them.",
+    {"type": "string", "minLength": 1, "maxLength": MOST_USER},
+    _actor,
+    "",
+    "bad_parameter",
+)
+
+
+class AuditEntryJson(Json, kw_only=True):
+    """One act, and who did it. It never holds a secret, or the body of a request."""
+
+    id: Annotated[str, Meta(description="Unique in its account, and in the order of the acts.")]
+    account: Account
+    time: Rfc3339
+    action: Annotated[str, Meta(description="What was done. The set is open.", examples=[*Action])]
+    token: Annotated[str, Meta(description="The name of the token.")]
+    user: Annotated[
+        str | None, Meta(description="The person with that token, if a signing-in proxy named one (http.user_header).")
+    ] = None
+    outcome: Annotated[
+        str,
+        Meta(
+            description="accepted: it is recorded, and follows. done. issued, not_issued: how a request was settled. "
+            "For refund.close: how, as in `resolution`."
+        ),
+    ]
+    refund_id: str | None = None
+    refund_request_id: str | None = None
+    charge_id: str | None = None
+    subscriber: str | None = None
+    event_id: str | None = None
+    fields: Annotated[list[str], Meta(description="Names of the fields that were given for a subscriber.")]
+    count: Annotated[int | None, Meta(description="How many events were selected.")] = None
+    request_id: Annotated[str | None, Meta(description="X-Request-Id of the request, as in the service's log.")] = None
+
+
+class AuditListJson(Json, kw_only=True):
+    """Acts, newest first."""
+
+    entries: list[AuditEntryJson]
+    unreadable: Annotated[list[str], Meta(description="Entries that are damaged, as account/id.")]
+    next_cursor: NextCursor = None
+    scan_cut: Annotated[bool, Meta(description="Whether the scan limit ended the page: continue with nextCursor.")]
+
+
+class AuditApi:
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    @Operation(
+        "GET",
+        "/v1/audit",
+        id="listAudit",
+        tag="operation",
+        summary="Who did what, newest first",
+        about="Every refund that was requested, reissued, refreshed, closed or reopened, every refund request that was "
+        "repeated or settled, and every change of a subscriber, with the token and the person. An entry is written in "
+        "the same step as what it records, once, and is never changed. Repeating a call that changes nothing adds "
+        "none; nor does a refused call, which is only in the log.",
+        scopes=ADMIN,
+        parameters=(ACCOUNT, SINCE, UNTIL, REFUND, ACTOR, CURSOR, LIMIT),
+        answers=(Answer(200, AuditListJson),),
+        reasons=({400: ("bad_cursor",)},),
+        in_turn=True,
+    )
+    async def many(self, call: Call) -> Response:
+        """Newest first, filtered, a page at a time."""
+        accounts, limit = call.accounts, call[LIMIT]
+        query = AuditQuery(call[SINCE], call[UNTIL], call[REFUND], call[ACTOR])
+        below = _read_place(read_cursor(call[CURSOR], query, accounts))
+        pages = await asyncio.gather(*(self._page(each, query, below, limit, len(accounts)) for each in accounts))
+        shown, following, cut = _merged(pages, accounts, limit)
+        body = AuditListJson(
+            entries=[audit_json(each, each.entry) for each in shown if each.entry is not None],
+            unreadable=[f"{each.account}/{_text(each.id)}" for each in shown if each.entry is None],
+            next_cursor=write_cursor(f"{_text(following[0])} {following[1]}", query, accounts) if following else None,
+            scan_cut=cut,
+        )
+        return json_answer(body)
+
+    async def _page(
+        self, account: str, query: AuditQuery, below: tuple[StreamId, str] | None, limit: int, accounts: int
+    ) -> AuditPage:
+        store = self._store.of(account)
+        ids = frozenset({query.refund} if query.refund else ())
+        refund = await store.refunds.get_or_id(query.refund) if query.refund else None
+        if isinstance(refund, Refund):
+            owners = await store.requests.refund_owner(refund.charge_id)
+            ids |= {owners[query.refund]} if query.refund in owners else frozenset()
+        return await store.audit.page(query, ids, below, limit, MOST_EXAMINED // accounts)
+
+
+def _merged(
+    pages: Sequence[AuditPage], accounts: Sequence[str], limit: int
+) -> tuple[list[Audited], tuple[StreamId, str] | None, bool]:
+    """The entries of all accounts, the place at which the next page begins (None: there is none), and whether the
+    scan limit ended this one."""
+    ends = [(page.end, account) for page, account in zip(pages, accounts, strict=True) if page.end is not None]
+    # What an account has below the end of its page is not known: nothing below the highest such end is complete.
+    unsure = max(ends, default=None)
+    found = sorted((each for page in pages for each in page.entries), key=lambda each: each.place, reverse=True)
+    sure = [each for each in found if unsure is None or each.place >= unsure]
+    shown = sure[:limit]
+    if len(shown) < len(sure):
+        return shown, shown[-1].place, False
+    return shown, unsure, unsure is not None and len(shown) < limit
+
+
+def audit_json(audited: Audited, entry: AuditEntry) -> AuditEntryJson:
+    """An entry, with the id and the account under which it stands."""
+    actor = entry.actor
+    return AuditEntryJson(
+        id=_text(audited.id),
+        account=audited.account,
+        time=format_rfc3339(audited.id[0]),
+        action=entry.action,
+        token=actor.token,
+        user=actor.user or None,
+        outcome=entry.outcome,
+        refund_id=entry.refund_id or None,
+        refund_request_id=entry.refund_request_id or None,
+        charge_id=entry.charge_id or None,
+        subscriber=entry.subscriber or None,
+        event_id=entry.event_id or None,
+        fields=[*entry.fields],
+        count=entry.count or None,
+        request_id=actor.http_request_id or None,
+    )
+
+
+def _text(stream_id: StreamId) -> str:
+    return f"{stream_id[0]}-{stream_id[1]}"
+
+
+def _read_place(text: str) -> tuple[StreamId, str] | None:
+    """The place in a cursor of ours; None for the first page."""
+    if not text:
+        return None
+    stream_id, _, account = text.partition(" ")
+    ms, _, number = stream_id.partition("-")
+    return (int(ms), int(number)), account

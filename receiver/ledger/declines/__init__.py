@@ -1,0 +1,1 @@
+"""Pure. Many declines with one cause."""

@@ -1,0 +1,155 @@
+"""Edge: Redis. Jobs that reissue many refunds: one unfinished job of an account at a time, kept for 30 days after its
+end.
+
+| key | type | holds |
+|---|---|---|
+| `{a}:job:<id>` | hash | the job: its selection, state and counts |
+| `{a}:job_todo:<id>` | hash | refund → its place and tries, while it has no outcome |
+| `{a}:job_outcomes:<id>` | list | the outcomes, in their order |
+| `{a}:jobs` | zset | running job → when to work on it; a claimed one: the end of its lease |
+| `{a}:current_job` | string | the unfinished job |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+
+import msgspec
+
+from receiver.ledger.audit import Actor
+from receiver.ledger.declines.job import REISSUED, UNFINISHED, Item, Job, JobState, Selection
+from receiver.ledger.money import Money
+from receiver.runtime.rounds import Claim
+from receiver.store.redis.base import AccountRepository
+from receiver.store.redis.damage import unreadable
+from receiver.store.requests.requests import Attempt
+
+KEPT_FOR = 30 * 86_400_000
+"""ms after its end."""
+
+
+class Spec(msgspec.Struct, frozen=True, kw_only=True):
+    """What never changes of a job."""
+
+    selection: Selection
+    actor: Actor
+    created_at: int
+    total: int
+    sums: tuple[Money, ...]
+
+
+class JobStore(AccountRepository):
+    """The jobs of one account."""
+
+    async def create(self, job: Job, items: Iterable[Item]) -> str:
+        """Save a job. If the account has an unfinished one, its id is returned and nothing is written; else empty."""
+        spec = Spec(selection=job.selection, actor=job.actor, created_at=job.created_at, total=job.total, sums=job.sums)
+        fields: list[str | int | bytes] = ["spec", msgspec.json.encode(spec)]
+        fields += ["state", job.state, "changed_at", job.changed_at]
+        lines = [text for item in items for text in (item.root, msgspec.json.encode(item))]
+        keys = [self.keys("job", job.id), self.keys("job_todo", job.id), self.keys("jobs"), self.keys("current_job")]
+        unfinished = await self._run("create_job", keys, [job.id, job.created_at, len(fields), *fields, *lines])
+        self._written()
+        return str(unfinished.decode())
+
+    async def get(self, job_id: str) -> Job | None:
+        """One job; None if there is none. Raises `RecordUnreadable`."""
+        key = self.keys("job", job_id)
+        raw: dict[bytes, bytes] = await self._read("HGETALL", key)
+        try:
+            return _job(self.account, job_id, raw) if raw else None
+        except (KeyError, ValueError, msgspec.MsgspecError, RecursionError) as error:
+            self.damage.record(key, what="a job that this version cannot read")
+            raise unreadable(key) from error
+
+    async def current(self) -> str:
+        """The id of the unfinished job; empty if there is none."""
+        found: bytes | None = await self._read("GET", self.keys("current_job"))
+        return found.decode() if found else ""
+
+    async def todo(self, job_id: str) -> list[Item]:
+        """The refunds without an outcome, in the order of the job."""
+        key = self.keys("job_todo", job_id)
+        raw: dict[bytes, bytes] = await self._read("HGETALL", key)
+        return sorted(self._items(key, raw.values()), key=lambda item: item.number)
+
+    async def outcomes(self, job_id: str, after: int = 0, limit: int = -1) -> list[Item]:
+        """At most `limit` outcomes from number `after` on, in the order in which they came."""
+        key = self.keys("job_outcomes", job_id)
+        return self._items(key, await self._read("LRANGE", key, after, after + limit - 1 if limit > 0 else -1))
+
+    def _items(self, key: str, lines: Iterable[bytes]) -> list[Item]:
+        found = []
+        for number, line in enumerate(lines):
+            try:
+                found.append(msgspec.json.decode(line, type=Item))
+            except (msgspec.MsgspecError, RecursionError):
+                self.damage.record(key, str(number), "no refund of a job")
+        return found
+
+    async def claim(self, *, lease: int, limit: int) -> Claim[Attempt]:
+        """Claim at most `limit` due jobs for `lease` ms."""
+        keys = [self.keys("jobs"), self.keys("aside", "jobs")]
+        wait, *rest = await self._run("claim_request", keys, [self.now(), lease, limit], repeatable=False)
+        found = [Attempt(each.decode(), int(token)) for each, token in zip(rest[::2], rest[1::2], strict=True)]
+        return Claim(found, None if wait < 0 else int(wait))
+
+    async def record(self, attempt: Attempt, items: Sequence[Item], *, lease: int) -> Attempt | None:
+        """Record what came of some refunds. Returns the renewed claim; None if it is no longer ours."""
+        now = self.now()
+        keys = [self.keys(kind, attempt.id) for kind in ("job", "job_todo", "job_outcomes")]
+        args: list[str | int | bytes] = [attempt.id, attempt.token, now + lease, now]
+        for item in items:
+            counter = "" if not item.outcome else "reissued" if item.outcome == REISSUED else "failed"
+            args += [item.root, msgspec.json.encode(item), counter]
+        held = await self._run("record_job", [*keys, self.keys("jobs")], args, repeatable=False)
+        return Attempt(attempt.id, now + lease) if held else None
+
+    async def move(
+        self,
+        job_id: str,
+        state: JobState,
+        *,
+        of: Collection[JobState],
+        at: int | None = None,
+        token: int | None = None,
+        fields: Mapping[str, str | int] | None = None,
+    ) -> JobState | None:
+        """Change the state of a job that is in one of the states `of`, and work on it at `at` (ms; None: never).
+
+        `token` is that of the claim; None if a person does it. Returns the state before; None if there is no such job
+        or the claim is no longer ours. If that state is not in `of`, nothing was written.
+        """
+        keys = [self.keys(kind, job_id) for kind in ("job", "job_todo", "job_outcomes")]
+        more = {"changed_at": self.now(), **(fields or {})}
+        args: list[str | int | bytes] = [
+            job_id,
+            "" if token is None else token,
+            f",{','.join(sorted(of))},",
+            state,
+            "" if at is None else at,
+            "" if state in UNFINISHED else KEPT_FOR,
+            *(text for pair in more.items() for text in pair),
+        ]
+        before = await self._run("move_job", [*keys, self.keys("jobs"), self.keys("current_job")], args)
+        self._written()
+        return JobState(before.decode()) if before else None
+
+
+def _job(account: str, job_id: str, raw: Mapping[bytes, bytes]) -> Job:
+    text = {name.decode(): value.decode() for name, value in raw.items()}
+    spec = msgspec.json.decode(text["spec"], type=Spec)
+    numbers = {name: int(text.get(name, "0")) for name in ("reissued", "failed", "first_at", "after")}
+    return Job(
+        id=job_id,
+        account=account,
+        state=JobState(text["state"]),
+        selection=spec.selection,
+        actor=spec.actor,
+        created_at=spec.created_at,
+        changed_at=int(text["changed_at"]),
+        total=spec.total,
+        sums=spec.sums,
+        reason=text.get("reason", ""),
+        **numbers,
+    )

@@ -1,0 +1,29 @@
+-- Change the state of a job: by the holder of its claim, or by a person.
+-- KEYS 1 job 2 job_todo 3 job_outcomes 4 jobs 5 current_job
+-- ARGV 1 id 2 token ('' for a person) 3 the states in which this is possible, each between commas 4 state 5 when to work on it
+--      ('' for never) 6 ms to keep it ('' if it is unfinished), then field, value, …
+-- Returns the job's state before; '' if there is no job, or the claim is no longer ours. If that state is not one of those in
+-- which it is possible, nothing was written.
+local state = redis.call('HGET', KEYS[1], 'state')
+local score = redis.call('ZSCORE', KEYS[4], ARGV[1])
+if not state or (ARGV[2] ~= '' and not (score and tonumber(score) == tonumber(ARGV[2]))) then
+  return ''
+end
+if not string.find(ARGV[3], ',' .. state .. ',', 1, true) then
+  return state
+end
+redis.call('HSET', KEYS[1], 'state', ARGV[4], unpack(ARGV, 7))
+if ARGV[5] == '' then
+  redis.call('ZREM', KEYS[4], ARGV[1])
+else
+  redis.call('ZADD', KEYS[4], ARGV[5], ARGV[1])
+end
+if ARGV[6] ~= '' then
+  for index = 1, 3 do
+    redis.call('PEXPIRE', KEYS[index], ARGV[6])
+  end
+  if redis.call('GET', KEYS[5]) == ARGV[1] then
+    redis.call('DEL', KEYS[5])
+  end
+end
+return state
