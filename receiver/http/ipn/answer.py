@@ -9,7 +9,7 @@ from starlette.types import Receive, Scope, Send
 
 from receiver.http.headers import DEFAULTS
 from receiver.http.ipn.incoming import Dropped, Incoming
-from receiver.http.server import CLOSE
+from receiver.http.protocol import CLOSE
 
 LINGER_BYTES = 1024 * 1024
 LINGER_SECONDS = 1.0

@@ -7,7 +7,9 @@ final.
 
 from __future__ import annotations
 
+import asyncio
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
@@ -25,11 +27,11 @@ from receiver.errors import (
     Unavailable,
     Unconfigured,
 )
-from receiver.http.headers import Headers, RequestIds, is_plain, trace_of, traceparent_of
+from receiver.http.headers import Headers, RequestIds, is_plain
 from receiver.http.ipn.answer import answer, close
 from receiver.http.ipn.incoming import Dropped, Head, Incoming
 from receiver.http.ipn.pacing import PerTickLimit
-from receiver.http.server import REST
+from receiver.http.protocol import REST
 from receiver.ledger.notification import Receipt
 from receiver.runtime.metrics import Metrics
 from receiver.runtime.shares import Shares
@@ -38,7 +40,7 @@ from receiver.transport.addresses import client_of
 
 log = structlog.get_logger()
 
-NO_REST = {"rest": bool}
+NO_REST = {"rest": bool, "hold": bool}
 """The fallback for a server other than ours."""
 SMALL_BODY = 16 * 1024
 """Bytes. Amazon Pay's notifications are smaller: one finds room as long as any client holds a larger body."""
@@ -63,6 +65,13 @@ class Receives(Protocol):
         source: str = "",
     ) -> Receipt:
         """Judge one body. Raises `InvalidNotification`, `Unavailable` or `NotFound`."""
+
+
+class Connection(Protocol):
+    """A connection whose next request waits unread."""
+
+    def resume(self) -> None:
+        """Read on."""
 
 
 class MethodNotAllowed(InvalidNotification):
@@ -98,12 +107,14 @@ class Ipn:
         self._turns = PerTickLimit(PER_TURN)
         self._new_id = RequestIds()
         self._working = 0
+        self._crowd = max(1, limits.concurrency // 2)
+        self._unread = deque[Connection]()
+        self._resumes = False
         self._held = Shares[Incoming](limits.max_buffered)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         began, head = self._timer(), Head(scope, self._new_id)
-        trace = trace_of(head.odd)
-        bound = bind_contextvars(request_id=head.request_id, **trace)
+        bound = bind_contextvars(request_id=head.request_id, **head.trace)
         client = scope.get("client")
         incoming = Incoming(receive, client_of(client[0]) if client else "", self._body_timeout)
         status, retry_after, receipt = 200, None, None
@@ -117,14 +128,16 @@ class Ipn:
             status, retry_after = error.status, error.retry_after
             self._note_error(error, began)
             if isinstance(error, Overloaded):
-                scope.get("extensions", {}).get(REST, NO_REST)["rest"]()
+                self._less(scope)["rest"]()
         except Exception:
             status, retry_after = 500, 60
             log.exception("ipn.failed")
             self._note("failed", "internal_error", began)
         self._metrics.request(head.route, scope["method"], status)
-        if trace:
+        if head.trace:
             reset_contextvars(**bound)
+        if self._working > self._crowd:
+            self._less(scope)["hold"](self._hold)
         if status:
             await answer(send, incoming, status, retry_after, head.request_id)
         else:
@@ -170,7 +183,7 @@ class Ipn:
                 raise TooLarge()
             while not self._held.fits(len(piece)):
                 self._make_room(incoming, len(piece))
-            incoming.data += piece
+            incoming.add(piece)
             self._held.add(incoming.source, incoming, len(piece))
 
     def _make_room(self, incoming: Incoming, size: int) -> None:
@@ -188,15 +201,39 @@ class Ipn:
         try:
             if not self._turns.entered():
                 await self._turns.enter()
-            parent = traceparent_of(head.odd)
             return await self._receiver.receive(
-                incoming.data, head.sns, head.account, traceparent=parent, source=incoming.source
+                bytes(incoming.data), head.sns, head.account, traceparent=head.traceparent, source=incoming.source
             )
         except NotFound:
             # A renamed account must not lose notifications permanently: SNS treats 404 as final.
             raise Unconfigured("The path names no configured account.", reason="unconfigured_account") from None
         finally:
             self._working -= 1
+            if self._unread and not self._resumes:
+                self._resumes = True
+                incoming.limit.loop.call_soon(self._resume)
+
+    def _less(self, scope: Scope) -> Mapping[str, Callable[..., object]]:
+        found: Mapping[str, Callable[..., object]] = scope.get("extensions", {}).get(REST, NO_REST)
+        return found
+
+    def _hold(self, connection: Connection) -> bool:
+        """Whether the next request of a connection that has carried notifications waits unread: the places of this
+        process are half taken. Requests on new connections find the other half."""
+        if self._working <= self._crowd:
+            return False
+        self._unread.append(connection)
+        return True
+
+    def _resume(self) -> None:
+        """Reads from as many connections as there are places, the one that waits longest first. Those that have
+        nothing to read take none."""
+        self._resumes = False
+        for _ in range(min(self._crowd - self._working, len(self._unread))):
+            self._unread.popleft().resume()
+        if self._unread and self._working < self._crowd:
+            self._resumes = True
+            asyncio.get_running_loop().call_soon(self._resume)
 
     def _note_error(self, error: ReceiverError, began: float) -> None:
         if not isinstance(error, InvalidNotification | Unavailable):

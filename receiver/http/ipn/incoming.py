@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Final
 
 from starlette.types import Receive, Scope
 
 from receiver.amazon.sns.envelope import HEADERS
-from receiver.http.headers import brought_id, tidy_path
+from receiver.http.headers import brought_id, tidy_path, trace_of, traceparent_of
 from receiver.runtime.deadline import Deadline
 
 IPN: Final = re.compile(r"/ipn(?:/([^/]+))?(/?)")
@@ -17,6 +18,8 @@ SNS = {name.encode(): name for name in HEADERS}
 """The SNS headers that are read."""
 ODD: Final = frozenset({b"content-length", b"content-encoding", b"transfer-encoding", b"x-request-id", b"traceparent"})
 """The other headers that are read."""
+
+NO_TRACE: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 def is_ipn(scope: Scope) -> bool:
@@ -42,8 +45,9 @@ class Incoming:
 
     def __init__(self, receive: Receive, source: str, seconds: float) -> None:
         self._receive, self.source, self.limit = receive, source, Deadline(seconds)
-        self.data, self.gave_way, self.more = b"", False, True
-        """`more`: whether more may follow."""
+        self.gave_way, self.more = False, True
+        """`more`: whether more of the body may follow."""
+        self.data: bytes | bytearray = b""
 
     async def chunk(self) -> bytes:
         """The next piece, possibly empty. Raises `Dropped` when the sender has disconnected."""
@@ -54,6 +58,13 @@ class Incoming:
         piece: bytes = message.get("body", b"")
         return piece
 
+    def add(self, piece: bytes) -> None:
+        """Hold one more piece. Most bodies are one."""
+        if self.data:
+            self.data += piece
+        else:
+            self.data = bytearray(piece) if self.more else piece
+
     def give_way(self) -> None:
         """Ends the request now, to make room for others."""
         self.gave_way = True
@@ -61,9 +72,9 @@ class Incoming:
 
 
 class Head:
-    """What a request's head says to us. `odd` are the headers other than SNS's that are read."""
+    """What a request's head says to us. `odd` are the headers other than SNS's that are read; most have one."""
 
-    __slots__ = ("account", "odd", "request_id", "route", "sns")
+    __slots__ = ("account", "odd", "request_id", "route", "sns", "trace", "traceparent")
 
     def __init__(self, scope: Scope, new_id: Callable[[], str]) -> None:
         self.route, self.account = "/ipn", None
@@ -77,4 +88,8 @@ class Head:
                 self.sns[known] = pair[1].decode("latin-1")
             elif pair[0] in ODD:
                 self.odd.append(pair)
-        self.request_id = brought_id(self.odd) or new_id()
+        self.trace, self.traceparent, self.request_id = NO_TRACE, "", ""
+        if self.odd and (len(self.odd) > 1 or self.odd[0][0] != b"content-length"):
+            self.trace, self.traceparent = trace_of(self.odd), traceparent_of(self.odd)
+            self.request_id = brought_id(self.odd)
+        self.request_id = self.request_id or new_id()
