@@ -19,7 +19,6 @@ from structlog.contextvars import bind_contextvars, reset_contextvars
 
 from receiver.http.headers import DEFAULTS, Headers, RequestIds, brought_id, is_plain, not_plain, trace_of
 from receiver.http.ipn.endpoint import Ipn
-from receiver.http.ipn.incoming import is_ipn
 from receiver.http.ipn.pacing import PerTickLimit
 from receiver.http.problems import failed
 from receiver.ledger.refund import REFUND_ID
@@ -81,24 +80,26 @@ class Frame:
 class Application(Starlette):
     """An application in its frame. The frame, not the framework, answers unexpected errors.
 
-    Requests to the addresses of notifications go to `ipn` and to nothing else. None: another server takes them.
+    Requests to the addresses of notifications go to `ipns` and to nothing else. None: another server takes them.
     """
 
-    def __init__(self, *, metrics: Metrics, ipn: Ipn | None, **more: object) -> None:
+    def __init__(self, *, metrics: Metrics, ipns: Sequence[Ipn], **more: object) -> None:
         super().__init__(**more)  # type: ignore[arg-type]
-        self._metrics, self._ipn = metrics, ipn
+        self._metrics, self._ipns = metrics, ipns
         self.router.redirect_slashes = False
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:  # type: ignore[override]
         """One request."""
-        if self._ipn is not None and is_ipn(scope):
-            return self._ipn(scope, receive, send)
+        if scope["type"] == "http":
+            for each in self._ipns:
+                if each.takes(scope["path"]):
+                    return each(scope, receive, send)
         return super().__call__(scope, receive, send)
 
     def with_routes(self, routes: Sequence[BaseRoute], handlers: Mapping[Any, Any], *, posts: bool) -> Application:
         """An application with some of its routes, in a frame of its own; `posts`: they include notifications."""
-        ipn = self._ipn if posts else None
-        return Application(metrics=self._metrics, ipn=ipn, routes=routes, exception_handlers=handlers)
+        ipns = self._ipns if posts else ()
+        return Application(metrics=self._metrics, ipns=ipns, routes=routes, exception_handlers=handlers)
 
     def build_middleware_stack(self) -> ASGIApp:
         """The stack between the server and the routes."""

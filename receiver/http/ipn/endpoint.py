@@ -29,7 +29,7 @@ from receiver.errors import (
 )
 from receiver.http.headers import Headers, RequestIds, is_plain
 from receiver.http.ipn.answer import answer, close
-from receiver.http.ipn.incoming import Dropped, Head, Incoming
+from receiver.http.ipn.incoming import Address, Dropped, Head, Incoming
 from receiver.http.ipn.pacing import PerTickLimit
 from receiver.http.protocol import REST
 from receiver.ledger.notification import Receipt
@@ -40,6 +40,7 @@ from receiver.transport.addresses import client_of
 
 log = structlog.get_logger()
 
+IPN = Address("/ipn")
 NO_REST = {"rest": bool, "hold": bool}
 """The fallback for a server other than ours."""
 SMALL_BODY = 16 * 1024
@@ -99,9 +100,10 @@ class Ipn:
         timer: Callable[[], float] = time.perf_counter,
         *,
         dated: bool = True,
+        address: Address = IPN,
     ) -> None:
         self._receiver, self._limits, self._metrics, self._timer = receiver, limits, metrics, timer
-        self._dated = dated
+        self._dated, self._address = dated, address
         self._body_timeout = limits.body_timeout.total_seconds()
         self._answer_timeout = limits.answer_timeout.total_seconds()
         self._turns = PerTickLimit(PER_TURN)
@@ -112,8 +114,12 @@ class Ipn:
         self._resumes = False
         self._held = Shares[Incoming](limits.max_buffered)
 
+    def takes(self, path: str) -> bool:
+        """Whether a request for this path is for this endpoint."""
+        return path == self._address.plain or self._address.match(path) is not None
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        began, head = self._timer(), Head(scope, self._new_id)
+        began, head = self._timer(), Head(scope, self._address, self._new_id)
         bound = bind_contextvars(request_id=head.request_id, **head.trace)
         client = scope.get("client")
         incoming = Incoming(receive, client_of(client[0]) if client else "", self._body_timeout)

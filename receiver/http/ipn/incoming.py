@@ -13,7 +13,6 @@ from receiver.amazon.sns.envelope import HEADERS
 from receiver.http.headers import brought_id, tidy_path, trace_of, traceparent_of
 from receiver.runtime.deadline import Deadline
 
-IPN: Final = re.compile(r"/ipn(?:/([^/]+))?(/?)")
 SNS = {name.encode(): name for name in HEADERS}
 """The SNS headers that are read."""
 ODD: Final = frozenset({b"content-length", b"content-encoding", b"transfer-encoding", b"x-request-id", b"traceparent"})
@@ -22,12 +21,19 @@ ODD: Final = frozenset({b"content-length", b"content-encoding", b"transfer-encod
 NO_TRACE: Final[Mapping[str, str]] = MappingProxyType({})
 
 
-def is_ipn(scope: Scope) -> bool:
-    """Whether a request is for an address of notifications: with or without a trailing slash, or doubled ones."""
-    if scope["type"] != "http":
-        return False
-    path = scope["path"]
-    return path == "/ipn" or ("/ipn" in path and IPN.fullmatch(tidy_path(path)) is not None)
+class Address:
+    """Where notifications are posted: a path, also with doubled slashes or one at the end, which may name an account.
+
+    `needs_account`: it must.
+    """
+
+    def __init__(self, path: str, *, needs_account: bool = False) -> None:
+        self.path, self.plain = path, "" if needs_account else path
+        self._pattern = re.compile(f"{path}(?:/([^/]+)){'' if needs_account else '?'}(/?)")
+
+    def match(self, path: str) -> re.Match[str] | None:
+        """Groups: the account's name, and the slash at the end."""
+        return self._pattern.fullmatch(tidy_path(path)) if self.path in path else None
 
 
 class Dropped(Exception):
@@ -76,11 +82,11 @@ class Head:
 
     __slots__ = ("account", "odd", "request_id", "route", "sns", "trace", "traceparent")
 
-    def __init__(self, scope: Scope, new_id: Callable[[], str]) -> None:
-        self.route, self.account = "/ipn", None
-        if (path := scope["path"]) != "/ipn" and (found := IPN.fullmatch(tidy_path(path))):
+    def __init__(self, scope: Scope, address: Address, new_id: Callable[[], str]) -> None:
+        self.route, self.account = address.path, None
+        if (path := scope["path"]) != address.plain and (found := address.match(path)):
             self.account, slash = found.groups()
-            self.route = f"/ipn{'/{account}' if self.account else ''}{slash}"
+            self.route += f"{'/{account}' if self.account else ''}{slash}"
         self.sns: dict[str, str] = {}
         self.odd: list[tuple[bytes, bytes]] = []
         for pair in scope["headers"]:
