@@ -87,7 +87,7 @@ def build(
     tokens = Tokens(settings.tokens, [account.name for account in settings.accounts], attempts, sessions.reader)
     configured_fps = {name: issuer for name, issuer in fps_issuers.items() if issuer.is_configured}
     refreshes, reads = Refreshes(settings.http.refreshes), Reads()
-    dashboard = Dashboard(store, tokens, sessions, issuers, now, refreshes, reads)
+    dashboard = Dashboard(store, tokens, sessions, issuers, now, refreshes, reads, settings.delivery.seller_central)
     ipn, forms = Ipn(receiver, settings.ingest, metrics), form_endpoint(configured_fps, settings.ingest, metrics)
     apis = [
         RefundApi(store, tokens.count, now, refreshes, settings.http),

@@ -24,7 +24,7 @@ from receiver.errors import (
 )
 from receiver.issue.candidates import Candidates
 from receiver.issue.issuer import Issuer
-from receiver.ledger.audit import Actor
+from receiver.ledger.audit import Action, Actor, AuditEntry
 from receiver.ledger.declines.job import (
     DECLINED_AGAIN,
     FIRST,
@@ -126,14 +126,15 @@ class Jobs:
         log.warning("job.started", account=job.account, job=job.id, refunds=job.total, sums=[*map(str, job.sums)])
         return job
 
-    async def resume(self, job_id: str) -> Job:
+    async def resume(self, job_id: str, by: Actor) -> Job:
         """A person lets a paused job go on. A running one stays as it is. Raises `NotFound`, `Conflict` (`job_ended`)
         and `StoreUnavailable`."""
         job = await self._job(job_id)
         if job.state is JobState.PAUSED:
             fields: dict[str, str | int] = {"after": job.reissued, "first_at": 0, "reason": ""}
+            act = AuditEntry(action=Action.JOB_RESUME, actor=by, job=job_id)
             await self.store.jobs.move(
-                job_id, JobState.RUNNING, of=[JobState.PAUSED], at=self.store.now(), fields=fields
+                job_id, JobState.RUNNING, of=[JobState.PAUSED], at=self.store.now(), fields=fields, audit=act
             )
             log.warning("job.resumed", account=job.account, job=job_id)
             job = await self._job(job_id)
@@ -141,12 +142,13 @@ class Jobs:
             raise Conflict(f"The job cannot be resumed. {ENDED[job.state]}", reason="job_ended")
         return job
 
-    async def cancel(self, job_id: str) -> Job:
+    async def cancel(self, job_id: str, by: Actor) -> Job:
         """A person ends a job. Refunds that are being reissued at this moment still are. Safe to repeat.
 
         Raises `NotFound`, `Conflict` (`job_ended` if it is done) and `StoreUnavailable`.
         """
-        await self.store.jobs.move(job_id, JobState.CANCELLED, of=[JobState.RUNNING, JobState.PAUSED])
+        act = AuditEntry(action=Action.JOB_CANCEL, actor=by, job=job_id)
+        await self.store.jobs.move(job_id, JobState.CANCELLED, of=[JobState.RUNNING, JobState.PAUSED], audit=act)
         job = await self._job(job_id)
         if job.state is not JobState.CANCELLED:
             raise Conflict("The job cannot be cancelled. It is done.", reason="job_ended")

@@ -174,7 +174,7 @@ class Refunds(AccountRepository):
         if query.charge:
             return await self._page_of_charge(query, cursor, limit)
         found, bad = list[Refund](), list[str]()
-        place = read_cursor(cursor)
+        place = read_cursor(cursor) or query.top
         for examined in range(0, examine, CHUNK):
             size = CHUNK if examined else min(limit, CHUNK)
             batch = await self._batch(query, place, size)

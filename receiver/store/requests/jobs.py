@@ -16,7 +16,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import msgspec
 
-from receiver.ledger.audit import Actor
+from receiver.ledger.audit import Action, Actor, AuditEntry, Outcome
 from receiver.ledger.declines.job import REISSUED, UNFINISHED, Item, Job, JobState, Selection
 from receiver.ledger.money import Money
 from receiver.runtime.rounds import Claim
@@ -47,8 +47,13 @@ class JobStore(AccountRepository):
         fields: list[str | int | bytes] = ["spec", msgspec.json.encode(spec)]
         fields += ["state", job.state, "changed_at", job.changed_at]
         lines = [text for item in items for text in (item.root, msgspec.json.encode(item))]
-        keys = [self.keys("job", job.id), self.keys("job_todo", job.id), self.keys("jobs"), self.keys("current_job")]
-        unfinished = await self._run("create_job", keys, [job.id, job.created_at, len(fields), *fields, *lines])
+        own = [self.keys("job", job.id), self.keys("job_todo", job.id)]
+        keys = [*own, *(self.keys(kind) for kind in ("jobs", "current_job", "audit"))]
+        act = AuditEntry(
+            action=Action.JOB_START, actor=job.actor, job=job.id, outcome=Outcome.ACCEPTED, count=job.total
+        )
+        args = [job.id, job.created_at, self._audited(act), len(fields), *fields, *lines]
+        unfinished = await self._run("create_job", keys, args)
         self._written()
         return str(unfinished.decode())
 
@@ -114,11 +119,13 @@ class JobStore(AccountRepository):
         at: int | None = None,
         token: int | None = None,
         fields: Mapping[str, str | int] | None = None,
+        audit: AuditEntry | None = None,
     ) -> JobState | None:
         """Change the state of a job that is in one of the states `of`, and work on it at `at` (ms; None: never).
 
-        `token` is that of the claim; None if a person does it. Returns the state before; None if there is no such job
-        or the claim is no longer ours. If that state is not in `of`, nothing was written.
+        `token` is that of the claim; None if a person does it: then `audit` is written with it. Returns the state
+        before; None if there is no such job or the claim is no longer ours. If that state is not in `of`, nothing was
+        written.
         """
         keys = [self.keys(kind, job_id) for kind in ("job", "job_todo", "job_outcomes")]
         more = {"changed_at": self.now(), **(fields or {})}
@@ -129,9 +136,11 @@ class JobStore(AccountRepository):
             state,
             "" if at is None else at,
             "" if state in UNFINISHED else KEPT_FOR,
+            self._audited(audit),
             *(text for pair in more.items() for text in pair),
         ]
-        before = await self._run("move_job", [*keys, self.keys("jobs"), self.keys("current_job")], args)
+        keys += [self.keys(kind) for kind in ("jobs", "current_job", "audit")]
+        before = await self._run("move_job", keys, args, without=() if audit else ("audit",))
         self._written()
         return JobState(before.decode()) if before else None
 
