@@ -211,12 +211,16 @@ class Protocol(HttpToolsProtocol):
         self.scope["extensions"] = self.extensions
 
     def on_url(self, url: bytes) -> None:
-        self._measure(len(url))
+        self.head += len(url)
+        if self.head > MOST_HEAD:
+            raise TooMuchHead
         self.url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """One header, or one trailer field, which does not describe the request (RFC 9110, 6.5.1)."""
-        self._measure(len(name) + len(value))
+        self.head += len(name) + len(value)
+        if self.head > MOST_HEAD:
+            raise TooMuchHead
         if self.heading:
             name = name.lower()
             self.expect_100_continue |= name == b"expect" and value.lower() == b"100-continue"
@@ -279,11 +283,6 @@ class Protocol(HttpToolsProtocol):
         """Reads on."""
         if not self.transport.is_closing():
             self.flow.resume_reading()
-
-    def _measure(self, size: int) -> None:
-        self.head += size
-        if self.head > MOST_HEAD:
-            raise TooMuchHead
 
     def _expect_head(self) -> None:
         if self.head_end == NEVER:
