@@ -45,6 +45,7 @@ from receiver.ledger.refund_request import Asked
 from receiver.ledger.schema import DESCRIPTION_LIMIT, tidy
 from receiver.runtime.rounds import Claim, Rounds
 from receiver.store.account import AccountStore
+from receiver.store.redis.wakeups import News
 from receiver.store.requests.requests import Attempt
 
 log = structlog.get_logger()
@@ -65,10 +66,9 @@ class JobRunning(Conflict):
 
 @dataclass(slots=True)
 class Jobs:
-    """The jobs of one account. The lease is in seconds; `concurrency` is the number of refunds in parallel."""
+    """The jobs of one account. `concurrency` is the number of refunds in parallel."""
 
     issuer: Issuer
-    lease: float = 60.0
     concurrency: int = 4
     rounds: Rounds[Attempt] = field(init=False)
 
@@ -88,9 +88,15 @@ class Jobs:
         """The store of the account."""
         return self.issuer.store
 
+    @property
+    def _lease(self) -> int:
+        """ms. Renewed with every outcome. If a step takes longer, another worker repeats it, and nothing is issued
+        twice."""
+        return int(self.issuer.lease * 1000)
+
     async def run(self) -> None:
         """Work on jobs. Until cancelled."""
-        await self.rounds.run(self.store.change_signal())
+        await self.rounds.run(self.store.change_signal(News.JOB))
 
     async def plan(self, selection: Selection) -> Plan:
         """What a job with this selection would do now. Nothing is written.
@@ -161,7 +167,7 @@ class Jobs:
         return job
 
     async def _claim(self, room: int) -> Claim[Attempt]:
-        return await self.store.jobs.claim(lease=int(self.lease * 1000), limit=room)
+        return await self.store.jobs.claim(lease=self._lease, limit=room)
 
     async def _work(self, claimed: Attempt) -> None:
         """Work on a claimed job until it ends, waits, or is no longer ours."""
@@ -183,7 +189,7 @@ class Jobs:
                 await self._move(attempt, JobState.RUNNING, at=min(item.next_at for item in todo))
                 return
             tried = await asyncio.gather(*(self._reissue(job, item) for item in ready))
-            attempt = await self.store.jobs.record(attempt, tried, lease=int(self.lease * 1000))
+            attempt = await self.store.jobs.record(attempt, tried, lease=self._lease)
             after = {item.root: item for item in tried}
             left = [after.get(item.root, item) for item in todo]
             todo = [item for item in left if not item.outcome]

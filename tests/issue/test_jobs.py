@@ -250,6 +250,16 @@ async def test_if_the_first_are_declined_again_the_job_pauses(shop: Desk, clock:
     assert [each.action for each in acts if not each.job] == ["refund.retry"] * 2 * FIRST
 
 
+async def test_who_started_and_cancelled_it_is_in_the_audit_trail(shop: Desk) -> None:
+    await declined(shop)
+    job = await jobs_of(shop).start(REJECTED, ANN)
+    for _ in range(2):
+        await jobs_of(shop).cancel(job.id, ANN)
+    page = await shop.store.of("us").audit.page(AuditQuery(), frozenset(), None, 10, 100)
+    found = [(each.entry.action, each.entry.actor, each.entry.count) for each in page.entries if each.entry]
+    assert found == [("refund_job.cancel", ANN, 0), ("refund_job.start", ANN, 1)]
+
+
 async def test_an_ended_job_is_kept_for_thirty_days(shop: Desk, redis: Any) -> None:
     await declined(shop)
     job = await jobs_of(shop).start(REJECTED, ANN)

@@ -22,6 +22,7 @@ from receiver.ledger.money import Money
 from receiver.runtime.rounds import Claim
 from receiver.store.redis.base import AccountRepository
 from receiver.store.redis.damage import unreadable
+from receiver.store.redis.wakeups import News
 from receiver.store.requests.requests import Attempt
 
 KEPT_FOR = 30 * 86_400_000
@@ -54,7 +55,7 @@ class JobStore(AccountRepository):
         )
         args = [job.id, job.created_at, self._audited(act), len(fields), *fields, *lines]
         unfinished = await self._run("create_job", keys, args)
-        self._written()
+        self._written(News.JOB)
         return str(unfinished.decode())
 
     async def get(self, job_id: str) -> Job | None:
@@ -141,7 +142,7 @@ class JobStore(AccountRepository):
         ]
         keys += [self.keys(kind) for kind in ("jobs", "current_job", "audit")]
         before = await self._run("move_job", keys, args, without=() if audit else ("audit",))
-        self._written()
+        self._written(News.JOB)
         return JobState(before.decode()) if before else None
 
 
