@@ -21,6 +21,7 @@ from receiver.store.redis.base import AccountRepository, scored
 from receiver.store.redis.damage import RecordUnreadable, WrongType, unreadable
 from receiver.store.redis.keys import STATES, Keys
 from receiver.store.refunds.codec import from_hash, from_line, open_details, to_hash, to_line
+from receiver.store.refunds.waves import OUTSIDE_WAVES, WaveWrite
 
 HISTORY_CAP = 200
 """Revisions kept of one refund; real ones have two to four."""
@@ -72,6 +73,7 @@ class Commit:
     next_look: int | None
     also: Sequence[Change] = ()
     guard: CaseGuard = UNGUARDED
+    wave: WaveWrite = OUTSIDE_WAVES
     audit: AuditEntry | None = None
 
 
@@ -85,6 +87,8 @@ class Committed(StrEnum):
     """The subscriber list was changed meanwhile: read and decide again."""
     REISSUING = "reissuing"
     """The refund is being reissued, so a person cannot close its case now."""
+    WAVE = "wave"
+    """The wave of declines was changed meanwhile: read and decide again."""
     USED = "used"
     """The refund with which a person closes the case has closed another one."""
 
@@ -126,6 +130,7 @@ class Refunds(AccountRepository):
             guard.takes,
             guard.releases,
             self._audited(commit.audit),
+            *commit.wave.args(),
             len(changes),
             *(arg for change in changes for arg in _refund_args(change)),
             len(commit.owed),
@@ -156,6 +161,9 @@ class Refunds(AccountRepository):
             keys("closes"),
             keys("requests", commit.guard.request_id),
             keys("audit"),
+            keys("rejected"),
+            keys("wave"),
+            keys("wave:cases"),
             *(key for change in changes for key in _refund_keys(keys, change)),
             *(keys(kind, name) for name in names for kind in ("lane", "owed")),
         ]
