@@ -99,14 +99,14 @@ class JobPages:
         """`POST /jobs/{job_id}/resume?account=`."""
         account = self._account(request, session)
         job = await find_job(self._store, [account], JOB.of(request))
-        await Jobs(self._issuers[account]).resume(job.id)
+        await Jobs(self._issuers[account]).resume(job.id, actor_of(request, session.caller))
         return see_other(job_path(job.id, account))
 
     async def cancel(self, request: Request, session: Session) -> Response:
         """`POST /jobs/{job_id}/cancel?account=`."""
         account = self._account(request, session)
         job = await find_job(self._store, [account], JOB.of(request))
-        await Jobs(self._issuers[account]).cancel(job.id)
+        await Jobs(self._issuers[account]).cancel(job.id, actor_of(request, session.caller))
         return see_other(job_path(job.id, account))
 
     def _account(self, request: Request, session: Session) -> str:
