@@ -4,16 +4,17 @@
 -- KEYS 1 due 2 hinted 3 hints 4 subscribers 5 events 6 refreshed 7 backfill 8 open 9 open:details 10 closes 11 request 12 audit;
 --      for each refund: refund, history, old_state, new_state, old_reason, new_reason, charge, order; then lane and owed of each
 --      subscriber that is owed something: one whose keys are damaged is owed it later, by the backfill
--- ARGV 1 subscribers_version 2 token 3 next 4 history_cap 5 guards_request 6 takes 7 releases 8 audit_entry 9 number of refunds; for
---      each refund: refund_id, expected_revision, changed_at, history_line, charge_entry, has_reason, has_order, open_details ('' if
+-- ARGV 1 subscribers_version 2 token 3 next 4 history_cap 5 guards_request 6 request_state 7 takes 8 releases 9 audit_entry
+--      10 number of refunds; for each refund: refund_id, expected_revision, changed_at, history_line, charge_entry, has_reason, has_order, open_details ('' if
 --      it has no open case), n and n values of its hash; then the number of events, and for each event: n and n values of its
 --      entry, m and m numbers of the subscribers (from 1, in the order of KEYS) owed it
---      A person's closing of a case: `guards_request` is 1, and the request that would reissue the refund must not be open;
+--      A person's closing of a case: `guards_request` is 1, and the request that would reissue the refund must not be open,
+--      and must have the state in which the caller read it ('' for no request): once it ends, the next one may begin;
 --      `takes` is the refund that closes it, and can close no other. `releases` is one that closes it no longer.
 -- Returns {'ok', stream id, …}, {'revision'}, {'subscribers'}, {'reissuing'} or {'used'}. Run twice, the second time says
 -- 'revision'.
 local FIXED, OF_EACH = 12, 8
-local at = 10
+local at = 11
 local function take()
   local count = tonumber(ARGV[at])
   local values = {unpack(ARGV, at + 1, at + count)}
@@ -22,7 +23,7 @@ local function take()
 end
 
 local writes, first = {}, FIXED
-for _ = 1, tonumber(ARGV[9]) do
+for _ = 1, tonumber(ARGV[10]) do
   local write = {
     keys = {unpack(KEYS, first + 1, first + OF_EACH)},
     id = ARGV[at], expected = ARGV[at + 1], changed_at = ARGV[at + 2], line = ARGV[at + 3], entry = ARGV[at + 4],
@@ -41,23 +42,26 @@ if (redis.call('HGET', KEYS[4], ':version') or '0') ~= ARGV[1] then
 end
 local refund_id, changed_at = writes[1].id, writes[1].changed_at
 if ARGV[5] == '1' then
-  local state = redis.call('HGET', KEYS[11], 'state')
+  local state = redis.call('HGET', KEYS[11], 'state') or ''
   if state == 'reserved' or state == 'unclear' then
     return {'reissuing'}
   end
+  if state ~= ARGV[6] then
+    return {'revision'}
+  end
 end
-if ARGV[6] ~= '' then
-  local holder = redis.call('HGET', KEYS[10], ARGV[6])
+if ARGV[7] ~= '' then
+  local holder = redis.call('HGET', KEYS[10], ARGV[7])
   if holder and holder ~= refund_id then
     return {'used'}
   end
 end
-append_to_audit(KEYS[12], ARGV[8])
-if ARGV[6] ~= '' then
-  redis.call('HSET', KEYS[10], ARGV[6], refund_id)
+append_to_audit(KEYS[12], ARGV[9])
+if ARGV[7] ~= '' then
+  redis.call('HSET', KEYS[10], ARGV[7], refund_id)
 end
-if ARGV[7] ~= '' and redis.call('HGET', KEYS[10], ARGV[7]) == refund_id then
-  redis.call('HDEL', KEYS[10], ARGV[7])
+if ARGV[8] ~= '' and redis.call('HGET', KEYS[10], ARGV[8]) == refund_id then
+  redis.call('HDEL', KEYS[10], ARGV[8])
 end
 
 for _, write in ipairs(writes) do
