@@ -84,8 +84,6 @@ class Dispute(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """When Amazon signed the first notification about it, ms."""
     told_at: int = 0
     """When Amazon signed the latest one, ms."""
-    tried_at: int = 0
-    """When Amazon was last asked, ms."""
     asked_at: int = 0
     """When Amazon last answered Get Dispute, ms."""
     failure: str = ""
@@ -103,9 +101,18 @@ class Dispute(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return self.state not in ENDED
 
     @property
+    def is_outdated(self) -> bool:
+        """Whether Amazon has notified of it since its last answer: the dispute may have been opened again.
+
+        The two times are of two clocks. If ours is behind, a follow-up of the notification corrects it.
+        """
+        return self.told_at > self.asked_at
+
+    @property
     def guards(self) -> bool:
-        """Whether the buyer may have the money: it is open, the buyer won, or Amazon does not say how it ended."""
-        return self.is_open or self.resolution not in HARMLESS
+        """Whether the buyer may have the money: it is open or may be, the buyer won, or Amazon does not say how it
+        ended."""
+        return self.is_open or self.is_outdated or self.resolution not in HARMLESS
 
     @property
     def is_undecided(self) -> bool:
@@ -161,7 +168,7 @@ class DisputeJson(Json, kw_only=True):
     )
     open: Annotated[bool, Meta(description="False once Amazon reports its end.")]
     blocks_refunds: Annotated[
-        bool, Meta(description="True unless it ended with MerchantWon or NoFault: the buyer may have the money.")
+        bool, Meta(description="False if it ended with MerchantWon or NoFault, and has not been reported since.")
     ]
     amount: MoneyJson | None = None
     reason: Annotated[str | None, Meta(description="Why the buyer filed it, in Amazon's words.")] = None
@@ -228,7 +235,7 @@ def learned(known: Dispute, seen: DisputeObservation, now: int) -> Dispute:
             "deadline": known.deadline if unreadable else seen.deadline,
             "updated_at": seen.updated_at or known.updated_at,
         }
-    dispute = msgspec.structs.replace(known, **facts, asked_at=now, tried_at=now, failure="", failures=0)
+    dispute = msgspec.structs.replace(known, **facts, asked_at=now, failure="", failures=0)
     before, after = (
         DisputeChange(now, each.state, each.resolution, each.reason_code, each.deadline) for each in (known, dispute)
     )
@@ -257,7 +264,8 @@ def standing(dispute: Dispute) -> str:
         answer = f", answer by {minute(dispute.deadline)}" if dispute.wants_answer else ""
         return f"open{answer}"
     ends = {MERCHANT_WON: "won by the merchant", BUYER_WON: "won by the buyer", NO_FAULT: "ended without a fault"}
-    return ends.get(dispute.resolution, "ended, outcome unknown")
+    end = ends.get(dispute.resolution, "ended, outcome unknown")
+    return f"{end}, but reported again" if dispute.is_outdated else end
 
 
 def minute(ms: int) -> str:

@@ -201,7 +201,7 @@ def after_dispute(known: Dispute, result: DisputeObservation | AmazonError, now:
         dispute = learned(known, result, now)
     else:
         failures = known.failures if isinstance(result, AmazonThrottled) else known.failures + 1
-        dispute = msgspec.structs.replace(known, failure=result.reason, failures=failures, tried_at=now)
+        dispute = msgspec.structs.replace(known, failure=result.reason, failures=failures)
     reminder = _reminder_due(dispute, now)
     if reminder is not None:
         dispute = _with_reminder(dispute, reminder, now)

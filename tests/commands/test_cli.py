@@ -46,6 +46,7 @@ COMMANDS = {
     "verify": {"--topic", "--cert", "--at"},
     "notification list": CLIENT | {"--limit"},
     "notification show": CLIENT,
+    "audit export": CLIENT | {"--since", "--until", "--refund", "--actor", "--format", "--output"},
     "refund get": CLIENT | {"--wait"},
     "refund list": CLIENT | {"--state", "--reason", "--charge", "--order", "--since", "--open", "--limit", "--all"},
     "refund history": CLIENT,

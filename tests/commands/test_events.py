@@ -17,7 +17,11 @@ import standardwebhooks
 from receiver.commands.client.api import Api
 from receiver.commands.events import follow
 from receiver.exchange import Request, Response
+from receiver.ledger.dispute import DAY, Dispute, Reminder
+from receiver.ledger.money import Money
+from receiver.outbox.events.dispute_event import dispute_event, dispute_fields
 from tests.commands.kit import REFUND, Process, Server
+from tests.kit.clock import T0
 
 Start = Callable[..., Process]
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
@@ -45,6 +49,29 @@ def test_tail_prints_what_happens(server: Server, start: Start) -> None:
     again = start("events", "tail", "--after", cursor, "--json")
     event = json.loads(again.out.next() or "")
     assert (event["type"], event["subject"]) == ("amazonpay.refund.conflict", OTHER)
+
+
+def test_tail_prints_a_dispute_to_answer_where_it_is_asked_for(server: Server, start: Start) -> None:
+    """With the deadline, in capitals; the feed without a type has the refunds alone."""
+    dispute = Dispute(
+        dispute_id="S01-5105180-3221187-B000001",
+        charge_permission_id="S01-5105180-3221187",
+        amount=Money.parse("400.00", "USD"),
+        state="ActionRequired",
+        deadline=T0 + 11 * DAY,
+    )
+    fields = dispute_fields(dispute_event("us", dispute, Reminder.KNOWN, T0))
+    flat = [text for pair in fields.items() for text in pair]
+    client = server.service.store.connection.client
+    server.run(client.execute_command("XADD", "refunds:{us}:events", "*", *flat))
+    server.seen()
+    refunds = start("events", "tail", "--after", "beginning")
+    assert REFUND in (refunds.out.next() or "")
+    disputes = start("events", "tail", "--after", "beginning", "--type", "dispute.action_required")
+    line = disputes.out.next() or ""
+    assert "S01-5105180-3221187-B000001   400.00 USD  ANSWER BY 2025-10-20 08:53" in line
+    as_json = start("events", "tail", "--after", "beginning", "--type", "dispute.action_required", "--json")
+    assert json.loads(as_json.out.next() or "")["data"]["merchantResponseDeadline"] == "20251020T085320Z"
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])

@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 import threading
 import urllib.request
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
 from receiver.commands.cli import app
 from receiver.commands.refund import refund
+from receiver.ledger.dispute import Dispute
+from receiver.ledger.money import Money
 from tests.commands.conftest import Run
 from tests.commands.kit import REFUND, Server
 from tests.http.kit import ADMIN, READER, REFUNDER
+from tests.kit.clock import T0
 
 
 def widths(text: str) -> int:
@@ -151,6 +155,38 @@ def test_history_shows_every_revision(server: Server, run: Run) -> None:
     assert folded.split() == ["ProcessingFailure"]
     assert widths(ran.out) <= 80
     assert len(json.loads(run("refund", "history", REFUND, "--json").out)["revisions"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({}, "chargeback, open (400.00 USD, Fraudulent, blocks refunds, 2025-10-09 08:53:20 UTC)"),
+        (
+            {"state": "ActionRequired", "deadline": T0 + 1_000},
+            "chargeback, open (400.00 USD, Fraudulent, ActionRequired, answer by 2025-10-09 08:53:21 UTC, blocks "
+            "refunds, 2025-10-09 08:53:20 UTC)",
+        ),
+        (
+            {"state": "Closed", "resolution": "MerchantWon", "asked_at": T0},
+            "chargeback, ended (400.00 USD, Fraudulent, Closed, MerchantWon, 2025-10-09 08:53:20 UTC)",
+        ),
+    ],
+)
+def test_history_names_the_disputes(server: Server, run: Run, changes: dict[str, Any], line: str) -> None:
+    """How each stands, and whether it blocks refunds."""
+    server.seen()
+    dispute = Dispute(
+        dispute_id="S01-5105180-3221187-B000001",
+        charge_permission_id="S01-5105180-3221187",
+        amount=Money.parse("400.00", "USD"),
+        reason="Fraudulent",
+        first_told_at=T0,
+        told_at=T0,
+        **changes,
+    )
+    server.run(server.service.store.of("us").disputes.record(dispute, message_id="m", digest="d"))
+    shown = run("refund", "history", REFUND).out.splitlines()[-1]
+    assert shown == f"Dispute S01-5105180-3221187-B000001: {line}"
 
 
 def test_refresh_makes_the_refund_due(server: Server, run: Run) -> None:

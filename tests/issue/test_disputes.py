@@ -51,7 +51,7 @@ async def test_create_is_refused_while_a_dispute_is_open(store: Store, clock: Ma
         (told,) = cast("list[DisputeJson]", error.more["disputes"])
         assert (told.dispute_id, told.open) == (f"{permission_of(charge)}-B000001", True)
         assert (shop.issued(charge), await shop.reserved(charge)) == ([], [])
-        await tell(shop, charge, 1, told_at=T0 + 1, state="Resolved", resolution="MerchantWon")
+        await tell(shop, charge, 1, told_at=T0 + 1, asked_at=T0 + 1, state="Resolved", resolution="MerchantWon")
         # The same message says nothing new: what a later version learns by Get Dispute comes as another.
         await refused(shop.issuer.create(shop.wish(charge), "k"))
         await shop.store.of("us").disputes.record(
@@ -59,6 +59,7 @@ async def test_create_is_refused_while_a_dispute_is_open(store: Store, clock: Ma
                 dispute_id=told.dispute_id,
                 charge_permission_id=permission_of(charge),
                 told_at=T0 + 1,
+                asked_at=T0 + 1,
                 state="Resolved",
                 resolution="MerchantWon",
             ),

@@ -71,6 +71,7 @@ def test_a_dispute_guards_until_it_is_certain_that_the_buyer_has_nothing_from_it
         ({"state": "Closed", "resolution": "BuyerWon"}, "won by the buyer"),
         ({"state": "Closed", "resolution": "NoFault"}, "ended without a fault"),
         ({"state": "Closed"}, "ended, outcome unknown"),
+        ({"state": "Closed", "resolution": "NoFault", "told_at": T0}, "ended without a fault, but reported again"),
     ],
 )
 def test_how_it_stands_is_said_to_people(change: dict[str, Any], words: str) -> None:
@@ -203,3 +204,13 @@ def test_a_notification_takes_nothing_from_what_amazon_answered() -> None:
     known = learned(signed(DISPUTE, "m1", T0), SEEN, T0 + 9_000)
     assert joined(known, told) == msgspec.structs.replace(known, told_at=T0 + 50_000)
     assert joined(told, known) == joined(known, told)
+
+
+def test_a_dispute_that_is_reported_after_its_end_guards_again() -> None:
+    """Until Amazon has answered once more."""
+    ended = msgspec.structs.replace(DISPUTE, state="Resolved", resolution="MerchantWon", told_at=T0, asked_at=T0)
+    assert not ended.guards
+    again = joined(ended, signed(DISPUTE, "m2", T0 + 1))
+    assert (again.is_open, again.guards, dispute_json(again).blocks_refunds) == (False, True, True)
+    seen = msgspec.structs.replace(SEEN, state="Resolved", resolution="MerchantWon")
+    assert not learned(again, seen, T0 + 1).guards

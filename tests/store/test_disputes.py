@@ -96,7 +96,7 @@ async def test_nothing_is_written_where_a_key_holds_something_else(store: Store,
 )
 async def test_the_reserving_script_decides(store: Store, redis: Any, change: dict[str, str], stops: bool) -> None:
     """In the very step that would reserve: whatever was read before, a dispute that is known then stops the refund."""
-    dispute = msgspec.structs.replace(DISPUTE, **change)
+    dispute = msgspec.structs.replace(DISPUTE, asked_at=T0, **change)
     await redis.hset(KEY, dispute.dispute_id, to_value(dispute))
     before = await redis.keys("*")
     found = await reserve(store)

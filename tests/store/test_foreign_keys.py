@@ -14,13 +14,15 @@ import pytest
 from structlog.testing import capture_logs
 
 from receiver.amazon.account import Account
+from receiver.amazon.throttle import Bucket
 from receiver.deliver.retention import Retention
 from receiver.errors import StoreUnavailable
 from receiver.ledger.audit import Actor
 from receiver.ledger.charge_book import Guard
 from receiver.ledger.declines.job import REISSUED, Item, Job, JobState, Selection
-from receiver.ledger.dispute import permission_of
+from receiver.ledger.dispute import Dispute, permission_of
 from receiver.ledger.money import Money
+from receiver.ledger.next_look import DisputeLook
 from receiver.ledger.notification import UnrecognizedNotification
 from receiver.ledger.query import Query
 from receiver.ledger.refund import Source
@@ -98,6 +100,7 @@ class Shop:
             "subscribe": self.subscribe,
             "deliver": self.deliver,
             "issue": self.issue,
+            "dispute": self.dispute,
             "fps": self.fps,
             "jobs": self.jobs,
             "watch": self.watch,
@@ -169,6 +172,20 @@ class Shop:
         await store.of(self.name).requests.claim(lease=1, limit=1)
         await store.of(self.name).requests.request_sizes()
         await store.of(self.name).requests.refund_owner(CHARGE)
+
+    async def dispute(self) -> None:
+        """A dispute that the merchant has won is notified, asked about, and made due again."""
+        disputes, now, permission = self.store.of(self.name).disputes, self.store.now(), permission_of(CHARGE)
+        told = Dispute(
+            dispute_id=f"{permission}-B000001", charge_permission_id=permission,
+            state="Closed", resolution="MerchantWon", told_at=now, asked_at=now,
+        )  # fmt: skip
+        await disputes.record(told, message_id=f"d{self._next()}", digest="d")
+        for due in (await disputes.claim(Bucket(10, 10), lease=30_000, limit=1)).items:
+            stored = await disputes.stored(due)
+            assert stored is not None
+            await disputes.finish(due, stored, DisputeLook(stored.dispute, now), None, 0)
+        await disputes.ask_again([told])
 
     async def fps(self) -> None:
         await self.store.of(self.name).fps.claim(lease=1, limit=1)

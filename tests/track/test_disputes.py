@@ -428,9 +428,13 @@ async def test_a_refresh_of_a_refund_asks_about_the_disputes_of_its_charge(at: C
     refund_id = at.amazon.start_refund("12.00", "USD", "Pending", at.charge)
     tracker = Tracker(at.tracker().amazon_client, Recorder(at.store, lambda: 0.0), at.metrics, lambda: 0.0)
     asked = []
-    for wait in (0, 30_000, 31_000):
-        at.clock.tick(wait)
+    asked_lately = f"refunds:{{us}}:disputes_asked:{permission_of(at.charge)}"
+    for is_over in (False, False, True):
+        at.clock.tick(1_000)
         await at.redis.delete(DUE)
+        if is_over:
+            assert 0 < await at.redis.pttl(asked_lately) <= 60_000
+            await at.redis.delete(asked_lately)
         hint = Hint(refund_id=refund_id, at=at.clock(), source=Source.REFRESH)
         await at.store.of("us").schedule.hint(hint)
         await one_round(tracker.rounds)
@@ -485,3 +489,27 @@ async def test_a_record_that_changes_between_reading_and_writing_is_read_again(
     await tracker._record(due, result)
     found = await at.dispute()
     assert (found.state, found.told_state) == ("UnderReview", "RECEIVED")
+
+
+async def test_a_notification_of_an_ended_dispute_guards_until_amazon_is_asked(at: Court) -> None:
+    """It may have been opened again. Where Amazon does not answer, it guards on."""
+    dispute_id = at.filed(state="UnderReview", answer_within=None)
+    at.amazon.disputes.move(dispute_id, "Resolved", "MerchantWon")
+    await at.tell(dispute_id)
+    at.clock.tick(10)
+    await at.look()
+    key = f"refunds:{{us}}:disputes:{permission_of(at.charge)}"
+    assert not (await at.dispute()).guards
+    assert (await at.redis.hget(key, dispute_id)).startswith(b"over ")
+    at.amazon.fault_injection.add("refuse", kind="access", place="get_dispute", times=1)
+    at.clock.tick(DAY)
+    await at.tell(dispute_id)
+    assert (await at.redis.hget(key, dispute_id)).startswith(b"open ")
+    at.clock.tick(10)
+    await at.look()
+    found = await at.dispute()
+    assert (found.state, found.failure, found.guards) == ("Resolved", "amazon_refuses_us", True)
+    at.clock.tick(await at.due() or 0)
+    await at.look()
+    assert not (await at.dispute()).guards
+    assert (await at.redis.hget(key, dispute_id)).startswith(b"over ")

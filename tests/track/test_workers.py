@@ -322,17 +322,19 @@ async def test_another_process_hears_what_is_due_and_what_has_changed(store: Sto
     """Each of its workers what concerns it; a word without its kind concerns all."""
     await store.start()
     await until(lambda: listeners(redis), "it listens")
-    for word, rung in (("us x due", {News.DUE}), ("us x changed", {News.CHANGED}), ("us", set(News))):
+    kinds = [(f"us x {news}", {news}) for news in News]
+    for word, rung in (*kinds, ("us", set(News))):
         with (
             store.of("us").change_signal(News.DUE) as due,
             store.of("us").change_signal() as changed,
+            store.of("us").change_signal(News.DISPUTED) as disputed,
             store.of("eu").change_signal() as last,
         ):
             await redis.publish(WAKE, word)
             await redis.publish(WAKE, "eu x changed")
             async with asyncio.timeout(5):
                 await last.rest(FOR_EVER)
-            assert {each.kind for each in (due, changed) if each._changed.is_set()} == rung
+            assert {each.kind for each in (due, changed, disputed) if each._changed.is_set()} == rung
 
 
 async def listeners(redis: Any) -> int:

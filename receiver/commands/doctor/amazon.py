@@ -1,4 +1,4 @@
-"""Edge: the web. Whether Amazon answers, accepts our key, and agrees with our clock."""
+"""Edge: the web. Whether Amazon answers, accepts our key, lets it ask about disputes, and agrees with our clock."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from email.utils import parsedate_to_datetime
 
 from receiver.amazon.account import Account
 from receiver.amazon.answers import judge
-from receiver.amazon.calls import get_refund
+from receiver.amazon.calls import get_dispute, get_refund
 from receiver.amazon.clock import OF_THE_DATE, HostClocks
 from receiver.amazon.signing import diagnose
 from receiver.commands.doctor.clocks import FIX as SET_CLOCK
 from receiver.commands.doctor.clocks import judge_clock
-from receiver.commands.doctor.finding import Finding, fail, ok, skip, warn
+from receiver.commands.doctor.finding import Finding, Status, fail, ok, skip, warn
 from receiver.commands.doctor.keys import PROBES
 from receiver.commands.doctor.site import Site
 from receiver.errors import AmazonError, AmazonNotFound, AmazonRefusesUs, AmazonThrottled, TransportError
@@ -21,7 +21,7 @@ from receiver.exchange import Request, Response
 from receiver.track.amazon_client import REDATED, host_of
 
 TIMEOUT, CONNECT_TIMEOUT = 6.0, 4.0
-KEY, REACH, CLOCK = "amazon.key", "amazon.reachable", "clock.amazon"
+KEY, REACH, DISPUTES, CLOCK = "amazon.key", "amazon.reachable", "amazon.disputes", "clock.amazon"
 OF_THE_KEY = frozenset(
     {
         *("InvalidAuthentication", "InvalidRequestSignature", "InvalidAuthorizationToken", "UnauthorizedAccess"),
@@ -46,7 +46,7 @@ ELSEWHERE = "Check the network between this machine and the host."
 
 
 async def check_amazon(site: Site) -> list[Finding]:
-    """Asks Amazon for a refund that does not exist, once per account, only at that account's address."""
+    """Asks Amazon for a refund and a dispute that do not exist, once per account, only at that account's address."""
     if site.offline:
         return [skip(KEY, "offline", "skipped: --offline")]
     found = await asyncio.gather(*(_check_account(site, account) for account in site.accounts))
@@ -65,7 +65,27 @@ async def _check_account(site: Site, account: Account) -> list[Finding]:
             skip(KEY, "not_reached", "unknown: Amazon is unreachable", subject=account.name),
         ]
     middle = (before + site.system_clock()) / 2000
-    return [_judge(account, signed, answer), _clock(site, account, answer, middle)]
+    found = [_judge(account, signed, answer), _clock(site, account, answer, middle)]
+    return [*found, *([await _check_disputes(site, account)] if found[0].status is Status.OK else [])]
+
+
+async def _check_disputes(site: Site, account: Account) -> Finding:
+    request = get_dispute(account.endpoint, PROBES[account.environment].replace("-R", "-B"))
+    try:
+        _, answer, _ = await _asked(site, account, request)
+        judge(answer)
+    except AmazonNotFound:
+        pass
+    except AmazonRefusesUs as error:
+        found = f"Amazon does not let the key use Get Dispute: {error.detail}"
+        fix = (
+            "A dispute then counts as open from its notification on, and blocks refunds of its charge. Let the key "
+            "use the Dispute API, or check disputes in Seller Central."
+        )
+        return warn(DISPUTES, "no_right", found, fix, account.name)
+    except (AmazonError, TransportError) as error:
+        return skip(DISPUTES, error.reason, f"unknown: {error.detail}", subject=account.name)
+    return ok(DISPUTES, "the key may use Get Dispute", account.name)
 
 
 async def _asked(site: Site, account: Account, request: Request) -> tuple[Request, Response, int]:

@@ -1,7 +1,7 @@
 """Edge: an installation. The checks of `receiver doctor`: each is a function of the site that returns findings.
 
     configuration · keys · certificates    this machine
-    amazon                                 Amazon, asked for a refund that does not exist
+    amazon                                 Amazon, asked for a refund and a dispute that do not exist
     redis · store · backlog · content      the store: its health, its contents, and damaged records
     service                                the running service
     finding · site · clocks                shared by the checks

@@ -14,14 +14,15 @@ from receiver.exchange import Response
 from receiver.ledger.audit import Actor
 from receiver.ledger.dispute import DisputeJson
 from receiver.ledger.history import RevisionJson
-from receiver.ledger.refund import State
+from receiver.ledger.refund import Source, State
 from receiver.ledger.schema import RefundJson
 from receiver.outbox.events.dispute_event import FAMILY as DISPUTES
 from receiver.outbox.events.dispute_event import DisputeToAnswerJson
 from receiver.outbox.formats.cloudevents import AdvisedRefundJson
 
 STYLES = {State.DECLINED.value: "bold red", State.REFUNDED.value: "green", State.INITIATED.value: "yellow"}
-STUCK = "stuck"
+MARKED = frozenset({"stuck", "resolved", "reopened"})
+"""Ends of event types that the state of the refund does not say."""
 
 
 class ChangePrinter:
@@ -48,7 +49,8 @@ class ChangePrinter:
             self._dispute(convert(event.data, DisputeToAnswerJson), event.time)
         else:
             refund = convert(event.data, AdvisedRefundJson)
-            self._line(refund, event.time, STUCK if event.type.endswith(f".{STUCK}") else "")
+            kind = event.type.rpartition(".")[2]
+            self._line(refund, event.time, kind if kind in MARKED else "")
 
     def _dispute(self, dispute: DisputeToAnswerJson, time: str) -> None:
         money = f"{dispute.amount.amount} {dispute.amount.currency_code}" if dispute.amount else ""
@@ -99,7 +101,7 @@ def fields(refund: AdvisedRefundJson) -> Sequence[tuple[str, str | Text | None]]
         ("Retried by", refund.retried_by),
         ("Retry refused", _retry_refused(refund)),
         ("Can be reissued", _retryable(refund)),
-        ("Case", _case(refund)),
+        ("Case", case_text(refund)),
         ("Issued by", str(Actor(refund.issued_by or "", refund.issued_by_user or ""))),
         ("Type", refund.refund_type),
         ("Descriptor", refund.soft_descriptor),
@@ -114,7 +116,7 @@ def fields(refund: AdvisedRefundJson) -> Sequence[tuple[str, str | Text | None]]
     ]
 
 
-def _case(refund: AdvisedRefundJson) -> str | None:
+def case_text(refund: AdvisedRefundJson | RevisionJson) -> str | None:
     """Whether its case is open; if not, how, by whom and why it was closed."""
     case = refund.resolution
     if case is None:
@@ -193,4 +195,6 @@ def emit_history(revisions: Sequence[RevisionJson]) -> None:
         updated = updated.removeprefix(changed[:11])
         cells = (str(each.revision), changed.removesuffix(" UTC"), updated.removesuffix(" UTC"), each.source)
         rows.add_row(*(Text(clean(cell)) for cell in cells), state_text(each))
+        if each.source == Source.PERSON and (case := case_text(each)):
+            rows.add_row("", "", "", "", Text(clean(case)))
     emit_rich(rows)

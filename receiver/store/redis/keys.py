@@ -112,6 +112,9 @@ CATALOGUE: Final[Mapping[str, Kind]] = MappingProxyType(
             STRING, KeyScope.CHARGE, "a charge as Amazon last described it", "its age: an hour; 400 days for advice"
         ),
         "disputes": Kind(HASH, KeyScope.CHARGE_PERMISSION, "dispute → what Amazon has reported about it", "never"),
+        "disputes_asked": Kind(
+            STRING, KeyScope.CHARGE_PERMISSION, "its disputes were made due by hand lately", "its age: a minute"
+        ),
         "disputes_due": Kind(ZSET, KeyScope.ACCOUNT, "dispute → when to ask Amazon next", "its last dispute"),
         "disputes_to_answer": Kind(
             ZSET, KeyScope.ACCOUNT, "dispute → until when the merchant has to answer it", "its last dispute"

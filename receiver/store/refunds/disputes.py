@@ -10,7 +10,7 @@ does a value in any other form.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -29,7 +29,7 @@ from receiver.store.refunds.refunds import Owed
 
 MOST_COLLISIONS = 16
 ASKED_LATELY = 60_000
-"""ms for which a dispute is not asked about again because a person or a program came across it."""
+"""ms for which disputes are not made due again because a person or a program came across them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,13 +85,14 @@ class Disputes(AccountRepository):
         found = (self._dispute(key, name, value).dispute for name, value in raw.items())
         return tuple(sorted(found, key=lambda each: (each.first_told_at, each.dispute_id)))
 
-    async def ask_again(self, disputes: Iterable[Dispute]) -> None:
-        """Make these disputes due now, except those asked about within the last minute."""
-        before = self.now() - ASKED_LATELY
-        due = [each for each in disputes if each.can_be_asked and each.tried_at < before]
-        pairs = [text for each in due for text in (self.now(), member(each))]
-        if pairs:
-            await self._write("ZADD", self.keys("disputes_due"), "LT", *pairs)
+    async def ask_again(self, disputes: Sequence[Dispute]) -> None:
+        """Make these disputes of one charge permission due now, at most once a minute: this ends a claim of them."""
+        members = [member(each) for each in disputes if each.can_be_asked]
+        if not members:
+            return
+        mark = self.keys("disputes_asked", disputes[0].charge_permission_id)
+        keys = [mark, self.keys("disputes_due")]
+        if await self._run("ask_disputes", keys, [self.now(), ASKED_LATELY, *members]):
             self._written(News.DISPUTED)
 
     async def claim(self, bucket: Bucket, *, lease: int, limit: int) -> Claim[DueDispute]:

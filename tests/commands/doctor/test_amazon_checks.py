@@ -54,12 +54,34 @@ def asked_by(transport: Transport, *accounts: dict[str, Any], **more: Any) -> Si
 
 
 async def test_a_right_key_is_accepted(amazon: Simulator, transport: Transport) -> None:
-    """By a 404, to one Get Refund of a refund that is none."""
+    """By a 404, to one Get Refund of a refund that is none; and for disputes by another."""
     found = await check_amazon(asked_by(transport, account(amazon)))
     assert words(found) == {}
     assert "accepts the key" in only(found, "amazon.key").found
-    [call] = amazon.calls
-    assert (call.call, call.object_id) == ("get_refund", "S01-0000000-0000000-R000000")
+    assert "may use Get Dispute" in only(found, "amazon.disputes").found
+    assert [(call.call, call.object_id) for call in amazon.calls] == [
+        ("get_refund", "S01-0000000-0000000-R000000"),
+        ("get_dispute", "S01-0000000-0000000-B000000"),
+    ]
+
+
+async def test_a_key_without_the_right_to_get_dispute_is_warned_of(amazon: Simulator, transport: Transport) -> None:
+    """All else works; the fix says what it means for refunds."""
+    amazon.fault_injection.add("refuse", kind="access", place="get_dispute", times=None)
+    found = await check_amazon(asked_by(transport, account(amazon)))
+    assert words(found) == {"amazon.disputes": "no_right"}
+    finding = only(found, "amazon.disputes")
+    assert (finding.status, finding.subject) == (Status.WARN, "us")
+    assert "blocks refunds" in finding.fix
+
+
+async def test_what_get_dispute_says_of_itself_is_not_taken_for_a_missing_right(
+    amazon: Simulator, transport: Transport
+) -> None:
+    """Amazon is unwell: nothing is known."""
+    amazon.fault_injection.add("error", place="get_dispute", times=None)
+    finding = only(await check_amazon(asked_by(transport, account(amazon))), "amazon.disputes")
+    assert (finding.status, finding.reason) == (Status.SKIP, "amazon_unknown")
 
 
 async def test_a_key_of_another_pair_is_refused_with_the_cause(amazon: Simulator, transport: Transport) -> None:
@@ -85,7 +107,7 @@ async def test_each_account_is_asked_at_its_own_address(amazon: Simulator, trans
         assert [call.object_id for call in live.calls] == ["P01-0000000-0000000-R000000"]
     by_account = {each.subject: each.status for each in found if each.check == "amazon.key"}
     assert by_account == {"us": Status.OK, "live": Status.FAIL}
-    assert len(amazon.calls) == 1
+    assert [call.call for call in amazon.calls] == ["get_refund", "get_dispute"]
 
 
 async def test_a_throttled_call_says_that_the_key_is_right(transport: Transport) -> None:
