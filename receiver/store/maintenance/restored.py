@@ -32,7 +32,7 @@ class Restored(AccountRepository):
     """Catches up one account after a restore."""
 
     async def catch_up(self, mark: bytes) -> None:
-        """After the restore that `mark` identifies, make due, once, every refund that is not final, and every open case."""
+        """Make every refund that is not final and every open case due, once for the restore that `mark` identifies."""
         key = self.keys("restored")
         if await self._read("GET", key) == mark:
             return
