@@ -34,7 +34,7 @@ async def played(scene: Stage) -> str:
                     for name, each in found.items()
                     if each["statusDetails"]["state"] == "Declined" and not each["conflict"]
                 )
-            await scene.service.store.changed("demo", 0.2)
+            await scene.service.store.of("demo").changed(0.2)
 
 
 async def main() -> None:
@@ -46,13 +46,13 @@ async def main() -> None:
             browser = await playwright.chromium.launch(
                 executable_path=shutil.which("chromium"), args=["--no-sandbox", "--disable-gpu"]
             )
-            options: dict[str, Any] = {"viewport": {"width": 960, "height": 820}}
+            options: dict[str, Any] = {"viewport": {"width": 1200, "height": 900}}
             page = await browser.new_page(**options)
             await page.goto(f"{scene.url}/")
             await page.get_by_label("Token").fill(scene.token)
             await page.keyboard.press("Enter")
             await page.get_by_role("heading", name="Overview").wait_for()
-            await page.screenshot(path=FOLDER / "overview.png")
+            await page.screenshot(path=FOLDER / "overview.png", full_page=True)
             await page.goto(f"{scene.url}/refunds/{refund_id}")
             await page.get_by_role("heading", name="Timeline").wait_for()
             await page.screenshot(path=FOLDER / "refund.png", full_page=True)

@@ -23,7 +23,7 @@ app = typer.Typer(
 )
 NAMES = (
     *("time", "account", "action", "token", "user", "outcome", "refundId", "refundRequestId", "chargeId"),
-    *("subscriber", "eventId", "fields", "count", "requestId", "id"),
+    *("subscriber", "eventId", "fields", "count", "requestId", "id", "jobId"),
 )
 COLUMNS: Mapping[str, tuple[str, ...]] = {name: (name,) for name in NAMES}
 """Column → where its value stands in the JSON. New columns come at the end."""

@@ -19,10 +19,11 @@ from receiver.errors import Malformed, StoreUnavailable, TransportError
 from receiver.exchange import Request, Response, in_the_log
 from receiver.ledger.lifecycle import EventType
 from receiver.outbox.dead_letter import dead_event, dead_letter
+from receiver.outbox.events.balance_event import BalanceEvent, is_balance, read_balance_event
 from receiver.outbox.events.dispute_event import DisputeEvent, is_dispute, read_dispute_event
 from receiver.outbox.events.event import Event, from_fields, is_newer
 from receiver.outbox.events.operator_event import OperatorEvent, is_operator, read_operator_event
-from receiver.outbox.formats.registry import render, render_disputes, render_operator
+from receiver.outbox.formats.registry import render, render_balance, render_disputes, render_operator
 from receiver.outbox.retries import (
     ClaimedDelivery,
     Dead,
@@ -53,7 +54,7 @@ LATER_PAUSE = 5_000
 STALE_TEST = 120_000
 """ms after which a test is dropped: its caller has stopped waiting."""
 
-AnyEvent = Event | DisputeEvent | OperatorEvent
+AnyEvent = Event | BalanceEvent | DisputeEvent | OperatorEvent
 
 
 class Send(Protocol):
@@ -80,12 +81,12 @@ class DeliveryAttempt:
     async def deliver(self, deliveries: Sequence[ClaimedDelivery], subscriber: Subscriber) -> None:
         """Send events that were claimed for one message, and finish each delivery.
 
-        Events about refunds, disputes and deliveries go in separate messages, and so does each test. After
+        Events about refunds, balances, disputes and deliveries go in separate messages, and so does each test. After
         `StoreUnavailable` the lease expires, and the events are sent again.
         """
-        together: list[tuple[ClaimedDelivery, AnyEvent]] = []
-        disputes: list[tuple[ClaimedDelivery, AnyEvent]] = []
-        for_operators: list[tuple[ClaimedDelivery, AnyEvent]] = []
+        batches: dict[type, list[tuple[ClaimedDelivery, AnyEvent]]] = {
+            kind: [] for kind in (BalanceEvent, Event, DisputeEvent, OperatorEvent)
+        }
         for delivery in deliveries:
             if is_newer(delivery.fields):
                 await self._leave(delivery)
@@ -97,14 +98,10 @@ class DeliveryAttempt:
                 continue
             if isinstance(event, Event) and event.type is EventType.TEST:
                 await self._test(delivery, event, subscriber)
-            elif isinstance(event, OperatorEvent):
-                for_operators.append((delivery, event))
-            elif isinstance(event, DisputeEvent):
-                disputes.append((delivery, event))
             else:
-                together.append((delivery, event))
-        together = await self._as_of_now(together, subscriber)
-        for batch in filter(None, (together, disputes, for_operators)):
+                batches[type(event)].append((delivery, event))
+        batches[Event] = await self._as_of_now(batches[Event], subscriber)
+        for batch in filter(None, batches.values()):
             await self._message(batch, subscriber)
 
     async def _as_of_now(
@@ -252,6 +249,8 @@ def read(delivery: ClaimedDelivery) -> AnyEvent:
     """The event of a delivery. Raises `Malformed`."""
     if is_operator(delivery.fields):
         return read_operator_event(delivery.account, delivery.fields)
+    if is_balance(delivery.fields):
+        return read_balance_event(delivery.account, delivery.fields)
     if is_dispute(delivery.fields):
         return read_dispute_event(delivery.account, delivery.fields)
     return from_fields(delivery.account, delivery.fields)
@@ -262,6 +261,9 @@ def request_of(batch: Sequence[AnyEvent], subscriber: Subscriber, now: int) -> R
     for_operators = [each for each in batch if isinstance(each, OperatorEvent)]
     if for_operators:
         return render_operator(for_operators, subscriber, now)
+    balance = [each for each in batch if isinstance(each, BalanceEvent)]
+    if balance:
+        return render_balance(balance, subscriber, now)
     disputes = [each for each in batch if isinstance(each, DisputeEvent)]
     if disputes:
         return render_disputes(disputes, subscriber, now)

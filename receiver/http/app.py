@@ -87,7 +87,7 @@ def build(
     tokens = Tokens(settings.tokens, [account.name for account in settings.accounts], attempts, sessions.reader)
     configured_fps = {name: issuer for name, issuer in fps_issuers.items() if issuer.is_configured}
     refreshes, reads = Refreshes(settings.http.refreshes), Reads()
-    dashboard = Dashboard(store, tokens, sessions, issuers, now, refreshes, reads)
+    dashboard = Dashboard(store, tokens, sessions, issuers, now, refreshes, reads, settings.delivery.seller_central)
     ipn = Ipn(receiver, settings.ingest, metrics)
     apis = [
         RefundApi(store, tokens.count, now, refreshes, settings.http),
@@ -107,9 +107,9 @@ def build(
         *([DiagnosticsApi(inside, now)] if inside else []),
     ]
     routes = [
+        *(route for api in apis for route in routes_of(api, tokens, reads)),  # the most requested ones first
         *ipn_routes(ipn),
         *form_routes(configured_fps, settings.ingest, metrics),
-        *(route for api in apis for route in routes_of(api, tokens, reads)),
         *description_routes(),
         *dashboard.routes(),
         *more_routes,

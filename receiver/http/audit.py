@@ -72,9 +72,10 @@ class AuditEntryJson(Json, kw_only=True):
     refund_request_id: str | None = None
     charge_id: str | None = None
     subscriber: str | None = None
+    job_id: Annotated[str | None, Meta(description="A job that reissues many refunds.")] = None
     event_id: str | None = None
     fields: Annotated[list[str], Meta(description="Names of the fields that were given for a subscriber.")]
-    count: Annotated[int | None, Meta(description="How many events were selected.")] = None
+    count: Annotated[int | None, Meta(description="How many events or refunds were selected.")] = None
     request_id: Annotated[str | None, Meta(description="X-Request-Id of the request, as in the service's log.")] = None
 
 
@@ -98,9 +99,9 @@ class AuditApi:
         tag="operation",
         summary="Who did what, newest first",
         about="Every refund that was requested, reissued, refreshed, closed or reopened, every refund request that was "
-        "repeated or settled, and every change of a subscriber, with the token and the person. An entry is written in "
-        "the same step as what it records, once, and is never changed. Repeating a call that changes nothing adds "
-        "none; nor does a refused call, which is only in the log.",
+        "repeated or settled, every job, and every change of a subscriber, with the token and the person. An entry is "
+        "written in the same step as what it records, once, and is never changed. Repeating a call that changes "
+        "nothing adds none; nor does a refused call, which is only in the log.",
         scopes=ADMIN,
         parameters=(ACCOUNT, SINCE, UNTIL, REFUND, ACTOR, CURSOR, LIMIT),
         answers=(Answer(200, AuditListJson),),
@@ -165,6 +166,7 @@ def audit_json(audited: Audited, entry: AuditEntry) -> AuditEntryJson:
         refund_request_id=entry.refund_request_id or None,
         charge_id=entry.charge_id or None,
         subscriber=entry.subscriber or None,
+        job_id=entry.job or None,
         event_id=entry.event_id or None,
         fields=[*entry.fields],
         count=entry.count or None,

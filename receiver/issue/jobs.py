@@ -24,7 +24,7 @@ from receiver.errors import (
 )
 from receiver.issue.candidates import Candidates
 from receiver.issue.issuer import Issuer
-from receiver.ledger.audit import Actor
+from receiver.ledger.audit import Action, Actor, AuditEntry
 from receiver.ledger.declines.job import (
     DECLINED_AGAIN,
     FIRST,
@@ -45,6 +45,7 @@ from receiver.ledger.refund_request import Asked
 from receiver.ledger.schema import DESCRIPTION_LIMIT, tidy
 from receiver.runtime.rounds import Claim, Rounds
 from receiver.store.account import AccountStore
+from receiver.store.redis.wakeups import News
 from receiver.store.requests.requests import Attempt
 
 log = structlog.get_logger()
@@ -65,10 +66,9 @@ class JobRunning(Conflict):
 
 @dataclass(slots=True)
 class Jobs:
-    """The jobs of one account. The lease is in seconds; `concurrency` is the number of refunds in parallel."""
+    """The jobs of one account. `concurrency` is the number of refunds in parallel."""
 
     issuer: Issuer
-    lease: float = 60.0
     concurrency: int = 4
     rounds: Rounds[Attempt] = field(init=False)
 
@@ -88,9 +88,15 @@ class Jobs:
         """The store of the account."""
         return self.issuer.store
 
+    @property
+    def _lease(self) -> int:
+        """ms. Renewed with every outcome. If a step takes longer, another worker repeats it, and nothing is issued
+        twice."""
+        return int(self.issuer.lease * 1000)
+
     async def run(self) -> None:
         """Work on jobs. Until cancelled."""
-        await self.rounds.run(self.store.change_signal())
+        await self.rounds.run(self.store.change_signal(News.JOB))
 
     async def plan(self, selection: Selection) -> Plan:
         """What a job with this selection would do now. Nothing is written.
@@ -126,14 +132,15 @@ class Jobs:
         log.warning("job.started", account=job.account, job=job.id, refunds=job.total, sums=[*map(str, job.sums)])
         return job
 
-    async def resume(self, job_id: str) -> Job:
+    async def resume(self, job_id: str, by: Actor) -> Job:
         """A person lets a paused job go on. A running one stays as it is. Raises `NotFound`, `Conflict` (`job_ended`)
         and `StoreUnavailable`."""
         job = await self._job(job_id)
         if job.state is JobState.PAUSED:
             fields: dict[str, str | int] = {"after": job.reissued, "first_at": 0, "reason": ""}
+            act = AuditEntry(action=Action.JOB_RESUME, actor=by, job=job_id)
             await self.store.jobs.move(
-                job_id, JobState.RUNNING, of=[JobState.PAUSED], at=self.store.now(), fields=fields
+                job_id, JobState.RUNNING, of=[JobState.PAUSED], at=self.store.now(), fields=fields, audit=act
             )
             log.warning("job.resumed", account=job.account, job=job_id)
             job = await self._job(job_id)
@@ -141,12 +148,13 @@ class Jobs:
             raise Conflict(f"The job cannot be resumed. {ENDED[job.state]}", reason="job_ended")
         return job
 
-    async def cancel(self, job_id: str) -> Job:
+    async def cancel(self, job_id: str, by: Actor) -> Job:
         """A person ends a job. Refunds that are being reissued at this moment still are. Safe to repeat.
 
         Raises `NotFound`, `Conflict` (`job_ended` if it is done) and `StoreUnavailable`.
         """
-        await self.store.jobs.move(job_id, JobState.CANCELLED, of=[JobState.RUNNING, JobState.PAUSED])
+        act = AuditEntry(action=Action.JOB_CANCEL, actor=by, job=job_id)
+        await self.store.jobs.move(job_id, JobState.CANCELLED, of=[JobState.RUNNING, JobState.PAUSED], audit=act)
         job = await self._job(job_id)
         if job.state is not JobState.CANCELLED:
             raise Conflict("The job cannot be cancelled. It is done.", reason="job_ended")
@@ -159,7 +167,7 @@ class Jobs:
         return job
 
     async def _claim(self, room: int) -> Claim[Attempt]:
-        return await self.store.jobs.claim(lease=int(self.lease * 1000), limit=room)
+        return await self.store.jobs.claim(lease=self._lease, limit=room)
 
     async def _work(self, claimed: Attempt) -> None:
         """Work on a claimed job until it ends, waits, or is no longer ours."""
@@ -181,7 +189,7 @@ class Jobs:
                 await self._move(attempt, JobState.RUNNING, at=min(item.next_at for item in todo))
                 return
             tried = await asyncio.gather(*(self._reissue(job, item) for item in ready))
-            attempt = await self.store.jobs.record(attempt, tried, lease=int(self.lease * 1000))
+            attempt = await self.store.jobs.record(attempt, tried, lease=self._lease)
             after = {item.root: item for item in tried}
             left = [after.get(item.root, item) for item in todo]
             todo = [item for item in left if not item.outcome]

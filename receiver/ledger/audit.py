@@ -36,6 +36,9 @@ class Action(StrEnum):
     REFUND_REOPEN = "refund.reopen"
     REQUEST_REPEAT = "refund_request.repeat"
     REQUEST_SETTLE = "refund_request.settle"
+    JOB_START = "refund_job.start"
+    JOB_RESUME = "refund_job.resume"
+    JOB_CANCEL = "refund_job.cancel"
     SUBSCRIBER_ADD = "subscriber.add"
     SUBSCRIBER_CHANGE = "subscriber.change"
     SUBSCRIBER_REMOVE = "subscriber.remove"
@@ -68,13 +71,15 @@ class AuditEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     refund_request_id: str = ""
     charge_id: str = ""
     subscriber: str = ""
+    job: str = ""
+    """A job that reissues many refunds."""
     event_id: str = ""
     outcome: str = Outcome.DONE
     """A word of `Outcome`, or of a later version; of REFUND_CLOSE: how the case was closed."""
     fields: tuple[str, ...] = ()
     """The names of the fields that changed; never their values."""
     count: int = 0
-    """How many events were selected."""
+    """How many events or refunds were selected."""
     act: str = ""
     """A random word: however often its script runs, the act is written once."""
 

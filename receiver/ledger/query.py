@@ -16,7 +16,7 @@ Place = tuple[int, str]
 class Query:
     """Filters, combined with AND; an empty one matches everything. `since` (ms): last changed at or after it.
 
-    `order` is in the form of `searchable`.
+    `until` (ms): last changed before it. `order` is in the form of `searchable`.
     """
 
     state: str = ""
@@ -26,6 +26,12 @@ class Query:
     since: int = 0
     open: bool = False
     """Only declined refunds whose case is open."""
+    until: int = 0
+
+    @property
+    def top(self) -> Place | None:
+        """The place above all refunds of the list; None if there is no upper bound."""
+        return (self.until, "") if self.until else None
 
     def matches(self, refund: Refund) -> bool:
         """Whether the refund passes every filter."""
@@ -35,6 +41,7 @@ class Query:
             and self.charge in ("", refund.charge_id)
             and self.order in ("", searchable(refund.order_reference))
             and refund.changed_at >= self.since
+            and (not self.until or refund.changed_at < self.until)
             and not (self.open and (refund.resolution is None or not refund.resolution.is_open))
         )
 

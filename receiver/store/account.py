@@ -22,6 +22,7 @@ from receiver.store.refunds.notifications import Notifications
 from receiver.store.refunds.refunds import Refunds
 from receiver.store.refunds.schedule import RefundSchedule
 from receiver.store.refunds.timeline import Timelines
+from receiver.store.refunds.waves import Waves
 from receiver.store.requests.fps_orders import FpsOrders
 from receiver.store.requests.jobs import JobStore
 from receiver.store.requests.known_charges import KnownCharges
@@ -44,6 +45,7 @@ class AccountStore(AccountRepository):
         self.jobs = JobStore(connection, keys)
         self.subscribers = SubscriberRepository(connection, keys)
         self.deliveries = StreamRetention(connection, keys, self.subscribers)
+        self.waves = Waves(connection, keys)
         self.cases = OpenCases(connection, keys, self.refunds, self.subscribers)
         self.feed = Feed(connection, keys)
         self.audit = AuditTrail(connection, keys)

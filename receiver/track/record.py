@@ -17,11 +17,14 @@ from receiver.ledger.lifecycle import Change, Details, decide, with_details
 from receiver.ledger.polling import next_look
 from receiver.ledger.refund import Observation, Refund, Source
 from receiver.ledger.resolution import with_case, with_reissue
+from receiver.outbox.events.balance_event import BalanceEvent, balance_fields
 from receiver.outbox.events.event import Event, Recorded, event_of, to_fields
 from receiver.outbox.formats.registry import wants
+from receiver.outbox.subscribers.filters import wants_balance
 from receiver.store import Store
 from receiver.store.deliveries.subscribers import SubscriberList
 from receiver.store.refunds.refunds import UNGUARDED, CaseGuard, Commit, Committed, Owed
+from receiver.track.waves import wave_events
 
 MOST_COLLISIONS = 16
 
@@ -130,29 +133,44 @@ class Recorder:
 
         Returns what came of it, and the events. Raises `StoreUnavailable`.
         """
+        first, *also = changes
+        store = self.store.of(first.refund.account)
+        wave = await wave_events(store, changes, now)
         events = tuple(
-            event_of(emission, change.refund, now, traceparent) for change in changes for emission in change.emissions
+            event_of(emission, change.refund, now, traceparent, wave.alarm_of(emission.type, change.refund))
+            for change in changes
+            for emission in change.emissions
         )
         if self.declared and not subscriber_list.version and any(change.emissions for change in changes):
             raise StoreUnavailable("The subscribers are being written again.", reason="store_emptied")
-        first, *also = changes
-        committed = await self.store.of(first.refund.account).refunds.commit(
+        committed = await store.refunds.commit(
             Commit(
                 known=first.known,
                 refund=first.refund,
-                owed=[owed(event, subscriber_list) for event in events],
+                owed=[
+                    *(owed(event, subscriber_list) for event in wave.raised),
+                    *(owed(event, subscriber_list) for event in events),
+                    *(owed(event, subscriber_list) for event in wave.over),
+                ],
                 subscribers_version=subscriber_list.version,
                 token=token,
                 next_look=next_look,
                 also=also,
                 guard=guard,
+                wave=wave.write,
                 audit=audit,
             )
         )
+        if committed is Committed.OK:
+            wave.report()
         return committed, events
 
 
-def owed(event: Event, subscriber_list: SubscriberList) -> Owed:
+def owed(event: Event | BalanceEvent, subscriber_list: SubscriberList) -> Owed:
     """The event in its stored form, and the subscribers to which it is owed."""
-    wanting = [name for name, each in subscriber_list.subscribers.items() if wants(each, event)]
-    return Owed(to_fields(event), [*wanting, *subscriber_list.unreadable])
+    found = subscriber_list.subscribers.items()
+    if isinstance(event, BalanceEvent):
+        fields, wanting = balance_fields(event), [name for name, each in found if wants_balance(each, event)]
+    else:
+        fields, wanting = to_fields(event), [name for name, each in found if wants(each, event)]
+    return Owed(fields, [*wanting, *subscriber_list.unreadable])

@@ -61,7 +61,7 @@ def test_json_lines_are_as_the_api_has_them(server: Server, admin: Run) -> None:
         "user": "ann",
         "outcome": "done",
         "refundId": "R1",
-        **dict.fromkeys(("refundRequestId", "chargeId", "subscriber", "eventId", "count")),
+        **dict.fromkeys(("refundRequestId", "chargeId", "subscriber", "jobId", "eventId", "count")),
         "fields": [],
         "requestId": "req",
     }

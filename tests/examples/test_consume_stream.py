@@ -15,7 +15,7 @@ import pytest
 from redis.asyncio import Redis
 
 from receiver.ledger.lifecycle import EventType
-from receiver.ledger.refund import RetryRefused
+from receiver.ledger.refund import How, Resolution, RetryRefused
 from receiver.outbox.events.event import to_fields
 from receiver.store import Store
 from tests.commands.kit import _Lines
@@ -135,7 +135,11 @@ def test_the_document_has_every_field_of_the_stream() -> None:
         "issued_by_user",
     )
     full = an_event(
-        EventType.DECLINED, **dict.fromkeys(names, "x"), retry_refused=RetryRefused(1, 1), unread=("refundAmount",)
+        EventType.DECLINED,
+        **dict.fromkeys(names, "x"),
+        retry_refused=RetryRefused(1, 1),
+        resolution=Resolution(at=1, how=How.COMPENSATED, by="x", user="x", note="x", refund_id="x"),
+        unread=("refundAmount",),
     )
     told_before = {"conflict": True, "backfill": True, "region": "eu", "emitted": (EventType.STUCK.value,)}
     contradicted = an_event(EventType.DECLINED, **told_before)

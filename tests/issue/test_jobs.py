@@ -14,7 +14,7 @@ import pytest
 from receiver.errors import BadRequest, Conflict
 from receiver.issue.cases import Closing
 from receiver.issue.jobs import Jobs
-from receiver.ledger.audit import Actor
+from receiver.ledger.audit import Actor, AuditQuery
 from receiver.ledger.declines import job as jobs_module
 from receiver.ledger.declines.job import FIRST, WAIT_FOR_FIRST, Item, Job, JobState, Selection
 from receiver.ledger.money import Money
@@ -228,7 +228,7 @@ async def test_if_the_first_are_declined_again_the_job_pauses(shop: Desk, clock:
     clock.tick(WAIT_FOR_FIRST)
     await turn(shop)
     assert (await known(shop, job.id)).reissued == FIRST
-    await jobs_of(shop).resume(job.id)
+    await jobs_of(shop).resume(job.id, ANN)
     await turn(shop)
     assert (await known(shop, job.id)).reissued == 2 * FIRST
     await decide_first(shop, job.id)
@@ -236,10 +236,28 @@ async def test_if_the_first_are_declined_again_the_job_pauses(shop: Desk, clock:
     await turn(shop)
     assert (await known(shop, job.id)).state is JobState.PAUSED
     for _ in range(2):
-        assert (await jobs_of(shop).cancel(job.id)).state is JobState.CANCELLED
+        assert (await jobs_of(shop).cancel(job.id, ANN)).state is JobState.CANCELLED
     with pytest.raises(Conflict) as caught:
-        await jobs_of(shop).resume(job.id)
+        await jobs_of(shop).resume(job.id, ANN)
     assert caught.value.reason == "job_ended"
+    trail = await shop.store.of("us").audit.page(AuditQuery(actor=ANN.user), frozenset(), None, 1000, 1000)
+    acts = [each.entry for each in trail.entries if each.entry is not None]
+    assert [(each.action, each.job) for each in acts if each.job] == [
+        ("refund_job.cancel", job.id),
+        ("refund_job.resume", job.id),
+        ("refund_job.start", job.id),
+    ]
+    assert [each.action for each in acts if not each.job] == ["refund.retry"] * 2 * FIRST
+
+
+async def test_who_started_and_cancelled_it_is_in_the_audit_trail(shop: Desk) -> None:
+    await declined(shop)
+    job = await jobs_of(shop).start(REJECTED, ANN)
+    for _ in range(2):
+        await jobs_of(shop).cancel(job.id, ANN)
+    page = await shop.store.of("us").audit.page(AuditQuery(), frozenset(), None, 10, 100)
+    found = [(each.entry.action, each.entry.actor, each.entry.count) for each in page.entries if each.entry]
+    assert found == [("refund_job.cancel", ANN, 0), ("refund_job.start", ANN, 1)]
 
 
 async def test_an_ended_job_is_kept_for_thirty_days(shop: Desk, redis: Any) -> None:

@@ -215,10 +215,12 @@ class Stage:
         return [line["statusDetails"]["state"] for line in found["revisions"]]
 
     async def events(self, account: str = "us") -> list[tuple[str, str]]:
-        """(refund id, last word of the type) of every event in the stream, sorted."""
+        """(refund id, last word of the type) of every event of a refund in the stream, sorted."""
         entries = await self.redis.xrange(f"refunds:{{{account}}}:events")
         return sorted(
-            (fields[b"refundId"].decode(), fields[b"type"].decode().rpartition(".")[2]) for _, fields in entries
+            (fields[b"refundId"].decode(), fields[b"type"].decode().rpartition(".")[2])
+            for _, fields in entries
+            if b"refundId" in fields
         )
 
     async def members(self, key: str, account: str = "us") -> set[str]:

@@ -15,7 +15,9 @@ import pytest
 from receiver.commands.doctor.finding import Finding
 from receiver.commands.doctor.store import check_store
 from receiver.commands.prune import prune
-from receiver.ledger.refund import State
+from receiver.issue.cases import Closing
+from receiver.ledger.audit import Actor
+from receiver.ledger.refund import How, State
 from receiver.service import system_clock
 from receiver.simulator.outcomes import Outcome
 from tests.commands.doctor.kit import site
@@ -116,7 +118,9 @@ async def overview(stage: Stage) -> str:
 
 
 async def prune_one(stage: Stage, url: str, refund_id: str) -> int:
-    """`receiver prune --refund`, beside the service."""
+    """`receiver prune --refund`, beside the service, once its case is closed."""
+    closing = Closing(How.COMPENSATED, Actor("desk"), note="gift card")
+    await stage.service.issuers["us"].cases.close(refund_id, closing)
     code = await prune(stage.service.settings, "", refund_id, "us", False, True)
     assert await stage.refund(refund_id) is None
     return code

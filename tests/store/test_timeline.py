@@ -93,6 +93,7 @@ async def test_of_a_refund_that_amazon_does_not_know_nothing_stays(store: Store,
 
 
 async def test_it_goes_with_its_refund(store: Store, account: Account, redis: Any) -> None:
+    store.connection.tracked_for = -1
     await store.of("us").schedule.hint(hint())
     (look,) = (await claim(store)).items
     recorder = Recorder(store, lambda: 0.0)

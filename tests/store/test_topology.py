@@ -15,6 +15,7 @@ from receiver.errors import StoreUnavailable
 from receiver.ledger.notification import HintResult
 from receiver.ledger.refund import Source
 from receiver.store import Store
+from receiver.store.maintenance.data_version import VERSION
 from receiver.store.maintenance.probe import RedisProbe, examine
 from receiver.store.maintenance.restored import GAP
 from receiver.store.redis.address import read_address
@@ -84,7 +85,7 @@ async def test_every_account_lives_on_its_node_alone() -> None:
                 await store.of(each).subscribers.add(subscriber())
                 assert (await store.of(each).gauges.measure())["hinted"] == 2
             assert await store.certificates() == {"aws/x": b"der"}
-            assert await store.format.version() == 1
+            assert await store.format.version() == VERSION
             store.connection.accounts = ACCOUNTS
             for each in ACCOUNTS:
                 await Recorder(store, lambda: 0.0).record(make_account(each), seen(), source=Source.POLL)

@@ -16,6 +16,8 @@ from receiver.ledger.dispute import DisputeJson
 from receiver.ledger.history import RevisionJson
 from receiver.ledger.refund import Source, State
 from receiver.ledger.schema import RefundJson
+from receiver.outbox.events.balance_event import FAMILY as BALANCES
+from receiver.outbox.events.balance_event import BalanceEventType, BalanceJson
 from receiver.outbox.events.dispute_event import FAMILY as DISPUTES
 from receiver.outbox.events.dispute_event import DisputeToAnswerJson
 from receiver.outbox.formats.cloudevents import AdvisedRefundJson
@@ -45,12 +47,21 @@ class ChangePrinter:
         event = decode(Response(200, body=body), AnyEvent)
         if self._json:
             emit_json(body)
+        elif event.type.startswith(BALANCES):
+            self._balance(convert(event.data, BalanceJson), event)
         elif event.type.startswith(DISPUTES):
             self._dispute(convert(event.data, DisputeToAnswerJson), event.time)
         else:
             refund = convert(event.data, AdvisedRefundJson)
             kind = event.type.rpartition(".")[2]
             self._line(refund, event.time, kind if kind in MARKED else "")
+
+    def _balance(self, found: BalanceJson, event: AnyEvent) -> None:
+        money = ", ".join(f"{each.amount} {each.currency_code}" for each in found.sums)
+        is_over = event.type == BalanceEventType.RESOLVED
+        words = Text("BALANCE resolved", "green") if is_over else Text("BALANCE SUSPECTED", "bold red")
+        about = f"{found.count} refunds" if found.count else found.suspected_event_id[:27]
+        self._emit(found.account, event.time, about, money, words)
 
     def _dispute(self, dispute: DisputeToAnswerJson, time: str) -> None:
         money = f"{dispute.amount.amount} {dispute.amount.currency_code}" if dispute.amount else ""

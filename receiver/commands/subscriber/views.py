@@ -10,13 +10,14 @@ from receiver.commands.client.answers import AnySubscriber
 from receiver.commands.console import clean, emit_rich, moment, table
 from receiver.http.api.schema import StatsJson, SubscriberJson
 from receiver.ledger.lifecycle import EventType
+from receiver.outbox.events.balance_event import BalanceEventType
 from receiver.outbox.events.dispute_event import DisputeEventType
 from receiver.outbox.subscribers.fields import ALL
 
 TYPE_PREFIX = "amazonpay.refund."
 TYPES = {
     **{each.value.removeprefix(TYPE_PREFIX): each.value for each in EventType if each is not EventType.TEST},
-    **{each.value.removeprefix("amazonpay."): each.value for each in DisputeEventType},
+    **{each.value.removeprefix("amazonpay."): each.value for each in (*BalanceEventType, *DisputeEventType)},
 }
 """The short names of event types."""
 

@@ -18,6 +18,7 @@ from receiver.http.problems import RefundProblemJson
 from receiver.http.respond import json_answer
 from receiver.issue.cases import Closing
 from receiver.issue.issuer import Issuer
+from receiver.ledger.audit import Actor
 from receiver.ledger.order_reference import UNKEPT
 from receiver.ledger.refund import REFUND_ID, How, Refund
 from receiver.ledger.resolution import BY_PERSON
@@ -94,10 +95,7 @@ class CaseApi:
         ),
     )
     async def close(self, call: Call) -> Response:
-        fields = await read_object(call.request)
-        if set(fields) - {*FIELDS}:
-            raise BadRequest(f"Unknown field. Known fields: {', '.join(FIELDS)}.", reason="unknown_field")
-        closing = Closing(_how(fields), actor_of(call.request, call.caller), _note(fields), _refund_id(fields))
+        closing = read_closing(await read_object(call.request), actor_of(call.request, call.caller))
         refund = the_refund(await find_refunds(self._store, call.accounts, call[REFUND]))
         return await self._answer(await self._issuers[refund.account].cases.close(refund.refund_id, closing))
 
@@ -125,6 +123,13 @@ class CaseApi:
     async def _answer(self, refund: Refund) -> Response:
         (current,) = await current_refunds(self._store.of(refund.account), [refund])
         return json_answer(refund_json(current))
+
+
+def read_closing(fields: Mapping[str, Any], actor: Actor) -> Closing:
+    """How a person closes a case. Raises `BadRequest`."""
+    if set(fields) - {*FIELDS}:
+        raise BadRequest(f"Unknown field. Known fields: {', '.join(FIELDS)}.", reason="unknown_field")
+    return Closing(_how(fields), actor, _note(fields), _refund_id(fields))
 
 
 def _how(fields: Mapping[str, Any]) -> How:

@@ -29,7 +29,7 @@ from receiver.http.api.schema import (
 )
 from receiver.http.api.subscribers import NAME, ONE
 from receiver.http.respond import json_answer
-from receiver.ledger.audit import Action, AuditEntry, Outcome
+from receiver.ledger.audit import Action, Actor, AuditEntry, Outcome
 from receiver.ledger.lifecycle import EventType
 from receiver.ledger.money import Money
 from receiver.ledger.refund import Refund, Source, State
@@ -173,20 +173,8 @@ class DeliveryApi:
         202 if it was not sent in time: no worker is running, or other deliveries to the subscriber are in progress.
         """
         account, subscriber = await find_subscriber(self._store, call.accounts, call[NAME])
-        now = self._now()
-        event = a_test(account, now, secrets.token_hex(16))
-        stream_id = f"{now}-{10**18 + secrets.randbelow(10**18)}"
-        entry = AuditEntry(
-            action=Action.SUBSCRIBER_TEST,
-            actor=call.actor,
-            subscriber=subscriber.name,
-            event_id=event.id,
-            outcome=Outcome.ACCEPTED,
-        )
-        deliveries = self._store.of(account).deliveries
-        if not await deliveries.enqueue_test(subscriber.name, stream_id, to_fields(event), entry):
-            raise NotFound("The subscriber was removed.", reason="no_such_subscriber")
-        outcome = await _within(TEST_WAIT, lambda: self._store.of(account).deliveries.test_result(stream_id))
+        event, stream_id = await send_test(self._store, account, subscriber.name, self._now(), call.actor)
+        outcome = await within(TEST_WAIT, lambda: self._store.of(account).deliveries.test_result(stream_id))
         sent = TestSentJson(account=account, id=event.id, type=event.type.value)
         if not outcome:
             return json_answer(extended(TestPendingJson, sent, error="Not sent yet. Is a worker running?"), 202)
@@ -202,6 +190,18 @@ class DeliveryApi:
             note=tested.note or None,
         )
         return json_answer(body)
+
+
+async def send_test(store: Store, account: str, name: str, now: int, actor: Actor) -> tuple[Event, str]:
+    """Queue a test event for the subscriber. Returns it with the stream id for its result. Raises `NotFound`."""
+    event = a_test(account, now, secrets.token_hex(16))
+    stream_id = f"{now}-{10**18 + secrets.randbelow(10**18)}"
+    entry = AuditEntry(
+        action=Action.SUBSCRIBER_TEST, actor=actor, subscriber=name, event_id=event.id, outcome=Outcome.ACCEPTED
+    )
+    if not await store.of(account).deliveries.enqueue_test(name, stream_id, to_fields(event), entry):
+        raise NotFound("The subscriber was removed.", reason="no_such_subscriber")
+    return event, stream_id
 
 
 def a_test(account: str, now: int, random: str) -> Event:
@@ -253,7 +253,8 @@ async def _by_ids(deliveries: DeadLetters, name: str, ids: Sequence[str]) -> tup
     return sorted(set(found.values()), key=fixed_width), [each for each in ids if each not in found]
 
 
-async def _within(seconds: float, look: Callable[[], Awaitable[bytes]]) -> bytes:
+async def within(seconds: float, look: Callable[[], Awaitable[bytes]]) -> bytes:
+    """What `look` finds within the time; empty if nothing."""
     for _ in range(int(seconds / LOOK_EVERY)):
         if found := await look():
             return found

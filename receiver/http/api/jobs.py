@@ -151,7 +151,7 @@ class JobApi:
     )
     async def resume(self, call: Call) -> Response:
         job = await find_job(self._store, call.accounts, call[JOB])
-        return json_answer(job_json(await Jobs(self._issuers[job.account]).resume(job.id), [], 0))
+        return json_answer(job_json(await Jobs(self._issuers[job.account]).resume(job.id, call.actor), [], 0))
 
     @Operation(
         "POST",
@@ -167,7 +167,7 @@ class JobApi:
     )
     async def cancel(self, call: Call) -> Response:
         job = await find_job(self._store, call.accounts, call[JOB])
-        return json_answer(job_json(await Jobs(self._issuers[job.account]).cancel(job.id), [], 0))
+        return json_answer(job_json(await Jobs(self._issuers[job.account]).cancel(job.id, call.actor), [], 0))
 
     async def _answer(self, call: Call, job: Job) -> Response:
         after = call[AFTER]

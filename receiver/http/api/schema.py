@@ -19,6 +19,7 @@ def either(*names: str) -> dict[str, Any]:
     return {"items": {"anyOf": [{"$ref": f"#/components/schemas/{name}"} for name in names]}}
 
 
+EVENTS = ("RefundEvent", "BalanceEvent", "DisputeEvent", "OperatorEvent")
 NextCursor = Annotated[str | None, Meta(description="Cursor of the next page; null on the last one.")]
 
 
@@ -221,7 +222,7 @@ class ResetJson(Json, kw_only=True):
 class EventPageJson(Json, kw_only=True):
     """A page of events, oldest first."""
 
-    events: Annotated[list[Any], Meta(extra_json_schema=either("RefundEvent", "DisputeEvent", "OperatorEvent"))]
+    events: Annotated[list[Any], Meta(extra_json_schema=either(*EVENTS))]
     after: Annotated[str, Meta(description="The cursor for the next page.")]
     more: Annotated[bool, Meta(description="Whether more events are already available.")]
     reset: ResetJson | UnsetType = UNSET

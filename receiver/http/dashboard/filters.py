@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any, Final
 from urllib.parse import quote, urlencode
 
+from markupsafe import Markup, escape
+
 from receiver.ledger.dispute import standing
-from receiver.ledger.refund import Refund, State
+from receiver.ledger.money import Money
+from receiver.ledger.refund import Refund, Resolution, State
+from receiver.ledger.resolution import AS_TEXT
 from receiver.ledger.schema import tidy
 from receiver.ledger.timestamps import format_rfc3339
 from receiver.outbox.events.advice import Advice, advice_of
 
+DAY: Final = 86_400_000
 STATE_WORDS: Final = {State.INITIATED: "Pending", State.REFUNDED: "Refunded", State.DECLINED: "Declined"}
 SOURCES: Final = {
     "notification": "notification",
     "poll": "poll",
     "refresh": "manual refresh",
     "create": "answer to our request",
+    "person": "a person",
 }
 
 LOOKED: Final = {
@@ -28,12 +36,58 @@ LOOKED: Final = {
     "amazon_refused": "our key or request was refused",
     "amazon_unknown": "no usable answer",
 }
+FOR_PROGRAMS: Final = re.compile(r" ?\((?=[^()]*(?:`|/v1/))[^()]*\)")
+"""A hint in brackets on how a program does it: people have the buttons of the page."""
 DELIVERED: Final = {"delivered": "delivered", "retry": "failed", "dead": "failed permanently"}
 
 
 def moment(ms: int) -> str:
     """`2025-10-09 08:53:20 UTC`."""
     return f"{format_rfc3339(ms)[:19].replace('T', ' ')} UTC" if ms else "not known"
+
+
+def day(ms: int) -> str:
+    """`29 November 2026`, in UTC."""
+    at = datetime.fromtimestamp(ms / 1000, UTC)
+    return f"{at.day} {at:%B %Y}"
+
+
+def clock(ms: int) -> str:
+    """`08:53:20.125`, in UTC."""
+    return format_rfc3339(ms)[11:].removesuffix("Z").ljust(9, ".").ljust(12, "0")
+
+
+def moment_on(ms: int, other: int) -> str:
+    """`08:53:20` if it is on the same day (UTC) as the other time, else with its date."""
+    return clock(ms)[:8] if ms and ms // DAY == other // DAY else moment(ms)
+
+
+def minute(ms: int) -> str:
+    """`2025-10-09 08:53`, for columns headed UTC."""
+    return format_rfc3339(ms)[:16].replace("T", " ")
+
+
+def money(amount: Money | None) -> str:
+    """`12,040.00 USD`."""
+    if amount is None:
+        return "amount not known"
+    whole, point, rest = amount.text.partition(".")
+    return f"{int(whole):,}{point}{rest} {amount.currency_code}"
+
+
+def for_people(text: str) -> Markup:
+    """The text without hints for programs; what is in backticks becomes code. Everything else is escaped."""
+    pieces = FOR_PROGRAMS.sub("", text).split("`")
+    if len(pieces) % 2 == 0:
+        return escape("".join(pieces))
+    return Markup("").join(
+        Markup("<code>{}</code>").format(each) if index % 2 else escape(each) for index, each in enumerate(pieces)
+    )
+
+
+def how_word(case: Resolution) -> str:
+    """How the case was closed."""
+    return AS_TEXT[case.how] if case.how else "open"
 
 
 def duration(seconds: float) -> str:
@@ -54,7 +108,7 @@ def refund_path(refund_id: str, account: str, more: str = "") -> str:
 
 
 def subscriber_path(name: str, account: str, verb: str) -> str:
-    """The target of a form about a subscriber."""
+    """The target of a form about a subscriber, or of its page."""
     return f"/subscribers/{quote(name, safe='')}/{verb}?{urlencode({'account': account})}"
 
 
@@ -90,6 +144,13 @@ def advice(refund: Refund) -> Advice | None:
 
 FILTERS: Final[dict[str, Callable[..., Any]]] = {
     "moment": moment,
+    "moment_on": moment_on,
+    "minute": minute,
+    "day": day,
+    "clock": clock,
+    "money": money,
+    "for_people": for_people,
+    "how_word": how_word,
     "iso": format_rfc3339,
     "duration": duration,
     "refund_path": refund_path,

@@ -1,38 +1,64 @@
-"""HTTP. `/`: problems first, then the state of all refunds."""
+"""HTTP. `/`: first what needs a person, each with its next action, then the counts of all refunds."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from receiver.http.api.auth import Caller
-from receiver.http.api.listing import as_of_now, merged
+from receiver.http.api.listing import as_of_now
 from receiver.http.dashboard.chart import draw, edges
 from receiver.http.dashboard.guard import PageFrame
+from receiver.http.dashboard.refunds import retry_makes_sense
 from receiver.http.dashboard.requests import NOTICES
 from receiver.http.dashboard.sessions import Session
+from receiver.issue.issuer import Issuer
 from receiver.ledger.age import started_at
+from receiver.ledger.declines.job import sums
 from receiver.ledger.lifecycle import EventType
-from receiver.ledger.query import Query
-from receiver.ledger.refund import Refund, State, is_final
+from receiver.ledger.refund import Refund, is_final
 from receiver.ledger.refund_request import RequestState
 from receiver.settings.sections import Scope
 from receiver.store import Store
+from receiver.store.refunds.cases import OpenCase
 
-DECLINED = 20
-MOST_CONFLICTS, MOST_PENDING, MOST_UNCLEAR = 50, 50, 20
+MOST_CASES, MOST_CONFLICTS, MOST_PENDING, MOST_UNCLEAR = 10, 50, 50, 20
+LONGEST_CHAIN = 10
+"""Reissues that are followed from a declined refund."""
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class OpenDecline:
+    """An open case: the refund that has it, and the last one that repeats it, which is the refund itself if none
+    does."""
+
+    case: OpenCase
+    refund: Refund
+    last: Refund
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether it was reissued, and Amazon has not decided yet."""
+        return not is_final(self.last.state)
+
+    @property
+    def can_retry(self) -> bool:
+        """Whether reissuing is the next action."""
+        return retry_makes_sense(self.last)
 
 
 class OverviewPage:
-    """The handler. `now` is ms."""
+    """The handler. `issuers` by account; `now` is ms."""
 
-    def __init__(self, frame: PageFrame, store: Store, now: Callable[[], int]) -> None:
-        self._frame, self._store, self._now = frame, store, now
+    def __init__(self, frame: PageFrame, store: Store, issuers: Mapping[str, Issuer], now: Callable[[], int]) -> None:
+        self._frame, self._store, self._issuers, self._now = frame, store, issuers, now
         self._conflicts: dict[str, tuple[str, list[str]]] = {}
 
     async def show(self, request: Request, session: Session) -> Response:
@@ -40,40 +66,71 @@ class OverviewPage:
         caller, now = session.caller, self._now()
         notice = NOTICES.get(request.query_params.get("done", ""), "")
         values: dict[str, Any] = {"now": now, "reads": Scope.READ in caller.scopes, "notice": notice}
-        values |= {"unclear": [], "unclear_total": 0, "alerting": []}
+        values |= {"unclear": [], "unclear_total": 0, "alerting": [], "declines": [], "conflicts": [], "stuck": []}
+        values |= {"may_refresh": not caller.scopes.isdisjoint((Scope.REFUND, Scope.ADMIN))}
         if Scope.READ in caller.scopes:
             values |= await self._refunds(caller, now)
+            values |= await self._declines(caller)
         if Scope.REFUND in caller.scopes:
             values |= await self._requests(caller)
         if Scope.ADMIN in caller.scopes:
-            found = await asyncio.gather(
-                *(self._store.of(account).gauges.alerting_problems() for account in caller.accounts)
+            values["alerting"] = await self._of_each(
+                caller, lambda account: self._store.of(account).gauges.alerting_problems()
             )
-            pairs = zip(caller.accounts, found, strict=True)
-            values["alerting"] = [(account, each) for account, problems in pairs for each in problems]
         return self._frame.render("overview.html", session, values, at="overview")
+
+    async def _of_each(self, caller: Caller, read: Callable[[str], Awaitable[Sequence[T]]]) -> list[tuple[str, T]]:
+        """(account, item) of what `read` finds in each account."""
+        found = await asyncio.gather(*(read(account) for account in caller.accounts))
+        return [(account, each) for account, items in zip(caller.accounts, found, strict=True) for each in items]
+
+    async def _declines(self, caller: Caller) -> Mapping[str, Any]:
+        """The open cases: their number and sums, and the oldest ones."""
+        found = await self._of_each(caller, lambda account: self._store.of(account).cases.all())
+        oldest = sorted(found, key=lambda pair: pair[1].since)[:MOST_CASES]
+        rows = await asyncio.gather(*(self._decline(account, case) for account, case in oldest))
+        return {
+            "declines": [row for row in rows if row],
+            "declines_total": len(found),
+            "declines_sums": sums(case.amount for _, case in found),
+            "declines_since": oldest[0][1].since if oldest else 0,
+            "declines_reasons": Counter(case.reason for _, case in found).most_common(),
+            "issues": {account for account in caller.accounts if account in self._issuers}
+            if Scope.REFUND in caller.scopes
+            else set(),
+        }
+
+    async def _decline(self, account: str, case: OpenCase) -> OpenDecline | None:
+        chain = await self._all(account, [case.refund_id])
+        while chain and chain[-1].retried_by and len(chain) < LONGEST_CHAIN:
+            following = await self._all(account, [chain[-1].retried_by])
+            if not following:
+                break
+            chain += following
+        if not chain:
+            return None
+        refund, last = await as_of_now(self._store, [chain[0], chain[-1]])
+        return OpenDecline(case, refund, last)
 
     async def _refunds(self, caller: Caller, now: int) -> Mapping[str, Any]:
         accounts = caller.accounts
-        counted, pending, conflicts, page = await asyncio.gather(
+        counted, pending, conflicts = await asyncio.gather(
             asyncio.gather(*(self._store.of(account).dashboard.counted(edges(now)) for account in accounts)),
             asyncio.gather(*(self._pending(account) for account in accounts)),
             asyncio.gather(*(self._in_conflict(account) for account in accounts)),
-            merged(self._store, accounts, Query(state=State.DECLINED), "", DECLINED),
         )
-        totals: Counter[str] = sum((Counter(each.totals) for each in counted), Counter())
+        by_state: Counter[str] = sum((Counter(each.totals) for each in counted), Counter())
         columns = zip(*(each.spans for each in counted), strict=True)
         spans = [sum((Counter(span) for span in column), Counter()) for column in columns]
-        waiting = sorted((refund for each in pending for refund in each), key=lambda refund: refund.changed_at)
-        oldest = min(waiting, key=lambda refund: started_at(refund, now), default=None)
+        waiting = sorted((refund for each in pending for refund in each), key=lambda refund: started_at(refund, now))
+        stuck = [refund for refund in waiting if EventType.STUCK in refund.emitted]
         return {
-            "totals": totals,
+            "totals": by_state,
             "chart": draw(now, spans),
-            "oldest": oldest,
-            "oldest_at": started_at(oldest, now) if oldest else now,
+            "oldest": waiting[0] if waiting else None,
+            "oldest_at": started_at(waiting[0], now) if waiting else now,
             "conflicts": [refund for each in conflicts for refund in each],
-            "stuck": [refund for refund in waiting if EventType.STUCK in refund.emitted],
-            "declined": await as_of_now(self._store, page.refunds[:DECLINED]),
+            "stuck": [(refund, started_at(refund, now)) for refund in stuck],
         }
 
     async def _pending(self, account: str) -> list[Refund]:

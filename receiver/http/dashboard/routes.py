@@ -12,9 +12,11 @@ from starlette.routing import BaseRoute, Route
 
 from receiver.http.api.auth import Tokens
 from receiver.http.api.limits import Reads, Refreshes
+from receiver.http.dashboard.cases import CasePages
 from receiver.http.dashboard.guard import PageFrame
 from receiver.http.dashboard.overview import OverviewPage
 from receiver.http.dashboard.pages import Pages
+from receiver.http.dashboard.refund_list import RefundList
 from receiver.http.dashboard.refunds import RefundPages
 from receiver.http.dashboard.requests import RequestPages
 from receiver.http.dashboard.sessions import Sessions
@@ -29,7 +31,7 @@ MACHINES: Final = ("/v1", "/ipn", "/fps", "/healthz", "/readyz", "/metrics", "/o
 
 
 class Dashboard:
-    """Built once. `now` is ms since the epoch, UTC; `issuers` by account."""
+    """Built once. `now` is ms since the epoch, UTC; `issuers` by account; `seller_central` as in the settings."""
 
     def __init__(
         self,
@@ -40,31 +42,39 @@ class Dashboard:
         now: Callable[[], int],
         refreshes: Refreshes,
         reads: Reads,
+        seller_central: str = "",
     ) -> None:
         self._pages = Pages()
         self._frame = PageFrame(self._pages, sessions)
         self._signing_in = SigningIn(self._frame, sessions, tokens, now)
-        self._overview = OverviewPage(self._frame, store, now)
-        self._refunds = RefundPages(self._frame, store, issuers, now, refreshes, reads)
+        self._overview = OverviewPage(self._frame, store, issuers, now)
+        self._list = RefundList(self._frame, store, reads)
+        self._refunds = RefundPages(self._frame, store, issuers, now, refreshes, seller_central)
+        self._cases = CasePages(self._frame, store, issuers)
         self._requests = RequestPages(issuers)
         self._subscribers = SubscriberPages(self._frame, store, now)
 
     def routes(self) -> list[BaseRoute]:
         """Pages, form targets and static files."""
         page, form = self._frame.page, self._frame.form
-        refunds, subscribers = self._refunds, self._subscribers
+        refunds, cases, subscribers = self._refunds, self._cases, self._subscribers
         return [
             Route("/", page(self._overview.show), methods=["GET"]),
             Route("/sign-in", self._signing_in.show, methods=["GET"]),
             Route("/sign-in", self._signing_in.sign_in, methods=["POST"]),
             Route("/sign-out", form(self._signing_in.sign_out), methods=["POST"]),
-            Route("/refunds", page(refunds.many), methods=["GET"]),
+            Route("/refunds", page(self._list.show), methods=["GET"]),
             Route("/refunds/{refund_id}", page(refunds.one), methods=["GET"]),
             Route("/refunds/{refund_id}/refresh", form(refunds.refresh), methods=["POST"]),
             Route("/refunds/{refund_id}/retry", page(refunds.ask_retry), methods=["GET"]),
             Route("/refunds/{refund_id}/retry", form(refunds.retry), methods=["POST"]),
+            Route("/refunds/{refund_id}/close", page(cases.ask_close), methods=["GET"]),
+            Route("/refunds/{refund_id}/close", form(cases.close), methods=["POST"]),
+            Route("/refunds/{refund_id}/reopen", form(cases.reopen), methods=["POST"]),
             Route("/requests/{request_id}/repeat", form(self._requests.repeat), methods=["POST"]),
             Route("/subscribers", page(subscribers.many), methods=["GET"]),
+            Route("/subscribers/{name}/test", form(subscribers.test), methods=["POST"]),
+            Route("/subscribers/{name}/pause", page(subscribers.ask_pause), methods=["GET"]),
             Route("/subscribers/{name}/pause", form(subscribers.pause), methods=["POST"]),
             Route("/subscribers/{name}/resume", form(subscribers.resume), methods=["POST"]),
             Route("/subscribers/{name}/redrive", form(subscribers.redrive), methods=["POST"]),

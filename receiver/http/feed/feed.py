@@ -40,6 +40,7 @@ from receiver.http.feed.reader import (
 from receiver.http.feed.stream import HEADERS, Stream, Timing, ending_of
 from receiver.http.respond import json_answer
 from receiver.http.seats import Seats, share_of
+from receiver.outbox.events.balance_event import is_balance
 from receiver.outbox.events.dispute_event import is_dispute
 from receiver.outbox.events.event import Event, from_fields
 from receiver.outbox.events.operator_event import is_operator
@@ -65,8 +66,8 @@ def _separated(pattern: str) -> Schema:
 NONE: Final[frozenset[str]] = frozenset()
 TYPE: Final = Parameter(
     "type",
-    "Comma-separated types, with or without the prefix amazonpay.refund. Default: all of refunds. Events of disputes "
-    "have to be named: dispute.action_required.",
+    "Comma-separated types, with or without the prefix amazonpay.refund. Default: all of refunds. Others "
+    "have to be named: balance.suspected, balance.resolved, dispute.action_required.",
     _separated("|".join(map(re.escape, TYPES))),
     read_types,
     NONE,
@@ -122,7 +123,8 @@ class CurrentFeed:
 def readable(account: str, fields: Mapping[str, str]) -> Event | None:
     """The refund event that an entry contains; None if it contains another kind, or is unreadable."""
     try:
-        return None if is_operator(fields) or is_dispute(fields) else from_fields(account, fields)
+        is_other = is_operator(fields) or is_dispute(fields) or is_balance(fields)
+        return None if is_other else from_fields(account, fields)
     except Malformed:
         return None
 

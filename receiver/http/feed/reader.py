@@ -15,6 +15,7 @@ from receiver.http.api.params import WORD
 from receiver.http.api.schema import ResetJson
 from receiver.http.feed.hub import FeedItem, FeedStore, Hub, Listener
 from receiver.ledger.lifecycle import EventType
+from receiver.outbox.events.balance_event import BalanceEventType, is_balance
 from receiver.outbox.events.cursor import Place, read_cursor, write_cursor
 from receiver.outbox.events.dispute_event import DisputeEventType, is_dispute
 from receiver.store.deliveries.feed import FeedPage, Where
@@ -24,7 +25,11 @@ CATCH_UP = 100
 PREFIX, BESIDE_REFUNDS = "amazonpay.refund.", "amazonpay."
 TYPES = {
     **{name: each.value for each in EventType for name in (each.value, each.value.removeprefix(PREFIX))},
-    **{name: each.value for each in DisputeEventType for name in (each.value, each.value.removeprefix(BESIDE_REFUNDS))},
+    **{
+        name: each.value
+        for each in (*BalanceEventType, *DisputeEventType)
+        for name in (each.value, each.value.removeprefix(BESIDE_REFUNDS))
+    },
 }
 EVENT_STREAM = "text/event-stream"
 NOT_AT_ALL = re.compile(r"q=0(\.0{0,3})?")
@@ -37,7 +42,7 @@ WHY = {
 
 @dataclass(frozen=True, slots=True)
 class FeedFilter:
-    """The filters; an empty one matches every refund event. Dispute events have to be asked for by their type."""
+    """The filters; an empty one matches every refund event. Balance and dispute events have to be asked for."""
 
     types: frozenset[str] = frozenset()
     reasons: frozenset[str] = frozenset()
@@ -51,7 +56,7 @@ class FeedFilter:
         """Whether the client wants this event."""
         if (self.types and item.type not in self.types) or (self.reasons and item.reason not in self.reasons):
             return False
-        if is_dispute(item.fields) and not self.types:
+        if not self.types and (is_balance(item.fields) or is_dispute(item.fields)):
             return False
         return not item.lost and bool(item.body())
 

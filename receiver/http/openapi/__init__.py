@@ -35,6 +35,7 @@ from receiver.http.ipn import operations as ipn
 from receiver.http.openapi.describe import BEARER, components, described, shared_answers, types_of
 from receiver.http.respond import matches
 from receiver.http.summary import SummaryApi
+from receiver.outbox.events.balance_event import BalanceEventJson
 from receiver.outbox.events.dispute_event import DisputeEventJson
 from receiver.outbox.events.operator_event import OperatorEventJson
 from receiver.outbox.formats.cloudevents import RefundEventJson
@@ -95,7 +96,8 @@ def document() -> dict[str, Any]:
     for (path, method), operation in OPERATIONS.items():
         paths.setdefault(path, {})[method] = described(operation)
     shapes = {shape for operation in OPERATIONS.values() for shape in types_of(operation)}
-    listed = (DeadDeliveryJson, WaitingDeliveryJson, RefundEventJson, DisputeEventJson, OperatorEventJson)
+    events = (RefundEventJson, BalanceEventJson, DisputeEventJson, OperatorEventJson)
+    listed = (DeadDeliveryJson, WaitingDeliveryJson, *events)
     return {
         "openapi": "3.1.0",
         "info": {"title": "Amazon Pay refund receiver", "version": package_version() or "0", "description": ABOUT},

@@ -33,6 +33,7 @@ the stream. A field without a value is omitted. Readers ignore unknown fields.
 | resolutionRefundId | no | the refund with which the buyer was paid |
 | finals | no | each final state seen, `State@ms`, separated by spaces |
 | unreadFields | no | the fields that Amazon sent and that could not be read, separated by spaces |
+| suspectedEventId | no | of a wave of declines: the id of its amazonpay.balance.suspected |
 | traceparent | no | W3C Trace Context of the request that caused this event |
 """
 
@@ -54,7 +55,7 @@ from receiver.ledger.order_reference import whole_reference
 from receiver.ledger.refund import FIELD_NAMES, REFUND_ID, How, Refund, Resolution, RetryRefused, Source
 from receiver.ledger.schema import DESCRIPTION_LIMIT, MAX_TEXT, known_time, tidy
 from receiver.ledger.timestamps import format_rfc3339, parse_time
-from receiver.outbox.events import dispute_event, operator_event
+from receiver.outbox.events import balance_event, dispute_event, operator_event
 from receiver.outbox.events.advice import Advice, advice_of
 
 SAME = 512
@@ -85,6 +86,8 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     advice: Advice | None = None
     traceparent: str = ""
     """The traceparent of the request that caused this; empty for none."""
+    alarm: str = ""
+    """The id of the event `amazonpay.balance.suspected` of its wave of declines; empty for none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +111,7 @@ def event_id(account: str, refund_id: str, event_type: EventType, state: str = "
     return f"evt_{digest[:32]}"
 
 
-def event_of(pending: PendingEvent, refund: Refund, at: int, traceparent: str = "") -> Event:
+def event_of(pending: PendingEvent, refund: Refund, at: int, traceparent: str = "", alarm: str = "") -> Event:
     """The full form of a pending event; `at` is in ms. Only STUCK is kept of `emitted`."""
     stuck = (EventType.STUCK.value,) if EventType.STUCK in refund.emitted else ()
     shown = msgspec.structs.replace(refund, emitted=stuck, charge_read=False)
@@ -120,6 +123,7 @@ def event_of(pending: PendingEvent, refund: Refund, at: int, traceparent: str = 
         refund=shown,
         advice=advice_of(shown, pending.type),
         traceparent=traceparent,
+        alarm=alarm,
     )
 
 
@@ -162,6 +166,7 @@ def to_fields(event: Event) -> dict[str, str]:
         "firstSeenAt": format_rfc3339(refund.first_seen_at),
         "changedAt": format_rfc3339(refund.changed_at),
         "traceparent": event.traceparent,
+        "suspectedEventId": event.alarm,
     }
     return {name: value for name, value in fields.items() if value}
 
@@ -171,6 +176,8 @@ def is_newer(fields: Mapping[str, str]) -> bool:
     word = fields.get("type", "")
     if word.startswith(OPERATORS):
         return not operator_event.is_known(fields)
+    if balance_event.is_balance(fields):
+        return not balance_event.is_known(fields)
     if dispute_event.is_dispute(fields):
         return not dispute_event.is_known(fields)
     source = fields.get("source", "")
@@ -200,6 +207,7 @@ def _from_items(account: str, items: tuple[tuple[str, str], ...]) -> Event:
         refund=refund,
         advice=advice_of(refund, event_type),
         traceparent=passed_on(fields.get("traceparent", "")),
+        alarm=alarm if EVENT_ID.fullmatch(alarm := fields.get("suspectedEventId", "")) else "",
     )
 
 

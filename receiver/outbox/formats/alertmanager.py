@@ -33,6 +33,8 @@ from receiver.ledger.dispute import Reminder
 from receiver.ledger.lifecycle import EventType
 from receiver.ledger.schema import tidy
 from receiver.ledger.timestamps import format_rfc3339
+from receiver.outbox.events.balance_event import BalanceEvent, BalanceEventType
+from receiver.outbox.events.balance_event import advice_of as balance_advice
 from receiver.outbox.events.dispute_event import DisputeEvent
 from receiver.outbox.events.dispute_event import advice_of as dispute_advice
 from receiver.outbox.events.event import Event
@@ -40,6 +42,9 @@ from receiver.outbox.events.incident import chain, closes, opens
 from receiver.outbox.formats.format import NEEDS_A_PERSON, Format, post_json
 from receiver.outbox.formats.wording import (
     actions,
+    balance_details,
+    balance_links,
+    balance_sentence,
     details,
     dispute_details,
     dispute_links,
@@ -70,6 +75,7 @@ SEVERITY = {
     EventType.TEST: "info",
 }
 """Prometheus has no severity between these two."""
+BALANCE = "AmazonPayBalanceSuspected"
 DISPUTE = "AmazonPayDisputeActionRequired"
 REMINDED = {Reminder.KNOWN: "warning", Reminder.DAY_BEFORE: "critical"}
 
@@ -102,6 +108,36 @@ def alerts(events: Sequence[Event], subscriber: Subscriber, now: int) -> list[Al
             found.pop(identity, None)
             found[identity] = alert
     return list(found.values())
+
+
+def render_balance(events: Sequence[BalanceEvent], subscriber: Subscriber, now: int) -> Request:
+    """The request for balance events: of several about one alert, the latest counts."""
+    found = {event.alarm: _balance_alert(event, subscriber, now) for event in sorted(events, key=lambda each: each.at)}
+    return _post([*found.values()], subscriber)
+
+
+def _balance_alert(event: BalanceEvent, subscriber: Subscriber, now: int) -> Alert:
+    is_over = event.type is BalanceEventType.RESOLVED
+    end, advice = now - MARGIN if is_over else now + FIRES_FOR, balance_advice(event)
+    steps = " ".join(f"{number}. {each.text}" for number, each in enumerate(advice.actions, start=1))
+    return {
+        "labels": {
+            "alertname": BALANCE,
+            "account": tidy(event.account),
+            "suspected_event_id": tidy(event.alarm),
+            "severity": "critical",
+        },
+        "annotations": {
+            "summary": balance_sentence(event),
+            "description": advice.summary,
+            **({"advice": steps} if steps else {}),
+            **{name.lower(): text for name, text in balance_details(event).items()},
+            "event": event.id,
+            "seller_central": balance_links(event, subscriber)["Seller Central"],
+        },
+        "startsAt": format_rfc3339(min(event.at, end)),
+        "endsAt": format_rfc3339(end),
+    }
 
 
 def render_disputes(events: Sequence[DisputeEvent], subscriber: Subscriber, now: int) -> Request:
@@ -189,6 +225,7 @@ FORMAT = Format(
     name="alertmanager",
     types=NEEDS_A_PERSON,
     render=render,
+    render_balance=render_balance,
     render_disputes=render_disputes,
     incidents=True,
     credential="authorization",

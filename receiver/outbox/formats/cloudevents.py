@@ -16,9 +16,10 @@ from receiver.errors import Malformed, TransportError
 from receiver.exchange import FORM, Request
 from receiver.ledger.lifecycle import EventType
 from receiver.ledger.refund import Refund
-from receiver.ledger.schema import Json, RefundJson, Rfc3339, extended, refund_json, tidy
+from receiver.ledger.schema import Json, RefundJson, Rfc3339, refund_as, tidy
 from receiver.ledger.timestamps import format_rfc3339
 from receiver.outbox.events.advice import Advice, AdviceJson, advice_json
+from receiver.outbox.events.balance_event import BalanceEvent, balance_cloud_event
 from receiver.outbox.events.dispute_event import DisputeEvent, dispute_cloud_event
 from receiver.outbox.events.event import EVENT_ID, SAME, Event
 from receiver.outbox.events.operator_event import OperatorEvent, operator_cloud_event
@@ -41,7 +42,7 @@ class AdvisedRefundJson(RefundJson, kw_only=True):
 
 def advised_json(refund: Refund, advice: Advice | None) -> AdvisedRefundJson:
     """A refund as JSON, with its advice."""
-    return extended(AdvisedRefundJson, refund_json(refund), advice=advice_json(advice))
+    return refund_as(AdvisedRefundJson, refund, advice=advice_json(advice))
 
 
 class RefundEventJson(Json, kw_only=True):
@@ -127,6 +128,18 @@ def render_disputes(events: Sequence[DisputeEvent], subscriber: Subscriber, now:
     return _signed(event.id, render_dispute_body(event), subscriber, now)
 
 
+def render_balance(events: Sequence[BalanceEvent], subscriber: Subscriber, now: int) -> Request:
+    """The signed request for the one balance event. Raises as `render` does."""
+    (event,) = events
+    return _signed(event.id, render_balance_body(event), subscriber, now)
+
+
+@lru_cache(SAME)
+def render_balance_body(event: BalanceEvent) -> bytes:
+    """The body of a balance event."""
+    return msgspec.json.encode(balance_cloud_event(event))
+
+
 @lru_cache(SAME)
 def render_dispute_body(event: DisputeEvent) -> bytes:
     """The body of a dispute event."""
@@ -152,6 +165,7 @@ FORMAT = Format(
     name=CLOUDEVENTS,
     types=(EventType.DECLINED,),
     render=render,
+    render_balance=render_balance,
     render_disputes=render_disputes,
     render_operator=render_operator,
     signed=True,

@@ -10,6 +10,7 @@ import msgspec
 
 from receiver.exchange import Request
 from receiver.ledger.lifecycle import EventType
+from receiver.outbox.events.balance_event import BalanceEvent
 from receiver.outbox.events.dispute_event import DisputeEvent, DisputeEventType
 from receiver.outbox.events.event import Event
 from receiver.outbox.events.incident import closes
@@ -34,6 +35,8 @@ class Format:
     """The event types that are sent by default."""
     render: Callable[[Sequence[Event], Subscriber, int], Request]
     """Makes the request for 1 to `most_in_one` events at a time in ms. Raises `TransportError`."""
+    render_balance: Callable[[Sequence[BalanceEvent], Subscriber, int], Request]
+    """The same for balance events."""
     render_disputes: Callable[[Sequence[DisputeEvent], Subscriber, int], Request]
     """The same for dispute events."""
     render_operator: Callable[[Sequence[OperatorEvent], Subscriber, int], Request] | None = None

@@ -6,6 +6,8 @@
     stuck                                         trigger    amazonpay/ACCOUNT/REFUND/stuck
     a stuck refund that ends                      resolve    the same
     conflict                                      trigger    amazonpay/ACCOUNT/REFUND/conflict; a person closes it
+    balance suspected; declines that follow it    trigger    amazonpay/ACCOUNT/balance/EVENT, the event's id
+    balance resolved                              resolve    the same
     declined, sent over LATE after it happened    trigger    amazonpay/ACCOUNT/burst/REASON/DAY; a person closes it
     a dispute to answer                           trigger    amazonpay/ACCOUNT/dispute/DISPUTE/REMINDER; likewise
 
@@ -13,6 +15,8 @@ PagerDuty takes one event per request, and `window` keeps two requests of a queu
 or so events open separate incidents at once. Events sent more than 20 s after they happened share one incident for each
 reason and day (UTC). The same holds for events that waited while PagerDuty was down or the subscriber was paused.
 (PagerDuty's content-based alert grouping works too: `class` and `group` are set.)
+
+The two declines before the alarm have incidents of their own; all that follow it in the wave share its incident.
 
 One request has one action, and declines come first. If a stuck refund is then declined, or is the retry that ends a
 chain, its `stuck` incident stays open until a person closes it.
@@ -37,6 +41,8 @@ from receiver.ledger.lifecycle import EventType
 from receiver.ledger.refund import Reason
 from receiver.ledger.schema import tidy
 from receiver.ledger.timestamps import format_rfc3339
+from receiver.outbox.events.balance_event import BalanceEvent, BalanceEventType
+from receiver.outbox.events.balance_event import advice_of as balance_advice
 from receiver.outbox.events.dispute_event import DisputeEvent, DisputeEventType
 from receiver.outbox.events.dispute_event import advice_of as dispute_advice
 from receiver.outbox.events.event import Event
@@ -44,6 +50,9 @@ from receiver.outbox.events.incident import chain, closes, opens
 from receiver.outbox.formats.format import USER_AGENT, Format, post_json
 from receiver.outbox.formats.wording import (
     actions,
+    balance_details,
+    balance_links,
+    balance_sentence,
     details,
     dispute_details,
     dispute_links,
@@ -71,6 +80,7 @@ SEVERITY = {
 severity."""
 REMINDED = {Reminder.KNOWN: "warning", Reminder.DAY_BEFORE: "critical"}
 """The severity of each reminder of a dispute."""
+AnyEvent = Event | BalanceEvent | DisputeEvent
 LATE = 20_000
 """ms after which a decline no longer opens a separate incident, by this machine's clock. If that clock is ahead of the
 store's by this much, all declines share incidents."""
@@ -89,6 +99,21 @@ def _post(subscriber: Subscriber, body: dict[str, Any]) -> Request:
     if subscriber.credential is None:
         raise TransportError("The subscriber has no routing key.", reason="no_credential")
     return post_json(subscriber.url, {"routing_key": subscriber.credential.value, **body})
+
+
+def render_balance(events: Sequence[BalanceEvent], subscriber: Subscriber, now: int) -> Request:
+    """The request for the one balance event. Raises as `render` does."""
+    (event,) = events
+    key, advice = _key(event, "balance", event.alarm), balance_advice(event)
+    if event.type is BalanceEventType.RESOLVED:
+        return _post(subscriber, {"event_action": "resolve", "dedup_key": key})
+    shown: dict[str, Any] = {
+        **balance_details(event),
+        "What happened": advice.summary,
+        "What to do": [each.text for each in advice.actions],
+    }
+    payload = _payload(event, event.type.value, balance_sentence(event), "critical", shown)
+    return _post(subscriber, {**_opening(key), "links": _links(balance_links(event, subscriber)), "payload": payload})
 
 
 def render_disputes(events: Sequence[DisputeEvent], subscriber: Subscriber, now: int) -> Request:
@@ -140,7 +165,7 @@ def _links(found: Mapping[str, str]) -> list[dict[str, str]]:
     return [{"href": href, "text": text} for text, href in found.items()]
 
 
-def _payload(event: Event | DisputeEvent, kind: str, text: str, severity: str, shown: dict[str, Any]) -> dict[str, Any]:
+def _payload(event: AnyEvent, kind: str, text: str, severity: str, shown: dict[str, Any]) -> dict[str, Any]:
     account = tidy(event.account)
     return {
         "summary": tidy(text, LONGEST_SUMMARY),
@@ -161,13 +186,15 @@ def _opened(event: Event, now: int) -> str:
         return _key(event, refund.refund_id, "conflict")
     if event.type is EventType.STUCK:
         return _key(event, refund.refund_id, "stuck")
+    if event.type is EventType.DECLINED and event.alarm:
+        return _key(event, "balance", event.alarm)
     if event.type is EventType.DECLINED and now - event.at > LATE:
         reason = next((known for known in Reason if known == refund.reason_code), "other")
         return _key(event, "burst", reason, format_rfc3339(event.at)[:10])
     return _key(event, chain(refund))
 
 
-def _key(event: Event | DisputeEvent, *parts: str) -> str:
+def _key(event: AnyEvent, *parts: str) -> str:
     """The key, at most 255 characters; a longer key is replaced by its digest."""
     key = "/".join(("amazonpay", tidy(event.account), *(tidy(part) for part in parts)))
     return key if len(key) <= LONGEST_KEY else f"amazonpay/{hashlib.sha256(key.encode()).hexdigest()}"
@@ -184,6 +211,7 @@ FORMAT = Format(
     name="pagerduty",
     types=(EventType.DECLINED, EventType.CONFLICT, DisputeEventType.ACTION_REQUIRED),
     render=render,
+    render_balance=render_balance,
     render_disputes=render_disputes,
     incidents=True,
     credential="routing_key",

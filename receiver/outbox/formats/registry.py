@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from receiver.errors import TransportError
 from receiver.exchange import Request
+from receiver.outbox.events.balance_event import BalanceEvent
 from receiver.outbox.events.dispute_event import DisputeEvent
 from receiver.outbox.events.event import Event
 from receiver.outbox.events.operator_event import OperatorEvent
@@ -50,6 +51,11 @@ def render_operator(events: Sequence[OperatorEvent], subscriber: Subscriber, now
     if renderer is None:
         raise TransportError("The subscriber's format cannot express operator events.", reason="unknown_format")
     return renderer(events, subscriber, now)
+
+
+def render_balance(events: Sequence[BalanceEvent], subscriber: Subscriber, now: int) -> Request:
+    """The request that delivers these balance events. Raises `TransportError` as `render` does."""
+    return _known(subscriber).render_balance(events, subscriber, now)
 
 
 def render_disputes(events: Sequence[DisputeEvent], subscriber: Subscriber, now: int) -> Request:

@@ -18,6 +18,8 @@ from typing import Any
 from receiver.exchange import Request
 from receiver.ledger.schema import tidy
 from receiver.outbox.events.advice import Action
+from receiver.outbox.events.balance_event import BalanceEvent
+from receiver.outbox.events.balance_event import advice_of as balance_advice
 from receiver.outbox.events.dispute_event import DisputeEvent
 from receiver.outbox.events.dispute_event import advice_of as dispute_advice
 from receiver.outbox.events.event import Event
@@ -26,6 +28,10 @@ from receiver.outbox.formats.format import NEEDS_A_PERSON, Format, post_json
 from receiver.outbox.formats.wording import (
     WORDS,
     amount,
+    balance_details,
+    balance_links,
+    balance_sentence,
+    balance_title,
     details,
     dispute_details,
     dispute_links,
@@ -42,6 +48,7 @@ from receiver.outbox.subscribers.subscriber import Subscriber
 HEADER, SECTION, FIELD, FALLBACK = 150, 3000, 2000, 1000
 """The longest `text` of a header, a section, a section's field, and of the fallback for notifications."""
 MOST_FIELDS = 10
+MOST_BLOCKS = 50
 LONGEST_VALUE = 600
 """The longest fact, escaped. Only `reasonDescription` can be longer."""
 LONGEST_LINE = 280
@@ -86,6 +93,18 @@ def render_operator(events: Sequence[OperatorEvent], subscriber: Subscriber, now
         **QUIET,
     }
     return post_json(subscriber.url, body)
+
+
+def render_balance(events: Sequence[BalanceEvent], subscriber: Subscriber, now: int) -> Request:
+    """The request for balance events, one after the other."""
+    blocks: list[dict[str, Any]] = []
+    for event in events:
+        advice = balance_advice(event)
+        blocks += [_header(balance_title(event)), _section(escaped(advice.summary, SECTION))]
+        blocks += [_fields(balance_details(event)), *_steps(advice.actions)]
+        blocks.append(_context(balance_links(event, subscriber), event.account, event.id))
+    text = escaped(balance_sentence(events[-1]), FALLBACK)
+    return post_json(subscriber.url, {"text": text, "blocks": blocks[-MOST_BLOCKS:], **QUIET})
 
 
 def render_disputes(events: Sequence[DisputeEvent], subscriber: Subscriber, now: int) -> Request:
@@ -202,6 +221,7 @@ FORMAT = Format(
     name="slack",
     types=NEEDS_A_PERSON,
     render=render,
+    render_balance=render_balance,
     render_disputes=render_disputes,
     render_operator=render_operator,
     credential="url",

@@ -13,10 +13,13 @@ from urllib.parse import quote
 from receiver.ledger.dispute import Reminder, minute
 from receiver.ledger.lifecycle import EventType
 from receiver.ledger.money import Money
-from receiver.ledger.refund import Refund
+from receiver.ledger.refund import Reason, Refund
 from receiver.ledger.resolution import describe
 from receiver.ledger.schema import DESCRIPTION_LIMIT, MAX_TEXT, known_time, tidy
+from receiver.ledger.timestamps import format_rfc3339
 from receiver.outbox.events.advice import region_of
+from receiver.outbox.events.balance_event import BalanceEvent, BalanceEventType, sums_text
+from receiver.outbox.events.balance_event import advice_of as balance_advice
 from receiver.outbox.events.dispute_event import DisputeEvent
 from receiver.outbox.events.dispute_event import advice_of as dispute_advice
 from receiver.outbox.events.event import Event
@@ -130,6 +133,39 @@ def links(event: Event, subscriber: Subscriber, *, many: bool = False) -> dict[s
     return {
         **({name: url} if url else {}),
         "Seller Central": subscriber.seller_central or SELLER_CENTRAL[region_of(event.refund)],
+    }
+
+
+def balance_title(event: BalanceEvent) -> str:
+    """`Negative balance suspected: 3 refunds declined, 42.00 USD`."""
+    if event.type is BalanceEventType.RESOLVED:
+        return "Negative balance: all declined refunds are dealt with"
+    return f"Negative balance suspected: {len(event.refund_ids)} refunds declined, {sums_text(event)}"
+
+
+def balance_sentence(event: BalanceEvent) -> str:
+    """One line for a message list or an incident."""
+    return f"{balance_title(event)}, account {tidy(event.account)}. {balance_advice(event).summary}"
+
+
+def balance_details(event: BalanceEvent) -> dict[str, str]:
+    """The event's known fields, by display name."""
+    known = {
+        "Refunds": ", ".join(map(tidy, event.refund_ids)),
+        "Sum": sums_text(event),
+        "Reason": Reason.AMAZON_REJECTED.value,
+        "Account": tidy(event.account),
+        "Since": format_rfc3339(event.since) if event.since else "",
+    }
+    return {name: text for name, text in known.items() if text}
+
+
+def balance_links(event: BalanceEvent, subscriber: Subscriber) -> dict[str, str]:
+    """Links: to the open declines in this service, if its address is known, and to Seller Central."""
+    base, account = subscriber.public_url.rstrip("/"), quote(tidy(event.account), safe="")
+    return {
+        **({"Declined refunds": f"{base}/refunds?reason=AmazonRejected&account={account}"} if base else {}),
+        "Seller Central": subscriber.seller_central or SELLER_CENTRAL[event.region or "na"],
     }
 
 

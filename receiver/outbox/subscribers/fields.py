@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 
 from receiver.ledger.lifecycle import EventType
+from receiver.outbox.events.balance_event import BalanceEventType
 from receiver.outbox.events.dispute_event import DisputeEventType
 from receiver.outbox.events.operator_event import FAMILY, OperatorType
 from receiver.outbox.subscribers.secrets import PREFIX
@@ -18,8 +19,9 @@ REASON = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 ALL = "*"
 KNOWN_TYPES = tuple(each.value for each in EventType if each is not EventType.TEST)
 OPERATOR_TYPES = (*(each.value for each in OperatorType), FAMILY)
-DISPUTE_TYPES = tuple(each.value for each in DisputeEventType)
-BESIDE_REFUNDS = (*DISPUTE_TYPES, *OPERATOR_TYPES)
+OTHER_TYPES = tuple(each.value for each in (*BalanceEventType, *DisputeEventType))
+"""Amazon's, but about no single refund."""
+BESIDE_REFUNDS = (*OTHER_TYPES, *OPERATOR_TYPES)
 """The types that `*` does not mean."""
 VALID_TYPES = (*KNOWN_TYPES, ALL, *BESIDE_REFUNDS)
 MOST_REASONS = 32

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from receiver.ledger.lifecycle import EventType
+from receiver.ledger.refund import Reason
+from receiver.outbox.events.balance_event import BalanceEvent
 from receiver.outbox.events.dispute_event import DisputeEvent
 from receiver.outbox.events.event import Event
 from receiver.outbox.events.operator_event import FAMILY, OperatorEvent
@@ -39,6 +41,19 @@ def wants_operator(subscriber: Subscriber, event: OperatorEvent) -> bool:
 def wants_dispute(subscriber: Subscriber, event: DisputeEvent) -> bool:
     """Whether the subscriber wants dispute events of this type and amount. `*` does not mean them."""
     return event.type.value in subscriber.types and large_enough(event.dispute.amount, subscriber.min_amount)
+
+
+def wants_balance(subscriber: Subscriber, event: BalanceEvent) -> bool:
+    """Whether the subscriber gets balance events: it asks for them, or for such declines. `*` does not mean them.
+
+    One of the sums must reach the minimum amount of its currency.
+    """
+    if {event.type.value, EventType.DECLINED.value}.isdisjoint(subscriber.types):
+        return False
+    if subscriber.reasons and Reason.AMAZON_REJECTED not in subscriber.reasons:
+        return False
+    is_known = bool(event.sums) and not event.unknown_amounts
+    return not is_known or any(large_enough(each, subscriber.min_amount) for each in event.sums)
 
 
 def receives_declines(subscriber: Subscriber) -> bool:

@@ -16,7 +16,7 @@ from receiver.outbox.formats.registry import FORMATS, format_spec
 from receiver.outbox.subscribers.fields import (
     ALL,
     BESIDE_REFUNDS,
-    DISPUTE_TYPES,
+    OTHER_TYPES,
     VALID_TYPES,
     describe,
     key,
@@ -163,7 +163,7 @@ def format_problems(data: Mapping[str, object]) -> Iterator[str]:
 def _type_problems(known: Format, types: object) -> Iterator[str]:
     if not known.incidents or not isinstance(types, list | tuple):
         return
-    choice = (*OPENING, *DISPUTE_TYPES)
+    choice = (*OPENING, *OTHER_TYPES)
     wrong = [each for each in types if isinstance(each, str) and each not in choice]
     if any(each in VALID_TYPES for each in wrong):
         yield f"types: {known.name} has incidents; choose among {', '.join(choice)}"

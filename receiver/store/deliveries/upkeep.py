@@ -14,13 +14,14 @@ import msgspec
 import structlog
 
 from receiver.errors import Malformed
+from receiver.outbox.events.balance_event import is_balance, read_balance_event
 from receiver.outbox.events.dispute_event import is_dispute, read_dispute_event
 from receiver.outbox.events.event import from_fields, is_newer
 from receiver.outbox.events.operator_event import OperatorEvent, is_operator, read_operator_event
 from receiver.outbox.formats.registry import wants
 from receiver.outbox.retries import ClaimedDelivery
 from receiver.outbox.subscribers.fields import ALL
-from receiver.outbox.subscribers.filters import wants_dispute, wants_operator
+from receiver.outbox.subscribers.filters import wants_balance, wants_dispute, wants_operator
 from receiver.outbox.subscribers.subscriber import Subscriber
 from receiver.store.deliveries.dead_letters import DeadLetters
 from receiver.store.deliveries.subscribers import SubscriberList, SubscriberRepository
@@ -203,6 +204,8 @@ def _wanted(account: str, subscriber: Subscriber, fields: dict[str, str]) -> boo
         # Written by a later version: only subscribers to all events want it.
         return ALL in subscriber.types and not is_operator(fields)
     try:
+        if is_balance(fields):
+            return wants_balance(subscriber, read_balance_event(account, fields))
         if is_dispute(fields):
             return wants_dispute(subscriber, read_dispute_event(account, fields))
         return wants(subscriber, from_fields(account, fields))

@@ -10,6 +10,7 @@ import msgspec
 
 from receiver.errors import Malformed
 from receiver.ledger.refund import REFUND_ID, How, Source
+from receiver.outbox.events.balance_event import is_balance, read_balance_event
 from receiver.outbox.events.dispute_event import is_dispute, read_dispute_event
 from receiver.outbox.events.event import from_fields, is_newer
 from receiver.outbox.events.operator_event import is_operator, read_operator_event
@@ -25,7 +26,7 @@ from receiver.store.refunds.codec import CASE, FLAGS, MOST_NUMBER, NUMBERS, TEXT
 BATCH = 500
 LONGEST_BLOCK = 3_600_000
 """ms; `store/redis/helpers.lua` ignores a longer pause in a throttle."""
-REFUNDS = frozenset({"state", "reason", "order", "due", "hinted", "refreshed", "open"})
+REFUNDS = frozenset({"state", "reason", "order", "due", "hinted", "refreshed", "open", "rejected"})
 """Sorted sets whose members are refunds."""
 SCHEDULES = frozenset({"due", "lane", "issuing", "fps_issuing", "disputes_due", "jobs"})
 
@@ -144,6 +145,8 @@ class Records(AccountRepository):
             return
         if is_operator(fields):
             read_operator_event(self.account, fields)
+        elif is_balance(fields):
+            read_balance_event(self.account, fields)
         elif is_dispute(fields):
             read_dispute_event(self.account, fields)
         else:

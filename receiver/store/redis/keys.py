@@ -77,6 +77,9 @@ CATALOGUE: Final[Mapping[str, Kind]] = MappingProxyType(
         "open:details": Kind(HASH, KeyScope.ACCOUNT, "since when each is open, its amount and reason", _REFUND),
         "cases": Kind(STRING, KeyScope.ACCOUNT, "set once the declines of older versions have cases", "never"),
         "closes": Kind(HASH, KeyScope.ACCOUNT, "refund → the declined refund that a person closed with it", "never"),
+        "rejected": Kind(ZSET, KeyScope.ACCOUNT, "AmazonRejected refund → when that was recorded", "its age: an hour"),
+        "wave": Kind(HASH, KeyScope.ACCOUNT, "the last AmazonRejected decline, and the alarm of its wave", "never"),
+        "wave:cases": Kind(HASH, KeyScope.ACCOUNT, "first refund of an open case → the alarm of its wave", "its case"),
         # When to ask Amazon
         "due": Kind(ZSET, KeyScope.ACCOUNT, "refund → when to ask Amazon next", "its last refund"),
         "hinted": Kind(ZSET, KeyScope.ACCOUNT, "refund → since when to ask Amazon at once", "its last refund"),

@@ -30,6 +30,8 @@ class News(StrEnum):
     """A refund became due."""
     DISPUTED = "disputed"
     """A dispute became due."""
+    JOB = "job"
+    """A job became due."""
     CHANGED = "changed"
     """Anything else."""
 

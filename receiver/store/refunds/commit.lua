@@ -1,20 +1,25 @@
 -- Write the state, history, next poll, events and what each subscriber is owed of a refund, in one step; with it, those of the
 -- first refund of its chain of retries, if their case changes.
 -- Guarded by each refund's revision and by the version of the subscriber list; the schedule is guarded by the claim's token.
--- KEYS 1 due 2 hinted 3 hints 4 subscribers 5 events 6 refreshed 7 backfill 8 open 9 open:details 10 closes 11 request 12 audit;
---      for each refund: refund, history, old_state, new_state, old_reason, new_reason, charge, order; then lane and owed of each
---      subscriber that is owed something: one whose keys are damaged is owed it later, by the backfill
--- ARGV 1 subscribers_version 2 token 3 next 4 history_cap 5 guards_request 6 request_state 7 takes 8 releases 9 audit_entry
---      10 number of refunds; for each refund: refund_id, expected_revision, changed_at, history_line, charge_entry, has_reason, has_order, open_details ('' if
+-- KEYS 1 due 2 hinted 3 hints 4 subscribers 5 events 6 refreshed 7 backfill 8 open 9 open:details 10 closes 11 request 12 audit
+--      13 rejected 14 wave 15 wave:cases; for each refund: refund, history, old_state, new_state, old_reason, new_reason,
+--      charge, order; then lane and owed of each subscriber that is owed something: one whose keys are damaged is owed it later,
+--      by the backfill
+-- ARGV 1 subscribers_version 2 token 3 next 4 history_cap 5 guards_request 6 takes 7 releases 8 audit_entry 9 to 16 the wave of
+--      declines (below) 17 number of refunds; for each refund: refund_id, expected_revision, changed_at, history_line,
+--      charge_entry, has_reason, has_order, open_details ('' if
 --      it has no open case), n and n values of its hash; then the number of events, and for each event: n and n values of its
 --      entry, m and m numbers of the subscribers (from 1, in the order of KEYS) owed it
---      A person's closing of a case: `guards_request` is 1, and the request that would reissue the refund must not be open,
---      and must have the state in which the caller read it ('' for no request): once it ends, the next one may begin;
+--      A person's closing of a case: `guards_request` is the state in which the caller read the request that would reissue the
+--      refund ('-' for no request; else ''). It must not be open, and must still have that state: once it ends, the next may begin.
 --      `takes` is the refund that closes it, and can close no other. `releases` is one that closes it no longer.
--- Returns {'ok', stream id, …}, {'revision'}, {'subscribers'}, {'reissuing'} or {'used'}. Run twice, the second time says
--- 'revision'.
-local FIXED, OF_EACH = 12, 8
-local at = 11
+--      The wave: 9 '1' if the first refund's decline counts 10 since when declines count 11 the alarm that the wave has raised
+--      12 the alarm that is raised now, '' if none 13 how many other refunds it is about 14 the first refunds of their chains,
+--      separated by spaces 15 the first refund of a chain whose case is closed 16 the alarm that is over with it
+-- Returns {'ok', stream id, …}, {'revision'}, {'subscribers'}, {'reissuing'}, {'wave'} or {'used'}. Run twice, the second time
+-- says 'revision'.
+local FIXED, OF_EACH = 15, 8
+local at = 18
 local function take()
   local count = tonumber(ARGV[at])
   local values = {unpack(ARGV, at + 1, at + count)}
@@ -23,7 +28,7 @@ local function take()
 end
 
 local writes, first = {}, FIXED
-for _ = 1, tonumber(ARGV[10]) do
+for _ = 1, tonumber(ARGV[17]) do
   local write = {
     keys = {unpack(KEYS, first + 1, first + OF_EACH)},
     id = ARGV[at], expected = ARGV[at + 1], changed_at = ARGV[at + 2], line = ARGV[at + 3], entry = ARGV[at + 4],
@@ -41,27 +46,56 @@ if (redis.call('HGET', KEYS[4], ':version') or '0') ~= ARGV[1] then
   return {'subscribers'}
 end
 local refund_id, changed_at = writes[1].id, writes[1].changed_at
-if ARGV[5] == '1' then
-  local state = redis.call('HGET', KEYS[11], 'state') or ''
+if ARGV[5] ~= '' then
+  local state = redis.call('HGET', KEYS[11], 'state') or '-'
   if state == 'reserved' or state == 'unclear' then
     return {'reissuing'}
   end
-  if state ~= ARGV[6] then
+  if state ~= ARGV[5] then
     return {'revision'}
   end
 end
-if ARGV[7] ~= '' then
-  local holder = redis.call('HGET', KEYS[10], ARGV[7])
+
+local REJECTED, WAVE, CASES, ENOUGH = KEYS[13], KEYS[14], KEYS[15], 3
+local counts, since, known, raised = ARGV[9] == '1', tonumber(ARGV[10]), ARGV[11], ARGV[12]
+local closed = ARGV[15]
+if counts then
+  local is_running = (tonumber(redis.call('HGET', WAVE, 'last')) or 0) >= since
+  local alarm = is_running and redis.call('HGET', WAVE, 'alarm') or ''
+  local others = redis.call('ZCOUNT', REJECTED, since, '+inf')
+  if (tonumber(redis.call('ZSCORE', REJECTED, refund_id)) or 0) >= since then
+    others = others - 1
+  end
+  local is_due = alarm == '' and others + 1 >= ENOUGH
+  if alarm ~= known or is_due ~= (raised ~= '') or (is_due and others ~= tonumber(ARGV[13])) then
+    return {'wave'}
+  end
+end
+if closed ~= '' then
+  local alarm = redis.call('HGET', CASES, closed) or ''
+  local cases = alarm ~= '' and redis.call('HGETALL', CASES) or {}
+  local ended = alarm
+  for index = 1, #cases, 2 do
+    if cases[index] ~= closed and cases[index + 1] == alarm then
+      ended = ''
+    end
+  end
+  if ended ~= ARGV[16] then
+    return {'wave'}
+  end
+end
+if ARGV[6] ~= '' then
+  local holder = redis.call('HGET', KEYS[10], ARGV[6])
   if holder and holder ~= refund_id then
     return {'used'}
   end
 end
-append_to_audit(KEYS[12], ARGV[9])
-if ARGV[7] ~= '' then
-  redis.call('HSET', KEYS[10], ARGV[7], refund_id)
+append_to_audit(KEYS[12], ARGV[8])
+if ARGV[6] ~= '' then
+  redis.call('HSET', KEYS[10], ARGV[6], refund_id)
 end
-if ARGV[8] ~= '' and redis.call('HGET', KEYS[10], ARGV[8]) == refund_id then
-  redis.call('HDEL', KEYS[10], ARGV[8])
+if ARGV[7] ~= '' and redis.call('HGET', KEYS[10], ARGV[7]) == refund_id then
+  redis.call('HDEL', KEYS[10], ARGV[7])
 end
 
 for _, write in ipairs(writes) do
@@ -89,6 +123,21 @@ for _, write in ipairs(writes) do
     redis.call('ZREM', KEYS[8], write.id)
     redis.call('HDEL', KEYS[9], write.id)
   end
+end
+
+if counts then
+  redis.call('ZADD', REJECTED, changed_at, refund_id)
+  redis.call('ZREMRANGEBYSCORE', REJECTED, '-inf', '(' .. ARGV[10])
+  local alarm = raised ~= '' and raised or known
+  redis.call('HSET', WAVE, 'last', changed_at, 'alarm', alarm)
+  for root in string.gmatch(alarm ~= '' and ARGV[14] or '', '%S+') do
+    if redis.call('ZSCORE', KEYS[8], root) then
+      redis.call('HSETNX', CASES, root, alarm)
+    end
+  end
+end
+if closed ~= '' then
+  redis.call('HDEL', CASES, closed)
 end
 
 local last = #KEYS > first and redis.call('XREVRANGE', KEYS[5], '+', '-', 'COUNT', 1)[1]

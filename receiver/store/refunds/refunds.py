@@ -21,6 +21,7 @@ from receiver.store.redis.base import AccountRepository, scored
 from receiver.store.redis.damage import RecordUnreadable, WrongType, unreadable
 from receiver.store.redis.keys import STATES, Keys
 from receiver.store.refunds.codec import from_hash, from_line, open_details, to_hash, to_line
+from receiver.store.refunds.waves import OUTSIDE_WAVES, WaveWrite
 
 HISTORY_CAP = 200
 """Revisions kept of one refund; real ones have two to four."""
@@ -53,6 +54,8 @@ class CaseGuard:
     """The refund that closes the case no longer."""
 
 
+NO_REQUEST = "-"
+"""Stands for a missing state in `commit.lua`."""
 UNGUARDED = CaseGuard()
 
 
@@ -74,6 +77,7 @@ class Commit:
     next_look: int | None
     also: Sequence[Change] = ()
     guard: CaseGuard = UNGUARDED
+    wave: WaveWrite = OUTSIDE_WAVES
     audit: AuditEntry | None = None
 
 
@@ -87,6 +91,8 @@ class Committed(StrEnum):
     """The subscriber list was changed meanwhile: read and decide again."""
     REISSUING = "reissuing"
     """The refund is being reissued, so a person cannot close its case now."""
+    WAVE = "wave"
+    """The wave of declines was changed meanwhile: read and decide again."""
     USED = "used"
     """The refund with which a person closes the case has closed another one."""
 
@@ -136,11 +142,11 @@ class Refunds(AccountRepository):
             commit.token or "",
             "" if commit.next_look is None else commit.next_look,
             HISTORY_CAP,
-            1 if guard.request_id else 0,
-            guard.request_state,
+            (guard.request_state or NO_REQUEST) if guard.request_id else "",
             guard.takes,
             guard.releases,
             self._audited(commit.audit),
+            *commit.wave.args(),
             len(changes),
             *(arg for change in changes for arg in _refund_args(change)),
             len(commit.owed),
@@ -171,6 +177,9 @@ class Refunds(AccountRepository):
             keys("closes"),
             keys("requests", commit.guard.request_id),
             keys("audit"),
+            keys("rejected"),
+            keys("wave"),
+            keys("wave:cases"),
             *(key for change in changes for key in _refund_keys(keys, change)),
             *(keys(kind, name) for name in names for kind in ("lane", "owed")),
         ]
@@ -189,7 +198,7 @@ class Refunds(AccountRepository):
         if query.charge:
             return await self._page_of_charge(query, cursor, limit)
         found, bad = list[Refund](), list[str]()
-        place = read_cursor(cursor)
+        place = read_cursor(cursor) or query.top
         for examined in range(0, examine, CHUNK):
             size = CHUNK if examined else min(limit, CHUNK)
             batch = await self._batch(query, place, size)

@@ -16,12 +16,13 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import msgspec
 
-from receiver.ledger.audit import Actor
+from receiver.ledger.audit import Action, Actor, AuditEntry, Outcome
 from receiver.ledger.declines.job import REISSUED, UNFINISHED, Item, Job, JobState, Selection
 from receiver.ledger.money import Money
 from receiver.runtime.rounds import Claim
 from receiver.store.redis.base import AccountRepository
 from receiver.store.redis.damage import unreadable
+from receiver.store.redis.wakeups import News
 from receiver.store.requests.requests import Attempt
 
 KEPT_FOR = 30 * 86_400_000
@@ -47,9 +48,14 @@ class JobStore(AccountRepository):
         fields: list[str | int | bytes] = ["spec", msgspec.json.encode(spec)]
         fields += ["state", job.state, "changed_at", job.changed_at]
         lines = [text for item in items for text in (item.root, msgspec.json.encode(item))]
-        keys = [self.keys("job", job.id), self.keys("job_todo", job.id), self.keys("jobs"), self.keys("current_job")]
-        unfinished = await self._run("create_job", keys, [job.id, job.created_at, len(fields), *fields, *lines])
-        self._written()
+        own = [self.keys("job", job.id), self.keys("job_todo", job.id)]
+        keys = [*own, *(self.keys(kind) for kind in ("jobs", "current_job", "audit"))]
+        act = AuditEntry(
+            action=Action.JOB_START, actor=job.actor, job=job.id, outcome=Outcome.ACCEPTED, count=job.total
+        )
+        args = [job.id, job.created_at, self._audited(act), len(fields), *fields, *lines]
+        unfinished = await self._run("create_job", keys, args)
+        self._written(News.JOB)
         return str(unfinished.decode())
 
     async def get(self, job_id: str) -> Job | None:
@@ -114,11 +120,13 @@ class JobStore(AccountRepository):
         at: int | None = None,
         token: int | None = None,
         fields: Mapping[str, str | int] | None = None,
+        audit: AuditEntry | None = None,
     ) -> JobState | None:
         """Change the state of a job that is in one of the states `of`, and work on it at `at` (ms; None: never).
 
-        `token` is that of the claim; None if a person does it. Returns the state before; None if there is no such job
-        or the claim is no longer ours. If that state is not in `of`, nothing was written.
+        `token` is that of the claim; None if a person does it: then `audit` is written with it. Returns the state
+        before; None if there is no such job or the claim is no longer ours. If that state is not in `of`, nothing was
+        written.
         """
         keys = [self.keys(kind, job_id) for kind in ("job", "job_todo", "job_outcomes")]
         more = {"changed_at": self.now(), **(fields or {})}
@@ -129,10 +137,12 @@ class JobStore(AccountRepository):
             state,
             "" if at is None else at,
             "" if state in UNFINISHED else KEPT_FOR,
+            self._audited(audit),
             *(text for pair in more.items() for text in pair),
         ]
-        before = await self._run("move_job", [*keys, self.keys("jobs"), self.keys("current_job")], args)
-        self._written()
+        keys += [self.keys(kind) for kind in ("jobs", "current_job", "audit")]
+        before = await self._run("move_job", keys, args, without=() if audit else ("audit",))
+        self._written(News.JOB)
         return JobState(before.decode()) if before else None
 
 

@@ -1,0 +1,225 @@
+"""Pure. A balance event: many refunds of an account are declined as AmazonRejected, so its balance may be negative; or
+the last of them has been dealt with.
+
+It is in the same stream as refund events, as flat texts. It is about no single refund. Subscribers that ask for
+declines get it, and those that ask for its type; `*` means refund events only. The feed has it where its type is asked
+for.
+
+| field | always | value |
+|---|---|---|
+| id | yes | `evt_` and 32 hex digits; the same for the same event, so drop ids that you have seen |
+| type | yes | amazonpay.balance.suspected, amazonpay.balance.resolved |
+| time | yes | when it was written, RFC 3339 with milliseconds |
+| reasonCode | yes | AmazonRejected |
+| suspectedEventId | yes | the id of the alarm: of this event, or of the one that is resolved |
+| refundIds | no | of `suspected`: the declined refunds so far, separated by spaces |
+| sums | no | their sum in each currency, separated by commas: `42.00 USD,10.00 EUR` |
+| unknownAmounts | no | how many of them have an unknown amount |
+| since | no | of `suspected`: when the first of them was recorded, RFC 3339 with milliseconds |
+| region | no | the account's: na, eu or jp |
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from enum import StrEnum
+from typing import Annotated, Literal
+from urllib.parse import quote
+
+import msgspec
+
+from receiver.errors import Malformed
+from receiver.ledger.declines.job import sums as sums_of
+from receiver.ledger.money import Money
+from receiver.ledger.refund import REFUND_ID, Reason, Refund
+from receiver.ledger.schema import Account, Json, MoneyJson, Rfc3339, money_json, tidy
+from receiver.ledger.timestamps import format_rfc3339, parse_time
+from receiver.outbox.events.advice import REPAY, Action, Advice, AdviceJson, advice_json
+
+FAMILY = "amazonpay.balance."
+
+
+class BalanceEventType(StrEnum):
+    """The types of balance events."""
+
+    SUSPECTED = "amazonpay.balance.suspected"
+    """Three refunds were declined as AmazonRejected within an hour. Once for each wave (`ledger/declines/wave.py`)."""
+    RESOLVED = "amazonpay.balance.resolved"
+    """The last open case of the wave was closed."""
+
+
+class BalanceEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """A wave of declines with one cause."""
+
+    id: str
+    type: BalanceEventType
+    account: str
+    at: int
+    """ms."""
+    alarm: str
+    """The id of the `suspected` event."""
+    refund_ids: tuple[str, ...] = ()
+    sums: tuple[Money, ...] = ()
+    unknown_amounts: int = 0
+    since: int = 0
+    """ms."""
+    region: str = ""
+
+
+REISSUE = Action(
+    "reissue_all",
+    "Then reissue the refunds, all at once: receiver refund retry --reason AmazonRejected --since 3d",
+)
+
+
+def suspected(account: str, refunds: Sequence[Refund], since: int, at: int) -> BalanceEvent:
+    """The alarm for these refunds; times are in ms. Its id comes from account, type and refunds."""
+    names = tuple(sorted(refund.refund_id for refund in refunds))
+    id_ = _id(account, BalanceEventType.SUSPECTED, names)
+    amounts = [refund.amount for refund in refunds]
+    return BalanceEvent(
+        id=id_,
+        type=BalanceEventType.SUSPECTED,
+        account=account,
+        at=at,
+        alarm=id_,
+        refund_ids=names,
+        sums=sums_of(amounts),
+        unknown_amounts=amounts.count(None),
+        since=since,
+        region=refunds[0].region,
+    )
+
+
+def resolved(account: str, alarm: str, at: int, region: str = "") -> BalanceEvent:
+    """The end of an alarm; `at` is in ms."""
+    id_ = _id(account, BalanceEventType.RESOLVED, (alarm,))
+    return BalanceEvent(id=id_, type=BalanceEventType.RESOLVED, account=account, at=at, alarm=alarm, region=region)
+
+
+def _id(account: str, type_: BalanceEventType, about: Iterable[str]) -> str:
+    digest = hashlib.sha256("\n".join((account, type_.value, *about)).encode("utf-8", "replace")).hexdigest()
+    return f"evt_{digest[:32]}"
+
+
+def is_balance(fields: Mapping[str, str]) -> bool:
+    """Whether a stream entry is a balance event."""
+    return fields.get("type", "").startswith(FAMILY)
+
+
+def is_known(fields: Mapping[str, str]) -> bool:
+    """Whether this version knows the type of a balance event."""
+    return fields.get("type", "") in set(BalanceEventType)
+
+
+def advice_of(event: BalanceEvent) -> Advice:
+    """What happened, and what to do."""
+    if event.type is BalanceEventType.RESOLVED:
+        return Advice("The refunds that Amazon rejected have all been dealt with: no case of them is open.", ())
+    return Advice(
+        f"Amazon rejected {len(event.refund_ids)} refunds within an hour ({sums_text(event)}). The likely cause is a "
+        "negative balance of the merchant account: until it is repaid, Amazon declines further refunds too.",
+        (REPAY, REISSUE),
+    )
+
+
+def sums_text(event: BalanceEvent) -> str:
+    """`42.00 USD, 10.00 EUR, 1 of unknown amount`."""
+    unknown = [f"{event.unknown_amounts} of unknown amount"] if event.unknown_amounts else []
+    return ", ".join([*map(str, event.sums), *unknown])
+
+
+def balance_fields(event: BalanceEvent) -> dict[str, str]:
+    """The event as flat texts (see the table above)."""
+    fields = {
+        "id": event.id,
+        "type": event.type.value,
+        "time": format_rfc3339(event.at),
+        "reasonCode": Reason.AMAZON_REJECTED.value,
+        "suspectedEventId": event.alarm,
+        "refundIds": " ".join(event.refund_ids),
+        "sums": ",".join(map(str, event.sums)),
+        "unknownAmounts": str(event.unknown_amounts or ""),
+        "since": format_rfc3339(event.since) if event.since else "",
+        "region": event.region,
+    }
+    return {name: value for name, value in fields.items() if value}
+
+
+def read_balance_event(account: str, fields: Mapping[str, str]) -> BalanceEvent:
+    """The event of a stream entry made by `balance_fields`. Raises `Malformed` (`bad_event`) only."""
+    try:
+        names = tuple(fields.get("refundIds", "").split())
+        if not all(REFUND_ID.fullmatch(name) for name in names):
+            raise ValueError("refundIds")
+        return BalanceEvent(
+            id=fields["id"],
+            type=BalanceEventType(fields["type"]),
+            account=account,
+            at=parse_time(fields["time"]),
+            alarm=fields["suspectedEventId"],
+            refund_ids=names,
+            sums=tuple(Money.parse(*text.split(" ")) for text in filter(None, fields.get("sums", "").split(","))),
+            unknown_amounts=int(fields.get("unknownAmounts", "0")),
+            since=parse_time(fields["since"]) if "since" in fields else 0,
+            region=fields.get("region", ""),
+        )
+    except (Malformed, ValueError, KeyError, TypeError) as error:
+        raise Malformed("The entry in the stream of events cannot be read.", reason="bad_event") from error
+
+
+class BalanceJson(Json, kw_only=True):
+    """Many declines with one likely cause: a negative balance."""
+
+    account: Account
+    reason_code: str
+    suspected_event_id: Annotated[
+        str,
+        msgspec.Meta(description="The alarm: this event, or the one that is resolved."),
+    ]
+    count: Annotated[
+        int | None, msgspec.Meta(description="How many refunds were declined so far; null if resolved.")
+    ] = None
+    sums: Annotated[list[MoneyJson], msgspec.Meta(description="Their sum in each currency.")]
+    unknown_amounts: Annotated[int, msgspec.Meta(description="How many have an unknown amount.")] = 0
+    refund_ids: list[str]
+    since: Annotated[Rfc3339 | None, msgspec.Meta(description="When the first of them was recorded.")] = None
+    advice: AdviceJson | None = None
+
+
+class BalanceEventJson(Json, kw_only=True):
+    """A negative balance is suspected, or all declines of its wave were dealt with: CloudEvents 1.0 (JSON format)."""
+
+    specversion: Literal["1.0"]
+    id: Annotated[str, msgspec.Meta(description="The same for the same event: drop ids that you have seen.")]
+    source: Annotated[str, msgspec.Meta(description="/amazonpay/ and the account.")]
+    type: Annotated[str, msgspec.Meta(extra_json_schema={"enum": [*BalanceEventType]})]
+    subject: Annotated[str, msgspec.Meta(description="The account's name.")]
+    time: Rfc3339
+    datacontenttype: Literal["application/json"]
+    data: BalanceJson
+
+
+def balance_cloud_event(event: BalanceEvent) -> BalanceEventJson:
+    """The event as CloudEvents 1.0."""
+    return BalanceEventJson(
+        specversion="1.0",
+        id=tidy(event.id),
+        source=f"/amazonpay/{quote(tidy(event.account), safe='')}",
+        type=event.type.value,
+        subject=tidy(event.account),
+        time=format_rfc3339(event.at),
+        datacontenttype="application/json",
+        data=BalanceJson(
+            account=tidy(event.account),
+            reason_code=Reason.AMAZON_REJECTED.value,
+            suspected_event_id=tidy(event.alarm),
+            count=len(event.refund_ids) or None,
+            sums=[shown for money in event.sums if (shown := money_json(money))],
+            unknown_amounts=event.unknown_amounts,
+            refund_ids=[tidy(name) for name in event.refund_ids],
+            since=format_rfc3339(event.since) if event.since else None,
+            advice=advice_json(advice_of(event)) if event.type is BalanceEventType.SUSPECTED else None,
+        ),
+    )
