@@ -150,7 +150,7 @@ async def test_a_reissue_of_a_reissue_that_begins_meanwhile_wins(
     second = (await shop.issuer.retry(first)).refund
     assert second is not None
     await becomes(shop, second, "Declined")
-    write, turns = Cases._write, []
+    write, turns = Cases._write, list[int]()
 
     async def late(self: Cases, *args: Any) -> Any:
         if not turns:

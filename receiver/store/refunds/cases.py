@@ -16,7 +16,7 @@ import structlog
 
 from receiver.errors import StoreUnavailable
 from receiver.ledger.lifecycle import Change
-from receiver.ledger.money import CURRENCY
+from receiver.ledger.money import CURRENCY, Money
 from receiver.ledger.refund import Refund, State
 from receiver.ledger.resolution import with_case, with_reissues
 from receiver.store.deliveries.subscribers import SubscriberRepository
@@ -34,16 +34,18 @@ MOST_COLLISIONS = 16
 
 
 class OpenCase(NamedTuple):
-    """A declined refund whose case is open. `since` is in ms.
-
-    The amount is in minor units of `currency`; None if Amazon has not reported it.
-    """
+    """A declined refund whose case is open. `since` is in ms."""
 
     refund_id: str
     since: int
     minor_units: int | None
     currency: str
     reason: str
+
+    @property
+    def amount(self) -> Money | None:
+        """The amount; None if Amazon has not reported it."""
+        return None if self.minor_units is None else Money.of_minor(self.minor_units, self.currency)
 
 
 class OpenCases(AccountRepository):
