@@ -12,7 +12,7 @@ import msgspec
 
 from receiver.ledger.lifecycle import EventType
 from receiver.ledger.refund import FPS, How, Reason, Refund, Retryability, State
-from receiver.ledger.resolution import describe
+from receiver.ledger.resolution import BY_PERSON, describe
 from receiver.ledger.retryability import BUYER_MAY_BE_PAID, NAMEABLE, is_merchants
 from receiver.ledger.schema import Json, tidy
 from receiver.ledger.timestamps import format_rfc3339
@@ -197,9 +197,10 @@ def advice_of(refund: Refund, event_type: EventType | None = None) -> Advice | N
     if event_type is EventType.CONFLICT or (refund.conflict and event_type in (None, *OPENING)):
         return _conflict(refund)
     if event_type in OPENING or (event_type is None and refund.state == State.DECLINED):
-        if refund.resolution is not None and not refund.resolution.is_open:
-            is_paid = refund.resolution.how in (How.REFUNDED, How.REISSUED)
-            return Advice(describe(refund.resolution), () if is_paid else (REOPEN,))
+        case = refund.resolution
+        # Of a decline that was never tracked, it is not known whether the buyer was paid.
+        if case is not None and case.how not in (None, How.NOT_TRACKED):
+            return Advice(describe(case), (REOPEN,) if case.how in BY_PERSON else ())
         if refund.refund_type == FPS:
             return FPS_DECLINED
         known = IN_JAPAN if region_of(refund) == "jp" else BY_REASON
