@@ -101,8 +101,8 @@ def all_left(balance: Balance) -> tuple[Money, int]:
         least, most = (balance.money(each) for each in balance.left)
         raise Conflict(
             f"It is not certain how much of the {captured} captured is left. {sums}. Amazon's number may or may not "
-            f"include what is pending. From {least} to {most} is left. Refresh the pending refunds and wait until they are "
-            "final, or check Seller Central and give the amount.",
+            f"include what is pending. From {least} to {most} is left. Refresh the pending refunds and wait until they "
+            "are final, or check Seller Central and give the amount.",
             reason="not_enough_known",
         )
     raise Conflict(
