@@ -107,9 +107,9 @@ def build(
         *([DiagnosticsApi(inside, now)] if inside else []),
     ]
     routes = [
+        *(route for api in apis for route in routes_of(api, tokens, reads)),  # the most requested ones first
         *ipn_routes(ipn),
         *form_routes(configured_fps, settings.ingest, metrics),
-        *(route for api in apis for route in routes_of(api, tokens, reads)),
         *description_routes(),
         *dashboard.routes(),
         *more_routes,

@@ -12,15 +12,32 @@ from receiver.ledger.refund import Refund
 from receiver.outbox.formats.cloudevents import AdvisedRefundJson
 
 
+class JsonAnswer(Response):
+    """Encoded JSON, with its headers ready to send: Starlette looks through given ones for what is missing."""
+
+    media_type = "application/json"
+
+    def __init__(self, body: bytes, status: int = 200, **headers: str) -> None:
+        self.status_code, self.body, self.background = status, body, None
+        self.raw_headers = [
+            (b"content-type", b"application/json"),
+            (b"content-length", b"%d" % len(body)),
+            *((name.lower().replace("_", "-").encode(), text.encode("latin-1")) for name, text in headers.items()),
+        ]
+
+
 def json_answer(value: object, status: int = 200, **headers: str) -> Response:
     """The value as JSON; `_` in a header's name stands for `-`."""
-    named = {name.replace("_", "-"): text for name, text in headers.items()}
-    return Response(msgspec.json.encode(value), status, named, "application/json")
+    return JsonAnswer(msgspec.json.encode(value), status, **headers)
 
 
-def etag(refund: Refund, body: AdvisedRefundJson) -> str:
-    """A weak tag: equal for answers that differ only in `asOf`. Advice changes without a revision of the refund."""
-    digest = sha256(msgspec.json.encode(msgspec.structs.replace(body, as_of=None))).hexdigest()[:16]
+def etag(refund: Refund, body: AdvisedRefundJson, encoded: bytes) -> str:
+    """A weak tag: equal for answers that differ only in `asOf`. Advice changes without a revision of the refund.
+
+    `encoded` is the body as JSON.
+    """
+    same = encoded if body.as_of is None else msgspec.json.encode(msgspec.structs.replace(body, as_of=None))
+    digest = sha256(same).hexdigest()[:16]
     return f'W/"{refund.account}.{refund.revision}.{digest}"'
 
 

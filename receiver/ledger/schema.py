@@ -188,6 +188,9 @@ class RefundJson(Json, kw_only=True):
     source: Annotated[str, Meta(description="What caused us to ask Amazon.", extra_json_schema={"enum": [*Source]})]
 
 
+R = TypeVar("R", bound=RefundJson)
+
+
 def tidy(text: str, limit: int = TEXT_LIMIT) -> str:
     """Replace unprintable characters by spaces, trim, and cut to `limit` characters with an ellipsis. Idempotent.
 
@@ -256,8 +259,13 @@ def resolution_json(case: Resolution | None) -> ResolutionJson | None:
 
 def refund_json(refund: Refund) -> RefundJson:
     """The JSON of a refund, with keys in the order of `RefundJson`."""
+    return refund_as(RefundJson, refund)
+
+
+def refund_as(kind: type[R], refund: Refund, **more: Any) -> R:
+    """The JSON of a refund with more fields."""
     judged = refund.judged or Retryability(None if refund.conflict else YES_NO.get(refund.retryable))
-    return RefundJson(
+    return kind(
         refund_id=tidy(refund.refund_id),
         charge_id=tidy(refund.charge_id) or None,
         refund_amount=money_json(refund.amount),
@@ -292,6 +300,7 @@ def refund_json(refund: Refund) -> RefundJson:
         first_seen_at=format_rfc3339(refund.first_seen_at),
         changed_at=format_rfc3339(refund.changed_at),
         source=str(refund.source),
+        **more,
     )
 
 

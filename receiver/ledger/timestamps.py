@@ -7,8 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 from receiver.errors import Malformed
 
-NO_MARKS = str.maketrans("", "", "-:")
-
+EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - UTC; without a zone it is added and formatted twice as fast
 
 TIMESTAMP = re.compile(r"(\d{4})-?(\d\d)-?(\d\d)T(\d\d):?(\d\d):?(\d\d)(?:\.(\d{1,9}))?Z", re.ASCII)
 
@@ -52,12 +51,12 @@ def parse_any_time(text: str) -> int:
 
 def format_basic(ms: int) -> str:
     """Amazon's own form, whole seconds: `20190714T155300Z`."""
-    return datetime.fromtimestamp(ms // 1000, UTC).replace(tzinfo=None).isoformat().translate(NO_MARKS) + "Z"
+    return (EPOCH + timedelta(0, ms // 1000)).isoformat().replace("-", "").replace(":", "") + "Z"
 
 
 def format_rfc3339(ms: int) -> str:
     """Our own times: RFC 3339 with milliseconds, `2019-07-14T15:53:00.000Z`."""
-    return datetime.fromtimestamp(ms // 1000, UTC).replace(tzinfo=None).isoformat() + f".{ms % 1000:03d}Z"
+    return (EPOCH + timedelta(0, 0, 0, ms)).isoformat("T", "milliseconds") + "Z"
 
 
 PART = re.compile(r"(\d{1,9}(?:\.\d{1,6})?)\s*(ms|[smhdw])")

@@ -186,6 +186,17 @@ def test_a_settlement_report_is_read() -> None:
         ]
 
 
+def test_an_id_with_an_r_is_a_refund_whatever_its_row_is_called() -> None:
+    """Claims and chargebacks have types of their own, and reports of other countries translate them."""
+    rows = [("Capture", "C000001"), ("A-to-z Guarantee", "R000001"), ("Chargeback", "R000002"), ("返金", "R000003")]
+    text = "AmazonTransactionId,TransactionType\n" + "".join(
+        f"P01-1234567-1234567-{id_},{kind}\n" for kind, id_ in rows
+    )
+    found = read_ids(text)
+    assert found.ids == [f"P01-1234567-1234567-R00000{number}" for number in (1, 2, 3)]
+    assert (found.others, found.bad) == (1, [])
+
+
 def test_lists_and_other_tables_are_read() -> None:
     """One id a line with remarks; a named column; an export of our own."""
     assert read_ids(f"# old ones\n{REAL[0]}\n\n  {REAL[1]}  \nno id!\n").ids == REAL

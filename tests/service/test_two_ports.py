@@ -65,7 +65,7 @@ async def test_each_port_serves_its_own(place: Desk, around: World, more: list[s
     assert await seen(f"{admin}/v1/refunds") == (401, "token_missing")
     for path in ("/ipn", "/ipn/us", "/ipn/", "/fps/us"):
         assert await seen(admin + path, "POST") == (503, "")
-    assert len(command.logged("http.notification_at_admin_port")) == 4
+    await until(lambda: len(command.logged("http.notification_at_admin_port")) == 4, "each is in the log")
 
     refund_id = around.refund()
     body = around.body(refund_id)

@@ -51,7 +51,7 @@ def read_ids(text: str, column: str = "") -> FileContent:
     found = FileContent()
     seen: set[str] = set()
     for number, value, kind in _values(lines, column):
-        if kind and kind.lower() != "refund":
+        if kind and kind.lower() != "refund" and not _is_refund(value):
             found.others += 1
         elif problem := _problem(value):
             found.bad.append(f"line {number}: {problem}")
@@ -111,6 +111,12 @@ def _cell(row: Sequence[str], place: int | None) -> str:
 
 def _plain(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+def _is_refund(value: str) -> bool:
+    """Whether Amazon's id says that it is a refund. A report lists claims, chargebacks and translated types too."""
+    amazon = AMAZON_ID.fullmatch(value)
+    return amazon is not None and amazon[1] == "R"
 
 
 def _problem(value: str) -> str:

@@ -58,6 +58,8 @@ async def _merged(store: Store, accounts: Sequence[str], query: Query, cursor: s
 async def as_of_now(store: Store, refunds: Sequence[Refund]) -> list[Refund]:
     """The refunds of any accounts in the same order, each with its current advice. Raises `StoreUnavailable`."""
     accounts = dict.fromkeys(refund.account for refund in refunds)
+    if len(accounts) == 1:
+        return await current_refunds(store.of(*accounts), refunds)
     groups = [current_refunds(store.of(name), [each for each in refunds if each.account == name]) for name in accounts]
     found = {(each.account, each.refund_id): each for group in await asyncio.gather(*groups) for each in group}
     return [found[refund.account, refund.refund_id] for refund in refunds]

@@ -7,7 +7,7 @@ searched first.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
 from receiver.errors import Conflict, NotFound
@@ -23,9 +23,16 @@ from receiver.store import Store
 T = TypeVar("T")
 
 
+async def _in_each(accounts: Sequence[str], ask: Callable[[str], Awaitable[T]]) -> list[T]:
+    """The answer of each account, asked together. One account needs no task."""
+    if len(accounts) == 1:
+        return [await ask(accounts[0])]
+    return await asyncio.gather(*map(ask, accounts))
+
+
 async def find_refunds(store: Store, accounts: Sequence[str], refund_id: str) -> list[Refund]:
     """The refund, once for each account that knows it."""
-    answers = await asyncio.gather(*(store.of(account).refunds.get(refund_id) for account in accounts))
+    answers = await _in_each(accounts, lambda account: store.of(account).refunds.get(refund_id))
     return [refund for refund in answers if refund is not None]
 
 
@@ -40,7 +47,7 @@ def the_refund(found: Sequence[Refund]) -> Refund:
 
 async def find_charges(store: Store, accounts: Sequence[str], charge_id: str) -> list[tuple[str, KnownCharge]]:
     """What is known of the charge, with its account, for each account that knows anything."""
-    answers = await asyncio.gather(*(store.of(account).charges.known(charge_id) for account in accounts))
+    answers = await _in_each(accounts, lambda account: store.of(account).charges.known(charge_id))
     return [(account, each) for account, each in zip(accounts, answers, strict=True) if _knows(each, charge_id)]
 
 
@@ -68,7 +75,7 @@ async def find_request(
     store: Store, accounts: Sequence[str], refund_request_id: str
 ) -> tuple[str, RefundRequestRecord]:
     """The request, with its account. Raises `NotFound`, `Conflict`."""
-    answers = await asyncio.gather(*(store.of(account).requests.get(refund_request_id) for account in accounts))
+    answers = await _in_each(accounts, lambda account: store.of(account).requests.get(refund_request_id))
     found = [(account, record) for account, record in zip(accounts, answers, strict=True) if record is not None]
     missing = NotFound("Refund request not found, or not visible to the token.", reason="no_such_request")
     return _the_one(found, "know this request", missing)
@@ -76,14 +83,14 @@ async def find_request(
 
 async def find_job(store: Store, accounts: Sequence[str], job_id: str) -> Job:
     """The job. Raises `NotFound`, `Conflict`."""
-    answers = await asyncio.gather(*(store.of(account).jobs.get(job_id) for account in accounts))
+    answers = await _in_each(accounts, lambda account: store.of(account).jobs.get(job_id))
     missing = NotFound("Job not found. Jobs are kept for 30 days after their end.", reason="no_such_job")
     return _the_one([(job.account, job) for job in answers if job is not None], "know this job", missing)[1]
 
 
 async def all_subscribers(store: Store, accounts: Sequence[str]) -> list[tuple[str, Subscriber]]:
     """(account, subscriber), by account and name."""
-    lists = await asyncio.gather(*(store.of(account).subscribers.readable() for account in accounts))
+    lists = await _in_each(accounts, lambda account: store.of(account).subscribers.readable())
     return [(account, each) for account, found in zip(accounts, lists, strict=True) for each in found]
 
 

@@ -10,14 +10,15 @@ runs. `openapi/` turns it into the description.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, field
-from functools import wraps
+from functools import update_wrapper
 from typing import Any, Final, TypeVar
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
+from starlette.types import Receive, Send
+from starlette.types import Scope as AsgiScope
 
 from receiver.http.api.auth import Caller, Tokens, actor_of
 from receiver.http.api.limits import Reads
@@ -174,17 +175,34 @@ def routes_of(api: object, tokens: Tokens, reads: Reads) -> list[BaseRoute]:
 
 def _endpoint(
     operation: Operation, handler: Callable[[Any], Awaitable[Response]], tokens: Tokens, reads: Reads
-) -> Callable[[Request], Awaitable[Response]]:
-    """The handler with its checks: token, scope, turn, names in the query."""
-    if not operation.scopes:
-        return handler
+) -> Callable[..., Any]:
+    """What answers the operation: for Starlette, a function of the request or an ASGI application."""
+    return _Checked(operation, handler, tokens, reads) if operation.scopes else handler
 
-    @wraps(handler)
-    async def endpoint(request: Request) -> Response:
-        caller = tokens.identify(request)
-        caller.need(*operation.scopes)
-        async with reads.turn(caller.name) if operation.in_turn else nullcontext():
-            check_query(request, operation.parameters)
-            return await handler(Call(request, caller))
 
-    return endpoint
+class _Checked:
+    """The handler with its checks: token, scope, turn, names in the query.
+
+    It is an ASGI application: around a function, Starlette would put a second layer that looks for exceptions.
+    """
+
+    def __init__(
+        self, operation: Operation, handler: Callable[[Any], Awaitable[Response]], tokens: Tokens, reads: Reads
+    ) -> None:
+        self._operation, self._handler, self._tokens, self._reads = operation, handler, tokens, reads
+        update_wrapper(self, handler)
+
+    async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive, send)
+        caller = self._tokens.identify(request)
+        caller.need(*self._operation.scopes)
+        if self._operation.in_turn:
+            async with self._reads.turn(caller.name):
+                answer = await self._handle(request, caller)
+        else:
+            answer = await self._handle(request, caller)
+        await answer(scope, receive, send)
+
+    def _handle(self, request: Request, caller: Caller) -> Awaitable[Response]:
+        check_query(request, self._operation.parameters)
+        return self._handler(Call(request, caller))

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Final, Generic, TypeVar
 
 from starlette.requests import Request
@@ -40,6 +41,16 @@ def time(about: str) -> Schema:
     }
 
 
+def _query(request: Request) -> Mapping[str, str]:
+    return request.query_params if request.scope["query_string"] else NO_QUERY
+
+
+NO_QUERY: Final[Mapping[str, str]] = MappingProxyType({})
+PLACES: Final[Mapping[str, Callable[[Request], Mapping[str, Any]]]] = MappingProxyType(
+    {"path": lambda request: request.path_params, "query": _query, "header": lambda request: request.headers}
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Parameter(Generic[T]):
     """A parameter in the path, the query or a header; `absent` is its default.
@@ -59,8 +70,7 @@ class Parameter(Generic[T]):
 
     def of(self, request: Request) -> T:
         """Its value in this request. Raises `BadRequest`."""
-        places = {"path": request.path_params, "query": request.query_params, "header": request.headers}
-        given = places[self.place].get(self.name)
+        given = PLACES[self.place](request).get(self.name)
         return self.absent if given is None else self.read(given)
 
 
@@ -159,6 +169,8 @@ IF_NONE_MATCH: Final = text("If-None-Match", "An `ETag` that you have, a list of
 
 def check_query(request: Request, parameters: Iterable[Parameter[Any]]) -> None:
     """Raise `BadRequest` for a query parameter that is unknown or given twice."""
+    if not request.scope["query_string"]:
+        return
     names = sorted(each.name for each in parameters if each.place == "query")
     pairs = request.query_params.multi_items()
     unknown = sorted({name for name, _ in pairs} - set(names))

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Final
 
+import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -30,7 +31,7 @@ from receiver.http.api.operations import (
 from receiver.http.api.params import ACCOUNT, IF_NONE_MATCH, REFUND, flag, moment, number, order_number, text, word
 from receiver.http.api.schema import HistoryJson, RefreshJson, RefundListJson
 from receiver.http.headers import traceparent_of
-from receiver.http.respond import etag, json_answer, matches
+from receiver.http.respond import JsonAnswer, etag, json_answer, matches
 from receiver.http.seats import Seats, share_of
 from receiver.ledger.dispute import dispute_json
 from receiver.ledger.history import revision_json
@@ -122,10 +123,11 @@ class RefundApi:
         refund = the_refund(found)
         (refund,) = await as_of_now(self._store, [refund])
         body = advised_json(refund, advice_of(refund))
-        tag = etag(refund, body)
+        encoded = msgspec.json.encode(body)
+        tag = etag(refund, body, encoded)
         if matches(call.request.headers.getlist("if-none-match"), tag):
             return Response(status_code=304, headers={"ETag": tag, "Cache-Control": "private, no-cache"})
-        return json_answer(body, ETag=tag, Cache_Control="private, no-cache")
+        return JsonAnswer(encoded, ETag=tag, Cache_Control="private, no-cache")
 
     @Operation(
         "GET",

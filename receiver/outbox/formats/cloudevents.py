@@ -16,7 +16,7 @@ from receiver.errors import Malformed, TransportError
 from receiver.exchange import FORM, Request
 from receiver.ledger.lifecycle import EventType
 from receiver.ledger.refund import Refund
-from receiver.ledger.schema import Json, RefundJson, Rfc3339, extended, refund_json, tidy
+from receiver.ledger.schema import Json, RefundJson, Rfc3339, refund_as, tidy
 from receiver.ledger.timestamps import format_rfc3339
 from receiver.outbox.events.advice import Advice, AdviceJson, advice_json
 from receiver.outbox.events.balance_event import BalanceEvent, balance_cloud_event
@@ -42,7 +42,7 @@ class AdvisedRefundJson(RefundJson, kw_only=True):
 
 def advised_json(refund: Refund, advice: Advice | None) -> AdvisedRefundJson:
     """A refund as JSON, with its advice."""
-    return extended(AdvisedRefundJson, refund_json(refund), advice=advice_json(advice))
+    return refund_as(AdvisedRefundJson, refund, advice=advice_json(advice))
 
 
 class RefundEventJson(Json, kw_only=True):

@@ -38,6 +38,8 @@ NUMBERS = {
     "seen": "first_seen_at",
     "changed": "changed_at",
 }
+ABSENT = {"state": "", "revision": 0, "updated_at": 0, "first_seen_at": 0, "changed_at": 0}
+"""What absent fields mean that have no default in `Refund`."""
 CURRENCY = re.compile(r"[A-Z]{3}")
 MOST_NUMBER = 253_402_300_800_000
 """ms: the end of the year 9999. Times and revisions are lower."""
@@ -54,6 +56,9 @@ CASE = {
 """The case of a declined refund. It is closed if it has `case_how` (`store/requests/reserve.lua` looks at that)."""
 SPACE = re.compile(r"\s")
 FLAGS = {"conflict": "conflict", "read": "charge_read", "backfill": "backfill"}
+READ = {name.encode(): attribute for name, attribute in (TEXTS | NUMBERS | FLAGS).items()}
+"""Field → attribute."""
+ARE_NUMBERS, ARE_FLAGS = frozenset(NUMBERS.values()), frozenset(FLAGS.values())
 
 
 class Line(Revision, frozen=True, array_like=True):
@@ -83,12 +88,17 @@ def from_hash(account: str, refund_id: str, raw: Mapping[bytes, bytes]) -> Refun
     """The refund in the hash; None for an empty hash."""
     if not raw:
         return None
-    fields = {name.decode(): value.decode() for name, value in raw.items()}
-    if any(not 0 <= int(fields.get(name, "0")) < MOST_NUMBER for name in NUMBERS):
-        raise ValueError("A number of the refund is out of range.")
-    more: dict[str, object] = {attribute: fields.get(name, "") for name, attribute in TEXTS.items()}
-    more |= {attribute: int(fields.get(name, "0")) for name, attribute in NUMBERS.items()}
-    more |= {attribute: name in fields for name, attribute in FLAGS.items()}
+    fields, more = dict[str, str](), dict[str, object](ABSENT)
+    for name, value in raw.items():
+        text, attribute = value.decode(), READ.get(name)
+        if attribute is None:
+            fields[name.decode()] = text
+        elif attribute in ARE_NUMBERS:
+            more[attribute] = number = int(text)
+            if not 0 <= number < MOST_NUMBER:
+                raise ValueError("A number of the refund is out of range.")
+        else:
+            more[attribute] = True if attribute in ARE_FLAGS else text
     amount = Money(Decimal(fields["amount"]), fields["currency"]) if "amount" in fields else None
     if amount is not None and not (amount.amount.is_finite() and CURRENCY.fullmatch(amount.currency_code)):
         raise ValueError("The amount of the refund is invalid.")
