@@ -9,8 +9,8 @@
 folder, so it runs on the server's machine. `restore` wants a folder without data, whose server is stopped. A server
 with `appendonly yes` does not read dump.rdb: the snapshot becomes the base of an append-only file, which both the
 embedded store and a Valkey or Redis 7 of your own load at their next start. With it comes the word that this is a
-restored store: the service then asks about every refund at once that is not final. `restored` says the same to a
-server that was restored in another way. The password of a server is taken from REDISCLI_AUTH.
+restored store: the service then asks at once about every refund that is not final, and every open case. `restored`
+says the same to a server that was restored in another way. The password of a server is taken from REDISCLI_AUTH.
 """
 
 from __future__ import annotations

@@ -145,14 +145,14 @@ def open_declines(cases: Sequence[OpenCase]) -> OpenDeclinesJson:
     return OpenDeclinesJson(
         count=len(cases),
         amounts=[*sums(cases)],
-        unknown_amounts=sum(case.amount is None for case in cases),
+        unknown_amounts=sum(case.minor_units is None for case in cases),
         oldest_at=_oldest(cases),
         reasons=[
             ReasonCasesJson(
                 reason_code=tidy(reason) or None,
                 count=len(found),
                 amounts=[*sums(found)],
-                unknown_amounts=sum(case.amount is None for case in found),
+                unknown_amounts=sum(case.minor_units is None for case in found),
                 oldest_at=_oldest(found),
             )
             for reason, found in frequent
@@ -164,8 +164,8 @@ def sums(cases: Iterable[OpenCase]) -> Iterable[MoneyJson]:
     """The sum in each currency, by its code."""
     totals: Counter[str] = Counter()
     for case in cases:
-        if case.amount is not None:
-            totals[case.amount.currency_code] += case.amount.minor_units
+        if case.minor_units is not None:
+            totals[case.currency] += case.minor_units
     for currency in sorted(totals):
         found = money_json(Money.of_minor(totals[currency], currency))
         if found is not None:

@@ -41,7 +41,8 @@ class Candidates:
         if selection.refund_ids:
             roots, found = await self._named(selection.refund_ids)
         else:
-            cases = [case.refund_id for case in await self.store.cases.all()]
+            oldest_first = sorted(await self.store.cases.all(), key=lambda case: (case.since, case.refund_id))
+            cases = [case.refund_id for case in oldest_first]
             closed = await self._closed(selection)
             roots, found = [*dict.fromkeys([*cases, *closed])], []
         for start in range(0, len(roots), CHUNK):

@@ -12,12 +12,13 @@ import msgspec
 import structlog
 
 from receiver.errors import Conflict, NotFound, StoreUnavailable
+from receiver.issue.attempts import details_of
 from receiver.issue.generations import generation_of
 from receiver.issue.orders import retry_id
 from receiver.ledger.audit import Action, Actor, AuditEntry, Outcome
 from receiver.ledger.lifecycle import Change
-from receiver.ledger.refund import How, Refund, Source, State
-from receiver.ledger.resolution import closed, reopened, resolution_of
+from receiver.ledger.refund import How, Refund, Source, State, is_final
+from receiver.ledger.resolution import closed, reopened, resolution_of, with_reissues
 from receiver.store.account import AccountStore
 from receiver.store.refunds.refunds import CaseGuard, Committed
 from receiver.track.amazon_client import AmazonClient
@@ -59,7 +60,7 @@ class Cases:
         for _ in range(MOST_COLLISIONS):
             root, now = await self._root(refund_id), self.store.now()
             change = closed(
-                self._with_case(root, now),
+                await self._with_case(root, now),
                 closing.how,
                 now,
                 closing.actor,
@@ -70,9 +71,8 @@ class Cases:
                 return root
             if closing.refund_id:
                 await self._check_paying(root, closing.refund_id)
-            last = await self._last(root)
-            request_id = retry_id(last.refund_id, await generation_of(self.store, last))
-            guard = CaseGuard(request_id=request_id, takes=closing.refund_id)
+            if (guard := await self._guard(root, closing.refund_id)) is None:
+                continue
             act = _act(Action.REFUND_CLOSE, root, closing.actor, closing.how)
             match await self._write(Change(root, change.refund, change.emissions), now, guard, act):
                 case Committed.OK:
@@ -92,7 +92,7 @@ class Cases:
         """
         for _ in range(MOST_COLLISIONS):
             root, now = await self._root(refund_id), self.store.now()
-            known = self._with_case(root, now)
+            known = await self._with_case(root, now)
             change = reopened(known, now, actor)
             if change.is_nothing:
                 return root
@@ -105,9 +105,13 @@ class Cases:
                 return change.refund
         raise _collision()
 
-    def _with_case(self, root: Refund, now: int) -> Refund:
+    async def _with_case(self, root: Refund, now: int) -> Refund:
         """The refund with its case, also if it was declined before cases were recorded."""
-        return msgspec.structs.replace(root, resolution=resolution_of(root, now, self.store.connection.tracked_for))
+        case = resolution_of(root, now, self.store.connection.tracked_for)
+        known = msgspec.structs.replace(root, resolution=case)
+        if root.resolution is None and root.retried_by:
+            known = with_reissues(Change(known, known), await self.store.refunds.reissues(root), now).refund
+        return msgspec.structs.replace(root, resolution=known.resolution)
 
     async def _write(self, change: Change, now: int, guard: CaseGuard, audit: AuditEntry) -> Committed:
         subscriber_list = await self.store.subscribers.read()
@@ -125,8 +129,11 @@ class Cases:
             raise NotFound("There is no such refund.", reason="no_such_refund")
         return found
 
-    async def _last(self, root: Refund) -> Refund:
-        """The last refund of the chain, which a retry would repeat. Raises `Conflict` if it is pending."""
+    async def _guard(self, root: Refund, takes: str) -> CaseGuard | None:
+        """What the closing depends on; None if the chain of retries has just become longer.
+
+        Raises `Conflict` if the last refund of the chain is pending.
+        """
         last, seen = root, {root.refund_id}
         while last.retried_by and last.retried_by not in seen:
             seen.add(last.retried_by)
@@ -134,9 +141,16 @@ class Cases:
             if found is None:
                 raise _being_reissued(f"{last.retried_by} repeats it, and Amazon has not reported its state")
             last = found
-        if last.state not in (State.DECLINED, State.REFUNDED):
+        if not is_final(last.state):
             raise _being_reissued(f"{last.refund_id} repeats it, and is {last.state}")
-        return last
+        request_id = retry_id(last.refund_id, await generation_of(self.store, last))
+        record = await self.store.requests.get(request_id)
+        if record is None or not record.refund_id:
+            return CaseGuard(request_id=request_id, request_state=record.state if record else "", takes=takes)
+        # Both are written beside the end of the request, and a process can die in between.
+        await self.recorder.annotate(root.account, record.refund_id, details_of(record.order))
+        await self.recorder.annotate(root.account, last.refund_id, {"retried_by": record.refund_id})
+        return None
 
     async def _check_paying(self, root: Refund, refund_id: str) -> None:
         """Raise `Conflict` unless this refund can have paid the buyer what the declined one did not."""
@@ -146,9 +160,10 @@ class Cases:
             self.amazon_client.check_environment(seen.environment)
             recorded = await self.recorder.record(self.amazon_client.account, seen, source=Source.REFRESH)
             paying = recorded.change.refund
-        if paying.charge_id != root.charge_id:
+        if not root.charge_id or paying.charge_id != root.charge_id:
             raise Conflict(
-                f"{refund_id} is of the charge {paying.charge_id or 'unknown'}, not of {root.charge_id}.",
+                f"{refund_id} is of the charge {paying.charge_id or 'unknown'}, and the declined refund is of the "
+                f"charge {root.charge_id or 'unknown'}.",
                 reason="other_charge",
             )
         if paying.state != State.REFUNDED or paying.conflict:

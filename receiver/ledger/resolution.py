@@ -7,7 +7,7 @@ A person can close it too, and undo that. Otherwise it is open.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Final
 
@@ -41,7 +41,7 @@ def resolution_of(refund: Refund, now: int, tracked_for: int = TRACKED_FOR) -> R
     """The case as the refund's own state determines it; None if it has no case of its own.
 
     `now` is in ms. A refund that was declined before cases were recorded gets one here: open if it was declined within
-    the last `tracked_for` ms.
+    the last `tracked_for` ms. It dates from the refund's last change, so that reading it again gives the same.
     """
     if refund.retry_root:
         return None
@@ -50,7 +50,7 @@ def resolution_of(refund: Refund, now: int, tracked_for: int = TRACKED_FOR) -> R
         if refund.state != State.DECLINED:
             return None
         is_tracked = now - (refund.updated_at or refund.changed_at) <= tracked_for
-        return Resolution(at=now, how=None if is_tracked else How.NOT_TRACKED)
+        return Resolution(at=refund.changed_at, how=None if is_tracked else How.NOT_TRACKED)
     return _with_payment(case, refund, refund, now)
 
 
@@ -72,6 +72,18 @@ def with_reissue(root: Refund, reissue: Refund, now: int) -> Change:
     if case == root.resolution:
         return change
     return _changed(change, case, now, reissue.source, settled_at=reissue.updated_at)
+
+
+def with_reissues(change: Change, reissues: Iterable[Refund], now: int) -> Change:
+    """The change, with the case as all reissues of the refund determine it: for one whose case was not recorded yet."""
+    for reissue in reissues:
+        found = with_reissue(change.refund, reissue, now)
+        if not found.is_nothing:
+            refund = found.refund
+            if not change.is_nothing:
+                refund = msgspec.structs.replace(refund, revision=change.refund.revision)
+            change = Change(change.known, refund, (*change.emissions, *found.emissions))
+    return change
 
 
 def closed(root: Refund, how: How, now: int, actor: Actor, *, note: str = "", refund_id: str = "") -> Change:

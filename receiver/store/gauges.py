@@ -97,10 +97,10 @@ class Gauges(AccountRepository):
             cases = await self._cases.all()
         counts, totals = Counter(case.reason if case.reason in KNOWN else "other" for case in cases), Counter[str]()
         for case in cases:
-            if case.amount is not None:
-                totals[case.amount.currency_code] += case.amount.minor_units
+            if case.minor_units is not None:
+                totals[case.currency] += case.minor_units
         return {
-            "oldest_decline_seconds": max(self.now() - cases[0].since, 0) / 1000 if cases else 0.0,
+            "oldest_decline_seconds": max(self.now() - min(case.since for case in cases), 0) / 1000 if cases else 0.0,
             **{f"declines:{reason}": float(count) for reason, count in counts.items()},
             **{
                 f"declines_amount:{currency}": float(Money.of_minor(total, currency).amount)

@@ -16,6 +16,8 @@ from receiver.http.dashboard import subscribers as subscriber_pages
 from receiver.http.dashboard.chart import draw, edges, top_of
 from receiver.http.dashboard.filters import clock as clock_of
 from receiver.http.dashboard.filters import for_people, money
+from receiver.ledger.audit import Actor
+from receiver.ledger.declines.job import Item, Job, JobState, Selection
 from receiver.ledger.money import Money
 from receiver.outbox.retries import Tested as Outcome
 from receiver.store import Store
@@ -255,3 +257,36 @@ def test_amounts_and_texts_for_people() -> None:
     )
     assert str(for_people("Run `a <b>` (now) ` x")) == "Run a &lt;b&gt; (now)  x"
     assert str(for_people("Run `a <b>` (now)")) == "Run <code>a &lt;b&gt;</code> (now)"
+
+
+async def test_a_paused_job_needs_a_person(browser: Browser, store: Store) -> None:
+    """The overview says so first; its page has both ways on. A running one is shown, and can be ended."""
+    amount = Money.parse("14.00", "USD")
+    item = Item(number=0, refund_id=REFUND, root=REFUND, amount=amount)
+    job = Job(
+        id="8f14e45fceea167a",
+        account="us",
+        state=JobState.RUNNING,
+        selection=Selection(reason="AmazonRejected"),
+        actor=Actor("desk", "<b>ann@example.com"),
+        created_at=T0,
+        changed_at=T0,
+        total=1,
+        sums=(amount,),
+    )
+    assert not await store.of("us").jobs.create(job, [item])
+    await browser.get("/")
+    assert "Reissuing 0 of 1 14.00 USD Follow" in words(browser.page)
+    where = "/jobs/8f14e45fceea167a?account=us"
+    await browser.get(where)
+    assert 'id="cancel"' in browser.page
+    assert 'id="resume"' not in browser.page
+    assert "desk (<b>ann@example.com)" in words(browser.page)
+    assert "<b>ann" not in browser.page
+    moved = {"reason": "declined_again"}
+    await store.of("us").jobs.move(job.id, JobState.PAUSED, of=[JobState.RUNNING], fields=moved)
+    await browser.get("/")
+    assert "Reissuing is paused 0 of 1 14.00 USD Decide" in words(browser.page)
+    await browser.get(where)
+    assert "Paused: Amazon declined the first 10 reissues again." in words(browser.page)
+    assert 'id="resume"' in browser.page

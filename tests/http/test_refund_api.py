@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
@@ -20,6 +21,8 @@ from tests.http.kit import ADMIN, REFUNDER, US_ONLY, Service, real_receiver, run
 from tests.kit.accounts import make_account
 from tests.kit.clock import T0, ManualClock
 from tests.kit.sns import SnsSigner
+from tests.store.makers import fill
+from tests.store.makers import refund_id as numbered
 
 REFUND = "S01-5105180-3221187-R022311"
 ONE = f"/v1/refunds/{REFUND}"
@@ -299,3 +302,35 @@ async def test_without_redis_the_api_is_503(sns: SnsSigner) -> None:
                 assert answer.json["reason"] == "store_unreachable"
     finally:
         await store.close()
+
+
+async def test_the_summary_counts_the_accounts_of_the_token_only(service: Service, store: Store) -> None:
+    """Not even numbers of the others."""
+    await seen(store, "us", state="Declined", reason="AmazonRejected")
+    for number in (1, 2):
+        await seen(store, "eu", numbered(number), state="Declined", reason="ProcessingFailure")
+    of_one = await service.get("/v1/summary", token=US_ONLY)
+    assert (of_one.json["accounts"], of_one.json["openDeclines"]["count"]) == (["us"], 1)
+    assert "ProcessingFailure" not in of_one.body.decode()
+    for path in ("/v1/summary?account=eu", f"/v1/refunds/{numbered(1)}", "/v1/refunds?open=true&account=eu"):
+        assert (await service.get(path, token=US_ONLY)).status in (403, 404), path
+    for act in ("close", "reopen"):
+        body = {"how": "not_owed", "note": "x"} if act == "close" else None
+        answer = await service.call("POST", f"/v1/refunds/{numbered(1)}/{act}", token=US_ONLY, body=body)
+        assert answer.status == 404, act
+    assert (await service.get("/v1/summary")).json["openDeclines"]["count"] == 3
+    assert (await service.get("/v1/summary?account=eu")).json["openDeclines"]["count"] == 2
+
+
+async def test_the_tag_of_an_old_decline_stays_the_same(
+    service: Service, store: Store, redis: Any, clock: ManualClock
+) -> None:
+    """Its case was never recorded, and is judged at each read."""
+    await fill(redis, 1)
+    path = f"/v1/refunds/{numbered(0)}"
+    for days, state in ((1, "open"), (40, "closed")):
+        clock.tick(days * 86_400_000)
+        answer = await service.get(path)
+        assert answer.json["resolution"]["state"] == state
+        clock.tick(5_000)
+        assert (await service.get(path, If_None_Match=answer.headers["ETag"])).status == 304

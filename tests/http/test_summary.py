@@ -11,7 +11,8 @@ from tests.kit.wire import as_json
 
 
 def case(number: int, amount: str | None, currency: str = "USD", reason: str = "AmazonRejected") -> OpenCase:
-    return OpenCase(f"R{number}", 1_760_000_000_000 + number, Money.parse(amount, currency) if amount else None, reason)
+    minor_units = Money.parse(amount, currency).minor_units if amount else None
+    return OpenCase(f"R{number}", 1_760_000_000_000 + number, minor_units, currency, reason)
 
 
 def test_open_cases_are_counted_and_added_up_by_reason_and_currency() -> None:

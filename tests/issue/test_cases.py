@@ -10,15 +10,16 @@ import msgspec
 import pytest
 
 from receiver.errors import Conflict, NotFound, ReceiverError
-from receiver.issue.cases import Closing
+from receiver.issue.cases import Cases, Closing
 from receiver.ledger.audit import Actor
 from receiver.ledger.query import Query
 from receiver.ledger.refund import How, Refund, Source
 from receiver.store import Store
+from receiver.store.redis.keys import Keys
 from tests.issue.kit import Desk, desk
 from tests.issue.test_generations import declined, refund, refuse, retries
 from tests.kit.clock import ManualClock
-from tests.store.makers import seen
+from tests.store.makers import refund_id, seen
 
 ANN, BOB = Actor("desk", "ann@example.com"), Actor("desk", "bob@example.com")
 GIFT = Closing(How.COMPENSATED, ANN, note="gift card")
@@ -138,6 +139,74 @@ async def test_of_closings_and_reissues_at_once_one_wins(shop: Desk, turn: int) 
     known = await refund(shop, first)
     assert known.resolution is not None
     assert known.resolution.is_open is (len(retries(shop, known)) == 1)
+
+
+@pytest.mark.parametrize("refused_first", [False, True])
+async def test_a_reissue_of_a_reissue_that_begins_meanwhile_wins(
+    shop: Desk, monkeypatch: pytest.MonkeyPatch, refused_first: bool
+) -> None:
+    """It changes the last refund of the chain, but not the first, whose revision guards the closing."""
+    first = await declined(shop)
+    second = (await shop.issuer.retry(first)).refund
+    assert second is not None
+    await becomes(shop, second, "Declined")
+    write, turns = Cases._write, list[int]()
+
+    async def late(self: Cases, *args: Any) -> Any:
+        if not turns:
+            turns.append(1)
+            if refused_first:
+                await refuse(shop, second.refund_id)
+                shop.simulator.fault_injection.add("error", place="create_refund", times=1)
+            await shop.another().retry(second.refund_id)
+        return await write(self, *args)
+
+    monkeypatch.setattr(Cases, "_write", late)
+    assert await refused(shop.issuer.cases.close(first, GIFT)) == "being_reissued"
+    assert await open_ones(shop) == [first]
+
+
+async def test_a_reissue_that_was_found_by_a_person_closes_the_case(
+    shop: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also if the process died before it recorded what that refund repeats."""
+    first = await declined(shop)
+    shop.simulator.fault_injection.add("error", place="create_refund", times=1)
+    request = (await shop.issuer.retry(first)).record
+    await shop.work()
+    (again,) = retries(shop, await refund(shop, first))
+    key = Keys("us")("refund", again)
+    await shop.store.connection.client.execute_command("HDEL", key, "retry_of", "retry_root")
+    await shop.store.connection.client.execute_command("HDEL", Keys("us")("refund", first), "retried_by")
+    assert request.order.retry_of == first
+    await becomes(shop, await refund(shop, again), "Refunded")
+    assert await open_ones(shop) == [first]
+    assert await refused(shop.issuer.cases.close(first, GIFT)) == "already_closed"
+    case = (await refund(shop, first)).resolution
+    assert case is not None
+    assert (case.how, case.refund_id) == (How.REISSUED, again)
+
+
+async def test_without_its_charge_no_refund_has_paid_for_it(shop: Desk) -> None:
+    """Two refunds of unknown charges are not refunds of the same charge."""
+    account = shop.issuer.amazon_client.account
+    for number, state in ((1, "Declined"), (2, "Refunded")):
+        told = msgspec.structs.replace(seen(state, number), charge_id="")
+        await shop.issuer.recorder.record(account, told, source=Source.POLL)
+    closing = Closing(How.REFUNDED_ELSEWHERE, ANN, refund_id=refund_id(2))
+    assert await refused(shop.issuer.cases.close(refund_id(1), closing)) == "other_charge"
+
+
+async def test_an_old_decline_whose_reissue_is_refunded_is_not_reopened(shop: Desk, redis: Any) -> None:
+    """It was declined, reissued and refunded before cases were recorded."""
+    first = await declined(shop)
+    again = (await shop.issuer.retry(first)).refund
+    assert again is not None
+    await becomes(shop, again, "Refunded")
+    known = await redis.hgetall(Keys("us")("refund", first))
+    await redis.hdel(Keys("us")("refund", first), *[name for name in known if name.startswith(b"case_")])
+    shop.clock.tick(31 * 86_400_000)
+    assert await refused(shop.issuer.cases.reopen(first, ANN)) == "already_paid"
 
 
 async def test_the_refund_that_paid_the_buyer_is_checked(shop: Desk) -> None:

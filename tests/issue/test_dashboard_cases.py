@@ -66,6 +66,7 @@ async def test_a_case_is_closed_and_reopened(redis: Any, valkey_url: str, tmp_pa
     async with desk(valkey_url, tmp_path) as (person, _):
         overview = words((await person.get("/"))[1])
         assert "Open declines 1 14.02 USD oldest" in overview
+        assert "Reissued and declined again" not in overview
         status, text = await person.get(person.path)
         assert (status, "14.02 USD" in text, "order-7" in text) == (200, True, True)
         note = "Gift card of 14.02 USD,\r\n  sent on 29 November."

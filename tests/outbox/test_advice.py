@@ -9,10 +9,11 @@ from hypothesis import given
 
 from receiver.ledger.lifecycle import EventType
 from receiver.ledger.money import Money
-from receiver.ledger.refund import FPS
+from receiver.ledger.refund import FPS, How, Reason, Resolution
+from receiver.ledger.resolution import AS_TEXT
 from receiver.outbox.events.advice import FOLLOW_RETRY, Advice, advice_json, advice_of
 from receiver.outbox.formats.wording import WITHOUT_ADVICE
-from tests.outbox.examples import a_refund, any_text
+from tests.outbox.examples import NOW, a_refund, any_text
 
 
 def actions(advice: Advice | None) -> list[str]:
@@ -163,3 +164,21 @@ def test_a_refund_of_flexible_payments_is_not_retried_by_amazon_pay() -> None:
     advice = advice_of(a_refund(refund_type=FPS))
     assert advice is not None
     assert [each.action for each in advice.actions] == ["refund_again_by_fps", "refund_another_way"]
+
+
+@pytest.mark.parametrize("event_type", [None, EventType.DECLINED])
+@pytest.mark.parametrize("how", [each for each in How if each is not How.NOT_TRACKED])
+def test_a_closed_case_is_never_paid_again(event_type: EventType | None, how: How) -> None:
+    """Neither by a reissue nor another way. What a person closed can be reopened."""
+    case = Resolution(at=NOW, how=how, by="desk", refund_id="S01-5105180-3221187-R022312")
+    for reason in (*Reason, "SomethingNew"):
+        refund = a_refund(state="Declined", reason_code=reason, retryable="yes", resolution=case)
+        advice = advice_of(refund, event_type)
+        assert advice is not None
+        assert AS_TEXT[how] in advice.summary
+        assert [each.action for each in advice.actions] == ([] if how in (How.REFUNDED, How.REISSUED) else ["reopen"])
+
+
+def test_a_reopened_case_has_the_advice_of_a_decline() -> None:
+    refund = a_refund(state="Declined", resolution=Resolution(at=NOW, by="desk"))
+    assert advice_of(refund, EventType.REOPENED) == advice_of(refund, EventType.DECLINED) is not None

@@ -212,6 +212,14 @@ def test_reasons_select_among_events_that_carry_one() -> None:
     assert wants(a_subscriber(), an_event(reason_code="ProcessingFailure"))
 
 
+def test_the_end_of_a_chain_of_retries_reaches_the_subscribers_of_each_reason() -> None:
+    """A reissue may have been declined for the subscriber's reason, and its incident be open."""
+    picky = a_subscriber(reasons=("AmazonRejected",))
+    assert not wants(picky, an_event(EventType.RESOLVED, reason_code="ProcessingFailure"))
+    assert wants(picky, an_event(EventType.RESOLVED, reason_code="ProcessingFailure", retried_by="R2"))
+    assert not wants(picky, an_event(EventType.REOPENED, reason_code="ProcessingFailure", retried_by="R2"))
+
+
 def test_a_paused_subscriber_is_still_owed_events() -> None:
     """They wait for it; none is dropped."""
     assert wants(pause(a_subscriber(), "gone", NOW), an_event())

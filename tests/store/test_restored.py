@@ -18,7 +18,7 @@ DUE = "refunds:{us}:due"
 
 
 async def filled(store: Store, account: Account) -> None:
-    """Pending, pending in an unknown word, and final."""
+    """Pending, pending in an unknown word, declined with an open case, and Refunded."""
     for number, state in enumerate(("RefundInitiated", "Held", "Declined", "Refunded"), 1):
         await Recorder(store, lambda: 0.0).record(account, seen(state, number), source=Source.POLL)
     store.connection.accounts = ["us"]
@@ -48,17 +48,17 @@ async def test_what_is_not_final_is_due_at_once_and_counts_on_from_a_higher_revi
     clock.tick(10)
     await redis.set(RESTORED, "one")
     await store.format.ensure()
-    at_once = {refund_id(1): clock(), refund_id(2): clock()}
+    at_once = {refund_id(1): clock(), refund_id(2): clock(), refund_id(3): clock()}
     after = {**before, **at_once}
     assert await due_times(redis) == after
-    assert await revisions(store) == [1 + GAP, 1 + GAP, 1, 1]
+    assert await revisions(store) == [1 + GAP, 1 + GAP, 1 + GAP, 1]
 
     clock.tick(10)
     await store.format.ensure()
     assert await due_times(redis) == after
     await redis.set(RESTORED, "two")
     await store.format.ensure()
-    assert await revisions(store) == [1 + 2 * GAP, 1 + 2 * GAP, 1, 1]
+    assert await revisions(store) == [1 + 2 * GAP, 1 + 2 * GAP, 1 + 2 * GAP, 1]
     assert await due_times(redis) == after
 
 

@@ -32,6 +32,9 @@ FIXES: Final = MappingProxyType(
         "history": "It is shown without the damaged line",
         "trail": "It is shown without the damaged line",
         "health": "The next delivery writes it again",
+        "open": "The open cases are listed again",
+        "open:details": "The open cases are listed again",
+        "closes": "That refund can then close another case",
         "attempts": "The event's attempts are counted from zero again",
         "format": "Only if no other program needs it. The receiver writes nothing until this is fixed",
     }

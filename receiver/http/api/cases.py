@@ -22,7 +22,7 @@ from receiver.ledger.audit import Actor
 from receiver.ledger.order_reference import UNKEPT
 from receiver.ledger.refund import REFUND_ID, How, Refund
 from receiver.ledger.resolution import BY_PERSON
-from receiver.ledger.schema import MAX_TEXT, RefundJson, refund_json
+from receiver.ledger.schema import MAX_TEXT, RefundJson, refund_json, tidy
 from receiver.store import Store
 from receiver.track.current import current_refunds
 
@@ -143,13 +143,13 @@ def _note(fields: Mapping[str, Any]) -> str:
     value = fields.get("note")
     if value is None and fields.get("how") == How.REFUNDED_ELSEWHERE:
         return ""
-    if not isinstance(value, str) or len(value) > MAX_TEXT or not value.strip() or UNKEPT.search(value):
+    if not isinstance(value, str) or len(value) > MAX_TEXT or not tidy(value) or UNKEPT.search(value):
         raise BadRequest(
-            f"`note` must be a text of 1 to {MAX_TEXT} characters that says how the case ended, without control "
-            "characters.",
+            f"`note` must be a text of 1 to {MAX_TEXT} printable characters that says how the case ended.",
             reason="bad_note",
         )
-    return value.strip()
+    # Stored as it is shown: without characters that reverse, hide or break the text.
+    return tidy(value, MAX_TEXT)
 
 
 def _refund_id(fields: Mapping[str, Any]) -> str:

@@ -6,7 +6,8 @@ guard.py       around every page: the session, the CSRF token, errors as dashboa
 pages.py       templates, static files, and their headers
 chart.py       the chart of refunds by hour
 filters.py     values formatted for people
-signing_in.py · overview.py · refund_list.py · refunds.py · cases.py · requests.py · subscribers.py    the pages
+signing_in.py · overview.py · refund_list.py · refunds.py    the pages
+cases.py · jobs.py · requests.py · subscribers.py             and those that act
 timeline.py    what happened to one refund, by day
 routes.py      all routes in one list
 """

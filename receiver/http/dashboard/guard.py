@@ -23,7 +23,7 @@ log = structlog.get_logger()
 
 Handler = Callable[[Request, Session], Awaitable[Response]]
 MOST_FORM, FORM_TIMEOUT, MOST_FIELDS = 8 * 1024, 10.0, 20
-OWN_PAGE: Final = re.compile(r"/(?:(?:refunds|subscribers)(?:[/?][^\\\s\x00-\x1f]*)?)?")
+OWN_PAGE: Final = re.compile(r"/(?:(?:refunds|jobs|subscribers)(?:[/?][^\\\s\x00-\x1f]*)?)?")
 """Where a redirect after signing in may lead: dashboard pages only."""
 AGAIN_AFTER: Final = 10
 """Seconds after which a page reloads while the store is unavailable."""

@@ -20,7 +20,7 @@ from receiver.http.dashboard.requests import NOTICES
 from receiver.http.dashboard.sessions import Session
 from receiver.issue.issuer import Issuer
 from receiver.ledger.age import started_at
-from receiver.ledger.declines.job import sums
+from receiver.ledger.declines.job import Job, sums
 from receiver.ledger.lifecycle import EventType
 from receiver.ledger.refund import Refund, is_final
 from receiver.ledger.refund_request import RequestState
@@ -67,17 +67,25 @@ class OverviewPage:
         notice = NOTICES.get(request.query_params.get("done", ""), "")
         values: dict[str, Any] = {"now": now, "reads": Scope.READ in caller.scopes, "notice": notice}
         values |= {"unclear": [], "unclear_total": 0, "alerting": [], "declines": [], "conflicts": [], "stuck": []}
-        values |= {"may_refresh": not caller.scopes.isdisjoint((Scope.REFUND, Scope.ADMIN))}
+        values |= {"jobs": [], "may_refresh": not caller.scopes.isdisjoint((Scope.REFUND, Scope.ADMIN))}
         if Scope.READ in caller.scopes:
             values |= await self._refunds(caller, now)
             values |= await self._declines(caller)
         if Scope.REFUND in caller.scopes:
             values |= await self._requests(caller)
+            values["jobs"] = await self._of_each(caller, self._job)
         if Scope.ADMIN in caller.scopes:
             values["alerting"] = await self._of_each(
                 caller, lambda account: self._store.of(account).gauges.alerting_problems()
             )
         return self._frame.render("overview.html", session, values, at="overview")
+
+    async def _job(self, account: str) -> Sequence[Job]:
+        """The account's unfinished job, if there is one."""
+        jobs = self._store.of(account).jobs
+        name = await jobs.current()
+        job = await jobs.get(name) if name else None
+        return [job] if job else []
 
     async def _of_each(self, caller: Caller, read: Callable[[str], Awaitable[Sequence[T]]]) -> list[tuple[str, T]]:
         """(account, item) of what `read` finds in each account."""

@@ -21,6 +21,7 @@ from receiver.http.api.refunds import CURSOR, ORDER, REASON, STATE
 from receiver.http.dashboard.filters import refund_path
 from receiver.http.dashboard.guard import PageFrame, see_other
 from receiver.http.dashboard.sessions import Session
+from receiver.issue.issuer import Issuer
 from receiver.ledger.declines.job import sums
 from receiver.ledger.money import Money
 from receiver.ledger.query import Page, Query
@@ -56,10 +57,10 @@ class Found:
 
 
 class RefundList:
-    """The handler."""
+    """The handler; `issuers` by account."""
 
-    def __init__(self, frame: PageFrame, store: Store, reads: Reads) -> None:
-        self._frame, self._store, self._reads = frame, store, reads
+    def __init__(self, frame: PageFrame, store: Store, issuers: Mapping[str, Issuer], reads: Reads) -> None:
+        self._frame, self._store, self._issuers, self._reads = frame, store, issuers, reads
 
     async def show(self, request: Request, session: Session) -> Response:
         """`GET /refunds?account=&q=&state=&reason=&from=&to=&cursor=`: newest change first.
@@ -84,12 +85,18 @@ class RefundList:
             "totals": counted,
             "given": given,
             "filtered": bool(filters),
+            "bulk": self._bulk(session, accounts, query),
             "states": list(State),
             "reasons": list(dict.fromkeys([*Reason, *filter(None, [given["reason"]])])),
             "first": f"/refunds?{urlencode(filters)}" if cursor else "",
             "following": f"/refunds?{urlencode(more)}" if found.page.next_cursor else "",
         }
         return self._frame.render("refunds.html", session, values, at="refunds")
+
+    def _bulk(self, session: Session, accounts: Sequence[str], query: Query) -> str:
+        """The account whose open declines the person may reissue together from this list; empty: none."""
+        may = query.open and len(accounts) == 1 and Scope.REFUND in session.caller.scopes
+        return accounts[0] if may and accounts[0] in self._issuers else ""
 
     async def _named(self, accounts: Sequence[str], text: str) -> list[Refund]:
         return await find_refunds(self._store, accounts, text) if REFUND_ID.fullmatch(text) else []

@@ -14,6 +14,7 @@ from receiver.http.api.auth import Tokens
 from receiver.http.api.limits import Reads, Refreshes
 from receiver.http.dashboard.cases import CasePages
 from receiver.http.dashboard.guard import PageFrame
+from receiver.http.dashboard.jobs import JobPages
 from receiver.http.dashboard.overview import OverviewPage
 from receiver.http.dashboard.pages import Pages
 from receiver.http.dashboard.refund_list import RefundList
@@ -48,16 +49,16 @@ class Dashboard:
         self._frame = PageFrame(self._pages, sessions)
         self._signing_in = SigningIn(self._frame, sessions, tokens, now)
         self._overview = OverviewPage(self._frame, store, issuers, now)
-        self._list = RefundList(self._frame, store, reads)
+        self._list = RefundList(self._frame, store, issuers, reads)
         self._refunds = RefundPages(self._frame, store, issuers, now, refreshes, seller_central)
         self._cases = CasePages(self._frame, store, issuers)
+        self._jobs = JobPages(self._frame, store, issuers)
         self._requests = RequestPages(issuers)
         self._subscribers = SubscriberPages(self._frame, store, now)
 
     def routes(self) -> list[BaseRoute]:
         """Pages, form targets and static files."""
-        page, form = self._frame.page, self._frame.form
-        refunds, cases, subscribers = self._refunds, self._cases, self._subscribers
+        page, form, refunds, subscribers = self._frame.page, self._frame.form, self._refunds, self._subscribers
         return [
             Route("/", page(self._overview.show), methods=["GET"]),
             Route("/sign-in", self._signing_in.show, methods=["GET"]),
@@ -68,9 +69,7 @@ class Dashboard:
             Route("/refunds/{refund_id}/refresh", form(refunds.refresh), methods=["POST"]),
             Route("/refunds/{refund_id}/retry", page(refunds.ask_retry), methods=["GET"]),
             Route("/refunds/{refund_id}/retry", form(refunds.retry), methods=["POST"]),
-            Route("/refunds/{refund_id}/close", page(cases.ask_close), methods=["GET"]),
-            Route("/refunds/{refund_id}/close", form(cases.close), methods=["POST"]),
-            Route("/refunds/{refund_id}/reopen", form(cases.reopen), methods=["POST"]),
+            *self._of_cases_and_jobs(),
             Route("/requests/{request_id}/repeat", form(self._requests.repeat), methods=["POST"]),
             Route("/subscribers", page(subscribers.many), methods=["GET"]),
             Route("/subscribers/{name}/test", form(subscribers.test), methods=["POST"]),
@@ -79,6 +78,19 @@ class Dashboard:
             Route("/subscribers/{name}/resume", form(subscribers.resume), methods=["POST"]),
             Route("/subscribers/{name}/redrive", form(subscribers.redrive), methods=["POST"]),
             Route("/static/{name}", self._pages.static, methods=["GET"]),
+        ]
+
+    def _of_cases_and_jobs(self) -> list[BaseRoute]:
+        page, form, cases, jobs = self._frame.page, self._frame.form, self._cases, self._jobs
+        return [
+            Route("/refunds/{refund_id}/close", page(cases.ask_close), methods=["GET"]),
+            Route("/refunds/{refund_id}/close", form(cases.close), methods=["POST"]),
+            Route("/refunds/{refund_id}/reopen", form(cases.reopen), methods=["POST"]),
+            Route("/jobs", form(jobs.start), methods=["POST"]),
+            Route("/jobs/new", page(jobs.ask), methods=["GET"]),
+            Route("/jobs/{job_id}", page(jobs.one), methods=["GET"]),
+            Route("/jobs/{job_id}/resume", form(jobs.resume), methods=["POST"]),
+            Route("/jobs/{job_id}/cancel", form(jobs.cancel), methods=["POST"]),
         ]
 
     async def on_http_exception(self, request: Request, error: Exception) -> Response:

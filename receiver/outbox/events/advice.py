@@ -11,7 +11,8 @@ from typing import Annotated
 import msgspec
 
 from receiver.ledger.lifecycle import EventType
-from receiver.ledger.refund import FPS, Reason, Refund, Retryability, State
+from receiver.ledger.refund import FPS, How, Reason, Refund, Retryability, State
+from receiver.ledger.resolution import BY_PERSON, describe
 from receiver.ledger.retryability import BUYER_MAY_BE_PAID, NAMEABLE, is_merchants
 from receiver.ledger.schema import Json, tidy
 from receiver.ledger.timestamps import format_rfc3339
@@ -71,6 +72,11 @@ RETRY_NOW = Action(
 FOLLOW_RETRY = Action(
     "follow_retry",
     "Look at the refund that repeats this one (retriedBy): Amazon returns the money once that one is Refunded.",
+)
+REOPEN = Action(
+    "reopen",
+    "Do not pay the buyer again. Only if the buyer is still owed the money: reopen the case (POST "
+    "/v1/refunds/{refundId}/reopen, or `receiver refund reopen`).",
 )
 CHECK_ALREADY_PAID = Action(
     "check_buyer_already_refunded",
@@ -152,6 +158,8 @@ NOT_THE_MERCHANTS = (
     "This is not a refund of yours: Amazon or a bank began it for a claim, a chargeback or a cancellation. Amazon is "
     "collecting the amount from the merchant account."
 )
+OPENING = (EventType.DECLINED, EventType.REOPENED)
+"""The events after which the buyer is owed the money."""
 WITHOUT_ANOTHER_TRY = (RETRY, RETRY_IF_CAPTURED, RETRY_SOON, CHECK_MAXIMUM)
 """Actions that no longer apply once the charge is known to allow no further refund."""
 IN_JAPAN = {
@@ -186,9 +194,13 @@ def advice_of(refund: Refund, event_type: EventType | None = None) -> Advice | N
     """
     if event_type is EventType.STUCK:
         return STUCK
-    if event_type is EventType.CONFLICT or (refund.conflict and event_type in (None, EventType.DECLINED)):
+    if event_type is EventType.CONFLICT or (refund.conflict and event_type in (None, *OPENING)):
         return _conflict(refund)
-    if event_type is EventType.DECLINED or (event_type is None and refund.state == State.DECLINED):
+    if event_type in OPENING or (event_type is None and refund.state == State.DECLINED):
+        case = refund.resolution
+        # Of a decline that was never tracked, it is not known whether the buyer was paid.
+        if case is not None and case.how not in (None, How.NOT_TRACKED):
+            return Advice(describe(case), (REOPEN,) if case.how in BY_PERSON else ())
         if refund.refund_type == FPS:
             return FPS_DECLINED
         known = IN_JAPAN if region_of(refund) == "jp" else BY_REASON

@@ -29,7 +29,7 @@ from receiver.outbox.subscribers.secrets import read_secret
 from receiver.outbox.subscribers.subscriber import CLOUDEVENTS, Subscriber
 
 CONTENT_TYPE = "application/cloudevents+json; charset=utf-8"
-LARGEST_BODY = 16 * 1024
+LARGEST_BODY = 20_000
 """The largest possible body, since all texts in it are bounded. Standard Webhooks asks for less than 20 KB, CloudEvents
 for 64."""
 

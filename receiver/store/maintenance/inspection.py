@@ -36,6 +36,8 @@ log = structlog.get_logger()
 
 MONEY = frozenset({"charge", "taken", "requests", "fps", "issuing", "fps_issuing", "reserved", "unclear"})
 """Kinds of keys that record issued refunds and refunds in progress: without them, a refund could be issued twice."""
+CASES = frozenset({"open", "open:details"})
+"""Kinds of keys that list the open cases. They can be written again from the refunds."""
 CHECK_EVERY = 5.0
 """Seconds between two checks of the keys with fixed names."""
 STEP = 500
@@ -130,10 +132,14 @@ class Inspection(RedisRepository):
             if moved and name.kind == "subscribers":
                 # A commit that uses the list as it was before has to be decided again.
                 await self._write("HINCRBY", key, ":version", 1)
+            elif moved and name.kind in CASES:
+                await self._all.of(name.account).cases.list_again()
             return aside_of(name) if moved else ""
         target = _replaced(name, self.now())
         if not await self._run("replace", [key, target], [], without=(name.kind,)):
             return ""
+        if name.kind in CASES:
+            await self._all.of(name.account).cases.list_again()
         if name.kind == "refund":
             await Records(self._all.of(name.account)).restore_refund(name.of, target)
         self.damage.right_again([key])

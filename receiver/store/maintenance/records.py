@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from receiver.errors import Malformed
-from receiver.ledger.refund import REFUND_ID, Source
+from receiver.ledger.refund import REFUND_ID, How, Source
 from receiver.outbox.events.balance_event import is_balance, read_balance_event
 from receiver.outbox.events.dispute_event import is_dispute, read_dispute_event
 from receiver.outbox.events.event import from_fields, is_newer
@@ -21,12 +21,12 @@ from receiver.store.deliveries.upkeep import JOB
 from receiver.store.maintenance.restored import GAP
 from receiver.store.redis.base import AccountRepository, scored
 from receiver.store.redis.keys import Name
-from receiver.store.refunds.codec import FLAGS, MOST_NUMBER, NUMBERS, TEXTS
+from receiver.store.refunds.codec import CASE, FLAGS, MOST_NUMBER, NUMBERS, TEXTS, case_fields
 
 BATCH = 500
 LONGEST_BLOCK = 3_600_000
 """ms; `store/redis/helpers.lua` ignores a longer pause in a throttle."""
-REFUNDS = frozenset({"state", "reason", "order", "due", "hinted", "refreshed", "rejected"})
+REFUNDS = frozenset({"state", "reason", "order", "due", "hinted", "refreshed", "open", "rejected"})
 """Sorted sets whose members are refunds."""
 SCHEDULES = frozenset({"due", "lane", "issuing", "fps_issuing", "disputes_due", "jobs"})
 
@@ -55,13 +55,14 @@ class Records(AccountRepository):
                 "job_outcomes": self._all.jobs.outcomes,
                 "health": self._all.deliveries.health,
                 "dead": self._all.deliveries.dead_events,
+                "open:details": lambda _: self._all.cases.all(),
             }
         )
         if name.kind in readers:
             await readers[name.kind](name.of)
         elif name.entry.type == "zset" and name.kind != "unrecognized":
             await self._read_members(key, name)
-        elif name.kind in ("hints", "attempts", "copies", "unrecognized:details"):
+        elif name.kind in ("hints", "attempts", "copies", "unrecognized:details", "closes"):
             await self._read_fields(key, name)
         elif name.kind == "throttle":
             await self._read_throttle(key)
@@ -104,6 +105,9 @@ class Records(AccountRepository):
                 self._all.deliveries.read_attempts(key, text, value)
             elif name.kind == "copies":
                 self._all.deliveries.read_copy(key, text, value)
+            elif name.kind == "closes":
+                if not (REFUND_ID.fullmatch(text) and REFUND_ID.fullmatch(value.decode(errors="replace"))):
+                    self.damage.record(key, field, "not a refund and the one that it closes")
             else:
                 self._all.notifications.read_details(key, text, value)
 
@@ -151,7 +155,8 @@ class Records(AccountRepository):
     async def restore_refund(self, refund_id: str, kept: str) -> None:
         """After a refund's record was set aside, write the readable part of it, and make the refund due.
 
-        Its revision continues above any that subscribers have seen; otherwise they would take new events for old ones.
+        Its case is that of the last revision: a refund whose case was closed must not be reissued. Its revision
+        continues above any that subscribers have seen; otherwise they would take new events for old ones.
         """
         raw: dict[bytes, bytes] = {}
         if await self._read("TYPE", kept) in (b"hash", "hash"):
@@ -163,6 +168,8 @@ class Records(AccountRepository):
             now = str(self.now())
             last = history[-1].state if history else ""
             fields = {"seen": now, "changed": now, "by": Source.POLL.value, "state": last, **fields}
+            if history and history[-1].resolution is not None:
+                fields |= case_fields(history[-1].resolution)
             fields["revision"] = str(revision + GAP)
             flat = [text for pair in fields.items() if pair[1] for text in pair]
             await self._write("HSET", self.keys("refund", refund_id), *flat)
@@ -174,12 +181,18 @@ class Records(AccountRepository):
 def _readable(raw: Mapping[bytes, bytes]) -> dict[str, str]:
     """The fields of a refund's damaged hash that are readable on their own."""
     texts = {name.decode(errors="replace"): value.decode(errors="replace") for name, value in raw.items()}
-    return {name: text for name, text in texts.items() if _is_right(name, text)}
+    found = {name: text for name, text in texts.items() if _is_right(name, text)}
+    if "case_how" in texts:
+        # Closed in a way that cannot be read is still closed.
+        found = {"case_at": "1", "case_how": How.NOT_TRACKED.value, **found}
+    return found
 
 
 def _is_right(name: str, text: str) -> bool:
-    if name in NUMBERS:
+    if name in NUMBERS or name == "case_at":
         return text.isascii() and text.isdigit() and int(text[:20]) < MOST_NUMBER
-    if name == "by":
-        return text in set(Source)
-    return "\ufffd" not in text and (name in TEXTS or name in FLAGS or name in ("finals", "emitted"))
+    if name in ("by", "case_how"):
+        return text in (set(Source) if name == "by" else set(How))
+    return "\ufffd" not in text and (
+        name in TEXTS or name in FLAGS or name in CASE or name in ("finals", "emitted", "case_paid")
+    )

@@ -1,4 +1,5 @@
-"""Edge: Redis. After a restore from a backup, refunds that are not final may be outdated, so all of them become due.
+"""Edge: Redis. After a restore from a backup, refunds that are not final and open cases may be outdated, so all of them
+become due.
 
 `deploy/backup.py` writes a unique text to `refunds:restored`. Each account stores the text that it has dealt with, so
 that several processes may do this at once, and again after a crash.
@@ -31,7 +32,7 @@ class Restored(AccountRepository):
     """Catches up one account after a restore."""
 
     async def catch_up(self, mark: bytes) -> None:
-        """After the restore that `mark` identifies, make every refund that is not final due now, once."""
+        """Make every refund that is not final and every open case due, once for the restore that `mark` identifies."""
         key = self.keys("restored")
         if await self._read("GET", key) == mark:
             return
@@ -42,8 +43,8 @@ class Restored(AccountRepository):
 
     async def _make_due(self) -> int:
         count = 0
-        for state in (State.INITIATED, OTHER):
-            index, cursor = self.keys.state(state), 0
+        for index in (self.keys.state(State.INITIATED), self.keys.state(OTHER), self.keys("open")):
+            cursor = 0
             while True:
                 # Unlike pages, a scan returns every refund that stays in the index, however many leave it meanwhile.
                 position, found = await self._read("ZSCAN", index, cursor)

@@ -8,36 +8,44 @@ cases           set once the declines of older versions have their cases
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple
 
+import msgspec
 import structlog
 
 from receiver.errors import StoreUnavailable
 from receiver.ledger.lifecycle import Change
 from receiver.ledger.money import CURRENCY, Money
-from receiver.ledger.refund import State
-from receiver.ledger.resolution import with_case
+from receiver.ledger.refund import Refund, State
+from receiver.ledger.resolution import with_case, with_reissues
 from receiver.store.deliveries.subscribers import SubscriberRepository
-from receiver.store.redis.base import AccountRepository, Connection
-from receiver.store.redis.damage import RecordUnreadable, WrongType
+from receiver.store.redis.base import AccountRepository, Connection, scored
 from receiver.store.redis.keys import Keys
+from receiver.store.refunds.codec import open_details
 from receiver.store.refunds.refunds import Commit, Committed, Refunds
 
 log = structlog.get_logger()
 
 BATCH = 50
+AT_ONCE = 1_000
+"""Entries to parse without a pause: about 5 ms."""
 MOST_COLLISIONS = 16
 
 
-@dataclass(frozen=True, slots=True)
-class OpenCase:
-    """A declined refund whose case is open. `since` is in ms; `amount` is None if Amazon has not reported it."""
+class OpenCase(NamedTuple):
+    """A declined refund whose case is open. `since` is in ms."""
 
     refund_id: str
     since: int
-    amount: Money | None
+    minor_units: int | None
+    currency: str
     reason: str
+
+    @property
+    def amount(self) -> Money | None:
+        """The amount; None if Amazon has not reported it."""
+        return None if self.minor_units is None else Money.of_minor(self.minor_units, self.currency)
 
 
 class OpenCases(AccountRepository):
@@ -48,15 +56,18 @@ class OpenCases(AccountRepository):
         self._refunds, self._subscribers = refunds, subscribers
 
     async def all(self) -> list[OpenCase]:
-        """Every open case, the oldest first. Damaged entries are reported and left out."""
+        """Every open case, in no order. Damaged entries are reported and left out."""
         key, found = self.keys("open:details"), []
         raw: dict[bytes, bytes] = await self._read("HGETALL", key)
-        for refund_id, line in raw.items():
+        for count, (refund_id, line) in enumerate(raw.items()):
             try:
                 found.append(_read_case(refund_id.decode(), line.decode()))
             except ValueError:
                 self.damage.record(key, refund_id, "no details of an open case")
-        return sorted(found, key=lambda case: (case.since, case.refund_id))
+            if count % AT_ONCE == AT_ONCE - 1:
+                # Notifications are answered in between.
+                await asyncio.sleep(0)
+        return found
 
     async def adopt(self) -> None:
         """Record a case for each refund that an older version recorded as declined, if it was declined recently.
@@ -70,25 +81,53 @@ class OpenCases(AccountRepository):
         ids = await self._read("ZRANGE", self.keys.state(State.DECLINED), since, "+inf", "BYSCORE")
         texts = self._texts(self.keys.state(State.DECLINED), ids)
         for start in range(0, len(texts), BATCH):
-            adopted = await asyncio.gather(*(self._adopt(each) for each in texts[start : start + BATCH]))
+            adopted = await asyncio.gather(
+                *(self._rewrite(each, self._adopted) for each in texts[start : start + BATCH])
+            )
             count += sum(adopted)
         await self._write("SET", key, "1")
         if count:
             log.warning("store.cases_opened", account=self.account, refunds=count)
 
-    async def _adopt(self, refund_id: str) -> bool:
+    async def list_again(self) -> None:
+        """Add the open cases that the two keys lack, after a damaged part of them was set aside. Each is a revision.
+
+        Safe to repeat. Raises `StoreUnavailable`.
+        """
+        index, cursor = self.keys.state(State.DECLINED), 0
+        while True:
+            position, found = await self._read("ZSCAN", index, cursor, "COUNT", BATCH)
+            cursor, ids = int(position), self._texts(index, [member for member, _ in scored(found)])
+            await asyncio.gather(*(self._rewrite(each, self._listed) for each in ids))
+            if not cursor:
+                break
+
+    async def _listed(self, known: Refund) -> Refund:
+        """The refund with a new revision, if its open case is not listed; otherwise the same object."""
+        if not open_details(known):
+            return known
+        score, details = await asyncio.gather(
+            self._read("ZSCORE", self.keys("open"), known.refund_id),
+            self._read("HEXISTS", self.keys("open:details"), known.refund_id),
+        )
+        if score is not None and details:
+            return known
+        return msgspec.structs.replace(known, revision=known.revision + 1, changed_at=self.now())
+
+    async def _adopted(self, known: Refund) -> Refund:
+        """The refund with a case, if it has none yet and was declined recently; otherwise the same object."""
+        now = self.now()
+        change = with_case(Change(known, known), now, self.connection.tracked_for)
+        return with_reissues(change, await self._refunds.reissues(known), now).refund
+
+    async def _rewrite(self, refund_id: str, rewritten: Callable[[Refund], Awaitable[Refund]]) -> bool:
+        """Commit a changed refund, without events. Returns whether it changed. A damaged one is left out."""
         for _ in range(MOST_COLLISIONS):
-            known = None
-            with contextlib.suppress(RecordUnreadable, WrongType):
-                known = await self._refunds.get(refund_id)
-            if known is None:
-                return False
-            change = with_case(Change(known, known), self.now(), self.connection.tracked_for)
-            if change.is_nothing:
+            known = await self._refunds.get_or_id(refund_id)
+            if not isinstance(known, Refund) or (refund := await rewritten(known)) is known:
                 return False
             version = (await self._subscribers.read()).version
-            commit = Commit(known, change.refund, (), version, 0, None)
-            if await self._refunds.commit(commit) is Committed.OK:
+            if await self._refunds.commit(Commit(known, refund, (), version, 0, None)) is Committed.OK:
                 return True
         raise StoreUnavailable("Others kept writing the same refund.", reason="store_collision")
 
@@ -96,9 +135,7 @@ class OpenCases(AccountRepository):
 def _read_case(refund_id: str, line: str) -> OpenCase:
     """Parse a line of `open_details` (codec.py). Raises `ValueError`."""
     since, minor, currency, reason = line.split(" ")
-    amount = None
-    if minor != "?":
-        if not CURRENCY.fullmatch(currency):
-            raise ValueError("The currency of an open case is three capital letters.")
-        amount = Money.of_minor(int(minor), currency)
-    return OpenCase(refund_id, int(since), amount, "" if reason == "-" else reason)
+    if minor != "?" and not CURRENCY.fullmatch(currency):
+        raise ValueError("The currency of an open case is three capital letters.")
+    minor_units = None if minor == "?" else int(minor)
+    return OpenCase(refund_id, int(since), minor_units, currency, "" if reason == "-" else reason)

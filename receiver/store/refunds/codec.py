@@ -77,11 +77,19 @@ def to_hash(refund: Refund) -> list[str]:
     if refund.retry_refused is not None:
         fields["retry_refused"] = msgspec.json.encode(refund.retry_refused).decode()
     if refund.resolution is not None:
-        fields |= {"case_at": str(refund.resolution.at), "case_paid": ",".join(refund.resolution.paid)}
-        fields |= {name: getattr(refund.resolution, attribute) or "" for name, attribute in CASE.items()}
+        fields |= case_fields(refund.resolution)
     if refund.amount is not None:
         fields |= {"amount": str(refund.amount.amount), "currency": refund.amount.currency_code}
     return [text for name, value in fields.items() if value for text in (name, str(value))]
+
+
+def case_fields(case: Resolution) -> dict[str, str]:
+    """The fields of a case in the hash of its refund."""
+    return {
+        "case_at": str(case.at),
+        "case_paid": ",".join(case.paid),
+        **{name: getattr(case, attribute) or "" for name, attribute in CASE.items()},
+    }
 
 
 def from_hash(account: str, refund_id: str, raw: Mapping[bytes, bytes]) -> Refund | None:

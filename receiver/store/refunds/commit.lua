@@ -10,7 +10,8 @@
 --      charge_entry, has_reason, has_order, open_details ('' if
 --      it has no open case), n and n values of its hash; then the number of events, and for each event: n and n values of its
 --      entry, m and m numbers of the subscribers (from 1, in the order of KEYS) owed it
---      A person's closing of a case: `guards_request` is 1, and the request that would reissue the refund must not be open;
+--      A person's closing of a case: `guards_request` is the state in which the caller read the request that would reissue the
+--      refund ('-' for no request; else ''). It must not be open, and must still have that state: once it ends, the next may begin.
 --      `takes` is the refund that closes it, and can close no other. `releases` is one that closes it no longer.
 --      The wave: 9 '1' if the first refund's decline counts 10 since when declines count 11 the alarm that the wave has raised
 --      12 the alarm that is raised now, '' if none 13 how many other refunds it is about 14 the first refunds of their chains,
@@ -45,10 +46,13 @@ if (redis.call('HGET', KEYS[4], ':version') or '0') ~= ARGV[1] then
   return {'subscribers'}
 end
 local refund_id, changed_at = writes[1].id, writes[1].changed_at
-if ARGV[5] == '1' then
-  local state = redis.call('HGET', KEYS[11], 'state')
+if ARGV[5] ~= '' then
+  local state = redis.call('HGET', KEYS[11], 'state') or '-'
   if state == 'reserved' or state == 'unclear' then
     return {'reissuing'}
+  end
+  if state ~= ARGV[5] then
+    return {'revision'}
   end
 end
 

@@ -46,12 +46,16 @@ class CaseGuard:
 
     request_id: str = ""
     """The request that would reissue the refund: it must not be open. Empty when a case is reopened."""
+    request_state: str = ""
+    """Its state as it was read, empty if there is none. Any other state means that a reissue began meanwhile."""
     takes: str = ""
     """The refund that closes the case. It can close no other case."""
     releases: str = ""
     """The refund that closes the case no longer."""
 
 
+NO_REQUEST = "-"
+"""Stands for a missing state in `commit.lua`."""
 UNGUARDED = CaseGuard()
 
 
@@ -106,6 +110,18 @@ class Refunds(AccountRepository):
             self.damage.record(key, what="a refund that this version cannot read")
             raise unreadable(key) from error
 
+    async def reissues(self, refund: Refund) -> list[Refund]:
+        """The refunds that repeat this one, one after the other, as far as they are known and readable."""
+        found, names = list[Refund](), {refund.refund_id}
+        while refund.retried_by and refund.retried_by not in names:
+            names.add(refund.retried_by)
+            following = await self.get_or_id(refund.retried_by)
+            if not isinstance(following, Refund):
+                break
+            refund = following
+            found.append(refund)
+        return found
+
     async def history(self, refund_id: str) -> list[Revision]:
         """Every revision, oldest first; damaged ones are left out."""
         key, found = self.keys("history", refund_id), []
@@ -126,7 +142,7 @@ class Refunds(AccountRepository):
             commit.token or "",
             "" if commit.next_look is None else commit.next_look,
             HISTORY_CAP,
-            1 if guard.request_id else 0,
+            (guard.request_state or NO_REQUEST) if guard.request_id else "",
             guard.takes,
             guard.releases,
             self._audited(commit.audit),

@@ -14,14 +14,19 @@
 
   const keep = () => {
     const focused = document.activeElement;
-    const open = [...main.querySelectorAll("details[open]")].map((each) => each.id);
-    return { id: main.contains(focused) ? focused.id : "", href: focused?.getAttribute?.("href") || "", inside: main.contains(focused), open };
+    const open = [...main.querySelectorAll("details[id]")].map((each) => [each.id, each.open]);
+    const ticked = [...main.querySelectorAll("[data-part] input:checked")].map((each) => each.id);
+    return { ticked, id: main.contains(focused) ? focused.id : "", href: focused?.getAttribute?.("href") || "", inside: main.contains(focused), open };
   };
 
   const restore = (kept) => {
-    for (const id of kept.open) {
-      const found = id && document.getElementById(id);
-      if (found) found.open = true;
+    for (const [id, open] of kept.open) {
+      const found = document.getElementById(id);
+      if (found) found.open = open;
+    }
+    for (const id of kept.ticked) {
+      const found = document.getElementById(id);
+      if (found) found.checked = true;
     }
     if (!kept.inside || main.contains(document.activeElement)) return;
     const links = [...main.querySelectorAll("a")];
