@@ -22,7 +22,7 @@ from receiver.http.api.cases import CaseApi
 from receiver.http.api.charges import ChargeApi
 from receiver.http.api.deliveries import DeliveryApi
 from receiver.http.api.diagnostics import DiagnosticsApi, DiagnosticsSource, NotificationApi
-from receiver.http.api.fps import FpsApi, form_routes
+from receiver.http.api.fps import FpsApi, form_endpoint, form_routes
 from receiver.http.api.issuing import IssueApi
 from receiver.http.api.jobs import JobApi
 from receiver.http.api.limits import Reads, Refreshes, SignInLimit
@@ -88,7 +88,7 @@ def build(
     configured_fps = {name: issuer for name, issuer in fps_issuers.items() if issuer.is_configured}
     refreshes, reads = Refreshes(settings.http.refreshes), Reads()
     dashboard = Dashboard(store, tokens, sessions, issuers, now, refreshes, reads, settings.delivery.seller_central)
-    ipn = Ipn(receiver, settings.ingest, metrics)
+    ipn, forms = Ipn(receiver, settings.ingest, metrics), form_endpoint(configured_fps, settings.ingest, metrics)
     apis = [
         RefundApi(store, tokens.count, now, refreshes, settings.http),
         ChargeApi(store, {name: issuer.amazon_client for name, issuer in issuers.items()}, refreshes),
@@ -109,14 +109,14 @@ def build(
     routes = [
         *(route for api in apis for route in routes_of(api, tokens, reads)),  # the most requested ones first
         *ipn_routes(ipn),
-        *form_routes(configured_fps, settings.ingest, metrics),
+        *form_routes(forms),
         *description_routes(),
         *dashboard.routes(),
         *more_routes,
     ]
     return Application(
         metrics=metrics,
-        ipn=ipn,
+        ipns=(ipn, forms),
         routes=routes,
         exception_handlers={ReceiverError: on_receiver_error, HTTPException: dashboard.on_http_exception},
         lifespan=lifespan,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import secrets
 from collections.abc import Iterable
+from itertools import count
 from typing import Final
 
 from starlette.types import Receive, Scope, Send
@@ -15,7 +17,32 @@ Headers = Iterable[tuple[bytes, bytes]]
 
 OFFERS: Final = frozenset({b"connection", b"upgrade", b"http2-settings"})
 """The headers that offer an upgrade."""
+DEFAULTS: Final = {
+    b"x-content-type-options": b"nosniff",
+    b"x-frame-options": b"DENY",
+    b"referrer-policy": b"no-referrer",
+    b"content-security-policy": b"default-src 'none'; frame-ancestors 'none'",
+    b"cache-control": b"no-store",
+}
+"""Default headers of a response."""
+REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 SLASHES: Final = re.compile(r"/{2,}")
+
+
+class RequestIds:
+    """Ids for requests that bring none: 32 characters, a random part of this process followed by a number."""
+
+    def __init__(self) -> None:
+        self._prefix, self._numbers = secrets.token_hex(12), count()
+
+    def __call__(self) -> str:
+        return f"{self._prefix}{next(self._numbers):08x}"
+
+
+def brought_id(headers: Headers) -> str:
+    """The request's `X-Request-Id`; empty if it is unusable, or there are several."""
+    found = [value for name, value in headers if name == b"x-request-id"]
+    return found[0].decode() if len(found) == 1 and REQUEST_ID.fullmatch(found[0]) else ""
 
 
 def trace_of(headers: Headers) -> dict[str, str]:

@@ -1,15 +1,12 @@
 """HTTP. The frame around every request: request id, security headers, metrics, the access log, and the response to
 unexpected errors.
 
-It stands outside the framework and passes notifications directly to their endpoint: routing and middleware would cost
-as much as judging one.
+Notifications pass it by: their endpoint is in front of it, and of the framework.
 """
 
 from __future__ import annotations
 
-import re
-import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from time import perf_counter
 from typing import Any, Final
 
@@ -20,7 +17,8 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from structlog.contextvars import bind_contextvars, reset_contextvars
 
-from receiver.http.headers import Headers, is_plain, not_plain, tidy_path, trace_of
+from receiver.http.headers import DEFAULTS, Headers, RequestIds, brought_id, is_plain, not_plain, trace_of
+from receiver.http.ipn.endpoint import Ipn
 from receiver.http.ipn.pacing import PerTickLimit
 from receiver.http.problems import failed
 from receiver.ledger.refund import REFUND_ID
@@ -28,9 +26,7 @@ from receiver.runtime.metrics import Metrics
 
 log = structlog.get_logger()
 
-REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 NO_ROUTE: Final = "none"
-IPN: Final = re.compile(r"/ipn(?:/([^/]+))?(/?)")
 BROUGHT: Final = frozenset({b"x-request-id", b"traceparent", b"transfer-encoding"})
 """The headers that the frame reads."""
 OFTEN: Final = frozenset({"/healthz", "/readyz", "/metrics", "/static/{name}"})
@@ -41,29 +37,12 @@ PER_TURN: Final = 8
 """How many requests, other than notifications and probes, begin in one turn of the loop. Hundreds at once would delay
 each step of a response to Amazon."""
 
-DEFAULTS: Final = {
-    b"x-content-type-options": b"nosniff",
-    b"x-frame-options": b"DENY",
-    b"referrer-policy": b"no-referrer",
-    b"content-security-policy": b"default-src 'none'; frame-ancestors 'none'",
-    b"cache-control": b"no-store",
-}
-"""Default headers of a response."""
-
-
-def new_request_id() -> str:
-    """An id for a request that has none."""
-    return secrets.token_hex(16)
-
 
 class Frame:
-    """Wraps every request to `app`. A POST of a notification goes to `ipn`, which is also one of its routes. None:
-    another server takes notifications."""
+    """Wraps every request to `app`."""
 
-    def __init__(
-        self, app: ASGIApp, metrics: Metrics, ipn: ASGIApp | None, request_id: Callable[[], str] = new_request_id
-    ) -> None:
-        self._app, self._metrics, self._ipn, self._new_id = app, metrics, ipn, request_id
+    def __init__(self, app: ASGIApp, metrics: Metrics, request_id: Callable[[], str]) -> None:
+        self._app, self._metrics, self._new_id = app, metrics, request_id
         self._turns = PerTickLimit(PER_TURN)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -71,10 +50,8 @@ class Frame:
             await self._app(scope, receive, send)
             return
         brought = [pair for pair in scope["headers"] if pair[0] in BROUGHT]
-        request_id = (_brought_id(brought) if brought else "") or self._new_id()
-        app, posted = self._way(scope)
-        if brought and not is_plain(brought):
-            app = not_plain
+        request_id = (brought_id(brought) if brought else "") or self._new_id()
+        app = self._app if is_plain(brought) else not_plain
         status, began = 0, perf_counter()
 
         async def framed(message: Message) -> None:
@@ -84,51 +61,49 @@ class Frame:
                 message["headers"] = _headers(message.get("headers", ()), request_id)
             await send(message)
 
-        if not posted and scope["path"] not in FIRST:
+        if scope["path"] not in FIRST:
             await self._turns.enter()
         bound = bind_contextvars(request_id=request_id, **(trace_of(brought) if brought else {}))
         try:
             await app(scope, receive, framed)
         except Exception:
-            answer = failed(scope["method"], posted or route_of(scope))
+            answer = failed(scope["method"], route_of(scope))
             if status:
                 raise
             await answer(scope, receive, framed)
         finally:
-            self._metrics.request(posted or route_of(scope), scope["method"], status)
-            if not posted:
-                _note(scope, status, perf_counter() - began)
+            self._metrics.request(route_of(scope), scope["method"], status)
+            _note(scope, status, perf_counter() - began)
             reset_contextvars(**bound)
-
-    def _way(self, scope: Scope) -> tuple[ASGIApp, str]:
-        """The application that handles the request; for a POST of a notification also its route's template."""
-        path = scope["path"] = tidy_path(scope["path"])
-        if self._ipn is None or scope["method"] != "POST" or not path.startswith("/ipn"):
-            return self._app, ""
-        found = IPN.fullmatch(path)
-        if found is None:
-            return self._app, ""
-        account, slash = found.groups()
-        scope["path_params"] = {"account": account} if account else {}
-        return self._ipn, f"/ipn{'/{account}' if account else ''}{slash}"
 
 
 class Application(Starlette):
-    """An application in its frame. The frame, not the framework, answers unexpected errors."""
+    """An application in its frame. The frame, not the framework, answers unexpected errors.
 
-    def __init__(self, *, metrics: Metrics, ipn: ASGIApp | None, **more: object) -> None:
+    Requests to the addresses of notifications go to `ipns` and to nothing else. None: another server takes them.
+    """
+
+    def __init__(self, *, metrics: Metrics, ipns: Sequence[Ipn], **more: object) -> None:
         super().__init__(**more)  # type: ignore[arg-type]
-        self._metrics, self._ipn = metrics, ipn
+        self._metrics, self._ipns = metrics, ipns
         self.router.redirect_slashes = False
+
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:  # type: ignore[override]
+        """One request."""
+        if scope["type"] == "http":
+            for each in self._ipns:
+                if each.takes(scope["path"]):
+                    return each(scope, receive, send)
+        return super().__call__(scope, receive, send)
 
     def with_routes(self, routes: Sequence[BaseRoute], handlers: Mapping[Any, Any], *, posts: bool) -> Application:
         """An application with some of its routes, in a frame of its own; `posts`: they include notifications."""
-        ipn = self._ipn if posts else None
-        return Application(metrics=self._metrics, ipn=ipn, routes=routes, exception_handlers=handlers)
+        ipns = self._ipns if posts else ()
+        return Application(metrics=self._metrics, ipns=ipns, routes=routes, exception_handlers=handlers)
 
     def build_middleware_stack(self) -> ASGIApp:
         """The stack between the server and the routes."""
-        return Frame(ExceptionMiddleware(self.router, handlers=self.exception_handlers), self._metrics, self._ipn)
+        return Frame(ExceptionMiddleware(self.router, handlers=self.exception_handlers), self._metrics, RequestIds())
 
 
 def _note(scope: Scope, status: int, seconds: float) -> None:
@@ -154,8 +129,3 @@ def _headers(said: Headers, request_id: str) -> list[tuple[bytes, bytes]]:
     headers += [pair for pair in DEFAULTS.items() if pair[0] not in names]
     headers.append((b"x-request-id", request_id.encode()))
     return headers
-
-
-def _brought_id(headers: Headers) -> str:
-    found = [value for name, value in headers if name == b"x-request-id"]
-    return found[0].decode() if len(found) == 1 and REQUEST_ID.fullmatch(found[0]) else ""

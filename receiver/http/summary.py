@@ -21,6 +21,7 @@ from receiver.ledger.schema import Json, MoneyJson, Rfc3339, money_json, tidy
 from receiver.ledger.timestamps import format_rfc3339
 from receiver.store import Store
 from receiver.store.account import AccountStore
+from receiver.store.dashboard import MOST_READ
 from receiver.store.gauges import AGES
 from receiver.store.refunds.cases import OpenCase
 
@@ -56,7 +57,13 @@ class PendingCountJson(Json, kw_only=True):
     unchanged_for: Annotated[
         dict[str, int], Meta(description="By age, such as 1d: those that have not changed for that long.")
     ]
-    stuck: Annotated[int, Meta(description="Those that have been pending for longer than `accounts.stuck_after`.")]
+    stuck: Annotated[
+        int,
+        Meta(
+            description="Those that have been pending for longer than `accounts.stuck_after`, among the "
+            f"{MOST_STUCK} of each account that have not changed for the longest time."
+        ),
+    ]
 
 
 class AlertingJson(Json, kw_only=True):
@@ -75,7 +82,9 @@ class SummaryJson(Json, kw_only=True):
     accounts: list[str]
     open_declines: OpenDeclinesJson
     pending: PendingCountJson
-    conflicts: Annotated[int, Meta(description="Refunds with two final states, among the latest events.")]
+    conflicts: Annotated[
+        int, Meta(description=f"Refunds with two final states, among the latest {MOST_READ:,} events of each account.")
+    ]
     unclear: Annotated[int, Meta(description="Refund requests whose outcome a person has to find out.")]
     reserved: Annotated[int, Meta(description="Refund requests that Amazon has not answered.")]
     alerting: AlertingJson

@@ -88,7 +88,7 @@ def all_left(balance: Balance) -> tuple[Money, int]:
     """
     left, elsewhere = balance.money(balance.refundable), balance.elsewhere
     captured, reported, known = (balance.money(each) for each in (balance.captured, balance.reported, balance.known))
-    sums = f"Amazon reports {reported} as refunded, and {known} is refunded, pending or requested here"
+    sums = f"Amazon reports {reported} as refunded; here, {known} is refunded, pending, requested or in conflict"
     if left and left.minor_units and elsewhere:
         return left, elsewhere[0]
     if left:
@@ -100,9 +100,9 @@ def all_left(balance: Balance) -> tuple[Money, int]:
     if balance.left:
         least, most = (balance.money(each) for each in balance.left)
         raise Conflict(
-            f"It is not certain how much of the {captured} captured is left. {sums}; the first may or may not include "
-            f"what is pending. From {least} to {most} is left. Refresh the pending refunds and wait until they are "
-            "final, or check Seller Central and give the amount.",
+            f"It is not certain how much of the {captured} captured is left. {sums}. Amazon's number may or may not "
+            f"include what is pending. From {least} to {most} is left. Refresh the pending refunds and wait until they "
+            "are final, or check Seller Central and give the amount.",
             reason="not_enough_known",
         )
     raise Conflict(

@@ -131,8 +131,9 @@ def describe(case: Resolution) -> str:
 
 def already_closed(case: Resolution) -> Conflict:
     """The error for another closing of a closed case. It says how, by whom and when it was closed."""
+    next_step = "" if case.paid else " If it is wrong, reopen the case first."
     return Conflict(
-        f"{describe(case)} That was at {format_rfc3339(case.at)}. If it is wrong, reopen the case first.",
+        f"{describe(case)} That was at {format_rfc3339(case.at)}.{next_step}",
         reason="already_closed",
     )
 

@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Gauge, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_1_0_0
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
@@ -21,6 +21,7 @@ from receiver.outbox.events.dispute_event import DisputeEventType
 from receiver.outbox.events.event import Recorded
 from receiver.outbox.events.operator_event import OperatorType
 from receiver.runtime.gauges import GAUGES, SIZE_GAUGES, Sizes
+from receiver.runtime.tallies import CounterTally, HistogramTally, Tallies
 
 FOLDER: Final = "PROMETHEUS_MULTIPROC_DIR"
 """The variable that makes several processes count in one folder; it must be set before this module is imported."""
@@ -53,7 +54,8 @@ REASONS: Final = frozenset(
     certificate_wrong_use certificate_wrong_name certificate_dates stopping
     unconfigured unconfigured_topic unconfigured_merchant unconfigured_account confirmation_failed
     notification_unreadable no_fps fps_no_order
-    too_large encoded method body_timeout disconnected answer_timeout overloaded unavailable internal_error
+    too_large encoded method transfer_encoding body_timeout disconnected answer_timeout overloaded unavailable
+    internal_error
     store_unavailable {" ".join(f"store_{kind}" for kind in STORE_ERRORS)}
     """.split()
 ) | {""}
@@ -97,8 +99,7 @@ class Metrics:
     """All counters of one process, in its own registry."""
 
     def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        self._found: dict[tuple[Counter, tuple[str, ...]], Counter] = {}
+        self.registry = Tallies(shared=FOLDER in os.environ)
         self._notifications = self._counter("notifications", "Notifications handled.", "outcome", "reason")
         self._age = self._histogram("notification_age_seconds", "From Amazon's signature to the receiver.", AGES)
         self._answer = self._histogram("ipn_answer_seconds", "From the request to our answer.", FAST)
@@ -137,22 +138,15 @@ class Metrics:
         self._sizes = Sizes()
         self.registry.register(self._sizes)
 
-    def _counter(self, name: str, about: str, *labels: str) -> Counter:
-        return Counter(f"receiver_{name}", about, labels, registry=self.registry)
+    def _counter(self, name: str, about: str, *labels: str) -> CounterTally:
+        return self.registry.counter(f"receiver_{name}", about, *labels)
 
-    def _histogram(self, name: str, about: str, buckets: tuple[float, ...]) -> Histogram:
-        return Histogram(f"receiver_{name}", about, buckets=buckets, registry=self.registry)
-
-    def _of(self, counter: Counter, *values: str) -> Counter:
-        """The counter for these label values, cached: `labels` would check and lock every time."""
-        found = self._found.get((counter, values))
-        if found is None:
-            found = self._found[counter, values] = counter.labels(*values)
-        return found
+    def _histogram(self, name: str, about: str, buckets: tuple[float, ...]) -> HistogramTally:
+        return self.registry.histogram(f"receiver_{name}", about, buckets)
 
     def notification(self, outcome: str, reason: str, seconds: float, age_ms: int | None = None) -> None:
         """A notification was handled in `seconds`; `age_ms` only for accepted ones."""
-        self._of(self._notifications, bounded(outcome, OUTCOMES), bounded(reason, REASONS)).inc()
+        self._notifications.inc(bounded(outcome, OUTCOMES), bounded(reason, REASONS))
         self._answer.observe(seconds)
         if age_ms is not None:
             self._age.observe(max(age_ms, 0) / 1000)
@@ -160,24 +154,24 @@ class Metrics:
     def amazon_call(self, call: str, outcome: str, seconds: float) -> None:
         """Amazon's API was called; `outcome` is `ok` or an error's reason."""
         known = outcome if outcome in ANSWERS else "amazon_unknown" if outcome.startswith("amazon_") else OTHER
-        self._of(self._amazon_calls, bounded(call, CALLS), known).inc()
+        self._amazon_calls.inc(bounded(call, CALLS), known)
         self._amazon_seconds.observe(seconds)
 
     def unread_field(self, call: str, field: str) -> None:
         """A field of Amazon's answer was unreadable; `field` is Amazon's name for it."""
-        self._of(self._unread_fields, bounded(call, CALLS), bounded(field, FIELDS)).inc()
+        self._unread_fields.inc(bounded(call, CALLS), bounded(field, FIELDS))
 
     def observation(self, settled: Recorded, source: Source, hinted_at: int, now: int) -> None:
         """An observation was recorded; `hinted_at` (ms) is 0 if no hint led to it."""
         known, refund = settled.change.known, settled.change.refund
         counter = self._backfill_events if refund.backfill else self._events
         for event in settled.events:
-            self._of(counter, bounded(event.type, EventType)).inc()
+            counter.inc(bounded(event.type, EventType))
         if refund.backfill:
             return
         if is_final(refund.state) and (known is None or known.state != refund.state):
             reason = bounded(refund.reason_code, REASON_CODES)
-            self._of(self._final, bounded(refund.state, STATES), reason, bounded(source, Source)).inc()
+            self._final.inc(bounded(refund.state, STATES), reason, bounded(source, Source))
             if hinted_at and source is Source.NOTIFICATION:
                 self._final_after.observe(max(now - hinted_at, 0) / 1000)
         if hinted_at:
@@ -185,7 +179,7 @@ class Metrics:
 
     def dispute_event(self, kind: str) -> None:
         """A dispute event was written; `kind` is its type."""
-        self._of(self._events, bounded(kind, DISPUTE_TYPES)).inc()
+        self._events.inc(bounded(kind, DISPUTE_TYPES))
 
     def hint_dropped(self) -> None:
         """Amazon does not know the refund that a notification named."""
@@ -193,32 +187,32 @@ class Metrics:
 
     def delivery_attempt(self, outcome: str, seconds: float) -> None:
         """An attempt to deliver ended: delivered, retry, dead or gone."""
-        self._of(self._deliveries, bounded(outcome, DELIVERED)).inc()
+        self._deliveries.inc(bounded(outcome, DELIVERED))
         self._delivery_seconds.observe(seconds)
 
     def refund_attempt(self, outcome: str) -> None:
         """An attempt to issue a refund ended, or a request was resolved by hand."""
-        self._of(self._refund_attempts, bounded(outcome, TRIED)).inc()
+        self._refund_attempts.inc(bounded(outcome, TRIED))
 
     def operator_event(self, kind: str) -> None:
         """An operator event was published; `kind` is its type."""
-        self._of(self._operator_events, bounded(kind, OPERATOR_TYPES)).inc()
+        self._operator_events.inc(bounded(kind, OPERATOR_TYPES))
 
     def dead_dropped(self, count: int) -> None:
         """Dead events beyond the limit were dropped."""
-        self._dead_dropped.inc(count)
+        self._dead_dropped.inc(by=count)
 
     def store_error(self, kind: str) -> None:
         """Redis did not confirm; `kind` is an error code."""
-        self._store_errors.labels(bounded(kind, STORE_ERRORS)).inc()
+        self._store_errors.inc(bounded(kind, STORE_ERRORS))
 
     def record_unreadable(self, kind: str) -> None:
         """A damaged record was found; `kind` is the kind of its key in the catalogue, or empty."""
-        self._unreadable.labels(kind or OTHER).inc()
+        self._unreadable.inc(kind or OTHER)
 
     def request(self, route: str, method: str, status: int) -> None:
         """A request was answered; `route` is the path's template, never the path."""
-        self._of(self._requests, route, bounded(method, METHODS), str(status)).inc()
+        self._requests.inc(route, bounded(method, METHODS), str(status))
 
     def feed_clients(self, change: int) -> None:
         """The number of clients of the feed changed."""
@@ -226,7 +220,7 @@ class Metrics:
 
     def feed_events(self, form: str, events: int) -> None:
         """Events were sent to a client of the feed; `form` is sse or json."""
-        self._of(self._feed_events, bounded(form, ("sse", "json"))).inc(events)
+        self._feed_events.inc(bounded(form, ("sse", "json")), by=events)
 
     def feed_cut(self) -> None:
         """A client of the feed was disconnected because it was too slow."""
@@ -249,6 +243,7 @@ class Metrics:
         """The page for Prometheus, for all processes that share a folder."""
         if FOLDER not in os.environ:
             return generate_latest(self.registry)
+        self.registry.hand_over()
         registry = CollectorRegistry()
         MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
         registry.register(self._sizes)

@@ -17,6 +17,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "refused": ingest.refused,
     "latency": ingest.latency,
     "load": offered.offered,
+    "goodput": offered.goodput,
     "reads": holding.reads,
     "alert": outgoing.alert,
     "deliveries": outgoing.deliveries,

@@ -7,8 +7,9 @@ the connection alone for as long as `Retry-After` says, and the request is not s
 from __future__ import annotations
 
 import resource
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import cycle
 from pathlib import Path
 from statistics import median
@@ -17,10 +18,14 @@ import uvloop
 
 from tests.benchmarks import load, mail
 from tests.benchmarks.chart import Panel, draw
-from tests.benchmarks.ingest import Stand, check, measured, stand
+from tests.benchmarks.ingest import Rate, Stand, check, measured, stand
 
 PARTS = (0.1, 0.25, 0.4, 0.55, 0.7, 0.85, 1.0, 1.15, 1.3, 1.5)
 """Of the most that the service takes in a closed loop."""
+BEYOND = (1.2, 1.5, 3.0)
+"""Of the same; `python -m tests.faults overload` offers ten times as much."""
+CROWD = 900
+"""Connections of a closed loop; the service takes 1000 by default."""
 MOST_LINES = 8_000
 """Connections; so many may rest at once."""
 
@@ -53,7 +58,7 @@ def offered(seconds: float, rounds: int, chart: Path | None = None) -> None:
         turns = []
         for number in range(rounds):
             print(f"round {number + 1} ...", flush=True)
-            turns.append([_row(at, signed(most * part * seconds), seconds, most * part) for part in PARTS])
+            turns.append([_row(at, signed, seconds, most * part) for part in PARTS])
     rows = [_medians(column) for column in zip(*turns, strict=True)]
     print(table(rows, most))
     if chart:
@@ -62,6 +67,52 @@ def offered(seconds: float, rounds: int, chart: Path | None = None) -> None:
         )
         chart.write_text(picture(rows, most, note))
         print(f"drawn in {chart}")
+
+
+def goodput(seconds: float, rounds: int) -> None:
+    """What is still believed beyond the limit, relative to the most; and by many connections in a closed loop.
+
+    `busy` is the service's own share of a core: if it is low, the load or the store was the limit.
+    """
+    _allow_files()
+    with stand(connections=MOST_LINES + 100) as at:
+        numbers = iter(range(0, 10**9, 10**6))
+
+        def signed(much: float) -> Iterator[bytes]:
+            return iter(mail.sign_many(at.at, next(numbers), int(much) + 100))
+
+        def good(run: Callable[[], load.Result], most: Rate) -> tuple[float, float]:
+            before = at.service.cpu()
+            result = run()
+            busy = (at.service.cpu() - before) / result.seconds
+            return result.statuses[200] / result.seconds / most.per_second, busy
+
+        measured(at.service, signed(6_000 * seconds / 2), seconds / 2)
+        found: dict[str, list[tuple[float, float]]] = {}
+        for number in range(rounds):
+            most = measured(at.service, signed(6_000 * seconds), seconds)
+            runs = {f"{part:g} times": partial(_open, at, most.per_second * part, seconds, signed) for part in BEYOND}
+            runs[f"{CROWD} connections"] = partial(_crowd, at, seconds, signed)
+            for name, run in runs.items():
+                found.setdefault(name, []).append(good(run, most))
+            said = ", ".join(f"{name} {each[-1][0]:.2f} (busy {each[-1][1]:.2f})" for name, each in found.items())
+            print(f"round {number + 1}: at most {most}; {said}", flush=True)
+    medians = (f"{name} {median(rate for rate, _ in values):.2f}" for name, values in found.items())
+    print(f"goodput: {', '.join(medians)} (medians)")
+
+
+def _crowd(at: Stand, seconds: float, signed: Callable[[float], Iterator[bytes]]) -> load.Result:
+    return uvloop.run(load.closed(at.service.port, signed(6_000 * seconds), seconds, CROWD))
+
+
+def _open(at: Stand, rate: float, seconds: float, signed: Callable[[float], Iterator[bytes]]) -> load.Result:
+    """An open loop over so many connections that each could rest for 2 s after each answer, and that none is idle for
+    so long that it is closed. Raises `SystemExit` unless every answer is 200 or 503."""
+    lines = max(64, min(int(2 * rate), MOST_LINES))
+    result = uvloop.run(load.opened(at.service.port, signed(rate * seconds), seconds, rate, lines, heed=True))
+    if not set(result.statuses) <= {200, 503}:
+        raise SystemExit(f"Expected 200 and 503 alone, got {dict(result.statuses)}.")
+    return result
 
 
 def _allow_files() -> None:
@@ -73,16 +124,12 @@ def _allow_files() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (needed, most))
 
 
-def _row(at: Stand, posts: Iterator[bytes], seconds: float, rate: float) -> Row:
+def _row(at: Stand, signed: Callable[[float], Iterator[bytes]], seconds: float, rate: float) -> Row:
     sample = cycle([mail.post(mail.signer(at.at), at.at, 1, 10**9)])
     # R takes no more than 100 at once, as many as its client of Redis has connections: here what is over 64 waits.
     r = uvloop.run(load.opened(at.set.port, sample, seconds, rate))
     check(r, 200)
-    # So many that each could rest for 2 s after each answer, and that none is idle for so long that it is closed.
-    lines = max(64, min(int(2 * rate), MOST_LINES))
-    s = uvloop.run(load.opened(at.service.port, posts, seconds, rate, lines, heed=True))
-    if not set(s.statuses) <= {200, 503}:
-        raise SystemExit(f"Expected 200 and 503 alone, got {dict(s.statuses)}.")
+    s = _open(at, rate, seconds, signed)
     return Row(
         offered=rate,
         believed=s.statuses[200] / s.seconds,

@@ -17,7 +17,7 @@ from typing import cast
 
 import uvloop
 
-from receiver.http.server import REST_SECONDS
+from receiver.http.protocol import REST_SECONDS
 from tests.benchmarks import load, mail
 from tests.benchmarks.machine import configuration, cores, free_port, receiver, resident_mib, started, valkey
 

@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 
 from receiver.http import connections
 from receiver.http.connections import Connections, Room, is_admitted
-from receiver.http.server import Protocol
+from receiver.http.protocol import Protocol
 from receiver.store import Store
 from tests.http import kit
 from tests.http.kit import Service, everything, running, settings, until

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from receiver.errors import VerificationFailed
-from receiver.http import server
+from receiver.http import protocol
 from receiver.http.ipn.endpoint import PER_TURN, Ipn
 from receiver.ledger.notification import NotificationOutcome, Receipt
 from receiver.runtime.metrics import Metrics
@@ -258,7 +258,7 @@ async def test_more_at_once_than_allowed_is_503(store: Store) -> None:
 
 async def test_a_connection_whose_request_was_shed_rests(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its 503 comes at once; what it sends next is read later, and is not lost. All others are served meanwhile."""
-    monkeypatch.setattr(server, "REST_SECONDS", 0.5)
+    monkeypatch.setattr(protocol, "REST_SECONDS", 0.5)
     gate, loop = asyncio.Event(), asyncio.get_running_loop()
     judge = Judge(gate.wait)
     whole = HEAD + b"Content-Length: 4\r\n\r\n"
@@ -282,11 +282,61 @@ async def test_a_connection_whose_request_was_shed_rests(store: Store, monkeypat
         writer.close()
 
 
+async def test_a_crowd_waits_unread(store: Store) -> None:
+    """While more than half of the places are taken, a connection that has carried a notification is not read. A new
+    connection finds the other half. What waits is not lost."""
+    gate = asyncio.Event()
+
+    async def slow() -> None:
+        if judge.bodies[-1] == b"slow":
+            await gate.wait()
+
+    judge, whole = Judge(slow), HEAD + b"Content-Length: 4\r\n\r\n"
+    async with running(limited(concurrency=4), store, judge) as service:
+        crowd = [await service.connect() for _ in range(3)]
+        for _, writer in crowd:
+            writer.write(whole + b"slow")
+        await until(lambda: len(judge.bodies) == 3)
+        reader, writer = await service.connect()
+        writer.write(whole + b"fast")
+        assert status_of(await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)) == 200
+        writer.write(whole + b"next")
+        for _ in range(3):
+            assert (await service.call("POST", "/ipn", body=b"other", headers={"Connection": "close"})).status == 200
+        assert judge.bodies[3:] == [b"fast", b"other", b"other", b"other"]
+        gate.set()
+        assert status_of(await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)) == 200
+        assert judge.bodies[-1] == b"next"
+        for one, _ in crowd:
+            assert status_of(await asyncio.wait_for(one.readuntil(b"\r\n\r\n"), 5)) == 200
+        for _, line in [*crowd, (reader, writer)]:
+            line.close()
+
+
+async def test_who_leaves_while_its_connection_waits_unread_leaves_nothing(store: Store) -> None:
+    """It is gone when the others are answered."""
+    gate = asyncio.Event()
+    judge = Judge(gate.wait)
+    whole = HEAD + b"Content-Length: 4\r\n\r\n"
+    async with running(limited(concurrency=4), store, judge) as service:
+        crowd = [await service.connect() for _ in range(4)]
+        for _, writer in crowd:
+            writer.write(whole + b"slow" + whole[:20])
+        await until(lambda: len(judge.bodies) == 4)
+        crowd[0][1].transport.abort()
+        gate.set()
+        for reader, _ in crowd[1:]:
+            assert status_of(await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)) == 200
+        for _, writer in crowd[1:]:
+            writer.close()
+        assert (await service.call("POST", "/ipn", body=b"last")).status == 200
+
+
 async def test_who_leaves_while_its_connection_rests_leaves_nothing(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The sender hangs up, or the server ends: the connection is gone with its rest."""
-    monkeypatch.setattr(server, "REST_SECONDS", 0.2)
+    monkeypatch.setattr(protocol, "REST_SECONDS", 0.2)
     judge = Judge(asyncio.Event().wait)
     async with running(limited(concurrency=1, answer_timeout=timedelta(seconds=1)), store, judge) as service:
         first = asyncio.ensure_future(service.call("POST", "/ipn", body=b"1"))
@@ -412,7 +462,8 @@ async def test_a_server_that_cannot_drop_answers_503(store: Store) -> None:
         sent.append(message)
 
     limits = IngestSettings(body_timeout=timedelta(seconds=0.05))
-    await Ipn(Judge(), limits, Metrics())({"method": "POST", "headers": [], "type": "http"}, receive, send)
+    scope = {"method": "POST", "path": "/ipn", "headers": [], "type": "http"}
+    await Ipn(Judge(), limits, Metrics())(scope, receive, send)
     assert sent[0]["status"] == 503
 
 
@@ -427,7 +478,7 @@ async def asked(ipn: Ipn, body: bytes, headers: list[tuple[bytes, bytes]]) -> An
     async def send(message: Any) -> None:
         sent.append(message)
 
-    await ipn({"type": "http", "method": "POST", "headers": headers}, receive, send)
+    await ipn({"type": "http", "method": "POST", "path": "/ipn", "headers": headers}, receive, send)
     return Answer(sent[0]["status"], {}, b"".join(message.get("body", b"") for message in sent))
 
 

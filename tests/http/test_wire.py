@@ -15,7 +15,8 @@ from structlog.contextvars import get_contextvars
 
 from receiver.http.api.limits import SignInLimit, TooManyAttempts, address_of
 from receiver.http.headers import is_plain, tidy_path, trace_of, traceparent_of
-from receiver.http.server import Protocol, server
+from receiver.http.protocol import Protocol
+from receiver.http.server import server
 from receiver.settings import Settings
 from receiver.store import Store
 from tests.http import kit

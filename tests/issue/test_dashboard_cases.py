@@ -10,10 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from playwright.async_api import expect
 
 from receiver.simulator.outcomes import Outcome
+from tests.http.dashboard_kit import AUDIT, LAYOUT
 from tests.http.kit import READER, REFUNDER
 from tests.http.test_dashboard import HOSTILE, words
+from tests.http.test_dashboard_browser import BOUND, browsing
+from tests.http.test_dashboard_browser import pytestmark as needs_chromium
 from tests.issue.counter import Counter, shop
 from tests.issue.test_dashboard_retry import csrf, page
 from tests.service.stage import Amazon
@@ -173,3 +177,31 @@ async def test_while_it_is_reissued_a_case_stays_open(redis: Any, valkey_url: st
         status, text, _ = await person.post(person.path, how="compensated", note="a gift card")
         assert status == 409
         assert "being reissued" in text
+
+
+@needs_chromium
+async def test_the_form_works_without_scripts(redis: Any, valkey_url: str, tmp_path: Path) -> None:
+    """The field for the other refund is there only for that choice. On a phone, in the dark."""
+    phone: dict[str, Any] = {"viewport": {"width": 390, "height": 800}, "color_scheme": "dark"}
+    async with (
+        desk(valkey_url, tmp_path) as (person, _),
+        browsing(tmp_path / "browser", java_script_enabled=False, **phone) as tab,
+    ):
+        url = person.counter.stage.url
+        await tab.goto(f"{url}/sign-in?next=/refunds")
+        await tab.get_by_label("Token").fill(REFUNDER)
+        await tab.get_by_role("button", name="Sign in").click()
+        await tab.goto(f"{url}/refunds/{person.refund_id}?account=us")
+        await tab.get_by_role("link", name="Close…").click()
+        paying = tab.get_by_label("Refund that paid the buyer")
+        await expect(tab.get_by_role("heading", name="Close this case")).to_be_visible(timeout=BOUND)
+        await expect(paying).to_be_hidden()
+        await tab.get_by_label("Refunded by another refund").check()
+        await expect(paying).to_be_visible()
+        await tab.get_by_label("Nothing is owed").check()
+        await tab.get_by_label("Note").fill("The order was returned.")
+        assert [*await tab.evaluate(AUDIT), *await tab.evaluate(LAYOUT)] == []
+        await tab.get_by_role("button", name="Close the case").click()
+        await expect(tab.get_by_text("The case is closed.")).to_be_visible(timeout=BOUND)
+        await expect(tab.locator("#resolution")).to_contain_text("The order was returned.")
+        await expect(tab.get_by_role("button", name="Reopen")).to_be_visible()

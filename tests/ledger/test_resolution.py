@@ -121,6 +121,9 @@ def test_only_a_persons_closing_can_be_undone() -> None:
     with pytest.raises(Conflict) as caught:
         reopened(paid, T0 + 10, ANN)
     assert caught.value.reason == "already_paid"
+    with pytest.raises(Conflict) as caught:
+        closed(paid, How.NOT_OWED, T0 + 11, ANN, note="returned")
+    assert "reopen" not in caught.value.detail, "that would be refused"
 
 
 @pytest.mark.parametrize("state", ["Refunded", "RefundInitiated"])

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 import re
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry, Histogram
 from prometheus_client.parser import text_string_to_metric_families
 
 import receiver
 from receiver.ledger.lifecycle import decide
 from receiver.ledger.refund import Observation, Source
 from receiver.outbox.events.event import Recorded, event_of
-from receiver.runtime.metrics import REASONS, STORE_ERRORS, Metrics
+from receiver.runtime.metrics import FAST, REASONS, STORE_ERRORS, Metrics
+from receiver.runtime.tallies import Tallies
 from receiver.store.redis.errors import KINDS
 from receiver.store.redis.tls import TLS_KINDS
 
@@ -160,3 +165,37 @@ def test_every_reason_of_an_answer_has_its_own_count(place: str) -> None:
     assert words
     assert words - REASONS == set()
     assert all(re.fullmatch(r"[a-z0-9_]+", word) for word in words)
+
+
+@given(st.lists(st.floats(0, 100)))
+def test_a_tally_is_what_prometheus_would_have_counted(values: list[float]) -> None:
+    """In every bucket, and in sum."""
+    tallies, direct = Tallies(shared=False), CollectorRegistry()
+    tally, histogram = tallies.histogram("x", "x", FAST), Histogram("x", "x", buckets=FAST, registry=direct)
+    for value in values:
+        tally.observe(value)
+        histogram.observe(value)
+    found, expected = (
+        {
+            (sample.name, *sample.labels.values()): sample.value
+            for family in registry.collect()
+            for sample in family.samples
+        }
+        for registry in (tallies, direct)
+    )
+    assert {key: value for key, value in found.items() if key[0] not in ("x_created", "x_sum")} == {
+        key: value for key, value in expected.items() if key[0] not in ("x_created", "x_sum")
+    }
+    assert found["x_sum",] == pytest.approx(expected["x_sum",])
+
+
+async def test_processes_that_share_a_folder_have_each_number_by_the_end_of_the_turn() -> None:
+    """Any of them may be asked. Before, and without a shared folder, it is a plain number."""
+    tallies = Tallies(shared=True)
+    tally = tallies.counter("x", "x", "kind")
+    tally.inc("a")
+    tally.inc("a", by=2)
+    assert tally._counts == {("a",): 3}
+    await asyncio.sleep(0)
+    assert tally._counts == {}
+    assert tallies.get_sample_value("x_total", {"kind": "a"}) == 3

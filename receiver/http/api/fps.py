@@ -50,6 +50,7 @@ from receiver.http.api.operations import (
 from receiver.http.api.params import Schema, whole
 from receiver.http.api.schema import PendingOrderJson
 from receiver.http.ipn.endpoint import Ipn
+from receiver.http.ipn.incoming import Address
 from receiver.http.ipn.operations import ACCOUNT_IN_PATH, TO_SNS
 from receiver.http.problems import RefundProblemJson
 from receiver.http.respond import json_answer
@@ -110,7 +111,7 @@ TAKE_FORM: Final = Operation(
     body=Body(FORM, media_type="application/x-www-form-urlencoded"),
     answers=(Answer(200, about="Accepted, or not about a refund. No body."),),
     bare={
-        **{status: TO_SNS[status] for status in (413, 415, 500)},
+        **{status: TO_SNS[status] for status in (413, 415, 500, 501)},
         400: "Malformed. No body.",
         404: "The account does not exist or has no Flexible Payments. No body.",
         503: "There is no order with this reference yet, or a temporary problem of the service. No body.",
@@ -127,10 +128,14 @@ class NoFlexiblePayments(InvalidNotification):
     reason = "no_fps"
 
 
-def form_routes(fps_issuers: Mapping[str, FpsIssuer], limits: IngestSettings, metrics: Metrics) -> list[BaseRoute]:
-    """The routes of status notifications; `fps_issuers` by account, only the configured ones."""
+def form_endpoint(fps_issuers: Mapping[str, FpsIssuer], limits: IngestSettings, metrics: Metrics) -> Ipn:
+    """Where status notifications are posted; `fps_issuers` by account, only the configured ones."""
     narrow = limits.model_copy(update={"max_body": min(limits.max_body, MAX_BODY)})
-    forms = Ipn(Forms(fps_issuers), narrow, metrics, dated=False)
+    return Ipn(Forms(fps_issuers), narrow, metrics, dated=False, address=Address("/fps", needs_account=True))
+
+
+def form_routes(forms: Ipn) -> list[BaseRoute]:
+    """The routes of status notifications."""
     return [Route(path, forms) for path in (TAKE_FORM.path, f"{TAKE_FORM.path}/")]
 
 

@@ -26,7 +26,7 @@ from starlette.types import Receive, Scope, Send
 from receiver.errors import StoreUnavailable
 from receiver.http.feed.hub import AWAY, BACK, LOOK_EVERY, FeedItem, Listener
 from receiver.http.feed.reader import EVENT_STREAM, Reader, reset_json
-from receiver.http.server import CLOSE
+from receiver.http.protocol import CLOSE
 from receiver.runtime.metrics import Metrics
 from receiver.runtime.serving import ENDING
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import structlog
 from starlette.types import Receive, Scope, Send
+from structlog.contextvars import bind_contextvars, reset_contextvars
 
-from receiver.amazon.sns.envelope import HEADERS
 from receiver.errors import (
     Encoded,
     InvalidNotification,
@@ -26,11 +27,12 @@ from receiver.errors import (
     Unavailable,
     Unconfigured,
 )
-from receiver.http.headers import traceparent_of
+from receiver.http.headers import Headers, RequestIds, is_plain
+from receiver.http.ipn.answer import answer, close
+from receiver.http.ipn.incoming import Address, Dropped, Head, Incoming
 from receiver.http.ipn.pacing import PerTickLimit
-from receiver.http.server import CLOSE, REST
+from receiver.http.protocol import REST
 from receiver.ledger.notification import Receipt
-from receiver.runtime.deadline import Deadline
 from receiver.runtime.metrics import Metrics
 from receiver.runtime.shares import Shares
 from receiver.settings.sections import IngestSettings
@@ -38,17 +40,12 @@ from receiver.transport.addresses import client_of
 
 log = structlog.get_logger()
 
-SNS = {name.encode(): name for name in HEADERS}
-"""The SNS headers that are read."""
-NO_REST = {"rest": bool}
+IPN = Address("/ipn")
+NO_REST = {"rest": bool, "hold": bool}
 """The fallback for a server other than ours."""
-LINGER_BYTES = 1024 * 1024
-LINGER_SECONDS = 1.0
-"""After an early response, up to this much of what the sender still sends is read and discarded. Closing at once would
-reset the connection and could lose the response (RFC 9112, 9.6)."""
 SMALL_BODY = 16 * 1024
 """Bytes. Amazon Pay's notifications are smaller: one finds room as long as any client holds a larger body."""
-PER_TURN = 16
+PER_TURN = 32
 """Notifications judged in one turn of the loop, about 5 ms. A 503 waits no longer than that, and Redis syncs the
 previous turn's notifications meanwhile."""
 
@@ -71,6 +68,13 @@ class Receives(Protocol):
         """Judge one body. Raises `InvalidNotification`, `Unavailable` or `NotFound`."""
 
 
+class Connection(Protocol):
+    """A connection whose next request waits unread."""
+
+    def resume(self) -> None:
+        """Read on."""
+
+
 class MethodNotAllowed(InvalidNotification):
     """Notifications must be posted."""
 
@@ -78,44 +82,11 @@ class MethodNotAllowed(InvalidNotification):
     reason = "method"
 
 
-class Dropped(Exception):
-    """The request ends without a response: `disconnected`, `body_timeout`."""
+class UnknownCoding(Unavailable):
+    """The only supported Transfer-Encoding is chunked (RFC 9112, 6.1). Unlike a 4xx, SNS retries 501."""
 
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
-
-
-class Incoming:
-    """The body of one request as it arrives. `more` says whether more may follow."""
-
-    def __init__(self, receive: Receive) -> None:
-        self._receive = receive
-        self.more = True
-
-    async def chunk(self) -> bytes:
-        """The next piece, possibly empty. Raises `Dropped` when the sender has disconnected."""
-        message = await self._receive()
-        if message["type"] == "http.disconnect":
-            raise Dropped("disconnected")
-        self.more = message.get("more_body", False)
-        piece: bytes = message.get("body", b"")
-        return piece
-
-
-class HeldBody:
-    """The part of one body held in memory, its client, and its deadline."""
-
-    __slots__ = ("data", "gave_way", "limit", "source")
-
-    def __init__(self, source: str, limit: Deadline) -> None:
-        self.source, self.limit = source, limit
-        self.data, self.gave_way = bytearray(), False
-
-    def give_way(self) -> None:
-        """Ends the request now, to make room for others."""
-        self.gave_way = True
-        self.limit.move(0)
+    status = 501
+    reason = "transfer_encoding"
 
 
 class Ipn:
@@ -129,107 +100,146 @@ class Ipn:
         timer: Callable[[], float] = time.perf_counter,
         *,
         dated: bool = True,
+        address: Address = IPN,
     ) -> None:
         self._receiver, self._limits, self._metrics, self._timer = receiver, limits, metrics, timer
-        self._dated = dated
+        self._dated, self._address = dated, address
         self._body_timeout = limits.body_timeout.total_seconds()
         self._answer_timeout = limits.answer_timeout.total_seconds()
         self._turns = PerTickLimit(PER_TURN)
+        self._new_id = RequestIds()
         self._working = 0
-        self._held = Shares[HeldBody](limits.max_buffered)
+        self._crowd = max(1, limits.concurrency // 2)
+        self._unread = deque[Connection]()
+        self._resumes = False
+        self._held = Shares[Incoming](limits.max_buffered)
+
+    def takes(self, path: str) -> bool:
+        """Whether a request for this path is for this endpoint."""
+        return path == self._address.plain or self._address.match(path) is not None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        began = self._timer()
-        incoming = Incoming(receive)
+        began, head = self._timer(), Head(scope, self._address, self._new_id)
+        bound = bind_contextvars(request_id=head.request_id, **head.trace)
+        client = scope.get("client")
+        incoming = Incoming(receive, client_of(client[0]) if client else "", self._body_timeout)
+        status, retry_after, receipt = 200, None, None
         try:
-            receipt = await self._received(scope, incoming)
+            receipt = await self._received(scope, head, incoming)
+            self._note(receipt.outcome.value, "", began, receipt)
         except Dropped as dropped:
+            status = 0
             self._note("dropped", dropped.reason, began)
-            await _close(scope, receive, send)
         except ReceiverError as error:
+            status, retry_after = error.status, error.retry_after
             self._note_error(error, began)
             if isinstance(error, Overloaded):
-                scope.get("extensions", {}).get(REST, NO_REST)["rest"]()
-            await _answer(send, incoming, error.status, _headers_of(error))
+                self._less(scope)["rest"]()
         except Exception:
+            status, retry_after = 500, 60
             log.exception("ipn.failed")
             self._note("failed", "internal_error", began)
-            await _answer(send, incoming, 500, {b"retry-after": b"60"})
+        self._metrics.request(head.route, scope["method"], status)
+        if head.trace:
+            reset_contextvars(**bound)
+        if self._working > self._crowd:
+            self._less(scope)["hold"](self._hold)
+        if status:
+            await answer(send, incoming, status, retry_after, head.request_id)
         else:
-            self._note(receipt.outcome.value, "", began, receipt)
-            await _answer(send, incoming, 200, {})
+            await close(scope, receive, send)
 
-    async def _received(self, scope: Scope, incoming: Incoming) -> Receipt:
-        deadline = asyncio.get_running_loop().time() + self._answer_timeout
-        headers = self._check_head(scope)
-        client = scope.get("client")
-        limit = Deadline(self._body_timeout)
-        body = HeldBody(client_of(client[0]) if client else "", limit)
+    async def _received(self, scope: Scope, head: Head, incoming: Incoming) -> Receipt:
+        limit = incoming.limit
+        deadline = limit.loop.time() + self._answer_timeout
+        self._check(scope["method"], head.odd)
         try:
             with limit:
-                await self._read(incoming, body)
+                await self._read(incoming)
                 # A wait for a certificate takes no place from messages whose certificate is cached.
                 if self._working - self._receiver.waiting >= self._limits.concurrency:
                     raise Overloaded()
                 limit.move(deadline)
-                return await self._judged(scope, body, headers)
+                return await self._judged(head, incoming)
         except TimeoutError:
-            if body.gave_way:
+            if incoming.gave_way:
                 raise Overloaded() from None
             if incoming.more:
                 raise Dropped("body_timeout") from None
             raise Overloaded("Not judged in time.", reason="answer_timeout") from None
         finally:
-            self._held.remove(body.source, body)
+            self._held.remove(incoming.source, incoming)
 
-    def _check_head(self, scope: Scope) -> dict[str, str]:
-        """The headers that SNS sends."""
-        if scope["method"] != "POST":
+    def _check(self, method: str, headers: Headers) -> None:
+        if method != "POST":
             raise MethodNotAllowed()
-        headers = {}
-        for name, value in scope["headers"]:
-            if known := SNS.get(name):
-                headers[known] = value.decode("latin-1")
-            elif name == b"content-encoding" and value.strip().lower() not in (b"", b"identity"):
-                raise Encoded()
-            elif name == b"content-length" and value.isdigit() and int(value[:20]) > self._limits.max_body:
+        for name, value in headers:
+            if name == b"content-length" and value.isdigit() and int(value[:20]) > self._limits.max_body:
                 raise TooLarge()
-        return headers
+            if name == b"content-encoding" and value.strip().lower() not in (b"", b"identity"):
+                raise Encoded()
+        if not is_plain(headers):
+            raise UnknownCoding()
 
-    async def _read(self, incoming: Incoming, body: HeldBody) -> None:
+    async def _read(self, incoming: Incoming) -> None:
         """Read the body. What is held of it counts towards the limit for all bodies."""
         while incoming.more:
             piece = await incoming.chunk()
-            if len(body.data) + len(piece) > self._limits.max_body:
+            if len(incoming.data) + len(piece) > self._limits.max_body:
                 raise TooLarge()
             while not self._held.fits(len(piece)):
-                self._make_room(body, len(piece))
-            body.data += piece
-            self._held.add(body.source, body, len(piece))
+                self._make_room(incoming, len(piece))
+            incoming.add(piece)
+            self._held.add(incoming.source, incoming, len(piece))
 
-    def _make_room(self, body: HeldBody, size: int) -> None:
+    def _make_room(self, incoming: Incoming, size: int) -> None:
         """Drops the largest body of the client that holds the most. Raises `Overloaded` if that is this one."""
-        found = self._held.greediest(body.source, size)
-        if found is None and len(body.data) + size <= SMALL_BODY:
+        found = self._held.greediest(incoming.source, size)
+        if found is None and len(incoming.data) + size <= SMALL_BODY:
             found = self._held.largest(SMALL_BODY)
         if found is None:
             raise Overloaded()
         self._held.remove(*found)
         found[1].give_way()
 
-    async def _judged(self, scope: Scope, body: HeldBody, headers: Mapping[str, str]) -> Receipt:
+    async def _judged(self, head: Head, incoming: Incoming) -> Receipt:
         self._working += 1
         try:
-            await self._turns.enter()
-            account, parent = scope.get("path_params", {}).get("account"), traceparent_of(scope["headers"])
+            if not self._turns.entered():
+                await self._turns.enter()
             return await self._receiver.receive(
-                bytes(body.data), headers, account, traceparent=parent, source=body.source
+                bytes(incoming.data), head.sns, head.account, traceparent=head.traceparent, source=incoming.source
             )
         except NotFound:
             # A renamed account must not lose notifications permanently: SNS treats 404 as final.
             raise Unconfigured("The path names no configured account.", reason="unconfigured_account") from None
         finally:
             self._working -= 1
+            if self._unread and not self._resumes:
+                self._resumes = True
+                incoming.limit.loop.call_soon(self._resume)
+
+    def _less(self, scope: Scope) -> Mapping[str, Callable[..., object]]:
+        found: Mapping[str, Callable[..., object]] = scope.get("extensions", {}).get(REST, NO_REST)
+        return found
+
+    def _hold(self, connection: Connection) -> bool:
+        """Whether the next request of a connection that has carried notifications waits unread: the places of this
+        process are half taken. Requests on new connections find the other half."""
+        if self._working <= self._crowd:
+            return False
+        self._unread.append(connection)
+        return True
+
+    def _resume(self) -> None:
+        """Reads from as many connections as there are places, the one that waits longest first. Those that have
+        nothing to read take none."""
+        self._resumes = False
+        for _ in range(min(self._crowd - self._working, len(self._unread))):
+            self._unread.popleft().resume()
+        if self._unread and self._working < self._crowd:
+            self._resumes = True
+            asyncio.get_running_loop().call_soon(self._resume)
 
     def _note_error(self, error: ReceiverError, began: float) -> None:
         if not isinstance(error, InvalidNotification | Unavailable):
@@ -253,42 +263,3 @@ class Ipn:
                 values["refund_id"] = receipt.refund_id
         line = log.info if receipt else log.warning if outcome in ("refused", "dropped") else log.error
         line("ipn.answered" if outcome != "dropped" else "ipn.dropped", **values)
-
-
-def _headers_of(error: ReceiverError) -> dict[bytes, bytes]:
-    headers = {} if error.retry_after is None else {b"retry-after": str(error.retry_after).encode()}
-    return headers | ({b"allow": b"POST"} if error.status == 405 else {})
-
-
-async def _answer(send: Send, incoming: Incoming, status: int, headers: Mapping[bytes, bytes]) -> None:
-    """An empty response. If the body was not read to its end, the connection is not reused."""
-    early = incoming.more
-    fields = [(b"content-length", b"0"), *headers.items(), *([(b"connection", b"close")] if early else [])]
-    await send({"type": "http.response.start", "status": status, "headers": fields})
-    if early:
-        await send({"type": "http.response.body", "body": b"", "more_body": True})
-        await _linger(incoming)
-    await send({"type": "http.response.body", "body": b""})
-
-
-async def _linger(incoming: Incoming) -> None:
-    left = LINGER_BYTES
-    try:
-        async with asyncio.timeout(LINGER_SECONDS):
-            while incoming.more and left > 0:
-                left -= len(await incoming.chunk())
-    except (Dropped, TimeoutError):
-        pass
-
-
-async def _close(scope: Scope, receive: Receive, send: Send) -> None:
-    """Drop the connection. If the server cannot, send 503: SNS tries again."""
-    extension = scope.get("extensions", {}).get(CLOSE)
-    if extension is None:
-        headers = [(b"content-length", b"0"), (b"retry-after", b"30"), (b"connection", b"close")]
-        await send({"type": "http.response.start", "status": 503, "headers": headers})
-        await send({"type": "http.response.body", "body": b""})
-        return
-    extension["close"]()
-    while (await receive())["type"] != "http.disconnect":
-        pass

@@ -22,6 +22,7 @@ TO_SNS: Final = {
     413: "Longer than any notification: SNS does not retry. No body.",
     415: "Encoded: SNS does not retry. No body.",
     500: "Internal error: SNS retries. No body.",
+    501: "A transfer coding other than chunked: SNS retries. No body.",
     503: "A temporary problem of the service, a topic or merchant that is not configured, or the port is "
     "http.admin_port: SNS retries. No body.",
 }

@@ -18,11 +18,17 @@ class PerTickLimit:
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._armed = False
 
-    async def enter(self) -> None:
-        """Returns once there is room. A cancelled caller takes no place."""
-        if self._left:
+    def entered(self) -> bool:
+        """Takes a place of this turn, if there is one and nothing waits for it."""
+        if self._left and not self._waiting:
             self._left -= 1
             self._arm()
+            return True
+        return False
+
+    async def enter(self) -> None:
+        """Returns once there is room. A cancelled caller takes no place."""
+        if self.entered():
             return
         admitted = asyncio.get_running_loop().create_future()
         self._waiting.append(admitted)

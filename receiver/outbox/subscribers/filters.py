@@ -18,10 +18,9 @@ OF_CASES = frozenset({EventType.RESOLVED, EventType.REOPENED})
 def matches(subscriber: Subscriber, event: Event) -> bool:
     """Whether the event's type, reason and amount pass the subscriber's filters.
 
-    A subscriber of declines also gets the events that end or reopen their cases; the end of a chain of retries whatever
-    the reason, since each refund of the chain can have another one. A refund without a reason code passes the reason
-    filter. A refund without an amount, or in a currency that the filter does not name, passes the amount
-    filter.
+    A subscriber of declines also gets the events that end or reopen their cases. The end of a chain of retries passes
+    every reason filter: each refund of the chain can have another reason. A refund without a reason code passes the
+    reason filter. A refund without an amount, or in a currency that the filter does not name, passes the amount filter.
     """
     types = {event.type.value, EventType.DECLINED.value} if event.type in OF_CASES else {event.type.value}
     if ALL not in subscriber.types and types.isdisjoint(subscriber.types):

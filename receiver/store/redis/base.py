@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -69,13 +69,13 @@ class RedisRepository:
     def _writes(self) -> Pipelines:
         return self.connection.writes
 
-    async def _read(self, *command: str | int | bytes) -> Any:
-        return await self._called(self._reads, command)
+    def _read(self, *command: str | int | bytes) -> Coroutine[Any, Any, Any]:
+        return self._called(self._reads, command)
 
-    async def _write(self, *command: str | int | bytes) -> Any:
-        return await self._called(self._writes, command)
+    def _write(self, *command: str | int | bytes) -> Coroutine[Any, Any, Any]:
+        return self._called(self._writes, command)
 
-    async def _run(
+    def _run(
         self,
         name: str,
         keys: list[str],
@@ -84,12 +84,12 @@ class RedisRepository:
         repeatable: bool = True,
         without: Collection[str] = (),
         reads: bool = False,
-    ) -> Any:
+    ) -> Coroutine[Any, Any, Any]:
         """Run a script. If one of the keys has the wrong type, it writes nothing and raises `WrongType`; but it skips
         such keys of the kinds in `without`."""
         lua = script(name)
         group = self._reads if reads else self._writes
-        return await self._called(group, lua.command(keys, args, without), lua, repeatable=repeatable)
+        return self._called(group, lua.command(keys, args, without), lua, repeatable=repeatable)
 
     async def _called(
         self, group: Pipelines, command: Command, lua: Script | None = None, *, repeatable: bool = True

@@ -237,10 +237,21 @@ def read_kind(key: str) -> str:
 
 def type_of(key: str) -> str:
     """The type that a key should have. Raises `KeyError` if it is not in the catalogue."""
+    return kind_and_type(key)[1]
+
+
+def kind_and_type(key: str) -> tuple[str, str]:
+    """The kind of a key, and the type that it should have. Raises `KeyError` if it is not in the catalogue.
+
+    Every script needs it of all its keys. Those of an account are read without parsing their whole names.
+    """
+    rest = key.partition("}:")[2]
+    if (entry := CATALOGUE.get(kind := rest)) or (entry := CATALOGUE.get(kind := rest.partition(":")[0])):
+        return kind, entry.type
     found = read_name(key)
     if found is None:
         raise KeyError(f"{key} is not in the catalogue of keys.")
-    return found.entry.type
+    return found.kind, found.entry.type
 
 
 def _store_key(kind: str) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 
-from receiver.store.redis.keys import read_kind, type_of
+from receiver.store.redis.keys import kind_and_type
 
 Command = tuple[str | bytes | int | float, ...]
 
@@ -41,8 +41,8 @@ def letters(keys: Iterable[str], without: Collection[str] = ()) -> str:
     """The types that the keys should have, as letters for `prelude.lua`. Raises `KeyError` for an unknown kind."""
     found = ""
     for key in keys:
-        letter = LETTERS[type_of(key)]
-        found += letter.upper() if without and read_kind(key) in without else letter
+        kind, of_type = kind_and_type(key)
+        found += LETTERS[of_type].upper() if kind in without else LETTERS[of_type]
     return found
 
 

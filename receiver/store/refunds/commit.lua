@@ -12,7 +12,7 @@
 --      entry, m and m numbers of the subscribers (from 1, in the order of KEYS) owed it
 --      A person's closing of a case: `guards_request` is the state in which the caller read the request that would reissue the
 --      refund ('-' for no request; else ''). It must not be open, and must still have that state: once it ends, the next may begin.
---      `takes` is the refund that closes it, and can close no other. `releases` is one that closes it no longer.
+--      `takes` is the refund that closes it, and can close no other. `releases` is the one that has closed it until now.
 --      The wave: 9 '1' if the first refund's decline counts 10 since when declines count 11 the alarm that the wave has raised
 --      12 the alarm that is raised now, '' if none 13 how many other refunds it is about 14 the first refunds of their chains,
 --      separated by spaces 15 the first refund of a chain whose case is closed 16 the alarm that is over with it

@@ -51,7 +51,7 @@ class CaseGuard:
     takes: str = ""
     """The refund that closes the case. It can close no other case."""
     releases: str = ""
-    """The refund that closes the case no longer."""
+    """The refund that has closed the case until now, and can close another one from now on."""
 
 
 NO_REQUEST = "-"
