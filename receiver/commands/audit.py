@@ -16,11 +16,7 @@ from receiver.commands.refund.export import OVERLAP, Output, cells, csv_row, in_
 from receiver.commands.refund.refund import MOST_PER_PAGE, _since
 from receiver.ledger.timestamps import format_rfc3339
 
-app = typer.Typer(
-    help="Show who did what: every refund that was requested, settled or refreshed, and every change of a subscriber, "
-    "with the token and the person. Needs a running `receiver serve` and a token with the scope admin.",
-    no_args_is_help=True,
-)
+app = typer.Typer(no_args_is_help=True)
 NAMES = (
     *("time", "account", "action", "token", "user", "outcome", "refundId", "refundRequestId", "chargeId"),
     *("subscriber", "eventId", "fields", "count", "requestId", "id", "jobId"),

@@ -17,11 +17,7 @@ from receiver.ledger.refund import REFUND_ID
 from receiver.ledger.request_shape import ChargeJson
 from receiver.ledger.schema import MoneyJson
 
-app = typer.Typer(
-    help="Show what of a charge is refunded, pending and left. Needs a running `receiver serve` and a token with the "
-    "scope read.",
-    no_args_is_help=True,
-)
+app = typer.Typer(no_args_is_help=True)
 
 
 @app.callback()

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import typer
 from typer.core import TyperGroup
 from typer.main import get_group
+
+
+class Group(NamedTuple):
+    """A group of commands, and its text in `--help`."""
+
+    load: Callable[[], typer.Typer]
+    help: str
 
 
 @cache
@@ -62,20 +69,58 @@ def _audit() -> typer.Typer:
     return audit.app
 
 
-GROUPS: Mapping[str, Callable[[], typer.Typer]] = {
-    "refund": _refund,
-    "charge": _charge,
-    "subscriber": _subscriber,
-    "events": _events,
-    "delivery": _delivery,
-    "fps": _fps,
-    "notification": _notification,
-    "audit": _audit,
+GROUPS: Mapping[str, Group] = {
+    "refund": Group(
+        _refund,
+        "Read, watch, refresh, create and retry refunds. Needs a running `receiver serve` and a token with the scope "
+        "read. create, retry, requests, repeat and settle-request need the scope refund; refresh needs refund or "
+        "admin.",
+    ),
+    "charge": Group(
+        _charge,
+        "Show what of a charge is refunded, pending and left. Needs a running `receiver serve` and a token with the "
+        "scope read.",
+    ),
+    "subscriber": Group(
+        _subscriber,
+        "Manage subscribers to refund events. Needs a running `receiver serve` and a token with the scope admin.",
+    ),
+    "events": Group(
+        _events,
+        "Follow refund events. Needs a running `receiver serve` and a token with the scope read.",
+    ),
+    "delivery": Group(
+        _delivery,
+        "List a subscriber's waiting and permanently failed events, and send them again. Needs a running "
+        "`receiver serve` and a token with the scope admin.",
+    ),
+    "fps": Group(
+        _fps,
+        "LEGACY: Amazon Flexible Payments (FPS), the service behind Amazon Simple Pay. Amazon retired it on 1 June "
+        "2015 and its addresses no longer answer: use it with `receiver simulate` (endpoint /fps/) or your own "
+        "stand-in. For Amazon Pay refunds, see `receiver refund`.",
+    ),
+    "notification": Group(
+        _notification,
+        "Show Amazon's notifications that this version does not understand. They were answered 200, and the last "
+        "1,000 are kept for 30 days. Needs a running `receiver serve` and a token with the scope admin.",
+    ),
+    "audit": Group(
+        _audit,
+        "Show who did what: every refund that was requested, settled or refreshed, and every change of a subscriber, "
+        "with the token and the person. Needs a running `receiver serve` and a token with the scope admin.",
+    ),
 }
 
 
 class RootGroup(TyperGroup):
     """The command `receiver`: its own commands, and the groups."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Lists the groups without loading them."""
+        for name, group in GROUPS.items():
+            self.commands.setdefault(name, TyperGroup(name=name, help=group.help))
+        super().format_help(ctx, formatter)
 
     def list_commands(self, ctx: Any) -> list[str]:
         """Every name, in the order of `--help`."""
@@ -92,6 +137,6 @@ class RootGroup(TyperGroup):
 
     def _load(self, name: str) -> None:
         if name not in self.commands:
-            group = get_group(GROUPS[name]())
-            group.name = name
+            group = get_group(GROUPS[name].load())
+            group.name, group.help = name, GROUPS[name].help
             self.add_command(group)

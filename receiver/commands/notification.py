@@ -13,11 +13,7 @@ from receiver.commands.client.options import ServiceCall, api_command
 from receiver.commands.console import clean, emit, emit_fields, emit_json, emit_rich, moment, say, table
 from receiver.http.api.schema import UnrecognizedJson, UnrecognizedListJson, UnrecognizedMessageJson
 
-app = typer.Typer(
-    help="Show Amazon's notifications that this version does not understand. They were answered 200, and the last "
-    "1,000 are kept for 30 days. Needs a running `receiver serve` and a token with the scope admin.",
-    no_args_is_help=True,
-)
+app = typer.Typer(no_args_is_help=True)
 
 
 def _notification_id(text: str) -> str:

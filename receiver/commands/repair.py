@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from receiver.commands.client.options import ending
-from receiver.commands.console import emit, emit_value
 from receiver.commands.setup import Config
 from receiver.errors import ConfigurationError
 
@@ -49,6 +47,7 @@ def repair_command(
     """
     import uvloop
 
+    from receiver.commands.client.options import ending
     from receiver.runtime import logs
     from receiver.settings import load
 
@@ -62,6 +61,7 @@ async def repair(settings: Settings, key: str, part: str | None, compared: bool,
 
     Raises `ConfigurationError` for a key of another program or one that money depends on, and `StoreUnavailable`.
     """
+    from receiver.commands.console import emit, emit_value
     from receiver.commands.prune import open_store
     from receiver.store.maintenance.inspection import MONEY
     from receiver.store.redis.damage import unescaped_key

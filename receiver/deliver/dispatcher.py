@@ -10,12 +10,13 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import InitVar, dataclass, field
+from dataclasses import InitVar, dataclass, field, replace
 from heapq import heapify, heappop, heappush
+from itertools import islice
 
 import structlog
 
-from receiver.deliver.send import DeliveryAttempt, Send
+from receiver.deliver.send import AnyEvent, DeliveryAttempt, Send, read_all
 from receiver.errors import StoreUnavailable
 from receiver.outbox.formats.registry import format_spec
 from receiver.outbox.retries import ClaimedDelivery
@@ -35,6 +36,8 @@ class Message:
 
     subscriber: Subscriber
     deliveries: Sequence[ClaimedDelivery]
+    events: Sequence[AnyEvent | None] | None = None
+    """What `read_all` returned for them; None: they are not read yet."""
 
 
 @dataclass(slots=True)
@@ -94,9 +97,19 @@ class Deliverer:
             message for name, claim in claims.items() for message in _messages(subscribers[name], claim.result().items)
         ]
         if messages:
-            return Claim(messages, 0)
+            return Claim(await self._read(messages), 0)
         more = [claim.result().wait for claim in claims.values()]
         return Claim((), min((wait for wait in (*waits.values(), *more) if wait), default=None))
+
+    async def _read(self, messages: list[Message]) -> list[Message]:
+        """The messages with their events, which are read together. If that fails, each message reads its own: one that
+        fails stops no other."""
+        try:
+            events = iter(await read_all(self.store, [each for message in messages for each in message.deliveries]))
+        except Exception:
+            log.exception("deliver.not_read_together", account=self.store.account)
+            return messages
+        return [replace(message, events=list(islice(events, len(message.deliveries)))) for message in messages]
 
     async def _look(self) -> tuple[SubscriberList, dict[str, int]]:
         """The subscribers, and when each queue is due next. One round trip, unless the subscribers have changed."""
@@ -167,18 +180,23 @@ class Deliverer:
 
     async def _work(self, message: Message) -> None:
         with structlog.contextvars.bound_contextvars(account=self.store.account, subscriber=message.subscriber.name):
-            await self.deliver(message.deliveries, message.subscriber)
+            await self.deliver(message.deliveries, message.subscriber, message.events)
 
     def _about(self, message: Message) -> dict[str, object]:
         stream_ids = [delivery.stream_id for delivery in message.deliveries]
         return {"account": self.store.account, "subscriber": message.subscriber.name, "stream_ids": stream_ids}
 
-    async def deliver(self, deliveries: Sequence[ClaimedDelivery], subscriber: Subscriber) -> None:
+    async def deliver(
+        self,
+        deliveries: Sequence[ClaimedDelivery],
+        subscriber: Subscriber,
+        events: Sequence[AnyEvent | None] | None = None,
+    ) -> None:
         """Send one message, and finish each delivery in it."""
         attempt = DeliveryAttempt(
             self.store, self.send, self.metrics, self.system_clock, self.random, self.timeout, self.connect_timeout
         )
-        await attempt.deliver(deliveries, subscriber)
+        await attempt.deliver(deliveries, subscriber, events)
 
 
 def _messages(subscriber: Subscriber, deliveries: Sequence[ClaimedDelivery]) -> Iterator[Message]:

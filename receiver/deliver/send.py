@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -54,6 +55,9 @@ LATER_PAUSE = 5_000
 STALE_TEST = 120_000
 """ms after which a test is dropped: its caller has stopped waiting."""
 
+CHUNK = 25
+"""Refunds to read at once. Answers to Amazon are delayed by at most one such chunk."""
+
 AnyEvent = Event | BalanceEvent | DisputeEvent | OperatorEvent
 
 
@@ -78,45 +82,31 @@ class DeliveryAttempt:
     timeout: float = 10.0
     connect_timeout: float = 3.0
 
-    async def deliver(self, deliveries: Sequence[ClaimedDelivery], subscriber: Subscriber) -> None:
+    async def deliver(
+        self,
+        deliveries: Sequence[ClaimedDelivery],
+        subscriber: Subscriber,
+        events: Sequence[AnyEvent | None] | None = None,
+    ) -> None:
         """Send events that were claimed for one message, and finish each delivery.
 
-        Events about refunds, balances, disputes and deliveries go in separate messages, and so does each test. After
-        `StoreUnavailable` the lease expires, and the events are sent again.
+        `events` is what `read_all` returned for them; None: they are read now. Events about refunds, balances, disputes
+        and deliveries go in separate messages, and so does each test. After `StoreUnavailable` the lease expires, and
+        the events are sent again.
         """
         batches: dict[type, list[tuple[ClaimedDelivery, AnyEvent]]] = {
             kind: [] for kind in (BalanceEvent, Event, DisputeEvent, OperatorEvent)
         }
-        for delivery in deliveries:
-            if is_newer(delivery.fields):
-                await self._leave(delivery)
-                continue
-            try:
-                event = read(delivery)
-            except Malformed:
-                await self._unreadable(delivery)
-                continue
-            if isinstance(event, Event) and event.type is EventType.TEST:
+        found = await read_all(self.store, deliveries) if events is None else events
+        for delivery, event in zip(deliveries, found, strict=True):
+            if event is None:
+                await (self._leave if is_newer(delivery.fields) else self._unreadable)(delivery)
+            elif isinstance(event, Event) and event.type is EventType.TEST:
                 await self._test(delivery, event, subscriber)
             else:
                 batches[type(event)].append((delivery, event))
-        batches[Event] = await self._as_of_now(batches[Event], subscriber)
         for batch in filter(None, batches.values()):
             await self._message(batch, subscriber)
-
-    async def _as_of_now(
-        self, batch: list[tuple[ClaimedDelivery, AnyEvent]], subscriber: Subscriber
-    ) -> list[tuple[ClaimedDelivery, AnyEvent]]:
-        """The events with current advice, or without a judgement if the store cannot be read."""
-        deliveries = [delivery for delivery, _ in batch]
-        events = [event for _, event in batch if isinstance(event, Event)]
-        if not deliveries:
-            return batch
-        try:
-            return list(zip(deliveries, await current_events(self.store, events), strict=True))
-        except StoreUnavailable as error:
-            log.warning("delivery.advice_unknown", subscriber=subscriber.name, reason=error.reason)
-            return list(zip(deliveries, map(without_judgement, events), strict=True))
 
     async def _message(self, batch: Sequence[tuple[ClaimedDelivery, AnyEvent]], subscriber: Subscriber) -> None:
         answer, seconds = await self._post([event for _, event in batch], subscriber)
@@ -243,6 +233,31 @@ class DeliveryAttempt:
         self.metrics.delivery_attempt("dead", 0.0)
         if await self._dead_letter(delivery, reason, delivery.attempts, AttemptEffects()):
             await publish_operator_events(self.store, self.metrics)
+
+
+async def read_all(store: AccountStore, deliveries: Sequence[ClaimedDelivery]) -> list[AnyEvent | None]:
+    """The event of each delivery; None if a later version wrote it, or if it is unreadable.
+
+    Events about refunds have current advice, or no judgement if the store cannot be read. An event that several
+    subscribers get is judged once.
+    """
+    found = [_read(delivery) for delivery in deliveries]
+    refunds = [*dict.fromkeys(each for each in found if isinstance(each, Event) and each.type is not EventType.TEST)]
+    current: dict[AnyEvent, AnyEvent] = {}
+    for start in range(0, len(refunds), CHUNK):
+        chunk = refunds[start : start + CHUNK]
+        try:
+            current |= zip(chunk, await current_events(store, chunk), strict=True)
+        except StoreUnavailable as error:
+            log.warning("delivery.advice_unknown", account=store.account, reason=error.reason)
+            current |= zip(chunk, map(without_judgement, chunk), strict=True)
+    return [current.get(event, event) if isinstance(event, Event) else event for event in found]
+
+
+def _read(delivery: ClaimedDelivery) -> AnyEvent | None:
+    with suppress(Malformed):
+        return None if is_newer(delivery.fields) else read(delivery)
+    return None
 
 
 def read(delivery: ClaimedDelivery) -> AnyEvent:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import ExitStack
@@ -24,7 +25,18 @@ from receiver.store.redis.pipeline import connect
 from receiver.track.record import Recorder
 from tests.benchmarks import load, mail
 from tests.benchmarks.ingest import measured, ratios, stand
-from tests.benchmarks.machine import TOKEN, configuration, cores, free_port, receiver, resident_mib, started, valkey
+from tests.benchmarks.machine import (
+    PROJECT,
+    TOKEN,
+    Listening,
+    configuration,
+    cores,
+    free_port,
+    receiver,
+    resident_mib,
+    started,
+    valkey,
+)
 from tests.kit.accounts import make_account
 from tests.kit.processes import until
 
@@ -189,10 +201,10 @@ def resident(seconds: float, rounds: int, notifications: int = 100_000) -> None:
 
 
 def start(seconds: float, rounds: int) -> None:
-    """From the command to `/readyz`, on an empty store."""
+    """From the command to `/readyz`, on an empty store; and `receiver --help`."""
     del seconds
     measured_on, rest = cores()
-    took = []
+    took, cpu = list[float](), list[float]()
     for number in range(rounds + 1):
         with ExitStack() as stack:
             url, folder = stack.enter_context(valkey(rest))
@@ -200,13 +212,24 @@ def start(seconds: float, rounds: int) -> None:
             config = configuration(folder, url, web, mail.signer(mail.now()))
             began = time.monotonic()
             run = receiver("serve", "--config", str(config))
-            stack.enter_context(started(run, web, folder / "service.log", measured_on))
+            service = stack.enter_context(started(run, web, folder / "service.log", measured_on))
             os.sched_setaffinity(0, rest)
             while not _ready(web):
                 time.sleep(0.005)
             if number:
                 took.append(time.monotonic() - began)
-    print(f"ready after {median(took):.2f} s (median)")
+                cpu.append(Listening(web, service.pid).cpu())
+    print(f"ready after {median(took):.2f} s, {median(cpu):.2f} s of CPU (medians)")
+    helped = [_help() for _ in range(rounds + 1)][1:]
+    print(f"receiver --help: {median(helped):.2f} s of CPU (median)")
+
+
+def _help() -> float:
+    """Seconds of CPU for `receiver --help`."""
+    before = os.times()
+    subprocess.run(receiver("--help"), cwd=PROJECT, stdout=subprocess.DEVNULL, check=True)
+    after = os.times()
+    return after.children_user + after.children_system - before.children_user - before.children_system
 
 
 def _ready(port: int) -> bool:

@@ -18,7 +18,7 @@ from receiver.store import Store
 from receiver.store.redis.pipeline import connect
 from receiver.track.record import Recorder
 from tests.benchmarks import load, mail
-from tests.benchmarks.machine import baseline, configuration, cores, free_port, receiver, started, valkey
+from tests.benchmarks.machine import Listening, baseline, configuration, cores, free_port, receiver, started, valkey
 from tests.benchmarks.plain import NOTHING, plain, text
 from tests.kit.accounts import make_account
 from tests.kit.processes import until
@@ -63,7 +63,7 @@ async def _deliveries(seconds: float, rounds: int) -> None:
             store = Store(connect(url))
             await store.start()
             await until(lambda: _written(store), "the subscribers are written")
-            numbers, rows = count(), []
+            numbers, rows, costs = count(), list[float](), list[float]()
             each = int(700 * seconds / LANES)
             for number in range(rounds + 1):
                 await _commit(store, numbers, each)
@@ -73,7 +73,7 @@ async def _deliveries(seconds: float, rounds: int) -> None:
                     *receiver("work", "--config", str(config)),
                     stderr=asyncio.subprocess.DEVNULL,
                 )
-                await until(lambda: len(times) >= each * LANES, "everything is delivered", 120)
+                cost = await _cost(Listening(web, work.pid), times, each * LANES)
                 ours = len(times) / (times[-1] - times[0])
                 work.terminate()
                 await work.wait()
@@ -81,13 +81,27 @@ async def _deliveries(seconds: float, rounds: int) -> None:
                 (folder / "body").write_bytes(sample)
                 post = baseline("post", str(port), str(folder / "body"), str(seconds))
                 bare = await asyncio.create_subprocess_exec("taskset", "-c", ",".join(map(str, measured)), *post)
+                bare_cost = await _cost(Listening(port, bare.pid), times, each * LANES // 2)
                 await bare.wait()
                 loop = len(times) / (times[-1] - times[0])
                 if number:  # the first is for warming up
                     rows.append(ours / loop)
-                    print(f"round {number}: {ours:.0f}/s, a bare loop {loop:.0f}/s = {rows[-1]:.2f}", flush=True)
-            print(f"deliveries: {median(rows):.2f} × a bare loop of aiohttp (median)")
+                    costs.append(cost / bare_cost)
+                    print(
+                        f"round {number}: {ours:.0f}/s at {cost:.0f} µs, a bare loop {loop:.0f}/s at {bare_cost:.0f} µs"
+                        f" = {rows[-1]:.2f}, CPU {costs[-1]:.1f}",
+                        flush=True,
+                    )
+            print(f"deliveries: {median(rows):.2f} × a bare loop of aiohttp, CPU {median(costs):.1f} of its (medians)")
             await store.close()
+
+
+async def _cost(of: Listening, times: list[float], count: int) -> float:
+    """CPU for each delivery from the first one to this many, µs."""
+    await until(lambda: bool(times), "something is delivered", 30)
+    before, first = of.cpu(), len(times)
+    await until(lambda: len(times) >= count, "everything is delivered", 120)
+    return (of.cpu() - before) / (len(times) - first) * 1e6
 
 
 async def _written(store: Store) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from functools import partial
 from ipaddress import ip_network
@@ -289,3 +290,31 @@ def test_an_ipv6_client_is_its_network() -> None:
     assert address_of(request_of("2001:db8:0:1::1")) != "2001:db8::/64"
     assert address_of(request_of("::ffff:192.0.2.1")) == "192.0.2.1"
     assert (address_of(request_of(None)), address_of(request_of("unix"))) == ("", "unix")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [(b"x-one", b"a\r\nset-cookie: b=c"), (b"x-one", b"a\nb"), (b"x-one", b"a\x00"), (b"x one", b"a"), (b"", b"a")],
+)
+async def test_a_header_that_would_be_two_is_never_written(name: bytes, value: bytes) -> None:
+    """Nothing of the answer is written then. What is right is written as it is, with what says where it ends."""
+
+    async def answers(scope: Scope, receive: Receive, send: Send) -> None:
+        assert scope["type"] == "http"
+        await receive()
+        bad = [(name, value)] if scope["path"] == "/bad" else [(b"X-One", b"\xe4 b\tc"), (b"content-length", b"2")]
+        headers = [(b"x-first", b"1"), *bad] if scope["path"] != "/chunked" else []
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": b"{}"})
+
+    async with kit.serving(answers, settings(), None) as service:
+        end = b"Host: x\r\nConnection: close\r\n\r\n"
+        assert await talk(service, b"GET /bad HTTP/1.1\r\n" + end) == b""
+        good = await talk(service, b"GET /good HTTP/1.1\r\n" + end)
+        assert re.fullmatch(
+            rb"HTTP/1.1 200 OK\r\ndate: [^\r\n]+\r\nx-first: 1\r\nX-One: \xe4 b\tc\r\n"
+            rb"content-length: 2\r\nconnection: close\r\n\r\n{}",
+            good,
+        ), good
+        chunked = await talk(service, b"GET /chunked HTTP/1.1\r\n" + end)
+        assert chunked.endswith(b"transfer-encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n")

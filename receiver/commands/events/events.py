@@ -15,10 +15,7 @@ from receiver.commands.events.forward import Forward, read_target, signing_key
 from receiver.commands.refund.views import ChangePrinter
 from receiver.ledger.lifecycle import EventType
 
-app = typer.Typer(
-    help="Follow refund events. Needs a running `receiver serve` and a token with the scope read.",
-    no_args_is_help=True,
-)
+app = typer.Typer(no_args_is_help=True)
 
 Types = Annotated[
     list[str] | None,

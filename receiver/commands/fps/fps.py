@@ -35,12 +35,7 @@ Exit codes: 0 the refund was made; it may still be pending, see its state · 1 r
 configuration · 3 no answer, or an unclear one: repeat the command with the same REFERENCE · {UNANSWERED} FPS has not \
 answered yet, the service keeps trying · {DECLINED} the refund was made, but FPS already declined it."""
 
-app = typer.Typer(
-    help="LEGACY: Amazon Flexible Payments (FPS), the service behind Amazon Simple Pay. Amazon retired it on 1 June "
-    "2015 and its addresses no longer answer: use it with `receiver simulate` (endpoint /fps/) or your own stand-in. "
-    "For Amazon Pay refunds, see `receiver refund`.",
-    no_args_is_help=True,
-)
+app = typer.Typer(no_args_is_help=True)
 
 
 @app.callback()

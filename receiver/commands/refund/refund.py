@@ -31,11 +31,7 @@ LONGEST_WAIT = 24 * 3600
 STATES = {each.lower(): each.value for each in State} | {alias.lower(): state.value for alias, state in ALIASES.items()}
 REASONS = {each.lower(): each.value for each in Reason}
 
-app = typer.Typer(
-    help="Read, watch, refresh, create and retry refunds. Needs a running `receiver serve` and a token with the scope "
-    "read. create, retry, requests, repeat and settle-request need the scope refund; refresh needs refund or admin.",
-    no_args_is_help=True,
-)
+app = typer.Typer(no_args_is_help=True)
 
 
 def checked_id(text: str | None) -> str | None:

@@ -16,11 +16,7 @@ from receiver.errors import ConfigurationError
 from receiver.exchange import Response
 from receiver.http.api.schema import RedriveJson
 
-app = typer.Typer(
-    help="List a subscriber's waiting and permanently failed events, and send them again. Needs a running "
-    "`receiver serve` and a token with the scope admin.",
-    no_args_is_help=True,
-)
+app = typer.Typer(no_args_is_help=True)
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the subscriber.")]
 

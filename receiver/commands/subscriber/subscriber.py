@@ -42,10 +42,7 @@ UNSENT = ("bad_url", "bad_header", "dns_failed", "connect_failed", "tls_failed")
 TEST_WAIT = 30
 """Seconds to wait for a test delivery."""
 
-app = typer.Typer(
-    help="Manage subscribers to refund events. Needs a running `receiver serve` and a token with the scope admin.",
-    no_args_is_help=True,
-)
+app = typer.Typer(no_args_is_help=True)
 
 
 def _name(text: str) -> str:

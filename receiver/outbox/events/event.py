@@ -63,6 +63,7 @@ SAME = 512
 REPEATABLE = frozenset({EventType.CONFLICT, EventType.RESOLVED, EventType.REOPENED})
 """Types that can happen several times for one refund."""
 NEWER = re.compile(r"amazonpay\.[a-z_.]{1,64}")
+TYPES, SOURCES = frozenset(EventType), frozenset(Source)
 WORD = re.compile(r"[a-z_]{1,64}")
 OPERATORS = "receiver."
 EVENT_ID = re.compile(r"evt_[0-9a-f]{32}")
@@ -181,8 +182,8 @@ def is_newer(fields: Mapping[str, str]) -> bool:
     if dispute_event.is_dispute(fields):
         return not dispute_event.is_known(fields)
     source = fields.get("source", "")
-    has_later_source = WORD.fullmatch(source) is not None and source not in set(Source)
-    return NEWER.fullmatch(word) is not None and (word not in set(EventType) or has_later_source)
+    has_later_source = source not in SOURCES and WORD.fullmatch(source) is not None
+    return (word not in TYPES or has_later_source) and NEWER.fullmatch(word) is not None
 
 
 def from_fields(account: str, fields: Mapping[str, str]) -> Event:
