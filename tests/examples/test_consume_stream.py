@@ -143,4 +143,4 @@ def test_the_document_has_every_field_of_the_stream() -> None:
     )
     told_before = {"conflict": True, "backfill": True, "region": "eu", "emitted": (EventType.STUCK.value,)}
     contradicted = an_event(EventType.DECLINED, **told_before)
-    assert told == {*to_fields(msgspec.structs.replace(full, traceparent="x")), *to_fields(contradicted)}
+    assert told == {*to_fields(msgspec.structs.replace(full, traceparent="x", alarm="x")), *to_fields(contradicted)}

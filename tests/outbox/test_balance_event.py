@@ -109,6 +109,8 @@ def test_slack_shows_what_to_do() -> None:
 @pytest.mark.parametrize(
     ("wanted", "changes"),
     [
+        (False, {"types": (DECLINED,), "format": "cloudevents"}),
+        (True, {"types": (DECLINED, "amazonpay.balance.suspected"), "format": "cloudevents"}),
         (True, {"types": (DECLINED,)}),
         (True, {"types": ("amazonpay.balance.suspected",)}),
         (True, {"types": (DECLINED,), "reasons": ("AmazonRejected",)}),
@@ -119,10 +121,11 @@ def test_slack_shows_what_to_do() -> None:
         (False, {"types": ("amazonpay.balance.resolved",)}),
     ],
 )
-def test_subscribers_of_declines_get_it(wanted: bool, changes: dict[str, Any]) -> None:
-    subscriber = msgspec.structs.replace(a_subscriber(), **changes)
+def test_people_who_get_declines_get_it(wanted: bool, changes: dict[str, Any]) -> None:
+    """A program that expects refunds gets it only where it names the type."""
+    subscriber = msgspec.structs.replace(teller("slack"), **changes)
     assert wants_balance(subscriber, alarm()) is wanted
-    if DECLINED in changes["types"] and "reasons" not in changes:
+    if changes["types"] == (DECLINED,) and not changes.keys() & {"reasons", "format"}:
         assert wants_balance(subscriber, over()), "whoever may have got the alarm gets its end"
 
 

@@ -322,6 +322,24 @@ async def test_control_makes_charges_and_repeats_notifications(amazon: Simulator
     assert len((await client.control("GET", "/charges"))[1]["charges"]) == 6  # type: ignore[arg-type]
 
 
+async def test_while_the_balance_is_negative_refunds_are_rejected(amazon: Simulator, client: Client) -> None:
+    """Whatever their amount, unless their outcome is chosen; no longer once it is repaid."""
+    start = {"amount": "12.00", "currencyCode": "USD"}
+
+    async def outcome(**more: str) -> object:
+        return (await client.control("POST", "/refunds", {**start, **more}))[1]["outcome"]
+
+    status, shown = await client.control("POST", "/balance", {"state": "negative"})
+    assert (status, shown) == (200, {"balance": "negative"})
+    assert (await client.control("GET", ""))[1]["balance"] == "negative"
+    assert [await outcome(), await outcome(outcome="Refunded")] == ["AmazonRejected", "Refunded"]
+    assert (await client.control("POST", "/balance", {"state": "odd"}))[0] == 400
+    amazon.set_balance("repaid")
+    assert await outcome() == "Refunded"
+    with pytest.raises(ValueError, match="negative, repaid"):
+        amazon.set_balance("odd")
+
+
 async def test_control_shows_certificate_index_and_log(amazon: Simulator, client: Client) -> None:
     """All settings that a receiver needs."""
     async with client.session.get(f"{amazon.base_url}/simulator/certificate") as answer:

@@ -70,7 +70,7 @@ SUBSCRIBERS = st.builds(
     subscriber,
     name=st.sampled_from(NAMES),
     types=st.sampled_from([("*",), (f"{TYPE}declined",), (f"{TYPE}refunded", f"{TYPE}initiated", f"{TYPE}conflict")]),
-    reasons=st.sampled_from([(), ("AmazonRejected",)]),
+    reasons=st.sampled_from([(), ("BuyerAccountClosed",)]),
     paused=st.booleans(),
 )
 STATES = st.sampled_from(
@@ -79,7 +79,7 @@ STATES = st.sampled_from(
         ("RefundInitiated", ""),
         ("OnTheMoon", ""),
         ("Refunded", ""),
-        ("Declined", "AmazonRejected"),
+        ("Declined", "BuyerAccountClosed"),
         ("Declined", "ProcessingFailure"),
     ]
 )

@@ -142,7 +142,8 @@ class Model:
         self.known[number] = new
         for event in events:
             for name, each in self.subscribers.items():
-                wanted = "*" in each.types or f"{TYPE}{event.type}" in each.types
+                names = {event.type, "declined"} if event.type in ("resolved", "reopened") else {event.type}
+                wanted = not {"*", *(f"{TYPE}{name}" for name in names)}.isdisjoint(each.types)
                 if wanted and (not event.reason or not each.reasons or event.reason in each.reasons):
                     self.queues[name][len(self.events)] = Owed(new.changed)
             self.events.append(event)

@@ -45,7 +45,11 @@ def test_the_store_does_what_the_model_says(kind: type[Machine]) -> None:
     run_state_machine_as_test(kind, settings=SETTINGS)
 
 
-PENDING, REFUNDED, DECLINED = (("RefundInitiated", ""), 0), (("Refunded", ""), 1), (("Declined", "AmazonRejected"), 2)
+PENDING, REFUNDED, DECLINED = (
+    (("RefundInitiated", ""), 0),
+    (("Refunded", ""), 1),
+    (("Declined", "BuyerAccountClosed"), 2),
+)
 
 
 @pytest.fixture

@@ -328,13 +328,14 @@ async def test_another_process_hears_what_is_due_and_what_has_changed(store: Sto
             store.of("us").change_signal(News.DUE) as due,
             store.of("us").change_signal() as changed,
             store.of("us").change_signal(News.DISPUTED) as disputed,
+            store.of("us").change_signal(News.JOB) as job,
             store.of("eu").change_signal() as last,
         ):
             await redis.publish(WAKE, word)
             await redis.publish(WAKE, "eu x changed")
             async with asyncio.timeout(5):
                 await last.rest(FOR_EVER)
-            assert {each.kind for each in (due, changed, disputed) if each._changed.is_set()} == rung
+            assert {each.kind for each in (due, changed, disputed, job) if each._changed.is_set()} == rung
 
 
 async def listeners(redis: Any) -> int:

@@ -10,7 +10,7 @@ from receiver.outbox.events.event import Event
 from receiver.outbox.events.operator_event import FAMILY, OperatorEvent
 from receiver.outbox.subscribers.fields import ALL
 from receiver.outbox.subscribers.limits import large_enough
-from receiver.outbox.subscribers.subscriber import Subscriber
+from receiver.outbox.subscribers.subscriber import CLOUDEVENTS, Subscriber
 
 OF_CASES = frozenset({EventType.RESOLVED, EventType.REOPENED})
 
@@ -43,11 +43,14 @@ def wants_dispute(subscriber: Subscriber, event: DisputeEvent) -> bool:
 
 
 def wants_balance(subscriber: Subscriber, event: BalanceEvent) -> bool:
-    """Whether the subscriber gets balance events: it asks for them, or for such declines. `*` does not mean them.
+    """Whether the subscriber gets balance events. People who get such declines do; a program has to name the type,
+    because these events are about no refund.
 
     One of the sums must reach the minimum amount of its currency.
     """
-    if {event.type.value, EventType.DECLINED.value}.isdisjoint(subscriber.types):
+    is_program = subscriber.format == CLOUDEVENTS
+    types = {event.type.value} if is_program else {event.type.value, EventType.DECLINED.value}
+    if types.isdisjoint(subscriber.types):
         return False
     if subscriber.reasons and Reason.AMAZON_REJECTED not in subscriber.reasons:
         return False

@@ -26,8 +26,8 @@ class Subscriber(msgspec.Struct, frozen=True, kw_only=True):
     url: str
     secrets: tuple[Secret, ...]
     types: tuple[str, ...] = (EventType.DECLINED.value,)
-    """Event types. `*` means every refund type, including future ones; dispute and operator types are named
-    explicitly."""
+    """Event types. `*` means every refund type, including future ones. All others are named explicitly; people
+    who get declines also get balance events."""
     reasons: tuple[str, ...] = ()
     """Reason codes; empty: all."""
     min_amount: tuple[Money, ...] = ()
