@@ -84,11 +84,11 @@ class Application(Starlette):
     """
 
     def __init__(self, *, metrics: Metrics, ipns: Sequence[Ipn], **more: object) -> None:
-        super().__init__(**more)  # type: ignore[arg-type]
+        super().__init__(**more)  # type: ignore[arg-type]  # passed through
         self._metrics, self._ipns = metrics, ipns
         self.router.redirect_slashes = False
 
-    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:  # type: ignore[override]
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:  # type: ignore[override]  # no coroutine
         """One request."""
         if scope["type"] == "http":
             for each in self._ipns:

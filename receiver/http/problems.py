@@ -131,6 +131,8 @@ def with_every_method(request: Request, error: HTTPException) -> HTTPException:
         return error
     routes = [each for each in request.app.routes if isinstance(each, Route)]
     fitting = [each for each in routes if each.matches(request.scope)[0] is not Match.NONE]
+    # `/v1/refunds/retry` is a path in its own right, although `/v1/refunds/{refund_id}` matches it too.
+    fitting = [each for each in fitting if each.path == request.url.path] or fitting
     allow = ", ".join(sorted({method for each in fitting for method in each.methods or ()}))
     return HTTPException(error.status_code, error.detail, {**(error.headers or {}), "Allow": allow})
 

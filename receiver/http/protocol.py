@@ -74,7 +74,7 @@ class Protocol(HttpToolsProtocol):
     answered: RequestResponseCycle | None = None
     """The request whose response is in progress, or was last."""
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # asyncio names the base class of transports
         """Starts the timer for the first head. One connection too many gets 503 at once; SNS retries after it."""
         super().connection_made(transport)
         self.ticker = ticker()

@@ -245,11 +245,11 @@ class Metrics:
             return generate_latest(self.registry)
         self.registry.hand_over()
         registry = CollectorRegistry()
-        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]  # prometheus_client has no types here
         registry.register(self._sizes)
         return generate_latest(registry)
 
 
 def process_died(folder: str, pid: int) -> None:
     """Remove the live gauges of a process that ended; its counters stay."""
-    mark_process_dead(pid, folder)  # type: ignore[no-untyped-call]
+    mark_process_dead(pid, folder)  # type: ignore[no-untyped-call]  # prometheus_client has no types here

@@ -85,7 +85,7 @@ class Checks:
     def _check_date(self, date: str, text: str, now: int, *, strict: bool) -> None:
         found = _DATE.fullmatch(date)
         try:
-            at = datetime(*map(int, found.groups()), tzinfo=UTC) if found else None  # type: ignore[misc,arg-type]
+            at = datetime(*map(int, found.groups()), tzinfo=UTC) if found else None  # type: ignore[misc,arg-type]  # every group of the pattern is there
         except ValueError:
             at = None
         if at is None:

@@ -82,7 +82,7 @@ async def test_a_declined_refund_goes_with_everything(
     assert await prune(store, remove=False) is Pruned.PRUNED
     assert await store.of("us").refunds.get(refund_id()) is not None
     assert await prune(store) is Pruned.PRUNED
-    assert await names(redis) == {"events"}
+    assert await names(redis) == {"events", "rejected", "wave"}, "the account's last rejections go with their age"
     assert await prune(store) is Pruned.GONE
 
 

@@ -156,7 +156,7 @@ def _read(fields: dict[str, object]) -> Envelope:
 def _formed(fields: dict[str, object]) -> list[str]:
     """The single-line fields, in the order of `_FORMS`. All are matched at once, or one by one if any is wrong."""
     try:
-        texts: list[str] = [fields[name] for name in _FORMS]  # type: ignore[misc]
+        texts: list[str] = [fields[name] for name in _FORMS]  # type: ignore[misc]  # `join` checks them
         if _FORMED.fullmatch("\n".join(texts)):
             return texts
     except (KeyError, TypeError):

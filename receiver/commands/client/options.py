@@ -141,11 +141,11 @@ def api_command(
             with ending():
                 _check_text(options)
                 call = reach(**{name: options.pop(name) for name in shared})
-                body(call, **options)  # type: ignore[call-arg]
+                body(call, **options)  # type: ignore[call-arg]  # by its signature
 
         parameters = [*own, *shared.values()]
         keyword_only = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in parameters]
-        command.__signature__ = inspect.Signature(keyword_only)  # type: ignore[attr-defined]
+        command.__signature__ = inspect.Signature(keyword_only)  # type: ignore[attr-defined]  # read by typer
         command.__annotations__ = {each.name: each.annotation for each in parameters}
         paragraphs = (inspect.getdoc(body) or "").split("\n\n")
         app.command(

@@ -34,7 +34,7 @@ def list_all(
     """List events that wait for a subscriber or failed permanently, with its last answer."""
     cursor: str | None = ""
     while cursor is not None:
-        answer = call.run(lambda api, at=cursor: _page(api, name, state, limit, at))  # type: ignore[misc]
+        answer = call.run(lambda api, at=cursor: _page(api, name, state, limit, at))  # type: ignore[misc]  # mypy cannot infer a lambda with a default
         page = decode(answer, DeliveryPage)
         if call.json:
             emit_json(answer.body)

@@ -57,16 +57,27 @@ FIELDS: Final[Mapping[str, Schema]] = {
     ),
     "dryRun": {"type": "boolean", "default": False, "description": "Only say what the job would do."},
 }
-RETRY_ALL: Final = object_schema(
-    "Which open declines to reissue: `refundIds`, or all that match `reason` and `since`.",
-    (),
-    FIELDS,
-    {
-        "reason": "AmazonRejected",
-        "since": "2026-01-28T12:00:00Z",
-        "maxTotal": {"amount": "5000.00", "currencyCode": "USD"},
-    },
-)
+EXAMPLE: Final = {
+    "reason": "AmazonRejected",
+    "since": "2026-01-28T12:00:00Z",
+    "maxTotal": {"amount": "5000.00", "currencyCode": "USD"},
+}
+
+
+def _selected_by(about: str, needed: str, example: object, *others: str) -> Schema:
+    """The schema of a body that selects refunds by this field, and perhaps by others."""
+    names = (needed, *others, "account", "maxTotal", "dryRun")
+    return object_schema(about, (needed,), {name: FIELDS[name] for name in names}, example)
+
+
+RETRY_ALL: Final[Schema] = {
+    "description": "Which open declines to reissue.",
+    "oneOf": [
+        _selected_by("Those that match.", "reason", EXAMPLE, "since"),
+        _selected_by("All since a time.", "since", {"since": "2026-01-28T12:00:00Z"}),
+        _selected_by("The named ones.", "refundIds", {"refundIds": ["S01-5105180-3221187-R022311"]}),
+    ],
+}
 JOB: Final = in_path(
     "job_id", "The id of the job.", "8f14e45fceea167a", WORD, ("bad_job_id", "This is no id of a job.")
 )

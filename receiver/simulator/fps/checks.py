@@ -89,7 +89,7 @@ def _encode(text: str) -> str:
 def _check_timestamp(text: str, now: int, ahead: float, behind: float) -> None:
     parts = _TIMESTAMP.fullmatch(text)
     try:
-        at = datetime(*map(int, parts.groups()), tzinfo=UTC) if parts else None  # type: ignore[misc,arg-type]
+        at = datetime(*map(int, parts.groups()), tzinfo=UTC) if parts else None  # type: ignore[misc,arg-type]  # every group of the pattern is there
     except ValueError:
         at = None
     if at is None:

@@ -91,7 +91,7 @@ class Cluster:
         for place in tuple(self._order):
             try:
                 async with asyncio.timeout(LOOK_TIMEOUT):
-                    answer = await self.client(place).execute_command("CLUSTER", "SLOTS")  # type: ignore[no-untyped-call]
+                    answer = await self.client(place).execute_command("CLUSTER", "SLOTS")  # type: ignore[no-untyped-call]  # redis-py has no types here
             except (RedisError, OSError, TimeoutError) as error:
                 log.debug("store.node_silent", node=address_text(*place), error=type(error).__name__)
                 self._trouble = error_code(error)

@@ -196,10 +196,12 @@ class Pipeline:
     async def _exchange(self, commands: list[Command]) -> list[Any]:
         """redis-py's own pipeline takes three times as long: it packs in Python and sets a timer for every answer."""
         pool = self.client.connection_pool
-        connection: Connection = await pool.get_connection()  # type: ignore[no-untyped-call]
+        connection: Connection = await pool.get_connection()  # type: ignore[no-untyped-call]  # redis-py
         try:
             with Deadline(connection.socket_timeout or TIMEOUT):
-                await connection.send_packed_command(b"".join([hiredis.pack_command(command) for command in commands]))  # type: ignore[arg-type]
+                # hiredis takes a tuple of any length, although its types say one item.
+                packed = b"".join([hiredis.pack_command(command) for command in commands])  # type: ignore[arg-type]
+                await connection.send_packed_command(packed)
                 return [await self._answer(connection, command) for command in commands]
         except BaseException:
             await connection.disconnect(nowait=True)

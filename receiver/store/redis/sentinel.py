@@ -31,7 +31,7 @@ class MasterOf(Redis):
 def master_of(address: RedisAddress, **how: Any) -> MasterOf:
     """A client for the current master; `how` are redis-py's arguments for every connection."""
     options: dict[str, Any] = {**how, **address.tls_options}
-    guards: Any = Sentinel(  # type: ignore[no-untyped-call]
+    guards: Any = Sentinel(  # type: ignore[no-untyped-call]  # redis-py has no types here
         address.hosts,
         sentinel_kwargs={
             **options,

@@ -120,7 +120,7 @@ def from_hash(account: str, refund_id: str, raw: Mapping[bytes, bytes]) -> Refun
         finals=_list(fields.get("finals", "")),
         unread=_list(fields.get("unread", "")),
         emitted=tuple(kind if kind.startswith(FAMILY) else FAMILY + kind for kind in _list(fields.get("emitted", ""))),
-        **more,  # type: ignore[arg-type]
+        **more,  # type: ignore[arg-type]  # each value has the type of its own field
     )
 
 
