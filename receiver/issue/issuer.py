@@ -232,7 +232,7 @@ class Issuer:
 
     async def _check(self, declined: Refund, prepared: PreparedRefund) -> None:
         """Refuse what the state of the charge cannot change, before Amazon is asked. The script checks the rest."""
-        if (case := await case_of(self.store, declined.retry_root or declined.refund_id)) and not case.is_open:
+        if not ((case := await case_of(self.store, declined.retry_root or declined.refund_id)) and case.is_open):
             raise not_reissued(case)
         found = judge(declined, await self.store.charges.known(declined.charge_id), self.store.now())
         if found and NOT_MERCHANTS_REFUND in found.reasons:

@@ -139,8 +139,15 @@ def already_closed(case: Resolution) -> Conflict:
 
 
 def not_reissued(case: Resolution | None) -> Conflict:
-    """The error for reissuing a refund whose case is closed. None: closed in another way, just now."""
-    how = AS_TEXT[case.how] if case and case.how else "it was closed just now"
+    """The error for reissuing a refund whose case is closed. None: its record was pruned, so it may be closed."""
+    if case is None:
+        return Conflict(
+            "The first refund of this chain of reissues was pruned, so it is not known whether the buyer was paid. "
+            "Nothing was issued. Check the charge in Seller Central. If the buyer is owed the money, create a refund "
+            "of the charge.",
+            reason="closed",
+        )
+    how = AS_TEXT[case.how] if case.how else "it was closed just now"
     return Conflict(
         f"The case of this refund is closed: {how}. Nothing was issued. If the buyer is still owed the money, reopen "
         "it first (`receiver refund reopen`).",

@@ -261,3 +261,15 @@ async def test_only_declined_refunds_have_cases(shop: Desk) -> None:
     assert await refused(shop.issuer.cases.close(issued.refund.refund_id, GIFT)) == "not_declined"
     with pytest.raises(NotFound):
         await shop.issuer.cases.close("S01-0000000-0000000-R000000", GIFT)
+
+
+async def test_without_its_first_refund_a_chain_is_not_reissued(shop: Desk, redis: Any) -> None:
+    """It was pruned: a person may have closed its case."""
+    first = await declined(shop)
+    issued = await shop.issuer.retry(first)
+    assert issued.refund is not None
+    await becomes(shop, issued.refund, "Declined")
+    await shop.issuer.cases.close(first, GIFT)
+    await redis.delete(f"refunds:{{us}}:refund:{first}")
+    assert await refused(shop.issuer.retry(issued.refund.refund_id)) == "closed"
+    assert len(retries(shop, issued.refund)) == 1
