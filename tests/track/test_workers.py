@@ -147,8 +147,9 @@ async def test_workers_with_nothing_to_do_look_once_a_second(
         await store.of("nobody").changed(2.0)
         found = await commands(redis)
         looks = asyncio.get_running_loop().time() - began + 1
-    assert found["evalsha"] <= 2 * looks
-    assert found["hgetall"] <= 2 * looks
+    # One may have been on its way when the counting began.
+    assert found["evalsha"] <= 2 * looks + 1
+    assert found["hgetall"] <= 2 * looks + 1
 
 
 async def test_a_flood_of_hints_does_not_make_workers_run(
