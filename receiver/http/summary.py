@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from typing import Annotated
 
@@ -14,7 +14,7 @@ from receiver.http.api.operations import NO_ACCOUNT, READ, Answer, Call, Operati
 from receiver.http.api.params import ACCOUNT
 from receiver.http.respond import json_answer
 from receiver.ledger.lifecycle import EventType
-from receiver.ledger.money import Money
+from receiver.ledger.money import sums_of_minor
 from receiver.ledger.refund import Refund
 from receiver.ledger.refund_request import RequestState
 from receiver.ledger.schema import Json, MoneyJson, Rfc3339, money_json, tidy
@@ -153,14 +153,14 @@ def open_declines(cases: Sequence[OpenCase]) -> OpenDeclinesJson:
     frequent = sorted(by_reason.items(), key=lambda pair: (-len(pair[1]), pair[0]))
     return OpenDeclinesJson(
         count=len(cases),
-        amounts=[*sums(cases)],
+        amounts=_sums(cases),
         unknown_amounts=sum(case.minor_units is None for case in cases),
         oldest_at=_oldest(cases),
         reasons=[
             ReasonCasesJson(
                 reason_code=tidy(reason) or None,
                 count=len(found),
-                amounts=[*sums(found)],
+                amounts=_sums(found),
                 unknown_amounts=sum(case.minor_units is None for case in found),
                 oldest_at=_oldest(found),
             )
@@ -169,16 +169,9 @@ def open_declines(cases: Sequence[OpenCase]) -> OpenDeclinesJson:
     )
 
 
-def sums(cases: Iterable[OpenCase]) -> Iterable[MoneyJson]:
-    """The sum in each currency, by its code."""
-    totals: Counter[str] = Counter()
-    for case in cases:
-        if case.minor_units is not None:
-            totals[case.currency] += case.minor_units
-    for currency in sorted(totals):
-        found = money_json(Money.of_minor(totals[currency], currency))
-        if found is not None:
-            yield found
+def _sums(cases: Iterable[OpenCase]) -> list[MoneyJson]:
+    found = sums_of_minor((case.minor_units, case.currency) for case in cases)
+    return [shown for money in found if (shown := money_json(money))]
 
 
 def _oldest(cases: Sequence[OpenCase]) -> str | None:

@@ -38,8 +38,8 @@ from receiver.ledger.declines.job import (
     again,
     first_ones,
     plan,
-    sums,
 )
+from receiver.ledger.money import sums
 from receiver.ledger.refund import Refund
 from receiver.ledger.refund_request import Asked
 from receiver.ledger.schema import DESCRIPTION_LIMIT, tidy

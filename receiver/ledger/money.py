@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
+from collections.abc import Iterable
 from decimal import Decimal, InvalidOperation
 
 import msgspec
@@ -64,3 +66,17 @@ class Money(msgspec.Struct, frozen=True):
         """The amount with the currency's decimals, as Amazon requires; JPY has none."""
         places = max(self.exponent, -int(self.amount.normalize().as_tuple().exponent))
         return f"{self.amount:.{places}f}"
+
+
+def sums(amounts: Iterable[Money | None]) -> tuple[Money, ...]:
+    """The sum in each currency, by currency. Unknown amounts are left out."""
+    return sums_of_minor((each.minor_units, each.currency_code) for each in amounts if each is not None)
+
+
+def sums_of_minor(amounts: Iterable[tuple[int | None, str]]) -> tuple[Money, ...]:
+    """The same, of (minor units or None, currency): for many amounts, as it makes no decimals of them."""
+    found: dict[str, int] = defaultdict(int)
+    for minor_units, currency_code in amounts:
+        if minor_units is not None:
+            found[currency_code] += minor_units
+    return tuple(Money.of_minor(minor, currency) for currency, minor in sorted(found.items()))

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from types import MappingProxyType
 
 from receiver.ledger.dispute import DAY
-from receiver.ledger.money import Money
+from receiver.ledger.money import sums_of_minor
 from receiver.ledger.refund import Reason
 from receiver.store.dashboard import AlertingProblem, Overview
 from receiver.store.deliveries.dead_letters import DeadLetters
@@ -95,17 +95,12 @@ class Gauges(AccountRepository):
         cases: list[OpenCase] = []
         with contextlib.suppress(WrongType):
             cases = await self._cases.all()
-        counts, totals = Counter(case.reason if case.reason in KNOWN else "other" for case in cases), Counter[str]()
-        for case in cases:
-            if case.minor_units is not None:
-                totals[case.currency] += case.minor_units
+        counts = Counter(case.reason if case.reason in KNOWN else "other" for case in cases)
+        totals = sums_of_minor((case.minor_units, case.currency) for case in cases)
         return {
             "oldest_decline_seconds": max(self.now() - min(case.since for case in cases), 0) / 1000 if cases else 0.0,
             **{f"declines:{reason}": float(count) for reason, count in counts.items()},
-            **{
-                f"declines_amount:{currency}": float(Money.of_minor(total, currency).amount)
-                for currency, total in totals.items()
-            },
+            **{f"declines_amount:{total.currency_code}": float(total.amount) for total in totals},
         }
 
     async def _disputes_to_answer(self) -> dict[str, float]:

@@ -26,9 +26,9 @@ from receiver.http.dashboard.guard import PageFrame, see_other
 from receiver.http.dashboard.sessions import Session
 from receiver.issue.issuer import Issuer
 from receiver.issue.jobs import Jobs
-from receiver.ledger.declines.job import LEFT_OUT, REISSUED, UNFINISHED, JobState, LeftOut, Plan, Selection, sums
+from receiver.ledger.declines.job import LEFT_OUT, REISSUED, UNFINISHED, JobState, LeftOut, Plan, Selection
 from receiver.ledger.declines.job_shape import describe
-from receiver.ledger.money import Money
+from receiver.ledger.money import Money, sums
 from receiver.ledger.refund import REFUND_ID
 from receiver.settings.sections import Scope
 from receiver.store import Store

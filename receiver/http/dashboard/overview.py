@@ -20,8 +20,9 @@ from receiver.http.dashboard.requests import NOTICES
 from receiver.http.dashboard.sessions import Session
 from receiver.issue.issuer import Issuer
 from receiver.ledger.age import started_at
-from receiver.ledger.declines.job import Job, sums
+from receiver.ledger.declines.job import Job
 from receiver.ledger.lifecycle import EventType
+from receiver.ledger.money import sums
 from receiver.ledger.refund import Refund, is_final
 from receiver.ledger.refund_request import RequestState
 from receiver.settings.sections import Scope

@@ -22,8 +22,7 @@ from receiver.http.dashboard.filters import refund_path
 from receiver.http.dashboard.guard import PageFrame, see_other
 from receiver.http.dashboard.sessions import Session
 from receiver.issue.issuer import Issuer
-from receiver.ledger.declines.job import sums
-from receiver.ledger.money import Money
+from receiver.ledger.money import Money, sums
 from receiver.ledger.query import Page, Query
 from receiver.ledger.refund import REFUND_ID, Reason, Refund, State
 from receiver.settings.sections import Scope

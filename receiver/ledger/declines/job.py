@@ -6,7 +6,6 @@ reissues them. It reissues `FIRST` refunds, and waits until Amazon has refunded 
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -178,15 +177,6 @@ def plan(selection: Selection, candidates: Iterable[Candidate]) -> Plan:
             reason="too_many",
         )
     return Plan(items, left_out)
-
-
-def sums(amounts: Iterable[Money | None]) -> tuple[Money, ...]:
-    """The sum in each currency, by currency."""
-    found: dict[str, int] = defaultdict(int)
-    for amount in amounts:
-        if amount is not None:
-            found[amount.currency_code] += amount.minor_units
-    return tuple(Money.of_minor(minor, currency) for currency, minor in sorted(found.items()))
 
 
 def again(item: Item, now: int, reason: str, detail: str = "") -> Item:

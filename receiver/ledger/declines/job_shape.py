@@ -8,8 +8,8 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from receiver.ledger.declines.job import FIRST, LEFT_OUT, Item, Job, JobState, LeftOut, Plan, sums
-from receiver.ledger.money import Money
+from receiver.ledger.declines.job import FIRST, LEFT_OUT, Item, Job, JobState, LeftOut, Plan
+from receiver.ledger.money import Money, sums
 from receiver.ledger.schema import Account, Json, MoneyJson, Rfc3339, money_json
 from receiver.ledger.timestamps import format_rfc3339
 

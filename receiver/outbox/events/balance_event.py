@@ -30,8 +30,8 @@ from urllib.parse import quote
 import msgspec
 
 from receiver.errors import Malformed
-from receiver.ledger.declines.job import sums as sums_of
 from receiver.ledger.money import Money
+from receiver.ledger.money import sums as sums_of
 from receiver.ledger.refund import REFUND_ID, Reason, Refund
 from receiver.ledger.schema import Account, Json, MoneyJson, Rfc3339, money_json, tidy
 from receiver.ledger.timestamps import format_rfc3339, parse_time
