@@ -15,7 +15,6 @@ from receiver.http.api.params import ACCOUNT
 from receiver.http.respond import json_answer
 from receiver.ledger.lifecycle import EventType
 from receiver.ledger.money import sums_of_minor
-from receiver.ledger.refund import Refund
 from receiver.ledger.refund_request import RequestState
 from receiver.ledger.schema import Json, MoneyJson, Rfc3339, money_json, tidy
 from receiver.ledger.timestamps import format_rfc3339
@@ -179,15 +178,10 @@ def _oldest(cases: Sequence[OpenCase]) -> str | None:
 
 
 async def _stuck(store: AccountStore) -> int:
-    found = await _refunds(store, await store.dashboard.pending_longest(MOST_STUCK))
+    found = await store.refunds.readable(await store.dashboard.pending_longest(MOST_STUCK))
     return sum(EventType.STUCK in refund.emitted for refund in found)
 
 
 async def _conflicts(store: AccountStore) -> int:
     found = await store.dashboard.contradictions("")
-    return sum(refund.conflict for refund in await _refunds(store, dict.fromkeys(found.refund_ids)))
-
-
-async def _refunds(store: AccountStore, names: Iterable[str]) -> list[Refund]:
-    found = await asyncio.gather(*(store.refunds.get_or_id(name) for name in names))
-    return [refund for refund in found if isinstance(refund, Refund)]
+    return sum(refund.conflict for refund in await store.refunds.readable(dict.fromkeys(found.refund_ids)))

@@ -37,8 +37,7 @@ async def current_refunds(store: AccountStore, refunds: Sequence[Refund]) -> lis
 async def _roots(store: AccountStore, refunds: Sequence[Refund]) -> dict[str, Refund]:
     """The first refund of each chain of retries, which has the case."""
     names = {refund.retry_root for refund in refunds if refund.retry_root}
-    found = await asyncio.gather(*(store.refunds.get_or_id(name) for name in names))
-    return {refund.refund_id: refund for refund in found if isinstance(refund, Refund)}
+    return {refund.refund_id: refund for refund in await store.refunds.readable(names)}
 
 
 def _with_case(store: AccountStore, refund: Refund, roots: Mapping[str, Refund]) -> Refund:

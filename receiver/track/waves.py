@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -54,15 +53,10 @@ async def wave_events(store: AccountStore, changes: Sequence[Change], now: int) 
     found = step(wave, changes, now)
     raised, roots = tuple[BalanceEvent, ...](), [found.root] if found.declined else []
     if found.raises is not None:
-        others = await _refunds(store, found.raises)
+        others = await store.refunds.readable(found.raises)
         refund = next(each.refund for each in changes if each.refund.refund_id == found.declined)
         since = min([now, *(wave.recent[name] for name in found.raises)])
         raised = (suspected(store.account, [*others, refund], since, now),)
         roots += [each.retry_root or each.refund_id for each in others]
     over = (resolved(store.account, found.ends, now, changes[0].refund.region),) if found.ends else ()
     return WaveEvents(WaveWrite(found, raised[0].id if raised else "", tuple(roots)), wave, raised, over)
-
-
-async def _refunds(store: AccountStore, names: Sequence[str]) -> list[Refund]:
-    found = await asyncio.gather(*map(store.refunds.get_or_id, names))
-    return [each for each in found if isinstance(each, Refund)]

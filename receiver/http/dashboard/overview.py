@@ -110,9 +110,9 @@ class OverviewPage:
         }
 
     async def _decline(self, account: str, case: OpenCase) -> OpenDecline | None:
-        chain = await self._all(account, [case.refund_id])
+        chain = await self._store.of(account).refunds.readable([case.refund_id])
         while chain and chain[-1].retried_by and len(chain) < LONGEST_CHAIN:
-            following = await self._all(account, [chain[-1].retried_by])
+            following = await self._store.of(account).refunds.readable([chain[-1].retried_by])
             if not following:
                 break
             chain += following
@@ -143,7 +143,8 @@ class OverviewPage:
         }
 
     async def _pending(self, account: str) -> list[Refund]:
-        found = await self._all(account, await self._store.of(account).dashboard.pending_longest(MOST_PENDING))
+        store = self._store.of(account)
+        found = await store.refunds.readable(await store.dashboard.pending_longest(MOST_PENDING))
         return [refund for refund in found if not is_final(refund.state)]
 
     async def _in_conflict(self, account: str) -> list[Refund]:
@@ -153,11 +154,7 @@ class OverviewPage:
         found = await self._store.of(account).dashboard.contradictions(last)
         names = list(dict.fromkeys([*found.refund_ids, *known]))[:MOST_CONFLICTS]
         self._conflicts[account] = (found.last, names)
-        return [refund for refund in await self._all(account, names) if refund.conflict]
-
-    async def _all(self, account: str, names: Sequence[str]) -> list[Refund]:
-        found = await asyncio.gather(*(self._store.of(account).refunds.get_or_id(name) for name in names))
-        return [refund for refund in found if isinstance(refund, Refund)]
+        return [refund for refund in await self._store.of(account).refunds.readable(names) if refund.conflict]
 
     async def _requests(self, caller: Caller) -> Mapping[str, Any]:
         found = await asyncio.gather(

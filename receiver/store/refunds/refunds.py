@@ -237,6 +237,11 @@ class Refunds(AccountRepository):
         except (RecordUnreadable, WrongType):
             return refund_id
 
+    async def readable(self, refund_ids: Iterable[str]) -> list[Refund]:
+        """Those of these refunds that are known and readable, in the given order."""
+        found = await asyncio.gather(*map(self.get_or_id, refund_ids))
+        return [refund for refund in found if isinstance(refund, Refund)]
+
     async def _run_of(self, index: str, place: Place | None, since: int, limit: int) -> list[tuple[int, str]]:
         """The next entries of one index after `place`, in descending order of (time, id)."""
         found: list[tuple[int, str]] = []
