@@ -27,6 +27,7 @@ from receiver.http.api.params import IF_NONE_MATCH
 from receiver.http.api.refunds import RefundApi
 from receiver.http.api.requests import RequestApi
 from receiver.http.api.schema import DeadDeliveryJson, WaitingDeliveryJson
+from receiver.http.api.subscriber_put import SubscriberPutApi
 from receiver.http.api.subscribers import SubscriberApi
 from receiver.http.audit import AuditApi
 from receiver.http.feed.feed import FeedApi
@@ -41,8 +42,8 @@ from receiver.outbox.events.operator_event import OperatorEventJson
 from receiver.outbox.formats.cloudevents import RefundEventJson
 
 APIS: Final = (
-    *(RefundApi, ChargeApi, IssueApi, CaseApi, JobApi, FpsApi, RequestApi, SubscriberApi, DeliveryApi, FeedApi),
-    *(SummaryApi, NotificationApi, DiagnosticsApi, AuditApi, HealthApi),
+    *(RefundApi, ChargeApi, IssueApi, CaseApi, JobApi, FpsApi, RequestApi, DeliveryApi, FeedApi),
+    *(SubscriberApi, SubscriberPutApi, SummaryApi, NotificationApi, DiagnosticsApi, AuditApi, HealthApi),
 )
 DESCRIBE: Final = Operation(
     "GET",
