@@ -90,6 +90,7 @@ COMMANDS = {
     "subscriber pause": CLIENT,
     "subscriber resume": CLIENT,
     "subscriber remove": CLIENT | {"--yes"},
+    "subscriber apply": CLIENT | {"--dry-run"},
     "events tail": CLIENT | {"--type", "--reason", "--after"},
     "events forward": CLIENT | {"--to", "--secret", "--type", "--reason", "--after"},
     "delivery list": CLIENT | {"--state", "--limit", "--all"},
