@@ -31,6 +31,7 @@ COMMANDS = {
     "repair": {"--config", "--part", "--compared", "--json"},
     "prune": {"--config", "--older-than", "--refund", "--account", "--dry-run", "--json"},
     "openapi": {"--events"},
+    "token": {"--scope", "--account", "--token-file"},
     "simulate": {
         "--host",
         "--port",

@@ -18,7 +18,7 @@ from starlette.routing import BaseRoute, Route
 from receiver.http.api.cases import CaseApi
 from receiver.http.api.charges import ChargeApi
 from receiver.http.api.deliveries import DeliveryApi
-from receiver.http.api.diagnostics import DiagnosticsApi, NotificationApi, package_version
+from receiver.http.api.diagnostics import DiagnosticsApi, NotificationApi
 from receiver.http.api.fps import TAKE_FORM, FpsApi
 from receiver.http.api.issuing import IssueApi
 from receiver.http.api.jobs import JobApi
@@ -37,6 +37,7 @@ from receiver.http.openapi.webhooks import webhooks
 from receiver.http.respond import matches
 from receiver.http.summary import SummaryApi
 from receiver.outbox.formats.cloudevents import KINDS
+from receiver.runtime.version import package_version
 
 APIS: Final = (
     *(RefundApi, ChargeApi, IssueApi, CaseApi, JobApi, FpsApi, RequestApi, SubscriberApi, DeliveryApi, FeedApi),
