@@ -30,7 +30,7 @@ COMMANDS = {
     "doctor": {"--config", "--offline", "--json", "--url", "--token-file", "--insecure", "--store"},
     "repair": {"--config", "--part", "--compared", "--json"},
     "prune": {"--config", "--older-than", "--refund", "--account", "--dry-run", "--json"},
-    "openapi": set(),
+    "openapi": {"--events"},
     "token": {"--scope", "--account", "--token-file"},
     "simulate": {
         "--host",
