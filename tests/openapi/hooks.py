@@ -21,6 +21,7 @@ BEYOND = {
     "retryRefunds": {"unknown_reason"},
     "createFpsRefund": {"bad_amount", "bad_description"},
     "addSubscriber": {"bad_subscriber"},
+    "putSubscriber": {"bad_subscriber", "credential_needed"},
     "changeSubscriber": {"bad_subscriber", "credential_needed"},
     "rotateSecret": {"bad_parameter", "bad_secret"},
 }

@@ -13,12 +13,12 @@ from typing import Annotated
 
 import typer
 
-from receiver.commands.client.api import Api, decode, exit_code, may_pass, target
+from receiver.commands.client.api import Api, ApiProblem, decode, exit_code, may_pass, target
 from receiver.commands.client.options import ServiceCall, api_command
 from receiver.commands.console import emit, emit_value, say
 from receiver.errors import ConfigurationError, ReceiverError
 from receiver.http.api.schema import RefreshJson
-from receiver.ledger.refund import REFUND_ID
+from receiver.ledger.refund import AMAZON_REFUND_ID
 
 MOST_BYTES = 64 * 1024 * 1024
 HEAD_WITHIN = 20
@@ -26,7 +26,9 @@ HEAD_WITHIN = 20
 ID_COLUMNS = ("refundid", "amazonrefundid", "amazontransactionid", "transactionid")
 TYPE_COLUMNS = ("transactiontype",)
 LINE_END = re.compile(r"\r\n|\n|\r")
-AMAZON_ID = re.compile(r"[A-Z]\d\d-\d{7}-\d{7}-([A-Z])\d{6}")
+OTHER_AMAZON_ID = re.compile(r"[A-Z][0-9]{2}-[0-9]{7}-[0-9]{7}(?:-[A-Z][0-9]{6})?")
+"""Amazon's ids of charges, authorizations, charge permissions and so on."""
+LONGEST_SHOWN = 40
 TRIES = 5
 PAUSE = 2.0
 """Seconds before a failed refresh is retried; doubled each time."""
@@ -115,15 +117,18 @@ def _plain(name: str) -> str:
 
 def _is_refund(value: str) -> bool:
     """Whether Amazon's id says that it is a refund. A report lists claims, chargebacks and translated types too."""
-    amazon = AMAZON_ID.fullmatch(value)
-    return amazon is not None and amazon[1] == "R"
+    return AMAZON_REFUND_ID.fullmatch(value) is not None and "-R" in value
 
 
 def _problem(value: str) -> str:
-    if not REFUND_ID.fullmatch(value):
-        return "no refund id" if value else "the id is missing"
-    amazon = AMAZON_ID.fullmatch(value)
-    return f"{value} is not a refund id: those have an R" if amazon and amazon[1] != "R" else ""
+    if AMAZON_REFUND_ID.fullmatch(value):
+        return ""
+    if not value:
+        return "the id is missing"
+    shown = ascii(value if len(value) <= LONGEST_SHOWN else f"{value[:LONGEST_SHOWN]}…")
+    if OTHER_AMAZON_ID.fullmatch(value):
+        return f"{shown} is not a refund id: those have an R before the last six digits"
+    return f"{shown} is not a refund id: those look like S01-5105180-3221187-R022311"
 
 
 @dataclass(slots=True)
@@ -132,6 +137,18 @@ class ImportTally:
 
     accepted: int = 0
     refused: list[str] = field(default_factory=list)
+
+
+async def check_account(api: Api) -> None:
+    """Raises `ApiProblem` (`no_such_account`) if the service has no such account, or the token may not see it.
+
+    A token that may not read learns it from its first refresh.
+    """
+    try:
+        await api.call("GET", target("refunds", account=api.account, limit=1))
+    except ApiProblem as error:
+        if error.reason != "scope_missing":
+            raise
 
 
 async def refresh_all(api: Api, ids: Sequence[str], rate: float) -> ImportTally:
@@ -183,8 +200,10 @@ def import_ids(
 
     Reads Amazon Pay's settlement report (CSV or tabs; AmazonTransactionId where TransactionType is Refund), an export
     of this service (refundId), any other table with --column, or a list with one id per line (# starts a comment).
-    Repeating the command is safe: known ids are only asked about again. Needs a token with the scope refund or admin,
-    and --account if the token sees several. The default --rate leaves half of Amazon's limit for notifications.
+    Every other line is refused with its number and the reason: an id must have the form of Amazon's refund ids. An id
+    with an R is a refund, whatever TransactionType says. Repeating the command is safe: known ids are only asked about
+    again. Needs a token with the scope refund or admin, and --account if the token sees several. The default --rate
+    leaves half of Amazon's limit for notifications.
 
     Exit code 1: a line was bad or refused; all others were taken in.
     """
@@ -192,6 +211,8 @@ def import_ids(
     tally = ImportTally()
     if not dry_run and found.ids:
         tally = call.run(lambda api: refresh_all(api, found.ids, rate))
+    elif call.account:
+        call.run(check_account)
     if call.json:
         emit_value(
             {
