@@ -18,7 +18,7 @@ from receiver.commands.doctor.checks import examine, examine_nothing
 from receiver.commands.doctor.finding import Finding, Report, Status
 from receiver.commands.doctor.site import Send, Site
 from receiver.errors import ConfigurationError
-from receiver.http.api.diagnostics import package_version
+from receiver.runtime.version import package_version
 from receiver.settings import Settings
 from receiver.transport.client import Transport
 
