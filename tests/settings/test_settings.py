@@ -139,7 +139,8 @@ def test_words_of_the_settings_are_known_in_any_letter_case() -> None:
     loaded = load(None, several(account, RECEIVER_TOKENS=json.dumps([token]), **words))
     (built,) = loaded.build_accounts()
     assert (built.endpoint.region, built.environment, built.over["CHF"]) == (Region.NA, Environment.SANDBOX, 7500)
-    assert (loaded.tokens[0].scopes, loaded.log.level) == ({Scope.READ, Scope.ADMIN}, "info")
+    assert loaded.tokens[0].scopes == {Scope.READ, Scope.ADMIN}
+    assert loaded.log.level == "info"
 
 
 def test_defaults() -> None:
