@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import secrets
 import time
 from collections.abc import Mapping
@@ -83,6 +84,7 @@ def create(
     Amazon allows refunds of up to 15 % or 75 USD, GBP or EUR (8,400 JPY) over the captured amount, whichever is less.
     If there is no answer, run it again with the same key.
     """
+    _no_options(charge, amount, currency)
     if full == (amount is not None) or (amount is None) != (currency is None):
         raise typer.BadParameter("give either AMOUNT and CURRENCY, or --full.")
     key = _key(key)
@@ -97,7 +99,20 @@ def create(
         "besides": besides or [],
     }
     body = {name: value for name, value in wanted.items() if value}
-    show(call, call.run(lambda api: until_answered(wait, api, target("refunds"), body, key)))
+    show(
+        call,
+        call.run(lambda api: until_answered(wait, api, target("refunds"), body, key)),
+        "Nothing new was made: this key has made the refund before. For another refund use another --key.",
+    )
+
+
+def _no_options(*arguments: str | None) -> None:
+    """Raise `typer.BadParameter` for an argument that is an unknown option, or a negative amount."""
+    for text in arguments:
+        if text and re.match(r"-\.?[0-9]", text):
+            raise typer.BadParameter(f"AMOUNT must be greater than zero, and is {text}.")
+        if text and text.startswith("-"):
+            raise typer.BadParameter(f"No such option: {text}")
 
 
 def _key(given: str | None) -> str:
@@ -155,21 +170,33 @@ def retry(
         raise ConfigurationError(["--reason, --since, --max-total, --dry-run and --yes are for many refunds: omit ID."])
     path = target("refunds", refund_id, "retry", account=call.account)
     body = {"besides": besides} if besides else None
-    show(call, call.run(lambda api: until_answered(wait, api, path, body, "")))
+    show(
+        call,
+        call.run(lambda api: until_answered(wait, api, path, body, "")),
+        f"Nothing new was made: {refund_id} was reissued before, as the refund shown here.",
+    )
 
 
-async def until_answered(wait: int, api: Api, path: str, body: Mapping[str, object] | None, key: str) -> Response:
-    """Call, and repeat the call while Amazon has not answered."""
+async def until_answered(
+    wait: int, api: Api, path: str, body: Mapping[str, object] | None, key: str
+) -> tuple[Response, bool]:
+    """Call, and repeat the call while Amazon has not answered. Whether an earlier call had made it, too."""
     deadline = time.monotonic() + wait
+    repeated = None
     while True:
         answer = await api.call("POST", path, body=body, idempotency_key=key, wait=30)
+        repeated = answer.headers.get("idempotent-replayed") == "true" if repeated is None else repeated
         if answer.status != PENDING or time.monotonic() + ASK_EVERY > deadline:
-            return answer
+            return answer, repeated
         await asyncio.sleep(ASK_EVERY)
 
 
-def show(call: ServiceCall, answer: Response) -> None:
-    """Print the refund, or that there is no answer yet. A decline and no answer have their own exit codes."""
+def show(call: ServiceCall, answered: tuple[Response, bool], when_repeated: str = "") -> None:
+    """Print the refund, or that there is no answer yet. A decline and no answer have their own exit codes.
+
+    `when_repeated` is said if an earlier call made the refund.
+    """
+    answer, repeated = answered
     if answer.status == PENDING:
         pending = decode(answer, PendingJson)
         said = pending.detail if pending.reason == REFUSES_US else "Amazon has not answered yet."
@@ -179,11 +206,14 @@ def show(call: ServiceCall, answer: Response) -> None:
         raise typer.Exit(UNANSWERED)
     refund = decode(answer, AdvisedRefundJson)
     emit_json(answer.body) if call.json else emit_fields(fields(refund))
+    if repeated and when_repeated:
+        say([when_repeated])
     if refund.status_details.state == State.DECLINED:
         raise typer.Exit(DECLINED)
 
 
 def register(app: typer.Typer) -> None:
     """Make these commands of `receiver refund`."""
-    for command in (create, retry):
-        api_command(app, more_epilog=EPILOG)(command)
+    # Otherwise a negative amount would be "no such option".
+    api_command(app, more_epilog=EPILOG, context={"ignore_unknown_options": True})(create)
+    api_command(app, more_epilog=EPILOG)(retry)
