@@ -6,6 +6,7 @@ an allowed topic. Nothing is answered with 200 before all writes are confirmed.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -31,6 +32,8 @@ from receiver.store import Store
 log = structlog.get_logger()
 
 UNCONFIGURED_MAX = 64
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}")
+"""The form of an account's name, in any letter case. Other text of strangers reaches neither log nor diagnostics."""
 TOPICS_REMEMBERED = 1024
 
 Confirm = Callable[[str], Coroutine[object, object, None]]
@@ -40,7 +43,7 @@ it."""
 
 @dataclass(frozen=True, slots=True)
 class UnconfiguredSeen:
-    """A topic or a merchant that is not configured."""
+    """A topic, a merchant or an account's name that is not configured."""
 
     count: int
     last_seen: int
@@ -86,6 +89,7 @@ class Receiver:
         self._past_ms, self._future_ms, self._confirm = past_ms, future_ms, confirm
         self._allowed = lru_cache(TOPICS_REMEMBERED)(self._find_allowed)
         self._sha256_topics: dict[str, None] = {}
+        self.unconfigured_accounts = UnconfiguredNames()
         self.unconfigured_topics = UnconfiguredNames()
         self.unconfigured_merchants = UnconfiguredNames()
 
@@ -109,6 +113,7 @@ class Receiver:
         `NotFound` for an account that does not exist.
         """
         if account not in self._paths:
+            self._note_unknown_path(account or "")
             raise NotFound("There is no such account.")
         if len(body) > MAX_BODY:
             raise TooLarge()
@@ -131,6 +136,12 @@ class Receiver:
         if not (notice.is_refund or notice.dispute):
             return _receipt(NotificationOutcome.NOT_A_REFUND, envelope, now, notice)
         return await self._write(concerned, envelope, notice, now, traceparent)
+
+    def _note_unknown_path(self, asked: str) -> None:
+        """Count and log the name that the path gave: most often an account's name is misspelt in Seller Central."""
+        name = asked if NAME.fullmatch(asked) else "a name that no account can have"
+        self.unconfigured_accounts.count(name, self._now())
+        log.warning("notification.unconfigured_account", asked=name, configured=[*filter(None, self._paths)])
 
     def _find_allowed(self, topic_arn: str, account: str | None) -> tuple[Account, ...]:
         return tuple(candidate for candidate in self._paths[account] if candidate.allows(topic_arn))
