@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from hashlib import sha256
 
 import msgspec
@@ -16,8 +16,9 @@ import structlog
 
 from receiver.amazon.account import Account
 from receiver.amazon.notification import Notice, read_notice
+from receiver.amazon.sns.certificate import SigningCertificate
 from receiver.amazon.sns.envelope import MAX_BODY, NOTIFICATION, SUBSCRIPTION, Envelope, read_envelope
-from receiver.amazon.sns.signature import FUTURE_MS, PAST_MS, check_claims, prove
+from receiver.amazon.sns.signature import FUTURE_MS, PAST_MS, check_address, check_claims, prove
 from receiver.amazon.sns.topic import AMAZON_PAY_AWS_ACCOUNTS
 from receiver.amazon.unrecognized import read_contents
 from receiver.errors import Malformed, NotFound, TooLarge, TransportError, Unavailable, Unconfigured, VerificationFailed
@@ -26,6 +27,7 @@ from receiver.ledger.notification import Hint, HintResult, NotificationOutcome, 
 from receiver.ledger.refund import Source
 from receiver.receive.certificates import CertificateStore
 from receiver.receive.unrecognized import all_of, environment_of, keep, may_be_for
+from receiver.runtime.batch import Batch
 from receiver.store import Store
 
 log = structlog.get_logger()
@@ -33,6 +35,9 @@ log = structlog.get_logger()
 UNCONFIGURED_MAX = 64
 TOPICS_REMEMBERED = 1024
 
+Judged = tuple[Envelope, tuple[Account, ...], Notice | str | None]
+"""The envelope, the accounts that accept it, and its content; a text says why that is not understood. None: the
+signature is not verified yet."""
 Confirm = Callable[[str], Coroutine[object, object, None]]
 """Visits the address that confirms a subscription. Raises `TransportError` or `Unavailable` unless SNS confirms
 it."""
@@ -86,6 +91,7 @@ class Receiver:
         self._past_ms, self._future_ms, self._confirm = past_ms, future_ms, confirm
         self._allowed = lru_cache(TOPICS_REMEMBERED)(self._find_allowed)
         self._sha256_topics: dict[str, None] = {}
+        self._batch = Batch[Judged]()
         self.unconfigured_topics = UnconfiguredNames()
         self.unconfigured_merchants = UnconfiguredNames()
 
@@ -113,24 +119,28 @@ class Receiver:
         if len(body) > MAX_BODY:
             raise TooLarge()
         now = self._now()
-        envelope = read_envelope(body, headers)
-        candidates = self._candidates(envelope, account, now)
-        await self._prove(envelope, now, source)
+        envelope, candidates, notice = await self._batch.run(partial(self._judge, body, headers, account, now))
+        if notice is None:
+            name = check_address(envelope)
+            notice = self._prove(envelope, name, await self._certificates.get(envelope, name, source), now)
         if envelope.type != NOTIFICATION:
             return await self._confirmation(envelope, now)
-        try:
-            notice = read_notice(envelope.message)
-        except Malformed as error:
-            return await self._unrecognized(candidates, envelope, error.detail, now, traceparent)
-        if not notice.is_known:
-            problem = f"Objects of the type {notice.object_type} are not known to this version."
-            return await self._unrecognized(candidates, envelope, problem, now, traceparent)
+        if isinstance(notice, str):
+            return await self._unrecognized(candidates, envelope, notice, now, traceparent)
         concerned = self._concerned(candidates, notice, now)
         if notice.is_sample:
             return _sample(concerned, envelope, notice, now)
         if not (notice.is_refund or notice.dispute):
             return _receipt(NotificationOutcome.NOT_A_REFUND, envelope, now, notice)
         return await self._write(concerned, envelope, notice, now, traceparent)
+
+    def _judge(self, body: bytes, headers: Mapping[str, str], account: str | None, now: int) -> Judged:
+        """What can be checked without waiting: all but the signature if the certificate is not trusted yet."""
+        envelope = read_envelope(body, headers)
+        candidates = self._candidates(envelope, account, now)
+        name = check_claims(envelope, now, self._past_ms, self._future_ms)
+        certificate = self._certificates.trusted(envelope, name)
+        return envelope, candidates, self._prove(envelope, name, certificate, now) if certificate else None
 
     def _find_allowed(self, topic_arn: str, account: str | None) -> tuple[Account, ...]:
         return tuple(candidate for candidate in self._paths[account] if candidate.allows(topic_arn))
@@ -148,12 +158,12 @@ class Receiver:
             raise VerificationFailed("SHA-1 signatures are switched off.", reason="signature_version_too_low")
         return strict
 
-    async def _prove(self, envelope: Envelope, now: int, source: str) -> None:
-        name = check_claims(envelope, now, self._past_ms, self._future_ms)
-        certificate = await self._certificates.get(envelope, name, source)
+    def _prove(self, envelope: Envelope, name: str, certificate: SigningCertificate, now: int) -> Notice | str:
+        """The content of an envelope after its signature was verified; a text says why it is not understood."""
         prove(envelope, certificate, now)
         self._certificates.trust(envelope, name, certificate)
         self._watch_version(envelope)
+        return _read(envelope)
 
     def _watch_version(self, envelope: Envelope) -> None:
         """Log once if a topic that used SHA-256 falls back to SHA-1."""
@@ -232,6 +242,16 @@ class Receiver:
             if notice.dispute and found is not HintResult.REPEATED:
                 log.warning("dispute.notified", account=name, dispute=msgspec.to_builtins(dispute))
         return _receipt(_outcome(noted, notice), envelope, now, notice, names, noted)
+
+
+def _read(envelope: Envelope) -> Notice | str:
+    if envelope.type != NOTIFICATION:
+        return ""
+    try:
+        notice = read_notice(envelope.message)
+    except Malformed as error:
+        return error.detail
+    return notice if notice.is_known else f"Objects of the type {notice.object_type} are not known to this version."
 
 
 def _hint(envelope: Envelope, notice: Notice, digest: str, now: int, traceparent: str) -> Hint:
