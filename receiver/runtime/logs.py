@@ -208,12 +208,20 @@ def _is_harmless(keys: tuple[str, ...]) -> bool:
 
 def _is_flat(event: EventDict) -> bool:
     """Whether all values are numbers, texts, or tuples of them."""
-    types = set(map(type, event.values()))
-    if types <= FLAT:
-        return True
-    return types <= FLAT_OR_TUPLE and all(
-        FLAT.issuperset(map(type, value)) for value in event.values() if type(value) is tuple
-    )
+    values = tuple(event.values())
+    tuples = _tuples(tuple(map(type, values)))
+    if tuples is None:
+        return False
+    for at in tuples:  # noqa: SIM110 - a generator takes longer than all the rest
+        if not FLAT.issuperset(map(type, values[at])):
+            return False
+    return True
+
+
+@lru_cache(1024)
+def _tuples(types: tuple[type, ...]) -> tuple[int, ...] | None:
+    """Where tuples are among values of these types; None if there is anything that cannot be flat."""
+    return tuple(at for at, kind in enumerate(types) if kind is tuple) if FLAT_OR_TUPLE.issuperset(types) else None
 
 
 def _rendering(text: bool, out: TextIO) -> list[Processor]:
