@@ -32,7 +32,7 @@ class PublicJson(Json, kw_only=True):
     """A subscriber without its secrets."""
 
     name: str
-    url: Annotated[str, Meta(description="For Slack only the host: the rest is a credential.")]
+    url: Annotated[str, Meta(description="For Slack and Teams only the host: the rest is a credential.")]
     types: list[str]
     reasons: Annotated[list[str] | None, Meta(description="Null: every reason code.")] = None
     min_amount: Annotated[list[str] | None, Meta(description="Such as 100.00 USD. Null: every amount.")] = None
