@@ -101,7 +101,7 @@ def test_every_problem_is_named_at_once_with_its_field_and_the_fix() -> None:
         "and amazonpay.balance.suspected, amazonpay.balance.resolved, amazonpay.dispute.action_required, "
         "receiver.subscriber.paused, receiver.subscriber.failing, receiver.delivery.dead, receiver.*",
         "reasons: is not a list of 1 to 32 reason codes such as AmazonRejected; leave it out for all",
-        "format: 'xml' is not a format; known are cloudevents, slack, pagerduty, alertmanager",
+        "format: 'xml' is not a format; known are cloudevents, slack, teams, pagerduty, alertmanager",
     ]
     assert "hunter2" not in caught.value.detail
 
@@ -129,7 +129,7 @@ def test_a_name_is_a_plain_word(name: object) -> None:
         ({"reasons": ["x"] * 33}, "reasons: is not a list of 1 to 32"),
         ({"reasons": ["a b"]}, "reasons: 'a b' is not a reason code"),
         ({"reasons": ["x" * 99]}, f"reasons: '{'x' * 50}'… is not a reason code"),
-        ({"format": "teams"}, "format: 'teams' is not a format; known are cloudevents, slack, "),
+        ({"format": "telex"}, "format: 'telex' is not a format; known are cloudevents, slack, "),
         ({"format": SECRET}, "format: a secret is not a format"),
         ({"format": {}}, "format: a dict is not a format"),
         ({SECRET + "!": 1}, "a secret: is not a field"),
