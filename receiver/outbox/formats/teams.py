@@ -201,6 +201,7 @@ FORMAT = Format(
     render_disputes=render_disputes,
     render_operator=render_operator,
     credential="url",
+    example="https://….powerplatform.com/…/workflows/…/triggers/manual/paths/invoke?…&sig=…",
     most_in_one=50,
     window=10_000,
 )
