@@ -294,6 +294,7 @@ def test_what_people_see_of_a_subscriber() -> None:
         "pausedReason": None,
         "pausedAt": None,
         "origin": "config",
+        "undeclaredAt": None,
         "createdAt": "2019-07-14T16:00:00.250Z",
         "secrets": [
             {"fingerprint": "96ad2ccd", "expiresAt": "2019-07-14T16:00:00.250Z"},
