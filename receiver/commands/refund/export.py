@@ -24,7 +24,7 @@ from receiver.client.calls import MOST_PER_PAGE
 from receiver.client.errors import not_the_api
 from receiver.commands.client.options import ServiceCall, api_command
 from receiver.commands.console import emit, read_ms, say
-from receiver.commands.refund.refund import STATES, _since
+from receiver.commands.refund.refund import _since
 from receiver.errors import ConfigurationError
 from receiver.ledger.timestamps import format_rfc3339
 from receiver.outbox.formats.cloudevents import AdvisedRefundJson
@@ -248,7 +248,7 @@ def export(
     left to the next one, which starts at the --since printed at the end. A refund can be in both: keep its highest
     revision.
     """
-    filters = {"state": STATES.get(state.lower(), state)}
+    filters = {"state": state}
     question = [call.base, call.account, since, until, state, form]
     with Output(output, question, _since(since), _since(until)) as whole:
         if whole.resumed:
