@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from receiver.commands import openapi, repair
+from receiver.commands import openapi, repair, token
 from receiver.commands.groups import RootGroup
 from receiver.commands.setup import Config, fail, quiet, read_settings, run
 from receiver.errors import ConfigurationError
@@ -23,9 +23,26 @@ app = typer.Typer(
     epilog="Start with `receiver demo`: it runs everything on this machine, without an Amazon account.",
     cls=RootGroup,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+
+def show_version(asked: bool) -> None:
+    """Print the version and end, if it was asked for."""
+    if asked:
+        from receiver.runtime.version import PACKAGE, package_version
+
+        typer.echo(f"{PACKAGE} {package_version()}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=show_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Read the options that stand before the command."""
 
 
 @app.command()
@@ -263,6 +280,7 @@ def doctor(
 
 openapi.register(app)
 repair.register(app)
+token.register(app)
 
 
 def main() -> None:

@@ -30,7 +30,8 @@ COMMANDS = {
     "doctor": {"--config", "--offline", "--json", "--url", "--token-file", "--insecure", "--store"},
     "repair": {"--config", "--part", "--compared", "--json"},
     "prune": {"--config", "--older-than", "--refund", "--account", "--dry-run", "--json"},
-    "openapi": set(),
+    "openapi": {"--events"},
+    "token": {"--scope", "--account", "--token-file"},
     "simulate": {
         "--host",
         "--port",
@@ -89,6 +90,7 @@ COMMANDS = {
     "subscriber pause": CLIENT,
     "subscriber resume": CLIENT,
     "subscriber remove": CLIENT | {"--yes"},
+    "subscriber apply": CLIENT | {"--dry-run"},
     "events tail": CLIENT | {"--type", "--reason", "--after"},
     "events forward": CLIENT | {"--to", "--secret", "--type", "--reason", "--after"},
     "delivery list": CLIENT | {"--state", "--limit", "--all"},

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import re
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,14 +14,15 @@ from typing import Any
 
 import pytest
 
-from receiver.commands.client.api import Api, not_the_api
+from receiver.client.api import Api
+from receiver.client.errors import not_the_api
 from receiver.commands.refund import export, importing
 from receiver.commands.refund.export import COLUMNS, FORMULA, csv_row
 from receiver.commands.refund.importing import read_ids
 from receiver.errors import ConfigurationError
 from tests.commands.conftest import Ran, Run
 from tests.commands.kit import REFUND, Server
-from tests.http.kit import REFUNDER
+from tests.http.kit import READER, REFUNDER
 from tests.kit.forks import FORKS
 from tests.kit.processes import PROJECT
 
@@ -181,7 +183,7 @@ def test_a_settlement_report_is_read() -> None:
         found = read_ids(text)
         assert (found.ids, found.others, found.repeated) == (REAL, 1, 1)
         assert found.bad == [
-            "line 9: P01-1234567-1234567-C000002 is not a refund id: those have an R",
+            "line 9: 'P01-1234567-1234567-C000002' is not a refund id: those have an R before the last six digits",
             "line 10: the id is missing",
         ]
 
@@ -195,6 +197,23 @@ def test_an_id_with_an_r_is_a_refund_whatever_its_row_is_called() -> None:
     found = read_ids(text)
     assert found.ids == [f"P01-1234567-1234567-R00000{number}" for number in (1, 2, 3)]
     assert (found.others, found.bad) == (1, [])
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        ("not-an-id", "'not-an-id' is not a refund id: those look like S01-5105180-3221187-R022311"),
+        ("P01-1234567-1234567", "'P01-1234567-1234567' is not a refund id: those have an R before the last six digits"),
+        ("p01-1234567-1234567-R000001", "'p01-1234567-1234567-R000001' is not a refund id"),
+        ("IHDR\x00\x1b[2J", r"'IHDR\\x00\\x1b\[2J' is not a refund id"),
+        ("a" * 100, rf"'{'a' * 40}\\u2026' is not a refund id"),
+    ],
+)
+def test_only_what_has_the_form_of_a_refund_id_is_taken(line: str, why: str) -> None:
+    """Each other line is named with the reason, and shown so that it cannot harm a terminal."""
+    found = read_ids(f"{REAL[0]}\n{line}\n")
+    assert found.ids == REAL[:1]
+    assert re.match(f"line 2: {why}", found.bad[0])
 
 
 def test_lists_and_other_tables_are_read() -> None:
@@ -257,9 +276,13 @@ def test_import_takes_refunds_in(server: Server, run: Run, tmp_path: Path, monke
 
 
 def test_import_stops_where_no_line_would_fare_better(run: Run, tmp_path: Path) -> None:
-    """A token without the scope; several accounts without a name."""
+    """A token without the scope; several accounts without a name; an account that does not exist."""
     file = tmp_path / "ids"
     file.write_text("\n".join(REAL), "utf-8")
+    for args, token in ((["--dry-run"], READER), ([], REFUNDER)):
+        ran = run("refund", "import", str(file), "--account", "uss", *args, token=token)
+        assert (ran.code, ran.out) == (1, "")
+        assert "no_such_account" in ran.err
     ran = run("refund", "import", str(file))
     assert (ran.code, ran.out) == (1, "")
     assert "scope_missing" in ran.err

@@ -6,11 +6,12 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from receiver.http.api.diagnostics import DiagnosticsSource, package_version
+from receiver.http.api.diagnostics import DiagnosticsSource
 from receiver.http.app import build
 from receiver.receive.certificates import CertificateStore
 from receiver.receive.receiver import Receiver
 from receiver.runtime.metrics import Metrics
+from receiver.runtime.version import package_version
 from receiver.store import Store
 from tests.http.kit import ADMIN, READER, US_ONLY, Service, listening, no_fetch, settings
 from tests.kit.accounts import make_account

@@ -228,8 +228,10 @@ def files(folder: Path, accounts: str, hook: str = "", declined: str = "") -> No
         "captured.json": json.dumps(captured),
         "settlement.csv": f"TransactionType,AmazonTransactionId\nRefund,{declined}\n",
         "slack-webhook": hook,
+        "teams-webhook": hook,
         "pd-key": "R" * 32,
         "am-auth": "Bearer of-the-test",
+        "subscribers.toml": f'[[subscribers]]\nname = "shop"\nurl = "{hook}"\nrate = 20\n',
     }
     for name, text in texts.items():
         (folder / name).write_text(text, "utf-8")

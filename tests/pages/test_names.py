@@ -28,7 +28,9 @@ from tests.http.kit import settings as settings_of
 from tests.kit.processes import PROJECT
 from tests.pages.kit import DEPLOY, PAGES, Page
 
-OPTIONS = frozenset({"--help", *(option for options in COMMANDS.values() for option in options)})
+OPTIONS = frozenset(
+    {"--help", "--version", "--install-completion", *(option for options in COMMANDS.values() for option in options)}
+)
 PATH = re.compile(r"(?:(?:GET|POST|PATCH|DELETE|PUT),? ?)*(/[^\s?]*)(?:\?(\S*))?")
 METRIC = re.compile(r"(receiver_[a-z_]+)(?:\{(.*?)\})?( [<>=].*)?")
 NAME = re.compile(r"[a-z][a-z0-9]*(?:[_.][a-z0-9_]+)+")

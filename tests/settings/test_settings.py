@@ -131,6 +131,18 @@ def test_one_account_by_environment_alone() -> None:
     assert loaded.redis.address is None
 
 
+def test_words_of_the_settings_are_known_in_any_letter_case() -> None:
+    """As people write them, and as Amazon does (`Sandbox`)."""
+    token = {"name": "a", "sha256": DIGEST, "scopes": ["Read", "ADMIN"]}
+    account = table("us", region="NA", environment="Sandbox", over_refund={"chf": "75.00"})
+    words = {"RECEIVER_LOG__LEVEL": "INFO", "RECEIVER_LOG__FORMAT": "JSON"}
+    loaded = load(None, several(account, RECEIVER_TOKENS=json.dumps([token]), **words))
+    (built,) = loaded.build_accounts()
+    assert (built.endpoint.region, built.environment, built.over["CHF"]) == (Region.NA, Environment.SANDBOX, 7500)
+    assert loaded.tokens[0].scopes == {Scope.READ, Scope.ADMIN}
+    assert loaded.log.level == "info"
+
+
 def test_defaults() -> None:
     """Without a word in the configuration these hold."""
     loaded = load(None, alone())
@@ -239,6 +251,25 @@ def test_secret_files_may_have_a_byte_order_mark_and_dos_line_ends(tmp_path: Pat
     del environ["RECEIVER_ACCOUNT__PRIVATE_KEY"]
     [account] = load(None, environ).build_accounts()
     assert account.endpoint.auth_token == "abc"
+
+
+@pytest.mark.parametrize(
+    ("text", "days", "problem"),
+    [
+        ('["1d", "7d", "30d"]', [1, 7, 30], ""),
+        ("[]", [], ""),
+        ('["7d", "1d"]', [], "ascending order"),
+        ('["1m"]', [], "1h to 365d each"),
+        ('["soon"]', [], "span of time"),
+    ],
+)
+def test_second_looks_are_ages(text: str, days: list[int], problem: str) -> None:
+    environ = alone(RECEIVER_ACCOUNT__SECOND_LOOKS=text)
+    if problem:
+        assert problem in str(problems(environ))
+    else:
+        [account] = load(None, environ).build_accounts()
+        assert list(account.second_looks) == [day * 86_400_000 for day in days]
 
 
 def test_every_problem_is_said_at_once(tmp_path: Path) -> None:
@@ -512,6 +543,7 @@ def test_settings_do_not_show_secrets(tmp_path: Path) -> None:
         ("1h30m", 5_400_000),
         ("15d", 1_296_000_000),
         ("1w", 604_800_000),
+        ("1H 30M", 5_400_000),
     ],
 )
 def test_spans(text: str, ms: int) -> None:

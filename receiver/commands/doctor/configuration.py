@@ -17,7 +17,7 @@ GUESSABLE = ("", "token", "secret", "test", "password", "changeme", "admin", "re
 """Texts that are often hashed by mistake or used as a weak token."""
 SECRET_LINE = re.compile(
     r"^\s*(private_key|auth_token|password|secret|secrets|secret_access_key|routing_key|authorization)\s*="
-    r"|://[^/\s\"']*:[^/\s\"']+@|https://hooks\.slack\.com/\w",
+    r"|://[^/\s\"']*:[^/\s\"']+@|https://hooks\.slack\.com/\w|https://\S+[?&]sig=\w",
     re.MULTILINE,
 )
 MOST_CONFIG = 1024 * 1024
@@ -103,14 +103,12 @@ def exposure(path: Path) -> tuple[str, str, str] | None:
 def _tokens(site: Site) -> Iterator[Finding]:
     tokens, check = site.settings.tokens, "configuration.tokens"
     if not tokens:
-        fix = "Add [[tokens]] with a name, the SHA-256 of a token, and its scopes."
+        fix = "Make one: receiver token NAME prints its table for the settings."
         yield warn(check, "no_tokens", "none: the API cannot be used", fix)
         return
     bad = [token for token in tokens if token_fault(token)]
     for token in bad:
-        fix = (
-            "Create a new one: python3 -c 'import secrets; print(secrets.token_urlsafe(24))', and use printf, not echo."
-        )
+        fix = f"Make a new one: receiver token {token.name} prints the token and its table."
         yield fail(check, "token_guessable", f"tokens.{token.name}: {token_fault(token)}", fix, token.name)
     scopes = {scope for token in tokens for scope in token.scopes}
     if site.token and _digest(site.token + "\n") in {token.sha256.lower() for token in tokens}:

@@ -13,12 +13,14 @@ from typing import Annotated
 
 import typer
 
-from receiver.commands.client.api import Api, decode, exit_code, may_pass, target
+from receiver.amazon.reports.ids import id_problem, is_refund_id
+from receiver.client.api import Api, decode, target
+from receiver.client.errors import ApiProblem, may_pass
+from receiver.commands.client.messages import exit_code
 from receiver.commands.client.options import ServiceCall, api_command
 from receiver.commands.console import emit, emit_value, say
 from receiver.errors import ConfigurationError, ReceiverError
 from receiver.http.api.schema import RefreshJson
-from receiver.ledger.refund import REFUND_ID
 
 MOST_BYTES = 64 * 1024 * 1024
 HEAD_WITHIN = 20
@@ -26,7 +28,6 @@ HEAD_WITHIN = 20
 ID_COLUMNS = ("refundid", "amazonrefundid", "amazontransactionid", "transactionid")
 TYPE_COLUMNS = ("transactiontype",)
 LINE_END = re.compile(r"\r\n|\n|\r")
-AMAZON_ID = re.compile(r"[A-Z]\d\d-\d{7}-\d{7}-([A-Z])\d{6}")
 TRIES = 5
 PAUSE = 2.0
 """Seconds before a failed refresh is retried; doubled each time."""
@@ -51,9 +52,9 @@ def read_ids(text: str, column: str = "") -> FileContent:
     found = FileContent()
     seen: set[str] = set()
     for number, value, kind in _values(lines, column):
-        if kind and kind.lower() != "refund" and not _is_refund(value):
+        if kind and kind.lower() != "refund" and not is_refund_id(value):
             found.others += 1
-        elif problem := _problem(value):
+        elif problem := id_problem(value):
             found.bad.append(f"line {number}: {problem}")
         elif value in seen:
             found.repeated += 1
@@ -113,25 +114,24 @@ def _plain(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
-def _is_refund(value: str) -> bool:
-    """Whether Amazon's id says that it is a refund. A report lists claims, chargebacks and translated types too."""
-    amazon = AMAZON_ID.fullmatch(value)
-    return amazon is not None and amazon[1] == "R"
-
-
-def _problem(value: str) -> str:
-    if not REFUND_ID.fullmatch(value):
-        return "no refund id" if value else "the id is missing"
-    amazon = AMAZON_ID.fullmatch(value)
-    return f"{value} is not a refund id: those have an R" if amazon and amazon[1] != "R" else ""
-
-
 @dataclass(slots=True)
 class ImportTally:
     """The results for the ids."""
 
     accepted: int = 0
     refused: list[str] = field(default_factory=list)
+
+
+async def check_account(api: Api) -> None:
+    """Raises `ApiProblem` (`no_such_account`) if the service has no such account, or the token may not see it.
+
+    A token that may not read learns it from its first refresh.
+    """
+    try:
+        await api.call("GET", target("refunds", account=api.account, limit=1))
+    except ApiProblem as error:
+        if error.reason != "scope_missing":
+            raise
 
 
 async def refresh_all(api: Api, ids: Sequence[str], rate: float) -> ImportTally:
@@ -183,8 +183,10 @@ def import_ids(
 
     Reads Amazon Pay's settlement report (CSV or tabs; AmazonTransactionId where TransactionType is Refund), an export
     of this service (refundId), any other table with --column, or a list with one id per line (# starts a comment).
-    Repeating the command is safe: known ids are only asked about again. Needs a token with the scope refund or admin,
-    and --account if the token sees several. The default --rate leaves half of Amazon's limit for notifications.
+    Every other line is refused with its number and the reason: an id must have the form of Amazon's refund ids. An id
+    with an R is a refund, whatever TransactionType says. Repeating the command is safe: known ids are only asked about
+    again. Needs a token with the scope refund or admin, and --account if the token sees several. The default --rate
+    leaves half of Amazon's limit for notifications.
 
     Exit code 1: a line was bad or refused; all others were taken in.
     """
@@ -192,6 +194,8 @@ def import_ids(
     tally = ImportTally()
     if not dry_run and found.ids:
         tally = call.run(lambda api: refresh_all(api, found.ids, rate))
+    elif call.account:
+        call.run(check_account)
     if call.json:
         emit_value(
             {

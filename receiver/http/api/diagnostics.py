@@ -11,7 +11,6 @@ import asyncio
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from typing import Final, Literal
 
 from starlette.responses import Response
@@ -36,10 +35,10 @@ from receiver.ledger.timestamps import format_rfc3339
 from receiver.receive.certificates import CertificateStore
 from receiver.receive.receiver import Receiver
 from receiver.receive.unconfigured import UnconfiguredNames
+from receiver.runtime.version import package_version
 from receiver.store import Store
 from receiver.store.refunds.notifications import MOST_KEPT, Kept
 
-PACKAGE: Final = "amazon-pay-refund-receiver"
 DAY_MS: Final = 86_400_000
 
 
@@ -111,14 +110,6 @@ def _may_see(caller: Caller, worker: str) -> bool:
     """A worker of one account is named like `track:us`; any other name is shared by all accounts."""
     _, _, account = worker.partition(":")
     return not account or account in caller.accounts
-
-
-def package_version() -> str:
-    """The installed version; empty if the package is not installed."""
-    try:
-        return version(PACKAGE)
-    except PackageNotFoundError:
-        return ""
 
 
 NOTIFICATION_ID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}(?:-[0-9a-f]{8})?")

@@ -14,12 +14,12 @@ from receiver.ledger.schema import Account, Json, MoneyJson, RefundJson, Rfc3339
 from receiver.outbox.subscribers.schema import PublicJson
 
 
-def either(*names: str) -> dict[str, Any]:
+def either(*kinds: type) -> dict[str, Any]:
     """The schema of a list of these types: msgspec cannot tell several object types apart."""
+    names = [kind.__name__.removesuffix("Json") for kind in kinds]
     return {"items": {"anyOf": [{"$ref": f"#/components/schemas/{name}"} for name in names]}}
 
 
-EVENTS = ("RefundEvent", "BalanceEvent", "DisputeEvent", "OperatorEvent")
 NextCursor = Annotated[str | None, Meta(description="Cursor of the next page; null on the last one.")]
 
 
@@ -172,7 +172,7 @@ class DeliveryListJson(Json, kw_only=True):
 
     account: Account
     state: Annotated[str, Meta(extra_json_schema={"enum": ["dead", "waiting"]})]
-    deliveries: Annotated[list[Any], Meta(extra_json_schema=either("DeadDelivery", "WaitingDelivery"))]
+    deliveries: Annotated[list[Any], Meta(extra_json_schema=either(DeadDeliveryJson, WaitingDeliveryJson))]
     next_cursor: NextCursor = None
 
 
@@ -210,22 +210,6 @@ class TestedJson(TestSentJson, kw_only=True):
     answer: str | None = None
     seconds: float
     note: str | None = None
-
-
-class ResetJson(Json, kw_only=True):
-    """Events may be lost; the feed continues from the oldest event kept."""
-
-    accounts: Annotated[dict[str, str], Meta(description="By account: trimmed or emptied.")]
-    detail: str
-
-
-class EventPageJson(Json, kw_only=True):
-    """A page of events, oldest first."""
-
-    events: Annotated[list[Any], Meta(extra_json_schema=either(*EVENTS))]
-    after: Annotated[str, Meta(description="The cursor for the next page.")]
-    more: Annotated[bool, Meta(description="Whether more events are already available.")]
-    reset: ResetJson | UnsetType = UNSET
 
 
 class UnrecognizedJson(Json, kw_only=True):
