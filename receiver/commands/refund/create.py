@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 import secrets
-import time
-from collections.abc import Mapping
 from typing import Annotated
 
 import typer
 
-from receiver.commands.client.api import Api, decode, target
+from receiver.client.api import decode, target
+from receiver.client.calls import PENDING, REPLAYED, until_answered
 from receiver.commands.client.options import ServiceCall, api_command
 from receiver.commands.console import emit_fields, emit_json, say
 from receiver.commands.refund.jobs import read_max_total, reissue_many
@@ -24,9 +22,6 @@ from receiver.ledger.refund import State
 from receiver.ledger.refund_request import REFUSES_US
 from receiver.outbox.formats.cloudevents import AdvisedRefundJson
 
-PENDING = 202
-"""The status of the service's answer while Amazon has not answered."""
-ASK_EVERY = 2.0
 EPILOG = (
     "Exit codes: 4 Amazon has not answered yet, repeat the command with the same key · 5 the refund was made, but "
     "Amazon already declined it. Of retry for many: 4 the job is paused · 5 some refunds were not reissued."
@@ -101,7 +96,7 @@ def create(
     body = {name: value for name, value in wanted.items() if value}
     show(
         call,
-        call.run(lambda api: until_answered(wait, api, target("refunds"), body, key)),
+        call.run(lambda api: until_answered(api, target("refunds"), body, key=key, wait=wait)),
         "Nothing new was made: this key has made the refund before. For another refund use another --key.",
     )
 
@@ -172,31 +167,16 @@ def retry(
     body = {"besides": besides} if besides else None
     show(
         call,
-        call.run(lambda api: until_answered(wait, api, path, body, "")),
+        call.run(lambda api: until_answered(api, path, body, wait=wait)),
         f"Nothing new was made: {refund_id} was reissued before, as the refund shown here.",
     )
 
 
-async def until_answered(
-    wait: int, api: Api, path: str, body: Mapping[str, object] | None, key: str
-) -> tuple[Response, bool]:
-    """Call, and repeat the call while Amazon has not answered. Whether an earlier call had made it, too."""
-    deadline = time.monotonic() + wait
-    repeated = None
-    while True:
-        answer = await api.call("POST", path, body=body, idempotency_key=key, wait=30)
-        repeated = answer.headers.get("idempotent-replayed") == "true" if repeated is None else repeated
-        if answer.status != PENDING or time.monotonic() + ASK_EVERY > deadline:
-            return answer, repeated
-        await asyncio.sleep(ASK_EVERY)
-
-
-def show(call: ServiceCall, answered: tuple[Response, bool], when_repeated: str = "") -> None:
+def show(call: ServiceCall, answer: Response, when_repeated: str = "") -> None:
     """Print the refund, or that there is no answer yet. A decline and no answer have their own exit codes.
 
     `when_repeated` is said if an earlier call made the refund.
     """
-    answer, repeated = answered
     if answer.status == PENDING:
         pending = decode(answer, PendingJson)
         said = pending.detail if pending.reason == REFUSES_US else "Amazon has not answered yet."
@@ -206,7 +186,7 @@ def show(call: ServiceCall, answered: tuple[Response, bool], when_repeated: str 
         raise typer.Exit(UNANSWERED)
     refund = decode(answer, AdvisedRefundJson)
     emit_json(answer.body) if call.json else emit_fields(fields(refund))
-    if repeated and when_repeated:
+    if when_repeated and answer.headers.get(REPLAYED) == "true":
         say([when_repeated])
     if refund.status_details.state == State.DECLINED:
         raise typer.Exit(DECLINED)
