@@ -11,6 +11,7 @@ from receiver.ledger.lifecycle import EventType
 from receiver.ledger.timestamps import parse_any_time
 from receiver.outbox.events.dispute_event import DisputeEventType
 from receiver.outbox.events.incident import OPENING
+from receiver.outbox.events.mismatch_event import MismatchEventType
 from receiver.outbox.formats.format import LINKS, Format, link_problems
 from receiver.outbox.formats.registry import FORMATS, format_spec
 from receiver.outbox.subscribers.fields import (
@@ -169,7 +170,7 @@ def _type_problems(known: Format, types: object) -> Iterator[str]:
         yield f"types: {known.name} has incidents; choose among {', '.join(choice)}"
 
 
-def _types(given: Any, default: tuple[EventType | DisputeEventType, ...]) -> tuple[str, ...]:
+def _types(given: Any, default: tuple[EventType | DisputeEventType | MismatchEventType, ...]) -> tuple[str, ...]:
     if given is None:
         return tuple(each.value for each in default)
     kept = [each for each in given if each in BESIDE_REFUNDS] if ALL in given else given
