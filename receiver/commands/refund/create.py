@@ -14,7 +14,7 @@ from receiver.commands.client.api import Api, decode, target
 from receiver.commands.client.options import ServiceCall, api_command
 from receiver.commands.console import emit_fields, emit_json, say
 from receiver.commands.refund.jobs import read_max_total, reissue_many
-from receiver.commands.refund.refund import REASONS, _since, checked_id
+from receiver.commands.refund.refund import _since, checked_id
 from receiver.commands.refund.views import fields
 from receiver.errors import ConfigurationError
 from receiver.exchange import Response
@@ -142,7 +142,7 @@ def retry(
         if not (reason or since):
             raise ConfigurationError(["Name one refund by its ID, or many by --reason, --since or both."])
         selection = {
-            "reason": REASONS.get(reason.lower(), reason),
+            "reason": reason,
             "since": since,
             "maxTotal": read_max_total(max_total),
         }

@@ -19,7 +19,7 @@ from receiver.commands.console import clean, emit, emit_json, emit_rich, say, ta
 from receiver.errors import ConfigurationError, Malformed
 from receiver.ledger.declines.job import FIRST, REISSUED, UNFINISHED, JobState
 from receiver.ledger.declines.job_shape import JobJson, JobRefundJson, PlanJson
-from receiver.ledger.money import Money
+from receiver.ledger.money import parse_amount
 from receiver.ledger.schema import MoneyJson
 
 LOOK_EVERY = 1.0
@@ -33,9 +33,8 @@ def read_max_total(text: str) -> Mapping[str, str] | None:
     if not text:
         return None
     try:
-        amount, currency = text.split()
-        money = Money.parse(amount.replace(",", ""), currency.upper())
-    except (ValueError, Malformed):
+        money = parse_amount(text)
+    except Malformed:
         raise typer.BadParameter('--max-total: give an amount and its currency, such as "5000.00 USD".') from None
     return {"amount": money.text, "currencyCode": money.currency_code}
 

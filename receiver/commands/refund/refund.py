@@ -19,17 +19,14 @@ from receiver.errors import Malformed
 from receiver.exchange import Response
 from receiver.http.api.schema import RefreshJson
 from receiver.ledger.history import RevisionJson
-from receiver.ledger.refund import ALIASES, REFUND_ID, Reason, State
-from receiver.ledger.timestamps import SPAN, format_rfc3339, milliseconds, parse_any_time, parse_duration
+from receiver.ledger.refund import REFUND_ID
+from receiver.ledger.timestamps import format_rfc3339, milliseconds, parse_any_time, parse_span
 from receiver.outbox.formats.cloudevents import AdvisedRefundJson
 
 MOST_PER_PAGE = 200
 WAIT_STEP = 25
 """Seconds of one `?wait=`: well below what proxies let a request take."""
 LONGEST_WAIT = 24 * 3600
-
-STATES = {each.lower(): each.value for each in State} | {alias.lower(): state.value for alias, state in ALIASES.items()}
-REASONS = {each.lower(): each.value for each in Reason}
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -43,15 +40,17 @@ def checked_id(text: str | None) -> str | None:
 
 def _since(text: str) -> str:
     """A time that the API understands, from a time, a day, or a span that counts back from now."""
+    text = text.strip()
     try:
-        if re.fullmatch(SPAN, text):
-            return format_rfc3339(max(_now() - milliseconds(parse_duration(text)), 0))
         if re.fullmatch(r"\d{4}-\d\d-\d\d", text):
             text = f"{text}T00:00:00Z"
-        return format_rfc3339(max(parse_any_time(text), 0)) if text else ""
-    except (Malformed, ValueError):
+        if re.match(r"\d{4}-?\d\d-?\d\d[Tt ]", text):
+            return format_rfc3339(max(parse_any_time(text), 0))
+        return format_rfc3339(max(_now() - milliseconds(parse_span(text)), 0)) if text else ""
+    except (Malformed, ValueError) as error:
+        why = f"{error} " if "unit" in str(error) else ""
         shape = "2h, 7d, 2026-01-31, 2026-01-31T12:00:00Z or 20260131T120000Z"
-        raise typer.BadParameter(f"give a span or a time such as {shape}.") from None
+        raise typer.BadParameter(f"{why}Give a span or a time such as {shape}.") from None
 
 
 def _now() -> int:
@@ -135,8 +134,8 @@ def list_some(
 ) -> None:
     """List refunds, latest change first. All filters must match. Times are UTC."""
     filters = {
-        "state": STATES.get(state.lower(), state),
-        "reason": REASONS.get(reason.lower(), reason),
+        "state": state,
+        "reason": reason,
         "charge": charge,
         "order": order,
         "since": since,

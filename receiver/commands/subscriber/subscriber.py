@@ -18,12 +18,14 @@ from receiver.commands.subscriber.options import (
     Concurrency,
     MinAmount,
     NewSecret,
+    OldValidFor,
     Rate,
     Reasons,
     ReplacingSecretFile,
     RoutingKeyFile,
     SecretFile,
     Types,
+    check_address,
     filters,
     read_files,
     split,
@@ -91,8 +93,7 @@ def add(
     Events are posted to its URL, by default as CloudEvents signed by Standard Webhooks. Other formats have no signing
     secret. With several accounts, choose one with --account.
     """
-    if address and address_file:
-        raise typer.BadParameter("use either this or --address-file.", param_hint="URL")
+    check_address(address, address_file, format)
     wanted = {
         "name": name,
         "url": address,
@@ -206,9 +207,7 @@ def rotate(
     call: ServiceCall,
     name: Name,
     secret_file: SecretFile = None,
-    old_valid_for: Annotated[
-        str, typer.Option(metavar="SPAN", help="How long the old secret keeps signing, 0s to 7d.")
-    ] = "24h",
+    old_valid_for: OldValidFor = "24h",
 ) -> None:
     """Replace a subscriber's signing secret and print the new one. It is shown only once.
 

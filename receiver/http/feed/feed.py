@@ -22,7 +22,7 @@ from starlette.responses import Response
 from receiver.errors import Malformed
 from receiver.http.api.auth import Tokens
 from receiver.http.api.operations import IN_TURN, JSON, READ, Answer, Call, Operation
-from receiver.http.api.params import ACCOUNT, WORD, Parameter, Schema, check_query, number, text
+from receiver.http.api.params import ACCOUNT, Parameter, Schema, check_query, number, text
 from receiver.http.api.schema import EventPageJson
 from receiver.http.feed.hub import Hub, Listener
 from receiver.http.feed.reader import (
@@ -40,6 +40,7 @@ from receiver.http.feed.stream import HEADERS, Stream, Timing, ending_of
 from receiver.http.limits import Reads
 from receiver.http.respond import json_answer
 from receiver.http.seats import Seats, share_of
+from receiver.ledger.refund import REASONS
 from receiver.outbox.events.balance_event import is_balance
 from receiver.outbox.events.dispute_event import is_dispute
 from receiver.outbox.events.event import Event, from_fields
@@ -66,8 +67,8 @@ def _separated(pattern: str) -> Schema:
 NONE: Final[frozenset[str]] = frozenset()
 TYPE: Final = Parameter(
     "type",
-    "Comma-separated types, with or without the prefix amazonpay.refund. Default: all of refunds. Others "
-    "have to be named: balance.suspected, balance.resolved, dispute.action_required.",
+    "Comma-separated types, with or without the prefix amazonpay.refund. In any letter case. Default: all of refunds. "
+    "Others have to be named: balance.suspected, balance.resolved, dispute.action_required.",
     _separated("|".join(map(re.escape, TYPES))),
     read_types,
     NONE,
@@ -75,8 +76,8 @@ TYPE: Final = Parameter(
 )
 REASON: Final = Parameter(
     "reason",
-    "Comma-separated reason codes.",
-    _separated(WORD.pattern),
+    "Comma-separated reason codes. In any letter case.",
+    _separated("|".join(REASONS)),
     read_reasons,
     NONE,
     "bad_parameter",

@@ -27,8 +27,8 @@ FORMATS: Mapping[str, Format] = {
 
 
 def format_spec(name: object) -> Format:
-    """The format of that name; for an unknown name, the default."""
-    return FORMATS.get(name, DEFAULT) if isinstance(name, str) else DEFAULT
+    """The format of that name, in any letter case; for an unknown name, the default."""
+    return FORMATS.get(name.lower(), DEFAULT) if isinstance(name, str) else DEFAULT
 
 
 def wants(subscriber: Subscriber, event: Event) -> bool:

@@ -225,6 +225,7 @@ FORMAT = Format(
     render_disputes=render_disputes,
     render_operator=render_operator,
     credential="url",
+    example="https://hooks.slack.com/services/T…/B…/…",
     most_in_one=50,
     window=10_000,
 )
