@@ -84,8 +84,12 @@ class Client:
     ) -> tuple[int, dict[str, object]]:
         """Status and JSON of a signed call; the answer's headers are kept in `headers`."""
         query = urlencode(sorted(parse_qsl(query, keep_blank_values=True)), quote_via=quote, safe="")
-        key_id, more = self.amazon.public_key_id, {"idempotency_key": key, "query": query}
-        headers = signed(self.key, key_id, method, path, body, at=self.clock(), **more)
+        headers = signed(
+            *(self.key, self.amazon.public_key_id, method, path, body),
+            at=self.clock(),
+            idempotency_key=key,
+            query=query,
+        )
         url = URL(f"{self.amazon.base_url}{path}{'?' if query else ''}{query}", encoded=True)
         async with self.session.request(method, url, data=body, headers={**headers, **(unsigned or {})}) as answer:
             self.headers = {name.lower(): value for name, value in answer.headers.items()}

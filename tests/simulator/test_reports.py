@@ -9,7 +9,7 @@ from urllib.parse import parse_qs, urlsplit
 import aiohttp
 import pytest
 
-from receiver.amazon.reports.rows import read
+from receiver.amazon.reports.reader import read
 from receiver.ledger.reconciliation.rows import RefundRow, SettlementRow
 from receiver.simulator.app import Simulator
 from receiver.simulator.keys import Keys
@@ -39,7 +39,9 @@ async def client(live: Simulator, clock: ManualClock) -> AsyncIterator[Client]:
         yield Client(live, session, clock)
 
 
-async def create(client: Client, report_type: str = REFUND_DATA, key: str = "k", **more: str) -> tuple[int, dict[str, object]]:
+async def create(
+    client: Client, report_type: str = REFUND_DATA, key: str = "k", **more: str
+) -> tuple[int, dict[str, object]]:
     body = {"reportType": report_type, **WEEK, **more}
     return await client.call("POST", "/v2/reports", json.dumps(body).encode(), key=key)
 
@@ -79,8 +81,8 @@ async def test_a_settlement_makes_its_own_report(live: Simulator, client: Client
     refund_id = live.start_refund("12.00", "USD")
     clock.tick(DAY + 1)
     _, found = await client.call("GET", "/v2/reports", query="reportTypes=" + SETTLEMENT_DATA)
-    [report] = found["reports"]  # type: ignore[misc]
-    [row] = [each for each in read([await content(client, report["reportId"])]) if isinstance(each, SettlementRow)]  # type: ignore[index]
+    [report_id] = [each["reportId"] for each in found["reports"]]  # type: ignore[attr-defined]
+    [row] = [each for each in read([await content(client, report_id)]) if isinstance(each, SettlementRow)]
     assert (row.refund_id, str(row.amount)) == (refund_id, "12.00 USD")
     assert live.reports.settle() is None
     status, body = await create(client, SETTLEMENT_DATA)
