@@ -11,7 +11,7 @@ Values, and decisions about them
     outbox/           PURE · what we owe: retries, dead letters
         events/       what happened, and what to do about it
         subscribers/  who wants which events, and where
-        formats/      events as CloudEvents, Slack, PagerDuty and Alertmanager messages
+        formats/      events as CloudEvents, Slack, Teams, PagerDuty and Alertmanager messages
 
 What the outside needs
 

@@ -101,7 +101,7 @@ def test_every_problem_is_named_at_once_with_its_field_and_the_fix() -> None:
         "and amazonpay.balance.suspected, amazonpay.balance.resolved, amazonpay.dispute.action_required, "
         "receiver.subscriber.paused, receiver.subscriber.failing, receiver.delivery.dead, receiver.*",
         "reasons: is not a list of 1 to 32 reason codes such as AmazonRejected; leave it out for all",
-        "format: 'xml' is not a format; known are cloudevents, slack, pagerduty, alertmanager",
+        "format: 'xml' is not a format; known are cloudevents, slack, teams, pagerduty, alertmanager",
     ]
     assert "hunter2" not in caught.value.detail
 
@@ -294,6 +294,7 @@ def test_what_people_see_of_a_subscriber() -> None:
         "pausedReason": None,
         "pausedAt": None,
         "origin": "config",
+        "undeclaredAt": None,
         "createdAt": "2019-07-14T16:00:00.250Z",
         "secrets": [
             {"fingerprint": "96ad2ccd", "expiresAt": "2019-07-14T16:00:00.250Z"},

@@ -69,7 +69,8 @@ NewSecret = Annotated[
 AddressFile = Annotated[
     Path | None,
     typer.Option(
-        metavar="FILE", help="File with the URL, for URLs that are secret, such as Slack's. -: standard input."
+        metavar="FILE",
+        help="File with the URL, for URLs that are secret, such as Slack's or Teams'. -: standard input.",
     ),
 ]
 RoutingKeyFile = Annotated[

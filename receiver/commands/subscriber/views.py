@@ -47,6 +47,7 @@ def fields(subscriber: AnySubscriber) -> Sequence[tuple[str, str | Text | None]]
         ("Paused at", moment(subscriber.paused_at)),
         ("Created", moment(subscriber.created_at)),
         ("Comes from", "the configuration" if subscriber.origin == "config" else subscriber.origin),
+        ("No longer in the settings", subscriber.undeclared_at and f"since {moment(subscriber.undeclared_at)}"),
         *(
             ("Fingerprint", each.fingerprint + (f", until {moment(each.expires_at)}" if each.expires_at else ""))
             for each in subscriber.secrets
