@@ -44,6 +44,7 @@ Around it
     simulator/        a stand-in for Amazon that shares none of the code above
         fps/          its Flexible Payments Service
         notifications/    what it posts, genuine and forged
+        reports/          its reports of refunds and settlements
     service.py        builds everything once, by hand, and runs it
     commands/         the command line: a module or a folder for each command
         client/ · refund/ · subscriber/ · events/ · fps/ · serve/ · demo/ · doctor/

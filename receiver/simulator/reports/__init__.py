@@ -1,1 +1,1 @@
-"""The Reports API of the simulated Amazon Pay, from its own refunds."""
+"""HTTP. The Reports API of the simulated Amazon Pay, from its own refunds."""

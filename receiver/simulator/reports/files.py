@@ -7,7 +7,6 @@ page lists those of refund data, so they have the names of the XML generation's 
 from __future__ import annotations
 
 import csv
-import io
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -26,6 +25,12 @@ SETTLEMENT_COLUMNS = (
 )
 OLD_STATES = {"RefundInitiated": "Pending", "Refunded": "Completed"}
 """The words of the XML generation, which the reports are from."""
+
+
+class _Lines(list[str]):
+    """What a `csv.writer` writes to."""
+
+    write = list.append
 
 
 def time_text(ms: int) -> str:
@@ -78,9 +83,9 @@ def settlement_data(
 
 
 def _table(head: Iterable[tuple[str, str]], columns: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> bytes:
-    text = io.StringIO()
-    writer = csv.writer(text, quoting=csv.QUOTE_ALL, lineterminator="\r\n")
+    lines = _Lines()
+    writer = csv.writer(lines, quoting=csv.QUOTE_ALL, lineterminator="\r\n")
     writer.writerows(head)
     writer.writerow(columns)
     writer.writerows(rows)
-    return text.getvalue().encode()
+    return "".join(lines).encode()
