@@ -33,8 +33,8 @@ Fields = dict[str, str]
 
 def handle(fields: Fields) -> None:
     """Your effect. Raise if it could not be done: the event comes again after `CLAIM_AFTER_MS`."""
-    if not fields["type"].startswith("amazonpay.refund."):
-        return  # about disputes, or about deliveries
+    if not fields["type"].startswith("amazonpay.refund.") or "state" not in fields:
+        return  # no change of a refund: about disputes, deliveries, or differences from Amazon's reports
     amount = f"{fields.get('amount', '?')} {fields.get('currencyCode', '')}"
     print(fields["id"], fields["type"], fields["refundId"], amount, fields.get("reasonCode", ""), flush=True)
 
@@ -93,9 +93,14 @@ class Consumer:
 
 def main() -> None:
     """`consume_stream.py ACCOUNT GROUP`."""
+    if len(sys.argv) != 3 or not os.environ.get("REDIS_URL"):
+        sys.exit("usage: REDIS_URL=redis://… consume_stream.py ACCOUNT GROUP")
     account, group = sys.argv[1:]
     client = redis.Redis.from_url(os.environ["REDIS_URL"], decode_responses=True)
-    Consumer(client, account, group, f"{socket.gethostname()}-{os.getpid()}").run(handle)
+    try:
+        Consumer(client, account, group, f"{socket.gethostname()}-{os.getpid()}").run(handle)
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 if __name__ == "__main__":
