@@ -42,7 +42,7 @@ Around it
         dashboard/    the same for people
         openapi/      the description of the API
     simulator/        a stand-in for Amazon that shares none of the code above
-        fps/ · notifications/    its Flexible Payments Service; what it posts, genuine and forged
+        fps/ · notifications/ · reports/    its Flexible Payments Service, what it posts, its reports
     service.py        builds everything once, by hand, and runs it
     client/           a client of the API, for other programs and for the commands
     commands/         the command line: a module or a folder for each command
