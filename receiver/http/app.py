@@ -86,13 +86,14 @@ def build(
     """
     sessions, attempts = sessions or Sessions(now), SignInLimit(settings.http.failed_sign_ins)
     tokens = Tokens(settings.tokens, [account.name for account in settings.accounts], attempts, sessions.reader)
+    sessions.is_known = tokens.knows
     configured_fps = {name: issuer for name, issuer in fps_issuers.items() if issuer.is_configured}
     refreshes, reads = Refreshes(settings.http.refreshes), Reads()
     dashboard = Dashboard(store, tokens, sessions, issuers, now, refreshes, reads, settings.delivery.seller_central)
     ipn, forms = Ipn(receiver, settings.ingest, metrics), form_endpoint(configured_fps, settings.ingest, metrics)
     managing = (store, rules_of(settings.delivery), now, new_secret, settings.delivery.max_subscribers)
     apis = [
-        RefundApi(store, tokens.count, now, refreshes, settings.http),
+        RefundApi(store, tokens, now, refreshes, settings.http),
         ChargeApi(store, {name: issuer.amazon_client for name, issuer in issuers.items()}, refreshes),
         IssueApi(issuers),
         CaseApi(store, issuers),
@@ -117,13 +118,15 @@ def build(
         *dashboard.routes(),
         *more_routes,
     ]
-    return Application(
+    app = Application(
         metrics=metrics,
         ipns=(ipn, forms),
         routes=routes,
         exception_handlers={ReceiverError: on_receiver_error, HTTPException: dashboard.on_http_exception},
         lifespan=lifespan,
     )
+    app.tokens = tokens
+    return app
 
 
 def split_by_port(app: Application) -> tuple[Application, Application]:

@@ -17,6 +17,7 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from structlog.contextvars import bind_contextvars, reset_contextvars
 
+from receiver.http.api.auth import Tokens
 from receiver.http.headers import DEFAULTS, Headers, RequestIds, brought_id, is_plain, not_plain, trace_of
 from receiver.http.ipn.endpoint import Ipn
 from receiver.http.ipn.pacing import PerTickLimit
@@ -85,6 +86,8 @@ class Application(Starlette):
 
     def __init__(self, *, metrics: Metrics, ipns: Sequence[Ipn], **more: object) -> None:
         super().__init__(**more)  # type: ignore[arg-type]  # passed through
+        self.tokens: Tokens | None = None
+        """Those of the API and of the dashboard."""
         self._metrics, self._ipns = metrics, ipns
         self.router.redirect_slashes = False
 
