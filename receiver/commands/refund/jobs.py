@@ -12,9 +12,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 from rich.text import Text
 
-from receiver.commands.client.api import Api, ApiProblem, decode, target
+from receiver.client.api import Api, decode, target
+from receiver.client.errors import ApiProblem
+from receiver.client.retrying import RetryingCaller
+from receiver.commands.client.messages import notifier
 from receiver.commands.client.options import ServiceCall, api_command
-from receiver.commands.client.reconnect import RetryingCaller
 from receiver.commands.console import clean, emit, emit_json, emit_rich, say, table
 from receiver.errors import ConfigurationError, Malformed
 from receiver.ledger.declines.job import FIRST, REISSUED, UNFINISHED, JobState
@@ -116,7 +118,7 @@ def follow(call: ServiceCall, job_id: str, account: str) -> None:
 
 
 async def _follow(api: Api, job_id: str, account: str, *, as_json: bool) -> JobJson:
-    after, asking = 0, RetryingCaller(say)
+    after, asking = 0, RetryingCaller(api, notifier(say))
     bar = Progress(
         TextColumn("{task.description}"),
         BarColumn(),

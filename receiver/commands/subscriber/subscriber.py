@@ -7,8 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from receiver.commands.client.answers import AnySubscriber, AnyTest
-from receiver.commands.client.api import Api, ApiProblem, decode, target
+from receiver.client.answers import AnySubscriber, AnyTest
+from receiver.client.api import Api, decode, target
+from receiver.client.errors import ApiProblem
 from receiver.commands.client.options import ServiceCall, api_command, read_secret_file
 from receiver.commands.console import clean, emit, emit_fields, emit_json, say
 from receiver.commands.subscriber.options import (

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from rich.text import Text
 
-from receiver.commands.client.answers import AnySubscriber
+from receiver.client.answers import AnySubscriber
 from receiver.commands.console import clean, emit_rich, moment, table
 from receiver.http.api.schema import StatsJson, SubscriberJson
 from receiver.ledger.lifecycle import EventType

@@ -23,7 +23,6 @@ from receiver.errors import Malformed
 from receiver.http.api.auth import Tokens
 from receiver.http.api.operations import IN_TURN, JSON, READ, Answer, Call, Operation
 from receiver.http.api.params import ACCOUNT, Parameter, Schema, check_query, number, text
-from receiver.http.api.schema import EventPageJson
 from receiver.http.feed.hub import Hub, Listener
 from receiver.http.feed.reader import (
     EVENT_STREAM,
@@ -36,6 +35,7 @@ from receiver.http.feed.reader import (
     read_types,
     reset_json,
 )
+from receiver.http.feed.schema import EventPageJson
 from receiver.http.feed.stream import HEADERS, Stream, Timing, ending_of
 from receiver.http.limits import Reads
 from receiver.http.respond import json_answer
@@ -217,7 +217,8 @@ class FeedApi:
                 await self._something(request, reader, until - clock(), token)
         self._metrics.feed_events("json", len(found.bodies))
         reset = reset_json(found.lost) if found.lost else UNSET
-        body = EventPageJson(events=found.bodies, after=reader.cursor(), more=found.more, reset=reset)
+        after = reader.cursor()
+        body = EventPageJson(events=found.bodies, cursors=found.cursors, after=after, more=found.more, reset=reset)
         return json_answer(body, Vary="Accept")
 
     async def _look(self, reader: Reader, found: PageContent, limit: int) -> None:
@@ -236,6 +237,7 @@ class FeedApi:
                     found.lost[account] = each.lost
                 elif reader.wanted(each):
                     found.bodies.append(msgspec.Raw(each.body()))
+                    found.cursors.append(reader.cursor())
 
     async def _something(self, request: Request, reader: Reader, left: float, token: str) -> None:
         """Waits until there is a new event, the server stops, or `left` seconds are over."""
@@ -262,5 +264,6 @@ def head_of_stream() -> Response:
 class PageContent:
     def __init__(self) -> None:
         self.bodies: list[msgspec.Raw] = []
+        self.cursors: list[str] = []
         self.lost: dict[str, str] = {}
         self.more = False

@@ -12,8 +12,8 @@ from starlette.datastructures import Headers
 
 from receiver.errors import BadRequest
 from receiver.http.api.params import WORD
-from receiver.http.api.schema import ResetJson
 from receiver.http.feed.hub import FeedItem, FeedStore, Hub, Listener
+from receiver.http.feed.schema import ResetJson
 from receiver.ledger.lifecycle import EventType
 from receiver.ledger.refund import REASONS, is_known_reason, reason_of
 from receiver.outbox.events.balance_event import BalanceEventType, is_balance
