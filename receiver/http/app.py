@@ -84,9 +84,8 @@ def build(
     `now` is ms UTC. `issuers` and `fps_issuers` (Flexible Payments) are keyed by account. `inside` is the content of
     `/v1/diagnostics`; without it the route does not exist. `sessions` are the dashboard's, in memory by default.
     """
-    sessions, attempts = sessions or Sessions(now), SignInLimit(settings.http.failed_sign_ins)
-    tokens = Tokens(settings.tokens, [account.name for account in settings.accounts], attempts, sessions.reader)
-    sessions.is_known = tokens.knows
+    sessions = sessions or Sessions(now)
+    tokens = _tokens(settings, sessions)
     configured_fps = {name: issuer for name, issuer in fps_issuers.items() if issuer.is_configured}
     refreshes, reads = Refreshes(settings.http.refreshes), Reads()
     dashboard = Dashboard(store, tokens, sessions, issuers, now, refreshes, reads, settings.delivery.seller_central)
@@ -127,6 +126,14 @@ def build(
     )
     app.tokens = tokens
     return app
+
+
+def _tokens(settings: Settings, sessions: Sessions) -> Tokens:
+    """The tokens of the settings. A session ends with its token."""
+    attempts = SignInLimit(settings.http.failed_sign_ins)
+    tokens = Tokens(settings.tokens, [account.name for account in settings.accounts], attempts, sessions.reader)
+    sessions.is_known = tokens.knows
+    return tokens
 
 
 def split_by_port(app: Application) -> tuple[Application, Application]:

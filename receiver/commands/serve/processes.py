@@ -16,7 +16,7 @@ import signal
 import socket
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,12 +41,13 @@ log = structlog.get_logger()
 
 START = """\
 import signal
+early = []
 if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
-    signal.signal(signal.SIGHUP, lambda *_: None)
+    signal.signal(signal.SIGHUP, lambda number, frame: early.append(number))
 from receiver.commands.serve.processes import child
-child()
+child(early)
 """
-"""A SIGHUP that comes before the settings are read would end the process."""
+"""A SIGHUP that comes early would end the process: Python takes a second to import all."""
 FIRST_WAIT, LAST_WAIT, SETTLED = 0.5, 30.0, 30.0
 """Seconds before a process that died is restarted, by the number of restarts. After a run as long as the last of them,
 the first applies again."""
@@ -202,13 +203,13 @@ class ProcessPool:
         await asyncio.gather(*keepers, return_exceptions=True)
 
 
-def child() -> None:
-    """The main function of one process. Its only argument is JSON."""
+def child(early: Sequence[int]) -> None:
+    """The main function of one process. Its only argument is JSON. `early`: the SIGHUPs that came before."""
     given = json.loads(sys.argv[1])
     try:
         settings = load(Path(given["config"]) if given["config"] else None, os.environ)
         logs.configure(level=settings.log.level, format=settings.log.format)
-        uvloop.run(_serve_member(settings, given))
+        uvloop.run(_serve_member(settings, given, early))
     except ConfigurationError as error:
         sys.stderr.writelines(f"receiver: {problem}\n" for problem in error.problems)
         sys.exit(WRONG_CONFIGURATION)
@@ -217,9 +218,11 @@ def child() -> None:
             shutil.rmtree(Path(given["sessions"]).parent, ignore_errors=True)
 
 
-async def _serve_member(settings: Settings, given: dict[str, Any]) -> None:
+async def _serve_member(settings: Settings, given: dict[str, Any], early: Sequence[int]) -> None:
     hung_up = asyncio.Event()
     stopped = at_signal(hung_up.set)
+    if early:
+        hung_up.set()
     alive, ready = int(given["alive"]), int(given["ready"])
     loop = asyncio.get_running_loop()
 
