@@ -99,8 +99,7 @@ def build(
         JobApi(store, issuers),
         FpsApi(configured_fps),
         RequestApi(store, issuers),
-        SubscriberApi(*managing),
-        SubscriberPutApi(*managing),
+        *(each(*managing) for each in (SubscriberApi, SubscriberPutApi)),
         FeedApi(store, tokens, settings.feed, metrics, reads),
         DeliveryApi(store, now),
         AuditApi(store),
@@ -117,15 +116,14 @@ def build(
         *dashboard.routes(),
         *more_routes,
     ]
-    app = Application(
+    return Application(
         metrics=metrics,
+        tokens=tokens,
         ipns=(ipn, forms),
         routes=routes,
         exception_handlers={ReceiverError: on_receiver_error, HTTPException: dashboard.on_http_exception},
         lifespan=lifespan,
     )
-    app.tokens = tokens
-    return app
 
 
 def _tokens(settings: Settings, sessions: Sessions) -> Tokens:

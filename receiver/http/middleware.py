@@ -82,12 +82,12 @@ class Application(Starlette):
     """An application in its frame. The frame, not the framework, answers unexpected errors.
 
     Requests to the addresses of notifications go to `ipns` and to nothing else. None: another server takes them.
+    `tokens` are those of the API and of the dashboard.
     """
 
-    def __init__(self, *, metrics: Metrics, ipns: Sequence[Ipn], **more: object) -> None:
+    def __init__(self, *, metrics: Metrics, ipns: Sequence[Ipn], tokens: Tokens | None = None, **more: object) -> None:
         super().__init__(**more)  # type: ignore[arg-type]  # passed through
-        self.tokens: Tokens | None = None
-        """Those of the API and of the dashboard."""
+        self.tokens = tokens
         self._metrics, self._ipns = metrics, ipns
         self.router.redirect_slashes = False
 
