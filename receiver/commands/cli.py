@@ -108,7 +108,7 @@ def simulate(
     fps_post_to: Annotated[
         str,
         typer.Option(
-            help="URL for Flexible Payments notifications. Default: /fps/<environment> on the host of --post-to.",
+            help="URL for Flexible Payments notifications. Default: /fps/<account> on the host of --post-to.",
             show_default=False,
         ),
     ] = "",
