@@ -30,6 +30,8 @@ COMMANDS = {
     "doctor": {"--config", "--offline", "--json", "--url", "--token-file", "--insecure", "--store"},
     "repair": {"--config", "--part", "--compared", "--json"},
     "prune": {"--config", "--older-than", "--refund", "--account", "--dry-run", "--json"},
+    "backup": {"--config", "--bound"},
+    "restore": {"--config", "--mark-only"},
     "openapi": set(),
     "token": {"--scope", "--account", "--token-file"},
     "simulate": {
