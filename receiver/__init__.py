@@ -4,10 +4,10 @@ Values, and decisions about them
 
     errors.py · exchange.py    every error: whose fault, which status; an HTTP request and its response
     ledger/           PURE · what we know: refunds, requests, charges and disputes, and when to ask again
-        declines/     many declines with one cause: jobs that reissue them
+        declines/ · reconciliation/   many declines with one cause; Amazon's reports, compared with what is known
     amazon/           PURE · what Amazon says and hears: notifications, signed calls, answers, throttles
         sns/          the envelope of a notification, and the proof that Amazon signed it
-        fps/          the legacy Flexible Payments Service
+        fps/ · reports/   the legacy Flexible Payments Service; files of refunds and settlements
     outbox/           PURE · what we owe: retries, dead letters
         events/       what happened, and what to do about it
         subscribers/  who wants which events, and where

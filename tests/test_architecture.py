@@ -55,8 +55,32 @@ MOST_ENTRIES, MOST_MODULES = 18, 20
 
 WITHOUT_IO = frozenset(
     {
-        *("__future__", "base64", "binascii", "collections", "dataclasses", "datetime", "decimal", "difflib"),
-        *("email", "enum", "functools", "hashlib", "hmac", "ipaddress", "itertools", "json", "math", "re", "types"),
+        *(
+            "__future__",
+            "base64",
+            "binascii",
+            "codecs",
+            "collections",
+            "csv",
+            "dataclasses",
+            "datetime",
+            "decimal",
+            "difflib",
+        ),
+        *(
+            "email",
+            "enum",
+            "functools",
+            "hashlib",
+            "hmac",
+            "ipaddress",
+            "itertools",
+            "json",
+            "math",
+            "re",
+            "types",
+            "unicodedata",
+        ),
         *("typing", "urllib.parse", "uuid", "xml.etree.ElementTree"),
         *("cryptography", "defusedxml", "msgspec", "pydantic"),
     }

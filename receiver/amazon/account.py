@@ -14,7 +14,8 @@ from receiver.amazon.sns.topic import TopicPattern
 from receiver.amazon.throttle import Bucket, Call
 from receiver.ledger.age import DAY, STUCK_AFTER
 from receiver.ledger.charge import OVER
-from receiver.ledger.polling import PollPlan
+from receiver.ledger.polling import SECOND_LOOKS, PollPlan
+from receiver.ledger.timestamps import milliseconds, parse_duration
 
 
 class Environment(StrEnum):
@@ -55,6 +56,8 @@ class Account:
     """ms for which a refund can be pending before it counts as stuck."""
     decline_overdue_after: int = 3 * DAY
     """ms for which the case of a declined refund can be open before it counts as overdue."""
+    second_looks: Sequence[int] = tuple(milliseconds(parse_duration(age)) for age in SECOND_LOOKS)
+    """Ages (ms) of a settled refund at which Amazon is asked about it once more."""
     fps: FpsAccess | None = None
     """None: the account has no Flexible Payments."""
 

@@ -33,9 +33,11 @@ def _charge() -> typer.Typer:
     return charge.app
 
 
+@cache
 def _subscriber() -> typer.Typer:
-    from receiver.commands.subscriber import subscriber
+    from receiver.commands.subscriber import apply, subscriber
 
+    apply.register(subscriber.app)
     return subscriber.app
 
 

@@ -25,10 +25,10 @@ from receiver.http.api.diagnostics import DiagnosticsApi, DiagnosticsSource, Not
 from receiver.http.api.fps import FpsApi, form_endpoint, form_routes
 from receiver.http.api.issuing import IssueApi
 from receiver.http.api.jobs import JobApi
-from receiver.http.api.limits import Reads, Refreshes, SignInLimit
 from receiver.http.api.operations import routes_of
 from receiver.http.api.refunds import RefundApi
 from receiver.http.api.requests import RequestApi
+from receiver.http.api.subscriber_put import SubscriberPutApi
 from receiver.http.api.subscribers import SubscriberApi
 from receiver.http.audit import AuditApi
 from receiver.http.dashboard.routes import Dashboard
@@ -37,6 +37,7 @@ from receiver.http.feed.feed import FeedApi
 from receiver.http.health import Check, HealthApi
 from receiver.http.ipn.endpoint import Ipn, Receives
 from receiver.http.ipn.operations import ipn_routes
+from receiver.http.limits import Reads, Refreshes, SignInLimit
 from receiver.http.middleware import Application
 from receiver.http.openapi import description_routes
 from receiver.http.problems import on_http_exception, on_receiver_error, with_every_method
@@ -89,6 +90,7 @@ def build(
     refreshes, reads = Refreshes(settings.http.refreshes), Reads()
     dashboard = Dashboard(store, tokens, sessions, issuers, now, refreshes, reads, settings.delivery.seller_central)
     ipn, forms = Ipn(receiver, settings.ingest, metrics), form_endpoint(configured_fps, settings.ingest, metrics)
+    managing = (store, rules_of(settings.delivery), now, new_secret, settings.delivery.max_subscribers)
     apis = [
         RefundApi(store, tokens.count, now, refreshes, settings.http),
         ChargeApi(store, {name: issuer.amazon_client for name, issuer in issuers.items()}, refreshes),
@@ -97,7 +99,8 @@ def build(
         JobApi(store, issuers),
         FpsApi(configured_fps),
         RequestApi(store, issuers),
-        SubscriberApi(store, rules_of(settings.delivery), now, new_secret, settings.delivery.max_subscribers),
+        SubscriberApi(*managing),
+        SubscriberPutApi(*managing),
         FeedApi(store, tokens, settings.feed, metrics, reads),
         DeliveryApi(store, now),
         AuditApi(store),

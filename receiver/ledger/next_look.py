@@ -2,10 +2,11 @@
 
 About a refund (`after`):
 
-    nothing new, not found      the earlier of the next follow-up and the refund's own schedule
+    nothing new, not found      the earlier of the next follow-up and the refund's own schedule; when both have ended,
+                                the next second look
     nothing to ask              never automatically
     throttled                   when Amazon says, else in 5 s
-    no answer, or refused us    5 s, 10 s, … 10 min, with jitter; the follow-up keeps its step
+    no answer, or refused us    5 s, 10 s, … 10 min, with jitter; the follow-up keeps its step; a second look: an hour
     our record is damaged       in a minute
 
 A notification can arrive before Get Refund shows the change. A hint is therefore followed up a few times
@@ -24,6 +25,7 @@ Only an answer of Get Dispute changes what is known of the dispute. Any other sa
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -38,7 +40,16 @@ from receiver.errors import (
     StoreUnavailable,
 )
 from receiver.ledger.dispute import DAY, MOST_KEPT, Dispute, DisputeObservation, Reminder, learned
-from receiver.ledger.polling import FOLLOW_UPS, JITTER, PollPlan, backoff, next_follow_up, next_look
+from receiver.ledger.polling import (
+    FOLLOW_UPS,
+    JITTER,
+    PollPlan,
+    backoff,
+    next_follow_up,
+    next_look,
+    second_look,
+    second_look_again,
+)
 from receiver.ledger.refund import Refund, Source
 
 RETRY_FIRST, RETRY_MOST = 5_000, 600_000
@@ -90,6 +101,8 @@ class DueRefund:
     follow_up: FollowUp | None
     patient: bool = False
     """Whether it came from the schedule or the refreshes. Both wait behind notifications."""
+    second: bool = False
+    """Whether it is a second look at a settled refund. These wait behind all others."""
 
     @property
     def source(self) -> Source:
@@ -114,6 +127,8 @@ class NextLook:
     """For the refund's timeline: `unchanged`, or an error's reason; empty if Amazon was not asked."""
     patient: bool = False
     """Whether it waits among the refreshes: only a refresh request has named it, so it may not exist."""
+    second: bool = False
+    """Whether it waits among the second looks: the refund is settled."""
 
 
 def after(
@@ -123,22 +138,27 @@ def after(
     now: int,
     plan: PollPlan,
     random: float,
+    second_looks: Sequence[int] = (),
 ) -> NextLook:
     """The next look after Amazon was asked about `due` and the ledger did not change.
 
     `error` is None if Amazon had nothing new. `known` is the refund in the ledger. `random` in [0, 1) is the jitter.
+    `second_looks` are the ages (ms) at which a settled refund is asked about once more.
     """
     invented = known is None and due.source is Source.REFRESH
     match error:
         case None:
-            return _by_schedule(due, known, now, plan, random, "unchanged")
+            return _by_schedule(due, known, now, plan, random, second_looks, "unchanged")
         case AmazonNotFound():
-            return _by_schedule(due, known, now, plan, random, error.reason)
+            return _by_schedule(due, known, now, plan, random, second_looks, error.reason)
         case NothingToAsk():
             return NextLook(None, revision=error.revision)
         case AmazonThrottled():
             at = now + (error.retry_after or THROTTLED_PAUSE) * 1000
-            return NextLook(at, due.follow_up, outcome=error.reason, patient=invented)
+            return NextLook(at, due.follow_up, outcome=error.reason, patient=invented, second=due.second)
+        case AmazonError() if due.second and known is not None:
+            again = second_look_again(known, now, second_looks)
+            return NextLook(again, due.follow_up, outcome=error.reason, second=again is not None)
         case AmazonError():
             follow_up = due.follow_up or FollowUp(Source.POLL, now)
             asked = min((error.retry_after or 0) * 1000, RETRY_MOST)
@@ -150,13 +170,21 @@ def after(
 
 
 def _by_schedule(
-    due: DueRefund, known: Refund | None, now: int, plan: PollPlan, random: float, outcome: str
+    due: DueRefund,
+    known: Refund | None,
+    now: int,
+    plan: PollPlan,
+    random: float,
+    second_looks: Sequence[int],
+    outcome: str,
 ) -> NextLook:
     follows = known is not None or due.source is not Source.REFRESH
     follow_up = _followed_up(due.follow_up, now) if follows else None
     times = [follow_up.due] if follow_up else []
     if known is not None and (own := next_look(known, now, plan, random)) is not None:
         times.append(own)
+    if known is not None and not times and (again := second_look(known, now, second_looks, random)) is not None:
+        return NextLook(again, None, known.revision, outcome, second=True)
     return NextLook(min(times, default=None), follow_up, known.revision if known else 0, outcome)
 
 

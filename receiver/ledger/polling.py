@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from receiver.ledger.age import started_at
+from receiver.ledger.age import DAY, started_at
 from receiver.ledger.charge import has_more_to_tell
 from receiver.ledger.refund import Refund, is_final
 from receiver.ledger.timestamps import SPAN, milliseconds, parse_duration
@@ -35,6 +35,11 @@ CONFLICT_AGES = (60_000, 600_000)
 
 FACT_AGES = (60_000, 600_000, 3_600_000, 21_600_000)
 """Ages (ms) of a final state at which the charge is read, if it could not be read at once."""
+
+SECOND_LOOKS = ("1d", "7d", "30d")
+"""Ages of a final state at which Amazon is asked once more: no document says that a final state never changes."""
+SECOND_LOOK_SPREAD = 3_600_000
+"""ms: the most by which such a question is delayed. It spreads refunds that settled together."""
 
 JITTER = 0.1
 """The maximum jitter, as a part of the wait. It spreads refunds that started in the same minute."""
@@ -116,6 +121,33 @@ def next_look(refund: Refund, now: int, plan: PollPlan, random: float) -> int | 
     age = max(now - origin, 0)
     point = plan.next_after(age)
     return origin + point + int((point - age) * JITTER * random)
+
+
+def second_look(refund: Refund, now: int, ages: Sequence[int], random: float) -> int | None:
+    """When (ms) to ask Amazon once more about a settled refund; None: not again, or it is not settled.
+
+    `ages` (ms) count from Amazon's time of the state, so an old refund that was imported is not asked about again.
+    `random` in [0, 1) is the jitter.
+    """
+    age = _settled_for(refund, now)
+    if age is None or (point := next((each for each in ages if each > age), None)) is None:
+        return None
+    return now + point - age + int(min((point - age) * JITTER, SECOND_LOOK_SPREAD) * random)
+
+
+def second_look_again(refund: Refund, now: int, ages: Sequence[int]) -> int | None:
+    """When (ms) to ask again after a second look to which Amazon gave no answer; None: given up after a day."""
+    age = _settled_for(refund, now)
+    is_late = age is None or not ages or age > ages[-1] + DAY
+    return None if is_late else now + SECOND_LOOK_SPREAD
+
+
+def _settled_for(refund: Refund, now: int) -> int | None:
+    """For how long (ms) the refund has had its final state, by Amazon's time of it."""
+    if not is_final(refund.state):
+        return None
+    since = min(refund.updated_at or refund.changed_at, refund.changed_at)
+    return max(now - since, 0)
 
 
 def _next_of(ages: tuple[int, ...], refund: Refund, now: int) -> int | None:

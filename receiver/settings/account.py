@@ -22,8 +22,8 @@ from receiver.amazon.throttle import LIVE_THROTTLE, SANDBOX_THROTTLE, Bucket, Ca
 from receiver.errors import ConfigurationError, Malformed
 from receiver.ledger.charge import OVER
 from receiver.ledger.money import Money
-from receiver.ledger.polling import DEFAULT_POLL, PollPlan
-from receiver.ledger.timestamps import milliseconds
+from receiver.ledger.polling import DEFAULT_POLL, SECOND_LOOKS, PollPlan
+from receiver.ledger.timestamps import milliseconds, parse_duration
 from receiver.settings.fps import FpsSettings
 from receiver.settings.values import AsList, Name, Section, Span, Words, base_of, one_of, readable, secret_text
 from receiver.transport.addresses import is_loopback
@@ -34,6 +34,7 @@ CERTIFICATE_URL = re.compile(
 )
 AUTH_TOKEN = re.compile(r"[\x21-\x7e]{1,4096}")
 """Amazon documents no pattern: any non-empty text that a header can carry."""
+HOUR, YEAR = 3_600_000, 365 * 86_400_000
 TOPIC_SHAPE = '"arn:aws:sns:us-east-1:291180941288:*" or one exact ARN'
 
 Rate = Annotated[float, Field(gt=0, le=1000)]
@@ -95,6 +96,7 @@ class AccountSettings(Section):
         ge=timedelta(minutes=1),
         description="how long the case of a declined refund may stay open before ReceiverDeclineOpen fires.",
     )
+    second_looks: Words = SECOND_LOOKS
     over_refund: dict[str, Decimal] = Field(
         default_factory=dict,
         description='currency = the most that may be refunded over a captured amount, such as { CHF = "75.00" }.',
@@ -188,6 +190,16 @@ class AccountSettings(Section):
         PollPlan.parse(entries)
         return entries
 
+    @field_validator("second_looks")
+    @classmethod
+    def _second_looks_are_ages(cls, entries: tuple[str, ...]) -> tuple[str, ...]:
+        ages = _ages(entries)
+        if ages != sorted(set(ages)) or (ages and (ages[0] < HOUR or ages[-1] > YEAR)):
+            raise ValueError(
+                'are ages in ascending order, 1h to 365d each, such as ["1d", "7d", "30d"]; or [] for none.'
+            )
+        return entries
+
     def build(self) -> Account:
         """Build the account. Reads the key and the pinned certificates."""
         environment = self.environment or Environment.LIVE
@@ -207,6 +219,7 @@ class AccountSettings(Section):
             throttle=self._throttle(LIVE_THROTTLE if environment is Environment.LIVE else SANDBOX_THROTTLE),
             poll=PollPlan.parse(self.poll),
             stuck_after=milliseconds(self.stuck_after),
+            second_looks=tuple(_ages(self.second_looks)),
             decline_overdue_after=milliseconds(self.decline_overdue_after),
             min_signature_version=self.min_signature_version,
             over={**OVER, **{name: Money(amount, name).minor_units for name, amount in self.over_refund.items()}},
@@ -219,6 +232,10 @@ class AccountSettings(Section):
     def _throttle(self, published: dict[Call, Bucket]) -> dict[Call, Bucket]:
         own = {call: getattr(self.throttle, call.value) for call in Call}
         return {call: Bucket(*own[call]) if own[call] else published[call] for call in Call}
+
+
+def _ages(entries: tuple[str, ...]) -> list[int]:
+    return [milliseconds(parse_duration(entry)) for entry in entries]
 
 
 def _pem(key: SecretStr | None, file: Path | None) -> bytes:

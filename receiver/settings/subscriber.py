@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from receiver.errors import Malformed
+from receiver.errors import ConfigurationError, Malformed
 from receiver.outbox.subscribers.reading import read_start, read_subscriber, subscriber_problems
 from receiver.outbox.subscribers.subscriber import Subscriber
 from receiver.outbox.subscribers.url import UrlPolicy
 from receiver.settings.sections import DeliverySettings
-from receiver.settings.sources import Tree
+from receiver.settings.sources import Tree, read_file
 from receiver.settings.values import listed, readable, secret_text
 from receiver.transport.addresses import forbidden
 
@@ -68,6 +69,30 @@ def most_subscribers(tree: Tree) -> int | None:
         return None
 
 
+def read_subscribers_file(path: Path) -> list[SubscriberSettings]:
+    """The tables `[[subscribers]]` of a TOML file for `receiver subscriber apply`. A signing secret may be missing.
+
+    Addresses are checked by the service, which knows its `[delivery]`. Raises `ConfigurationError` with every problem.
+    """
+    problems: list[str] = []
+    tree = read_file(path, problems)
+    tables = tree.get("subscribers")
+    read: list[SubscriberSettings] = []
+    if not problems and not (isinstance(tables, list) and tables and all(isinstance(each, dict) for each in tables)):
+        problems.append(f"{path}: has no table [[subscribers]].")
+    else:
+        for index, table in enumerate(tables or ()):
+            found: list[str] = []
+            rules = UrlPolicy(allow_http=True)
+            read.append(_read_table(table, path.absolute().parent, rules, found, secret_needed=False))
+            problems += [f"subscribers[{index}].{problem.removesuffix('.')}." for problem in found]
+    twice = Counter((each.account, each.name) for each in read)
+    problems += [f"subscribers: {name} is there twice. Rename one." for (_, name), times in twice.items() if times > 1]
+    if problems:
+        raise ConfigurationError(problems)
+    return read
+
+
 def read_tables(tree: Tree, base: Path) -> tuple[Any, list[str]]:
     """The tables `[[subscribers]]`, and one sentence for each of their problems, starting with the key.
 
@@ -92,10 +117,12 @@ def read_tables(tree: Tree, base: Path) -> tuple[Any, list[str]]:
     return read, problems
 
 
-def _read_table(table: Tree, base: Path, rules: UrlPolicy, problems: list[str]) -> SubscriberSettings:
+def _read_table(
+    table: Tree, base: Path, rules: UrlPolicy, problems: list[str], *, secret_needed: bool = True
+) -> SubscriberSettings:
     fields = {key: value for key, value in table.items() if key not in OWN}
     fields |= {key: listed(fields[key]) for key in LISTS if key in fields}
-    files, start, unread = [], None, []
+    files, start, unread = [], None, [] if secret_needed else ["secret: is missing"]
     for name in FILES:
         try:
             if f"{name}_file" in table:

@@ -47,8 +47,8 @@ class Gauges(AccountRepository):
         self._deliveries, self._requests, self._cases = deliveries, requests, cases
 
     async def measure(self) -> dict[str, float]:
-        """Sizes of the account: `pending`, `hinted`, `due`, `refreshed`, `events`, `lanes`, and those of
-        `request_sizes`.
+        """Sizes of the account: `pending`, `hinted`, `due`, `refreshed`, `second_looks`, `events`, `lanes`, and
+        those of `request_sizes`.
 
         For each subscriber, as `waiting:<name>` and so on: `waiting`, `owed` (events that must stay in the stream),
         `dead`, `failures` in a row, `paused` (1 or 0), and `oldest_waiting` in seconds.
@@ -67,6 +67,7 @@ class Gauges(AccountRepository):
             "hinted": ("ZCARD", self.keys("hinted")),
             "due": ("ZCARD", self.keys("due")),
             "refreshed": ("ZCARD", self.keys("refreshed")),
+            "second_looks": ("ZCARD", self.keys("second_looks")),
             "events": ("XLEN", self.keys("events")),
             **{
                 f"pending_unchanged:{age}{state}": ("ZCOUNT", self.keys.state(state), "-inf", self.now() - ms)

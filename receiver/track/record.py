@@ -14,7 +14,7 @@ from receiver.amazon.account import Account
 from receiver.errors import StoreUnavailable
 from receiver.ledger.audit import AuditEntry
 from receiver.ledger.lifecycle import Change, Details, decide, with_details
-from receiver.ledger.polling import next_look
+from receiver.ledger.polling import next_look, second_look
 from receiver.ledger.refund import Observation, Refund, Source
 from receiver.ledger.resolution import with_case, with_reissue
 from receiver.outbox.events.balance_event import BalanceEvent, balance_fields
@@ -77,12 +77,15 @@ class Recorder:
                 return Recorded(change)
             # A claim is finished by a change of its own refund only.
             looks = not change.is_nothing
+            poll = next_look(change.refund, now, account.poll, self.random()) if looks else None
+            settled = looks and poll is None
             committed, events = await self.write(
                 changes,
                 subscriber_list,
                 now,
                 token=token if looks else 0,
-                next_look=next_look(change.refund, now, account.poll, self.random()) if looks else None,
+                next_look=poll,
+                second_look=second_look(change.refund, now, account.second_looks, self.random()) if settled else None,
                 traceparent=traceparent,
             )
             if committed is Committed.OK:
@@ -125,11 +128,14 @@ class Recorder:
         *,
         token: int = 0,
         next_look: int | None = None,
+        second_look: int | None = None,
         traceparent: str = "",
         guard: CaseGuard = UNGUARDED,
         audit: AuditEntry | None = None,
     ) -> tuple[Committed, tuple[Event, ...]]:
-        """Commit changes and their events, and `audit`, in one step. `next_look` (ms) is of the first change.
+        """Commit changes and their events, and `audit`, in one step.
+
+        `next_look` and `second_look` (ms) are of the first change.
 
         Returns what came of it, and the events. Raises `StoreUnavailable`.
         """
@@ -155,6 +161,7 @@ class Recorder:
                 subscribers_version=subscriber_list.version,
                 token=token,
                 next_look=next_look,
+                second_look=second_look,
                 also=also,
                 guard=guard,
                 wave=wave.write,

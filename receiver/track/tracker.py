@@ -82,6 +82,8 @@ class Tracker:
         bucket = self.account.throttle[Call.GET_REFUND]
         # If Amazon is slow, a quarter of the slots stays free for refunds named by notifications.
         patient = max(1, self.rounds.concurrency * 3 // 4) - sum(due.patient for due in self.rounds.under_way.values())
+        # At most a quarter of the slots is for second looks, so that they do not delay polls.
+        second = max(1, self.rounds.concurrency // 4) - sum(due.second for due in self.rounds.under_way.values())
         return await self.store.schedule.claim(
             Call.GET_REFUND,
             lease=int(self.lease * 1000),
@@ -89,6 +91,7 @@ class Tracker:
             per_second=bucket.per_second,
             limit=room,
             patient=patient,
+            second=second,
         )
 
     async def _work(self, due: DueRefund) -> None:
@@ -216,7 +219,8 @@ class Tracker:
         self, due: DueRefund, error: AmazonError | NothingToAsk | StoreDamaged | None, known: Refund | None
     ) -> None:
         """Finish a claim that changed nothing: decide the next poll and write it."""
-        next_look = after(due, error, known, self.store.now(), self.account.poll, self.random())
+        account, now = self.account, self.store.now()
+        next_look = after(due, error, known, now, account.poll, self.random(), account.second_looks)
         if error is None and known is not None:
             log.info("refund.unchanged", state=known.state, source=due.source, next_at=next_look.at)
         elif isinstance(error, AmazonError) and not isinstance(error, AmazonNotFound):

@@ -32,7 +32,7 @@ COMMANDS = {
     "prune": {"--config", "--older-than", "--refund", "--account", "--dry-run", "--json"},
     "backup": {"--config", "--bound"},
     "restore": {"--config", "--mark-only"},
-    "openapi": set(),
+    "openapi": {"--events"},
     "token": {"--scope", "--account", "--token-file"},
     "simulate": {
         "--host",
@@ -92,6 +92,7 @@ COMMANDS = {
     "subscriber pause": CLIENT,
     "subscriber resume": CLIENT,
     "subscriber remove": CLIENT | {"--yes"},
+    "subscriber apply": CLIENT | {"--dry-run"},
     "events tail": CLIENT | {"--type", "--reason", "--after"},
     "events forward": CLIENT | {"--to", "--secret", "--type", "--reason", "--after"},
     "delivery list": CLIENT | {"--state", "--limit", "--all"},

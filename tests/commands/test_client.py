@@ -180,7 +180,7 @@ async def test_a_subscriber_that_may_have_been_added() -> None:
     async with serving(answer("503 Oops", "", "text/html")) as web:
         ran = await against(web, "subscriber", "add", "finance", "https://x.example/")
     assert ran.code == 3
-    assert "may have been added" in ran.err
+    assert "may have been added. Repeat the command" in ran.err
 
 
 def test_a_subscriber_that_was_certainly_not_added() -> None:

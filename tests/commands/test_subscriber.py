@@ -63,9 +63,12 @@ def test_every_problem_is_told(admin: Run) -> None:
 
 
 def test_a_name_is_taken_once(admin: Run) -> None:
-    """And with several accounts, one must be named."""
+    """The same again changes nothing; another is refused. With several accounts, one must be named."""
     assert admin(*ADD).code == 0
-    assert admin(*ADD).code == 1
+    again = admin(*ADD)
+    assert (again.code, "whsec_" in again.out) == (0, False)
+    assert "was there already" in again.err
+    assert admin(*ADD, "--rate", "3").code == 1
     ran = admin("subscriber", "add", "finance", URL)
     assert ran.code == 1
     assert "Give --account NAME." in ran.err

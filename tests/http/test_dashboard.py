@@ -17,13 +17,13 @@ from redis.asyncio import Redis
 from starlette.requests import HTTPConnection
 
 from receiver.http.api.auth import Caller
-from receiver.http.api.limits import SignInLimit, address_of
 from receiver.http.dashboard import sessions as module
 from receiver.http.dashboard import timeline
 from receiver.http.dashboard.sessions import Sessions
 from receiver.http.dashboard.signing_in import BURST, EVERY
 from receiver.http.feed import feed
 from receiver.http.feed.stream import Timing
+from receiver.http.limits import SignInLimit, address_of
 from receiver.ledger.money import Money
 from receiver.ledger.next_look import NextLook
 from receiver.ledger.notification import Hint

@@ -12,7 +12,7 @@ import aiohttp
 import pytest
 
 from receiver.errors import Overloaded
-from receiver.http.api.limits import AT_ONCE, MOST_WAITING, Reads, TooManyReads
+from receiver.http.limits import AT_ONCE, MOST_WAITING, Reads, TooManyReads
 from receiver.ledger.query import Query
 from receiver.store import Store
 from receiver.store.refunds.refunds import CHUNK, MOST_EXAMINED

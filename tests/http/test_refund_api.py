@@ -10,7 +10,7 @@ import pytest
 
 from receiver.amazon.fps.calls import FpsRefundRequest
 from receiver.amazon.fps.orders import FpsOrder
-from receiver.http.api.limits import Refreshes, TooManyRefreshes
+from receiver.http.limits import Refreshes, TooManyRefreshes
 from receiver.ledger.money import Money
 from receiver.ledger.refund import Observation, Source
 from receiver.receive.receiver import Receiver

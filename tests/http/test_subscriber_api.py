@@ -105,7 +105,7 @@ async def test_one_more_than_the_most_is_refused_and_the_others_can_be_changed(s
         refused = next(answer.json for answer in answers if answer.status == 409)
         assert refused["reason"] == "too_many_subscribers"
         assert "delivery.max_subscribers is 3. Remove one" in refused["detail"]
-        assert (await add(service)).json["reason"] == "subscriber_exists"
+        assert (await add(service, rate=9)).json["reason"] == "subscriber_exists"
         path = "/v1/subscribers/finance"
         assert (await service.call("PATCH", path, token=US_ONLY, body={"rate": 2})).json["rate"] == 2
         assert (await service.call("POST", f"{path}/rotate", token=US_ONLY)).status == 200

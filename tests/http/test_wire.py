@@ -14,8 +14,8 @@ from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 from structlog.contextvars import get_contextvars
 
-from receiver.http.api.limits import SignInLimit, TooManyAttempts, address_of
 from receiver.http.headers import is_plain, tidy_path, trace_of, traceparent_of
+from receiver.http.limits import SignInLimit, TooManyAttempts, address_of
 from receiver.http.protocol import Protocol
 from receiver.http.server import server
 from receiver.settings import Settings

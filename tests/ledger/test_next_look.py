@@ -31,8 +31,12 @@ HINT = FollowUp(Source.NOTIFICATION, T - 5, T - 7, "Refund", traceparent="00-a-b
 REFRESH = FollowUp(Source.REFRESH, T)
 
 
-def due(follow_up: FollowUp | None) -> DueRefund:
-    return DueRefund("us", "R", 7, follow_up)
+DAY = 24 * H
+AGES = (DAY, 7 * DAY)
+
+
+def due(follow_up: FollowUp | None, *, second: bool = False) -> DueRefund:
+    return DueRefund("us", "R", 7, follow_up, second, second)
 
 
 def known(state: str = "RefundInitiated", revision: int = 3) -> Refund:
@@ -118,6 +122,31 @@ TABLE: dict[str, Case] = {
 def test_every_end_of_a_question_has_one_answer(case: str) -> None:
     follow_up, error, refund, expected = TABLE[case]
     assert after(due(follow_up), error, refund, T, PLAN, 0.0) == expected
+
+
+SETTLED = known("Refunded")
+SECOND: dict[str, tuple[int, AmazonError | None, NextLook]] = {
+    "nothing new": (DAY, None, NextLook(T + 7 * DAY, None, 3, "unchanged", second=True)),
+    "the last": (7 * DAY, None, NextLook(None, None, 3, "unchanged")),
+    "not found": (DAY, AmazonNotFound(), NextLook(T + 7 * DAY, None, 3, "amazon_not_found", second=True)),
+    "429": (DAY, AmazonThrottled(), NextLook(T + DAY + 5 * S, None, None, "amazon_throttled", second=True)),
+    "no answer": (DAY, AmazonOutcomeUnknown(), NextLook(T + DAY + H, None, None, "amazon_unknown", second=True)),
+    "refused": (8 * DAY, AmazonRefusesUs(), NextLook(T + 8 * DAY + H, None, None, "amazon_refuses_us", second=True)),
+    "given up": (8 * DAY + 1, AmazonRefusesUs(), NextLook(None, None, None, "amazon_refuses_us")),
+}
+
+
+@pytest.mark.parametrize("case", SECOND)
+def test_every_end_of_a_second_look(case: str) -> None:
+    """It stays among the second looks, and never becomes a poll."""
+    age, error, expected = SECOND[case]
+    assert after(due(None, second=True), error, SETTLED, T + age, PLAN, 0.0, AGES) == expected
+
+
+def test_a_hint_of_a_settled_refund_is_followed_up_and_then_looked_at_as_planned() -> None:
+    assert after(due(HINT), None, SETTLED, T, PLAN, 0.0, AGES) == unchanged(5 * S, step(HINT, 1))
+    last = after(due(step(HINT, 4, due=T)), None, SETTLED, T, PLAN, 0.0, AGES)
+    assert last == NextLook(T + DAY, None, 3, "unchanged", second=True)
 
 
 ERRORS = st.sampled_from(

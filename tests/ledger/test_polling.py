@@ -9,7 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from receiver.ledger.money import Money
-from receiver.ledger.polling import DEFAULT_POLL, FOLLOW_UPS, PollPlan, backoff, next_follow_up, next_look
+from receiver.ledger.polling import (
+    DEFAULT_POLL,
+    FOLLOW_UPS,
+    SECOND_LOOK_SPREAD,
+    PollPlan,
+    backoff,
+    next_follow_up,
+    next_look,
+    second_look,
+)
 from receiver.ledger.refund import Refund, Source
 
 MINUTE, HOUR, DAY = 60_000, 3_600_000, 86_400_000
@@ -90,6 +99,35 @@ def test_a_contradiction_is_asked_again_after_one_and_ten_minutes_then_no_more()
     assert next_look(contradicted, T, PLAN, 0.9) == T + MINUTE
     assert next_look(contradicted, T + MINUTE, PLAN, 0.9) == T + 10 * MINUTE
     assert next_look(contradicted, T + 10 * MINUTE, PLAN, 0.9) is None
+
+
+AGES = (DAY, 7 * DAY, 30 * DAY)
+
+
+@pytest.mark.parametrize(
+    ("age", "random", "expected"),
+    [
+        (0, 0.0, DAY),
+        (DAY - 1, 0.9, DAY),
+        (DAY, 0.0, 7 * DAY),
+        (7 * DAY + 5, 0.5, 30 * DAY + SECOND_LOOK_SPREAD // 2),
+        (30 * DAY, 0.0, None),
+        (400 * DAY, 0.0, None),
+    ],
+)
+def test_a_settled_refund_is_asked_about_once_more_at_each_age(age: int, random: float, expected: int | None) -> None:
+    settled = refund("Refunded", updated_at=T, changed_at=T)
+    found = second_look(settled, T + age, AGES, random)
+    assert found == (None if expected is None else T + expected)
+
+
+def test_the_age_is_that_of_amazons_state_and_not_of_our_knowledge_of_it() -> None:
+    """So refunds of old that are imported are not asked about again; a time in our future is not believed."""
+    assert second_look(refund("Declined", updated_at=T - 40 * DAY, changed_at=T), T, AGES, 0) is None
+    assert second_look(refund("Declined", updated_at=0, changed_at=T), T, AGES, 0) == T + DAY
+    assert second_look(refund("Declined", updated_at=T + 9 * DAY, changed_at=T), T, AGES, 0) == T + DAY
+    assert second_look(refund("RefundInitiated"), T, AGES, 0) is None
+    assert second_look(refund("Declined"), T, (), 0) is None
 
 
 def test_a_creation_time_in_our_future_is_not_believed() -> None:

@@ -1,4 +1,5 @@
-"""Every answer that a test gets is compared with the description: status, content type, headers, body, reason.
+"""Every answer that a test gets is compared with the description: status, content type, headers, body, reason. So is
+every event that a subscriber is sent.
 
 More strictly than a client may: a member that the description does not know is a fault.
 """
@@ -16,6 +17,7 @@ import jsonschema_rs
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from receiver.http.openapi import OPERATIONS, document
+from receiver.http.openapi.webhooks import event_schemas
 
 Schema = dict[str, Any]
 
@@ -47,6 +49,26 @@ def components() -> Schema:
 def validator(schema: str) -> Any:
     """A judge of bodies."""
     return jsonschema_rs.Draft202012Validator({**json.loads(schema), "components": components()}, validate_formats=True)
+
+
+@cache
+def event_validator(type_: str) -> Any:
+    """A judge of events of this type, with nothing in an object but what is described; None: no such type."""
+    schema = event_schemas().get(type_)
+    if schema is None:
+        return None
+    parts = {name: {"additionalProperties": False, **part} for name, part in schema["$defs"].items()}
+    closed = {**schema, "additionalProperties": False, "$defs": parts}
+    return jsonschema_rs.Draft202012Validator(closed, validate_formats=True)
+
+
+def event_faults(body: bytes | str) -> list[str]:
+    """What the schema of its type does not say of this event, a sentence each."""
+    event = json.loads(body)
+    judge = event_validator(event["type"])
+    if judge is None:
+        return [f"{event['type']} has no schema"]
+    return [f"{event['type']} {error.instance_path}: {error.message}" for error in judge.iter_errors(event)]
 
 
 def faults_of(method: str, path: str, status: int, headers: dict[str, str], body: bytes) -> list[str]:

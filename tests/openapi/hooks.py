@@ -20,6 +20,7 @@ BEYOND = {
     "createRefund": {"bad_amount", "bad_soft_descriptor", "bad_order_reference", "currency_mismatch"},
     "createFpsRefund": {"bad_amount", "bad_description"},
     "addSubscriber": {"bad_subscriber"},
+    "putSubscriber": {"bad_subscriber", "credential_needed"},
     "changeSubscriber": {"bad_subscriber", "credential_needed"},
     "rotateSecret": {"bad_parameter", "bad_secret"},
 }

@@ -230,6 +230,7 @@ def files(folder: Path, accounts: str, hook: str = "", declined: str = "") -> No
         "slack-webhook": hook,
         "pd-key": "R" * 32,
         "am-auth": "Bearer of-the-test",
+        "subscribers.toml": f'[[subscribers]]\nname = "shop"\nurl = "{hook}"\nrate = 20\n',
     }
     for name, text in texts.items():
         (folder / name).write_text(text, "utf-8")

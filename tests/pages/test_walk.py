@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 import shlex
@@ -15,12 +16,16 @@ from collections.abc import AsyncIterator
 from contextlib import suppress
 from html import unescape
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
 
+from receiver.http.feed.reader import TYPES
+from receiver.ledger.lifecycle import EventType
 from tests.kit.forks import FORKS
 from tests.kit.processes import PROJECT, environment, short_folder
+from tests.openapi.conform import event_faults
 from tests.pages.kit import PAGES
 from tests.pages.shop import free_port
 
@@ -98,8 +103,17 @@ async def dashboard(url: str, token: str) -> str:
             return await answer.text()
 
 
+async def events(url: str, token: str) -> list[dict[str, Any]]:
+    """Everything that the feed has, of every type that can be asked for."""
+    async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {token}"}) as web:
+        query = {"after": "beginning", "limit": "500", "type": ",".join({*TYPES.values()} - {EventType.TEST})}
+        async with web.get(f"{url}/v1/events", params=query) as answer:
+            return list((await answer.json())["events"])
+
+
 async def test_the_walk(terminals: Terminals) -> None:
-    """From `receiver demo --keep` to a decline on the dashboard and in a webhook of one's own."""
+    """From `receiver demo --keep` to a decline on the dashboard and in a webhook of one's own. Every event is as its
+    schema says."""
     if not shutil.which("curl"):
         pytest.skip("install curl")
     began = time.monotonic()
@@ -122,4 +136,9 @@ async def test_the_walk(terminals: Terminals) -> None:
     page = await dashboard(url, token)
     assert told.split()[1] in page
     assert "9.50" in page
+    kept = await events(url, token)
+    assert {each["type"] for each in kept} > {
+        f"amazonpay.refund.{word}" for word in ("refunded", "declined", "conflict")
+    }
+    assert [fault for each in kept for fault in event_faults(json.dumps(each))] == []
     assert time.monotonic() - began < ANNOUNCED

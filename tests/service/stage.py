@@ -18,6 +18,7 @@ from cloudevents.core.v1.event import CloudEvent
 from standardwebhooks.webhooks import Webhook
 
 from receiver.commands.demo.stage import _loopback as loopback
+from receiver.http.openapi.webhooks import MEDIA_TYPE
 from receiver.http.server import server
 from receiver.runtime.serving import serving
 from receiver.service import Service, system_clock
@@ -28,7 +29,7 @@ from receiver.store.redis.address import read_address
 from receiver.store.redis.client import link
 from receiver.transport.client import Transport
 from tests.kit.shared import keys
-from tests.openapi.conform import judged
+from tests.openapi.conform import event_faults, judged
 from tests.service.kit import trust
 
 TOKEN = "token-of-the-test"
@@ -64,7 +65,10 @@ class Post:
 
 @dataclass
 class Hook:
-    """A subscriber on a real socket. Each post takes the next of `answers`; after the last one `then` is said."""
+    """A subscriber on a real socket. Each post takes the next of `answers`; after the last one `then` is said.
+
+    At the end, every event that it was sent has been as its schema says.
+    """
 
     name: str = "all"
     types: Sequence[str] | None = ("*",)
@@ -87,6 +91,8 @@ class Hook:
             host, port, *_ = runner.addresses[0]
             self.url = f"http://{host}:{port}/hook"
             yield self
+            told = [post for post in self.posts if post.headers["content-type"].startswith(MEDIA_TYPE)]
+            assert [fault for post in told for fault in event_faults(post.body)] == []
         finally:
             await runner.cleanup()
 

@@ -241,6 +241,25 @@ def test_secret_files_may_have_a_byte_order_mark_and_dos_line_ends(tmp_path: Pat
     assert account.endpoint.auth_token == "abc"
 
 
+@pytest.mark.parametrize(
+    ("text", "days", "problem"),
+    [
+        ('["1d", "7d", "30d"]', [1, 7, 30], ""),
+        ("[]", [], ""),
+        ('["7d", "1d"]', [], "ascending order"),
+        ('["1m"]', [], "1h to 365d each"),
+        ('["soon"]', [], "span of time"),
+    ],
+)
+def test_second_looks_are_ages(text: str, days: list[int], problem: str) -> None:
+    environ = alone(RECEIVER_ACCOUNT__SECOND_LOOKS=text)
+    if problem:
+        assert problem in str(problems(environ))
+    else:
+        [account] = load(None, environ).build_accounts()
+        assert list(account.second_looks) == [day * 86_400_000 for day in days]
+
+
 def test_every_problem_is_said_at_once(tmp_path: Path) -> None:
     """One start shows everything that is wrong: file, variables, values, contradictions, each with its key."""
     path = written(

@@ -37,6 +37,24 @@ class AnySubscriber(SubscriberJson, kw_only=True):
         return f"AnySubscriber({self.name})"
 
 
+class FieldChange(msgspec.Struct):
+    """A field before and after."""
+
+    field: str
+    before: Any = None
+    after: Any = None
+
+
+class PutSubscriber(AnySubscriber, kw_only=True):
+    """A subscriber that was created or made equal; `outcome` is `created`, `changed` or `unchanged`."""
+
+    outcome: str
+    changes: list[FieldChange]
+
+    def __repr__(self) -> str:
+        return f"PutSubscriber({self.name})"
+
+
 class AnyEvent(msgspec.Struct):
     """An event, as webhooks get it; `data` is a refund, a dispute, or what happened to deliveries."""
 

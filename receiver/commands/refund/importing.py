@@ -13,12 +13,12 @@ from typing import Annotated
 
 import typer
 
+from receiver.amazon.reports.ids import id_problem, is_refund_id
 from receiver.commands.client.api import Api, ApiProblem, decode, exit_code, may_pass, target
 from receiver.commands.client.options import ServiceCall, api_command
 from receiver.commands.console import emit, emit_value, say
 from receiver.errors import ConfigurationError, ReceiverError
 from receiver.http.api.schema import RefreshJson
-from receiver.ledger.refund import AMAZON_REFUND_ID
 
 MOST_BYTES = 64 * 1024 * 1024
 HEAD_WITHIN = 20
@@ -26,9 +26,6 @@ HEAD_WITHIN = 20
 ID_COLUMNS = ("refundid", "amazonrefundid", "amazontransactionid", "transactionid")
 TYPE_COLUMNS = ("transactiontype",)
 LINE_END = re.compile(r"\r\n|\n|\r")
-OTHER_AMAZON_ID = re.compile(r"[A-Z][0-9]{2}-[0-9]{7}-[0-9]{7}(?:-[A-Z][0-9]{6})?")
-"""Amazon's ids of charges, authorizations, charge permissions and so on."""
-LONGEST_SHOWN = 40
 TRIES = 5
 PAUSE = 2.0
 """Seconds before a failed refresh is retried; doubled each time."""
@@ -53,9 +50,9 @@ def read_ids(text: str, column: str = "") -> FileContent:
     found = FileContent()
     seen: set[str] = set()
     for number, value, kind in _values(lines, column):
-        if kind and kind.lower() != "refund" and not _is_refund(value):
+        if kind and kind.lower() != "refund" and not is_refund_id(value):
             found.others += 1
-        elif problem := _problem(value):
+        elif problem := id_problem(value):
             found.bad.append(f"line {number}: {problem}")
         elif value in seen:
             found.repeated += 1
@@ -113,22 +110,6 @@ def _cell(row: Sequence[str], place: int | None) -> str:
 
 def _plain(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.lower())
-
-
-def _is_refund(value: str) -> bool:
-    """Whether Amazon's id says that it is a refund. A report lists claims, chargebacks and translated types too."""
-    return AMAZON_REFUND_ID.fullmatch(value) is not None and "-R" in value
-
-
-def _problem(value: str) -> str:
-    if AMAZON_REFUND_ID.fullmatch(value):
-        return ""
-    if not value:
-        return "the id is missing"
-    shown = ascii(value if len(value) <= LONGEST_SHOWN else f"{value[:LONGEST_SHOWN]}…")
-    if OTHER_AMAZON_ID.fullmatch(value):
-        return f"{shown} is not a refund id: those have an R before the last six digits"
-    return f"{shown} is not a refund id: those look like S01-5105180-3221187-R022311"
 
 
 @dataclass(slots=True)

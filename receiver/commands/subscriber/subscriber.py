@@ -117,10 +117,13 @@ async def _add(api: Api, name: str, wanted: dict[str, Any]) -> Response:
         decode(answer, AnySubscriber)
     except (TransportError, ApiProblem) as error:
         if error.status >= 500 and error.reason not in UNSENT:
-            say([f"{name} may have been added. Check with `receiver subscriber show {name}`."])
+            say([f"{name} may have been added. Repeat the command: it adds nothing twice."])
             if "secret" not in wanted and wanted["format"] == DEFAULT.name:
-                say(["If so, its secret is lost. Remove it and add it again."])
+                say([f"If it was added, its secret is lost: make another with `receiver subscriber rotate {name}`."])
         raise
+    if answer.status == 200:
+        shown = " Its secret is not shown again." if wanted["format"] == DEFAULT.name else ""
+        say([f"{name} was there already, equal to this. Nothing was changed.{shown}"])
     return answer
 
 

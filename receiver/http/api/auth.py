@@ -10,8 +10,8 @@ import structlog
 from starlette.requests import HTTPConnection
 
 from receiver.errors import Forbidden, NotFound, Unauthorized
-from receiver.http.api.limits import SignInLimit
 from receiver.http.forwarded import user_of
+from receiver.http.limits import SignInLimit
 from receiver.ledger.audit import Actor
 from receiver.settings.sections import Scope, TokenSettings
 

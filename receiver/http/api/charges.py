@@ -11,10 +11,10 @@ from starlette.responses import Response
 
 from receiver.errors import AmazonError, AmazonNotFound, BadRequest, NotFound
 from receiver.http.api.bodies import only_account
-from receiver.http.api.limits import Refreshes, TooManyRefreshes
 from receiver.http.api.lookup import find_charges, the_charge
 from receiver.http.api.operations import AMAZON, READ, SEVERAL, Answer, Call, Operation
 from receiver.http.api.params import ACCOUNT, in_path
+from receiver.http.limits import Refreshes, TooManyRefreshes
 from receiver.http.problems import RefundProblemJson
 from receiver.http.respond import json_answer
 from receiver.ledger.charge import Charge

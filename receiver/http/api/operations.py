@@ -21,8 +21,8 @@ from starlette.types import Receive, Send
 from starlette.types import Scope as AsgiScope
 
 from receiver.http.api.auth import Caller, Tokens, actor_of
-from receiver.http.api.limits import Reads
 from receiver.http.api.params import ACCOUNT, Parameter, Schema, check_query
+from receiver.http.limits import Reads
 from receiver.http.problems import ProblemJson
 from receiver.ledger.audit import Actor
 from receiver.runtime.metrics import STORE_ERRORS

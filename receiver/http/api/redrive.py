@@ -11,7 +11,7 @@ from receiver.errors import BadRequest, Malformed
 from receiver.http.api.bodies import object_schema
 from receiver.http.api.params import Schema, time, whole
 from receiver.ledger.timestamps import parse_any_time
-from receiver.outbox.events.event import EVENT_ID
+from receiver.outbox.events.envelope import EVENT_ID
 
 MOST_IDS = 1000
 STREAM_ID = re.compile(r"([0-9]{1,15})-([0-9]{1,19})")

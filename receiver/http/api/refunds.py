@@ -16,7 +16,6 @@ from starlette.responses import Response
 
 from receiver.errors import BadRequest
 from receiver.http.api.bodies import only_account
-from receiver.http.api.limits import Refreshes
 from receiver.http.api.listing import as_of_now, merged
 from receiver.http.api.lookup import find_history, find_refunds, the_refund
 from receiver.http.api.operations import (
@@ -31,6 +30,7 @@ from receiver.http.api.operations import (
 from receiver.http.api.params import ACCOUNT, IF_NONE_MATCH, REFUND, flag, moment, number, order_number, text, word
 from receiver.http.api.schema import HistoryJson, RefreshJson, RefundListJson
 from receiver.http.headers import traceparent_of
+from receiver.http.limits import Refreshes
 from receiver.http.respond import JsonAnswer, etag, json_answer, matches
 from receiver.http.seats import Seats, share_of
 from receiver.ledger.dispute import dispute_json

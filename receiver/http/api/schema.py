@@ -11,15 +11,16 @@ from receiver.ledger.history import RevisionJson
 from receiver.ledger.lifecycle import EventType
 from receiver.ledger.request_shape import RefundRequestJson, RefusalJson
 from receiver.ledger.schema import Account, Json, MoneyJson, RefundJson, Rfc3339
+from receiver.outbox.formats.cloudevents import KINDS
 from receiver.outbox.subscribers.schema import PublicJson
 
 
-def either(*names: str) -> dict[str, Any]:
+def either(*kinds: type) -> dict[str, Any]:
     """The schema of a list of these types: msgspec cannot tell several object types apart."""
+    names = [kind.__name__.removesuffix("Json") for kind in kinds]
     return {"items": {"anyOf": [{"$ref": f"#/components/schemas/{name}"} for name in names]}}
 
 
-EVENTS = ("RefundEvent", "BalanceEvent", "DisputeEvent", "OperatorEvent")
 NextCursor = Annotated[str | None, Meta(description="Cursor of the next page; null on the last one.")]
 
 
@@ -172,7 +173,7 @@ class DeliveryListJson(Json, kw_only=True):
 
     account: Account
     state: Annotated[str, Meta(extra_json_schema={"enum": ["dead", "waiting"]})]
-    deliveries: Annotated[list[Any], Meta(extra_json_schema=either("DeadDelivery", "WaitingDelivery"))]
+    deliveries: Annotated[list[Any], Meta(extra_json_schema=either(DeadDeliveryJson, WaitingDeliveryJson))]
     next_cursor: NextCursor = None
 
 
@@ -222,7 +223,7 @@ class ResetJson(Json, kw_only=True):
 class EventPageJson(Json, kw_only=True):
     """A page of events, oldest first."""
 
-    events: Annotated[list[Any], Meta(extra_json_schema=either(*EVENTS))]
+    events: Annotated[list[Any], Meta(extra_json_schema=either(*KINDS))]
     after: Annotated[str, Meta(description="The cursor for the next page.")]
     more: Annotated[bool, Meta(description="Whether more events are already available.")]
     reset: ResetJson | UnsetType = UNSET

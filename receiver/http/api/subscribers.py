@@ -12,16 +12,7 @@ from starlette.responses import Response
 from receiver.errors import BadRequest, Conflict, NotFound
 from receiver.http.api.bodies import only_account, possible_accounts, read_object
 from receiver.http.api.lookup import all_subscribers, change_subscriber, find_subscriber
-from receiver.http.api.operations import (
-    ADMIN,
-    NO_ACCOUNT,
-    SEVERAL,
-    Answer,
-    Body,
-    Call,
-    Operation,
-    Reasons,
-)
+from receiver.http.api.operations import ADMIN, NO_ACCOUNT, SEVERAL, Answer, Body, Call, Operation, Reasons
 from receiver.http.api.params import ACCOUNT, Schema, in_path
 from receiver.http.api.schema import (
     AddedSubscriberJson,
@@ -46,6 +37,7 @@ from receiver.ledger.audit import Action, AuditEntry
 from receiver.ledger.schema import extended
 from receiver.outbox.formats.registry import format_spec
 from receiver.outbox.subscribers.changes import NEW, changed, rotated
+from receiver.outbox.subscribers.equal import is_equal
 from receiver.outbox.subscribers.reading import read_subscriber
 from receiver.outbox.subscribers.subscriber import Subscriber, pause, resume
 from receiver.outbox.subscribers.url import UrlPolicy
@@ -107,6 +99,7 @@ class SubscriberApi:
         scopes=ADMIN,
         body=Body(ADD),
         answers=(
+            Answer(200, SubscriberJson, about="There is an equal one. Its secret is not shown again."),
             Answer(
                 201,
                 AddedSubscriberJson,
@@ -123,7 +116,7 @@ class SubscriberApi:
         ),
     )
     async def add(self, call: Call) -> Response:
-        """201. If the format signs and the request has no secret, one is generated and shown only here.
+        """201, or 200 if the account has an equal subscriber. A generated secret is shown only in a 201.
 
         `start` is `now`, `beginning` or a time: from there the subscriber receives the events still in the stream.
         """
@@ -134,7 +127,14 @@ class SubscriberApi:
         made = {"secret": self._new_secret()} if format_spec(fields.get("format")).signed and not brought else {}
         subscriber = read_subscriber({**fields, **made}, self._rules, origin="api", now=self._now())
         entry = AuditEntry(action=Action.SUBSCRIBER_ADD, actor=call.actor, subscriber=subscriber.name)
-        after = await self._store.of(account).subscribers.add(subscriber, start, most=self._most, audit=entry)
+        subscribers = self._store.of(account).subscribers
+        try:
+            after = await subscribers.add(subscriber, start, most=self._most, audit=entry)
+        except Conflict:
+            stored = (await subscribers.read()).subscribers.get(subscriber.name)
+            if stored is None or not is_equal(stored, subscriber, with_secrets=brought):
+                raise
+            return json_answer(subscriber_json(account, stored))
         body = extended(AddedSubscriberJson, subscriber_json(account, subscriber), **made, events_after=after)
         return json_answer(body, 201, Location=f"/v1/subscribers/{subscriber.name}?account={account}")
 
@@ -178,7 +178,7 @@ class SubscriberApi:
         made = {"secret": self._new_secret()} if wanted.get("secret") == NEW else {}
 
         def change(found: Subscriber) -> Subscriber:
-            _not_configured(found, "change it")
+            not_configured(found, "change it")
             return changed(found, {**wanted, **made}, self._rules)
 
         return await self._change(call, Action.SUBSCRIBER_CHANGE, change, made, fields=tuple(sorted(wanted)))
@@ -198,7 +198,7 @@ class SubscriberApi:
         """Also removes one whose record is damaged."""
         try:
             account, subscriber = await self._named(call)
-            _not_configured(subscriber, "remove it")
+            not_configured(subscriber, "remove it")
         except NotFound:
             damaged = [each for each in await self._unreadable(call.accounts) if each[1] == call[NAME]]
             if len(damaged) != 1:
@@ -239,7 +239,7 @@ class SubscriberApi:
         secret = read_new_secret(fields["secret"]) if "secret" in fields else made["secret"]
 
         def change(found: Subscriber) -> Subscriber:
-            _not_configured(found, "put the new secret before the old one in its `secrets`")
+            not_configured(found, "put the new secret before the old one in its `secrets`")
             return rotated(found, secret, self._now(), old_valid)
 
         return await self._change(call, Action.SUBSCRIBER_ROTATE, change, made)
@@ -295,7 +295,7 @@ class SubscriberApi:
         return [(account, name) for account, each in zip(accounts, lists, strict=True) for name in each.unreadable]
 
 
-def _not_configured(subscriber: Subscriber, what: str) -> None:
+def not_configured(subscriber: Subscriber, what: str) -> None:
     """Raise `Conflict` (`configured`) for a subscriber that the configuration would restore unchanged."""
     if subscriber.origin == "config":
         raise Conflict(

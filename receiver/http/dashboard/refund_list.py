@@ -13,7 +13,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from receiver.errors import BadRequest
-from receiver.http.api.limits import Reads
 from receiver.http.api.listing import as_of_now, merged
 from receiver.http.api.lookup import find_refunds
 from receiver.http.api.params import WORD
@@ -21,6 +20,7 @@ from receiver.http.api.refunds import CURSOR, ORDER, REASON, STATE
 from receiver.http.dashboard.filters import refund_path
 from receiver.http.dashboard.guard import PageFrame, see_other
 from receiver.http.dashboard.sessions import Session
+from receiver.http.limits import Reads
 from receiver.issue.issuer import Issuer
 from receiver.ledger.money import Money, sums
 from receiver.ledger.query import Page, Query

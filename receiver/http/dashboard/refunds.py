@@ -11,7 +11,6 @@ from starlette.responses import Response
 from receiver.errors import Conflict, OtherRefunds
 from receiver.http.api.auth import Caller, actor_of
 from receiver.http.api.issuing import read_besides
-from receiver.http.api.limits import Refreshes
 from receiver.http.api.listing import as_of_now
 from receiver.http.api.lookup import find_history, find_refunds, the_refund
 from receiver.http.api.params import ACCOUNT, REFUND
@@ -19,6 +18,7 @@ from receiver.http.dashboard.filters import refund_path
 from receiver.http.dashboard.guard import PageFrame, see_other
 from receiver.http.dashboard.sessions import Session
 from receiver.http.dashboard.timeline import timeline_of
+from receiver.http.limits import Refreshes
 from receiver.issue.issuer import Issuer
 from receiver.ledger.notification import Hint
 from receiver.ledger.refund import How, Refund, Source, State, is_final

@@ -11,7 +11,6 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from receiver.http.api.auth import Tokens
-from receiver.http.api.limits import Reads, Refreshes
 from receiver.http.dashboard.cases import CasePages
 from receiver.http.dashboard.guard import PageFrame
 from receiver.http.dashboard.jobs import JobPages
@@ -23,6 +22,7 @@ from receiver.http.dashboard.requests import RequestPages
 from receiver.http.dashboard.sessions import Sessions
 from receiver.http.dashboard.signing_in import SigningIn
 from receiver.http.dashboard.subscribers import SubscriberPages
+from receiver.http.limits import Reads, Refreshes
 from receiver.http.problems import on_http_exception, with_every_method
 from receiver.issue.issuer import Issuer
 from receiver.store import Store

@@ -16,9 +16,9 @@ from starlette.responses import Response
 
 from receiver.errors import Forbidden, Unauthorized
 from receiver.http.api.auth import LONGEST_TOKEN, Tokens, log_actor
-from receiver.http.api.limits import SignInLimit, address_of
 from receiver.http.dashboard.guard import PageFrame, need_own_page, own_page, read_form, see_other
 from receiver.http.dashboard.sessions import LASTS_MS, Session, Sessions, cookie_name, new_id, same
+from receiver.http.limits import SignInLimit, address_of
 
 log = structlog.get_logger()
 

@@ -21,7 +21,6 @@ from starlette.responses import Response
 
 from receiver.errors import Malformed
 from receiver.http.api.auth import Tokens
-from receiver.http.api.limits import Reads
 from receiver.http.api.operations import IN_TURN, JSON, READ, Answer, Call, Operation
 from receiver.http.api.params import ACCOUNT, WORD, Parameter, Schema, check_query, number, text
 from receiver.http.api.schema import EventPageJson
@@ -38,6 +37,7 @@ from receiver.http.feed.reader import (
     reset_json,
 )
 from receiver.http.feed.stream import HEADERS, Stream, Timing, ending_of
+from receiver.http.limits import Reads
 from receiver.http.respond import json_answer
 from receiver.http.seats import Seats, share_of
 from receiver.outbox.events.balance_event import is_balance

@@ -27,23 +27,22 @@ from receiver.http.api.params import IF_NONE_MATCH
 from receiver.http.api.refunds import RefundApi
 from receiver.http.api.requests import RequestApi
 from receiver.http.api.schema import DeadDeliveryJson, WaitingDeliveryJson
+from receiver.http.api.subscriber_put import SubscriberPutApi
 from receiver.http.api.subscribers import SubscriberApi
 from receiver.http.audit import AuditApi
 from receiver.http.feed.feed import FeedApi
 from receiver.http.health import HealthApi
 from receiver.http.ipn import operations as ipn
 from receiver.http.openapi.describe import BEARER, components, described, shared_answers, types_of
+from receiver.http.openapi.webhooks import webhooks
 from receiver.http.respond import matches
 from receiver.http.summary import SummaryApi
-from receiver.outbox.events.balance_event import BalanceEventJson
-from receiver.outbox.events.dispute_event import DisputeEventJson
-from receiver.outbox.events.operator_event import OperatorEventJson
-from receiver.outbox.formats.cloudevents import RefundEventJson
+from receiver.outbox.formats.cloudevents import KINDS
 from receiver.runtime.version import package_version
 
 APIS: Final = (
-    *(RefundApi, ChargeApi, IssueApi, CaseApi, JobApi, FpsApi, RequestApi, SubscriberApi, DeliveryApi, FeedApi),
-    *(SummaryApi, NotificationApi, DiagnosticsApi, AuditApi, HealthApi),
+    *(RefundApi, ChargeApi, IssueApi, CaseApi, JobApi, FpsApi, RequestApi, DeliveryApi, FeedApi),
+    *(SubscriberApi, SubscriberPutApi, SummaryApi, NotificationApi, DiagnosticsApi, AuditApi, HealthApi),
 )
 DESCRIBE: Final = Operation(
     "GET",
@@ -85,6 +84,7 @@ TAGS: Final = {
     "issuing": "Issue refunds.",
     "events": "The feed of all events.",
     "subscribers": "Subscribers and their deliveries.",
+    "webhooks": "What a subscriber with the format `cloudevents` receives.",
     "notifications": "Endpoints for Amazon's notifications.",
     "operation": "For operators of the service.",
 }
@@ -97,14 +97,14 @@ def document() -> dict[str, Any]:
     for (path, method), operation in OPERATIONS.items():
         paths.setdefault(path, {})[method] = described(operation)
     shapes = {shape for operation in OPERATIONS.values() for shape in types_of(operation)}
-    events = (RefundEventJson, BalanceEventJson, DisputeEventJson, OperatorEventJson)
-    listed = (DeadDeliveryJson, WaitingDeliveryJson, *events)
+    listed = (DeadDeliveryJson, WaitingDeliveryJson, *KINDS)
     return {
         "openapi": "3.1.0",
         "info": {"title": "Amazon Pay refund receiver", "version": package_version() or "0", "description": ABOUT},
         "servers": [{"url": "/"}],
         "tags": [{"name": name, "description": about} for name, about in TAGS.items()],
         "paths": paths,
+        "webhooks": webhooks(),
         "components": {
             "schemas": components(sorted({*shapes, *listed}, key=lambda shape: shape.__name__)),
             "responses": shared_answers(),

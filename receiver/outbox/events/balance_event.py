@@ -21,11 +21,9 @@ it only where they ask for its type; `*` means refund events only.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
-from typing import Annotated, Literal
-from urllib.parse import quote
+from typing import Annotated, ClassVar
 
 import msgspec
 
@@ -36,6 +34,7 @@ from receiver.ledger.refund import REFUND_ID, Reason, Refund
 from receiver.ledger.schema import Account, Json, MoneyJson, Rfc3339, money_json, tidy
 from receiver.ledger.timestamps import format_rfc3339, parse_time
 from receiver.outbox.events.advice import REPAY, Action, Advice, AdviceJson, advice_json
+from receiver.outbox.events.envelope import AnEvent, CloudEventJson, derived_id, enveloped
 
 FAMILY = "amazonpay.balance."
 
@@ -49,14 +48,10 @@ class BalanceEventType(StrEnum):
     """The last open case of the wave was closed."""
 
 
-class BalanceEvent(msgspec.Struct, frozen=True, kw_only=True):
+class BalanceEvent(AnEvent, frozen=True, kw_only=True):
     """A wave of declines with one cause."""
 
-    id: str
     type: BalanceEventType
-    account: str
-    at: int
-    """ms."""
     alarm: str
     """The id of the `suspected` event."""
     refund_ids: tuple[str, ...] = ()
@@ -76,7 +71,7 @@ REISSUE = Action(
 def suspected(account: str, refunds: Sequence[Refund], since: int, at: int) -> BalanceEvent:
     """The alarm for these refunds; times are in ms. Its id comes from account, type and refunds."""
     names = tuple(sorted(refund.refund_id for refund in refunds))
-    id_ = _id(account, BalanceEventType.SUSPECTED, names)
+    id_ = derived_id(account, BalanceEventType.SUSPECTED, *names)
     amounts = [refund.amount for refund in refunds]
     return BalanceEvent(
         id=id_,
@@ -94,13 +89,8 @@ def suspected(account: str, refunds: Sequence[Refund], since: int, at: int) -> B
 
 def resolved(account: str, alarm: str, at: int, region: str = "") -> BalanceEvent:
     """The end of an alarm; `at` is in ms."""
-    id_ = _id(account, BalanceEventType.RESOLVED, (alarm,))
+    id_ = derived_id(account, BalanceEventType.RESOLVED, alarm)
     return BalanceEvent(id=id_, type=BalanceEventType.RESOLVED, account=account, at=at, alarm=alarm, region=region)
-
-
-def _id(account: str, type_: BalanceEventType, about: Iterable[str]) -> str:
-    digest = hashlib.sha256("\n".join((account, type_.value, *about)).encode("utf-8", "replace")).hexdigest()
-    return f"evt_{digest[:32]}"
 
 
 def is_balance(fields: Mapping[str, str]) -> bool:
@@ -188,38 +178,29 @@ class BalanceJson(Json, kw_only=True):
     advice: AdviceJson | None = None
 
 
-class BalanceEventJson(Json, kw_only=True):
+class BalanceEventJson(CloudEventJson, kw_only=True):
     """A negative balance is suspected, or all declines of its wave were dealt with: CloudEvents 1.0 (JSON format)."""
 
-    specversion: Literal["1.0"]
-    id: Annotated[str, msgspec.Meta(description="The same for the same event: drop ids that you have seen.")]
-    source: Annotated[str, msgspec.Meta(description="/amazonpay/ and the account.")]
-    type: Annotated[str, msgspec.Meta(extra_json_schema={"enum": [*BalanceEventType]})]
+    TYPES: ClassVar = {
+        BalanceEventType.SUSPECTED: "Many refunds were declined as AmazonRejected within an hour: the balance of the "
+        "merchant account may be negative.",
+        BalanceEventType.RESOLVED: "All refunds declined for a suspected negative balance have been dealt with.",
+    }
     subject: Annotated[str, msgspec.Meta(description="The account's name.")]
-    time: Rfc3339
-    datacontenttype: Literal["application/json"]
     data: BalanceJson
 
 
 def balance_cloud_event(event: BalanceEvent) -> BalanceEventJson:
     """The event as CloudEvents 1.0."""
-    return BalanceEventJson(
-        specversion="1.0",
-        id=tidy(event.id),
-        source=f"/amazonpay/{quote(tidy(event.account), safe='')}",
-        type=event.type.value,
-        subject=tidy(event.account),
-        time=format_rfc3339(event.at),
-        datacontenttype="application/json",
-        data=BalanceJson(
-            account=tidy(event.account),
-            reason_code=Reason.AMAZON_REJECTED.value,
-            suspected_event_id=tidy(event.alarm),
-            count=len(event.refund_ids) or None,
-            sums=[shown for money in event.sums if (shown := money_json(money))],
-            unknown_amounts=event.unknown_amounts,
-            refund_ids=[tidy(name) for name in event.refund_ids],
-            since=format_rfc3339(event.since) if event.since else None,
-            advice=advice_json(advice_of(event)) if event.type is BalanceEventType.SUSPECTED else None,
-        ),
+    data = BalanceJson(
+        account=tidy(event.account),
+        reason_code=Reason.AMAZON_REJECTED.value,
+        suspected_event_id=tidy(event.alarm),
+        count=len(event.refund_ids) or None,
+        sums=[shown for money in event.sums if (shown := money_json(money))],
+        unknown_amounts=event.unknown_amounts,
+        refund_ids=[tidy(name) for name in event.refund_ids],
+        since=format_rfc3339(event.since) if event.since else None,
+        advice=advice_json(advice_of(event)) if event.type is BalanceEventType.SUSPECTED else None,
     )
+    return enveloped(BalanceEventJson, event, event.account, data)

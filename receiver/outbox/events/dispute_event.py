@@ -23,20 +23,19 @@ its type by name get it; `*` means refund events only. The feed has it too.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Annotated, Literal
-from urllib.parse import quote
+from typing import Annotated, ClassVar
 
 import msgspec
 
 from receiver.errors import Malformed
 from receiver.ledger.dispute import Dispute, DisputeJson, Reminder, dispute_json, minute
 from receiver.ledger.money import Money
-from receiver.ledger.schema import Account, Json, Rfc3339, amazon_time, extended, known_time, tidy
+from receiver.ledger.schema import Account, amazon_time, extended, known_time, tidy
 from receiver.ledger.timestamps import format_rfc3339, parse_time
 from receiver.outbox.events.advice import DO_NOT_REFUND_IN_DISPUTE, Action, Advice, AdviceJson, advice_json
+from receiver.outbox.events.envelope import AnEvent, CloudEventJson, derived_id, enveloped
 
 FAMILY = "amazonpay.dispute."
 
@@ -48,14 +47,10 @@ class DisputeEventType(StrEnum):
     """The merchant has to answer: at most two events for each deadline, see `Reminder`."""
 
 
-class DisputeEvent(msgspec.Struct, frozen=True, kw_only=True):
+class DisputeEvent(AnEvent, frozen=True, kw_only=True):
     """A reminder of a deadline, and the dispute as it was then."""
 
-    id: str
     type: DisputeEventType
-    account: str
-    at: int
-    """ms."""
     reminder: Reminder
     dispute: Dispute
     region: str = ""
@@ -71,11 +66,8 @@ ANSWER = Action(
 def dispute_event(account: str, dispute: Dispute, reminder: Reminder, at: int, region: str = "") -> DisputeEvent:
     """The event for a reminder; `at` is in ms. Its id comes from account, dispute, type, deadline and reminder."""
     type_ = DisputeEventType.ACTION_REQUIRED
-    parts = [account, dispute.dispute_id, type_.value, str(dispute.deadline), reminder.value]
-    digest = hashlib.sha256("\n".join(parts).encode("utf-8", "replace")).hexdigest()
-    return DisputeEvent(
-        id=f"evt_{digest[:32]}", type=type_, account=account, at=at, reminder=reminder, dispute=dispute, region=region
-    )
+    id_ = derived_id(account, dispute.dispute_id, type_.value, str(dispute.deadline), reminder.value)
+    return DisputeEvent(id=id_, type=type_, account=account, at=at, reminder=reminder, dispute=dispute, region=region)
 
 
 def is_dispute(fields: Mapping[str, str]) -> bool:
@@ -171,16 +163,14 @@ class DisputeToAnswerJson(DisputeJson, kw_only=True):
     advice: AdviceJson
 
 
-class DisputeEventJson(Json, kw_only=True):
+class DisputeEventJson(CloudEventJson, kw_only=True):
     """A dispute to answer until `data.merchantResponseDeadline`: CloudEvents 1.0 (JSON event format)."""
 
-    specversion: Literal["1.0"]
-    id: Annotated[str, msgspec.Meta(description="The same for the same reminder: drop ids that you have seen.")]
-    source: Annotated[str, msgspec.Meta(description="/amazonpay/ and the account.")]
-    type: Annotated[str, msgspec.Meta(extra_json_schema={"enum": [*DisputeEventType]})]
+    TYPES: ClassVar = {
+        DisputeEventType.ACTION_REQUIRED: "You have to answer a dispute; sent once the deadline is known, and again a "
+        "day before it.",
+    }
     subject: Annotated[str, msgspec.Meta(description="The dispute's id.")]
-    time: Rfc3339
-    datacontenttype: Literal["application/json"]
     data: DisputeToAnswerJson
 
 
@@ -188,13 +178,5 @@ def dispute_cloud_event(event: DisputeEvent) -> DisputeEventJson:
     """The event as CloudEvents 1.0."""
     advice = advice_json(advice_of(event))
     more = {"account": tidy(event.account), "reminder": event.reminder.value, "advice": advice}
-    return DisputeEventJson(
-        specversion="1.0",
-        id=tidy(event.id),
-        source=f"/amazonpay/{quote(tidy(event.account), safe='')}",
-        type=event.type.value,
-        subject=tidy(event.dispute.dispute_id),
-        time=format_rfc3339(event.at),
-        datacontenttype="application/json",
-        data=extended(DisputeToAnswerJson, dispute_json(event.dispute), **more),
-    )
+    data = extended(DisputeToAnswerJson, dispute_json(event.dispute), **more)
+    return enveloped(DisputeEventJson, event, event.dispute.dispute_id, data)

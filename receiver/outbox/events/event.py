@@ -39,7 +39,6 @@ the stream. A field without a value is omitted. Readers ignore unknown fields.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -57,6 +56,7 @@ from receiver.ledger.schema import DESCRIPTION_LIMIT, MAX_TEXT, known_time, tidy
 from receiver.ledger.timestamps import format_rfc3339, parse_time
 from receiver.outbox.events import balance_event, dispute_event, operator_event
 from receiver.outbox.events.advice import Advice, advice_of
+from receiver.outbox.events.envelope import EVENT_ID, AnEvent, derived_id
 
 SAME = 512
 """Events cached in parsed and in rendered form: all subscribers get the same ones at about the same time."""
@@ -66,7 +66,6 @@ NEWER = re.compile(r"amazonpay\.[a-z_.]{1,64}")
 TYPES, SOURCES = frozenset(EventType), frozenset(Source)
 WORD = re.compile(r"[a-z_]{1,64}")
 OPERATORS = "receiver."
-EVENT_ID = re.compile(r"evt_[0-9a-f]{32}")
 REGIONS = ("na", "eu", "jp")
 COUNT = re.compile(r"[0-9]{1,15}")
 FINALS = re.compile(r"(?:[A-Za-z]{1,32}@-?[0-9]{1,15})(?: [A-Za-z]{1,32}@-?[0-9]{1,15}){0,31}")
@@ -75,14 +74,10 @@ TIMES = range(-62_135_596_800_000, 253_402_300_800_000)
 """The years 1 to 9999 in ms: the range of RFC 3339."""
 
 
-class Event(msgspec.Struct, frozen=True, kw_only=True):
-    """A change of a refund, and the refund as it was then."""
+class Event(AnEvent, frozen=True, kw_only=True):
+    """A change of a refund, and the refund as it was then. `at`: when the service learned of it, ms."""
 
-    id: str
     type: EventType
-    account: str
-    at: int
-    """When the service learned of it, ms."""
     refund: Refund
     advice: Advice | None = None
     traceparent: str = ""
@@ -108,8 +103,7 @@ def event_id(account: str, refund_id: str, event_type: EventType, state: str = "
     parts = [account, refund_id, event_type.value]
     if event_type in REPEATABLE:
         parts += [state, str(updated_at)]
-    digest = hashlib.sha256("\n".join(parts).encode("utf-8", "replace")).hexdigest()
-    return f"evt_{digest[:32]}"
+    return derived_id(*parts)
 
 
 def event_of(pending: PendingEvent, refund: Refund, at: int, traceparent: str = "", alarm: str = "") -> Event:

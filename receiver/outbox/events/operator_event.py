@@ -18,18 +18,17 @@ It is in the same stream as refund events, as flat texts. Only subscribers that 
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Annotated, Any, Literal
-from urllib.parse import quote
+from typing import Annotated, Any, ClassVar
 
 import msgspec
 
 from receiver.errors import Malformed
-from receiver.ledger.schema import Account, Json, Rfc3339, tidy
+from receiver.ledger.schema import Account, Json, tidy
 from receiver.ledger.timestamps import format_rfc3339, parse_time
+from receiver.outbox.events.envelope import AnEvent, CloudEventJson, derived_id, enveloped
 
 FAMILY = "receiver.*"
 """In a subscriber's types: every operator event, including future ones."""
@@ -45,14 +44,10 @@ class OperatorType(StrEnum):
     """An event failed permanently. It is kept, and can be sent again."""
 
 
-class OperatorEvent(msgspec.Struct, frozen=True, kw_only=True):
+class OperatorEvent(AnEvent, frozen=True, kw_only=True):
     """A problem with deliveries."""
 
-    id: str
     type: OperatorType
-    account: str
-    at: int
-    """In ms."""
     subscriber: str
     reason: str
     text: str
@@ -67,10 +62,8 @@ def operator_event(
     type_: OperatorType, account: str, subscriber: str, reason: str, text: str, at: int, **more: Any
 ) -> OperatorEvent:
     """An operator event, with an id derived from its content; `at` is in ms."""
-    parts = [account, type_.value, subscriber, reason, str(at), str(more.get("event_id", ""))]
-    digest = hashlib.sha256("\n".join(parts).encode("utf-8", "replace")).hexdigest()
     return OperatorEvent(
-        id=f"evt_{digest[:32]}",
+        id=derived_id(account, type_.value, subscriber, reason, str(at), str(more.get("event_id", ""))),
         type=type_,
         account=account,
         at=at,
@@ -146,37 +139,28 @@ class HappeningJson(Json, kw_only=True):
     last_error: Annotated[str | None, msgspec.Meta(description="The subscriber's last answer.")] = None
 
 
-class OperatorEventJson(Json, kw_only=True):
+class OperatorEventJson(CloudEventJson, kw_only=True):
     """A problem with deliveries, for the operators of the service: CloudEvents 1.0 (JSON event format)."""
 
-    specversion: Literal["1.0"]
-    id: str
-    source: str
-    type: Annotated[str, msgspec.Meta(extra_json_schema={"enum": [*OperatorType]})]
+    TYPES: ClassVar = {
+        OperatorType.PAUSED: "A subscriber was paused: its events wait until an operator resumes it.",
+        OperatorType.FAILING: "A subscriber fails, and stays active because no other one receives its declines.",
+        OperatorType.DEAD: "An event could not be delivered. It is kept, and can be sent again.",
+    }
     subject: Annotated[str, msgspec.Meta(description="The subscriber's name.")]
-    time: Rfc3339
-    datacontenttype: Literal["application/json"]
     data: HappeningJson
 
 
 def operator_cloud_event(event: OperatorEvent) -> OperatorEventJson:
-    return OperatorEventJson(
-        specversion="1.0",
-        id=tidy(event.id),
-        source=f"/amazonpay/{quote(tidy(event.account), safe='')}",
-        type=event.type.value,
-        subject=tidy(event.subscriber),
-        time=format_rfc3339(event.at),
-        datacontenttype="application/json",
-        data=HappeningJson(
-            account=tidy(event.account),
-            subscriber=tidy(event.subscriber),
-            reason=tidy(event.reason),
-            text=tidy(event.text, 1024),
-            count=event.count,
-            event_id=tidy(event.event_id) or None,
-            event_type=tidy(event.event_type) or None,
-            refund_id=tidy(event.refund_id) or None,
-            last_error=tidy(event.last_error, 256) or None,
-        ),
+    data = HappeningJson(
+        account=tidy(event.account),
+        subscriber=tidy(event.subscriber),
+        reason=tidy(event.reason),
+        text=tidy(event.text, 1024),
+        count=event.count,
+        event_id=tidy(event.event_id) or None,
+        event_type=tidy(event.event_type) or None,
+        refund_id=tidy(event.refund_id) or None,
+        last_error=tidy(event.last_error, 256) or None,
     )
+    return enveloped(OperatorEventJson, event, event.subscriber, data)

@@ -5,10 +5,9 @@ Every attempt and every subscriber gets the same body; the signature's time and 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Annotated, Literal
-from urllib.parse import quote
+from typing import Annotated, ClassVar, Final, Literal
 
 import msgspec
 
@@ -16,13 +15,13 @@ from receiver.errors import Malformed, TransportError
 from receiver.exchange import FORM, Request
 from receiver.ledger.lifecycle import EventType
 from receiver.ledger.refund import Refund
-from receiver.ledger.schema import Json, RefundJson, Rfc3339, refund_as, tidy
-from receiver.ledger.timestamps import format_rfc3339
+from receiver.ledger.schema import RefundJson, refund_as
 from receiver.outbox.events.advice import Advice, AdviceJson, advice_json
-from receiver.outbox.events.balance_event import BalanceEvent, balance_cloud_event
-from receiver.outbox.events.dispute_event import DisputeEvent, dispute_cloud_event
-from receiver.outbox.events.event import EVENT_ID, SAME, Event
-from receiver.outbox.events.operator_event import OperatorEvent, operator_cloud_event
+from receiver.outbox.events.balance_event import BalanceEvent, BalanceEventJson, balance_cloud_event
+from receiver.outbox.events.dispute_event import DisputeEvent, DisputeEventJson, dispute_cloud_event
+from receiver.outbox.events.envelope import CloudEventJson, enveloped
+from receiver.outbox.events.event import SAME, Event
+from receiver.outbox.events.operator_event import OperatorEvent, OperatorEventJson, operator_cloud_event
 from receiver.outbox.formats.format import USER_AGENT, Format
 from receiver.outbox.formats.standard_webhooks import webhook_headers
 from receiver.outbox.subscribers.secrets import read_secret
@@ -45,22 +44,20 @@ def advised_json(refund: Refund, advice: Advice | None) -> AdvisedRefundJson:
     return refund_as(AdvisedRefundJson, refund, advice=advice_json(advice))
 
 
-class RefundEventJson(Json, kw_only=True):
+class RefundEventJson(CloudEventJson, kw_only=True):
     """A change of a refund: CloudEvents 1.0 (JSON event format)."""
 
-    specversion: Literal["1.0"]
-    id: Annotated[
-        str,
-        msgspec.Meta(
-            description="The same for the same change: drop ids that you have seen.",
-            extra_json_schema={"pattern": f"^{EVENT_ID.pattern}$"},
-        ),
-    ]
-    source: Annotated[str, msgspec.Meta(description="/amazonpay/ and the account.")]
-    type: Annotated[str, msgspec.Meta(description="There may be new ones.", examples=[EventType.DECLINED.value])]
+    TYPES: ClassVar = {
+        EventType.INITIATED: "A pending refund was seen for the first time.",
+        EventType.REFUNDED: "Amazon processed a refund: the buyer gets the money.",
+        EventType.DECLINED: "Amazon declined a refund: the buyer does not get the money by it.",
+        EventType.STUCK: "A refund has been pending for longer than `accounts.stuck_after`.",
+        EventType.CONFLICT: "Amazon has reported two different final states of a refund.",
+        EventType.RESOLVED: "The case of a declined refund was closed: `data.resolution` says how.",
+        EventType.REOPENED: "The case of a declined refund was reopened: the buyer may still be owed the money.",
+        EventType.TEST: "You asked for a test. It is about no refund.",
+    }
     subject: Annotated[str, msgspec.Meta(description="The refund's id.")]
-    time: Rfc3339
-    datacontenttype: Literal["application/json"]
     data: AdvisedRefundJson
     backfill: (
         Annotated[
@@ -85,17 +82,19 @@ class RefundEventJson(Json, kw_only=True):
     ) = msgspec.UNSET
 
 
+KINDS: Final = (RefundEventJson, BalanceEventJson, DisputeEventJson, OperatorEventJson)
+"""The JSON of every kind of event that is pushed."""
+SHAPES: Final[Mapping[str, type[CloudEventJson]]] = {word.value: kind for kind in KINDS for word in kind.TYPES}
+"""The same, by the type of the event."""
+
+
 def cloud_event(event: Event) -> RefundEventJson:
     """The event as CloudEvents 1.0 (JSON event format)."""
-    return RefundEventJson(
-        specversion="1.0",
-        id=event.id,
-        source=f"/amazonpay/{quote(tidy(event.account), safe='')}",
-        type=event.type.value,
-        subject=tidy(event.refund.refund_id),
-        time=format_rfc3339(event.at),
-        datacontenttype="application/json",
-        data=advised_json(event.refund, event.advice),
+    return enveloped(
+        RefundEventJson,
+        event,
+        event.refund.refund_id,
+        advised_json(event.refund, event.advice),
         backfill=True if event.refund.backfill else msgspec.UNSET,
         traceparent=event.traceparent or msgspec.UNSET,
     )

@@ -98,11 +98,7 @@ class SubscriberRepository(AccountRepository):
         if answer[0] == b"exists":
             raise Conflict(f"There is already a subscriber {subscriber.name!r}.", reason="subscriber_exists")
         if answer[0] == b"full":
-            raise Conflict(
-                f"The account has as many subscribers as it may have: delivery.max_subscribers is {most}. Remove one "
-                "that is no longer needed, or raise that setting.",
-                reason="too_many_subscribers",
-            )
+            raise too_many(most)
         return str(answer[1].decode())
 
     async def update(
@@ -212,6 +208,15 @@ class SubscriberRepository(AccountRepository):
         removed = await self._run("unsubscribe", own, [name, self._audited(audit)], without=() if audit else ("audit",))
         self._written()
         return bool(removed)
+
+
+def too_many(most: int | None) -> Conflict:
+    """The account is full: it has `most` subscribers."""
+    return Conflict(
+        f"The account has as many subscribers as it may have: delivery.max_subscribers is {most}. Remove one that is "
+        "no longer needed, or raise that setting.",
+        reason="too_many_subscribers",
+    )
 
 
 def queued_form(event: OperatorEvent) -> bytes:

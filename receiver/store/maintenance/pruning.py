@@ -112,6 +112,7 @@ class Pruning(AccountRepository):
             self.keys("trail", refund.refund_id),
             self.keys("refreshed"),
             self.keys("open:details"),
+            self.keys("second_looks"),
             *(self.keys("owed", name) for name in subscribers),
         ]
 

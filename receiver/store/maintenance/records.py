@@ -26,9 +26,9 @@ from receiver.store.refunds.codec import CASE, FLAGS, MOST_NUMBER, NUMBERS, TEXT
 BATCH = 500
 LONGEST_BLOCK = 3_600_000
 """ms; `store/redis/helpers.lua` ignores a longer pause in a throttle."""
-REFUNDS = frozenset({"state", "reason", "order", "due", "hinted", "refreshed", "open", "rejected"})
+REFUNDS = frozenset({"state", "reason", "order", "due", "hinted", "refreshed", "second_looks", "open", "rejected"})
 """Sorted sets whose members are refunds."""
-SCHEDULES = frozenset({"due", "lane", "issuing", "fps_issuing", "disputes_due", "jobs"})
+SCHEDULES = frozenset({"due", "second_looks", "lane", "issuing", "fps_issuing", "disputes_due", "jobs"})
 
 
 class Records(AccountRepository):

@@ -84,6 +84,9 @@ CATALOGUE: Final[Mapping[str, Kind]] = MappingProxyType(
         "due": Kind(ZSET, KeyScope.ACCOUNT, "refund → when to ask Amazon next", "its last refund"),
         "hinted": Kind(ZSET, KeyScope.ACCOUNT, "refund → since when to ask Amazon at once", "its last refund"),
         "refreshed": Kind(ZSET, KeyScope.ACCOUNT, "refund → since when a refresh is requested", "its last refund"),
+        "second_looks": Kind(
+            ZSET, KeyScope.ACCOUNT, "settled refund → when to ask Amazon about it once more", "its last refund"
+        ),
         "hints": Kind(HASH, KeyScope.ACCOUNT, "refund → the hint that made it due", "its last refund"),
         "seen": Kind(STRING, KeyScope.MESSAGE, "the digest of an accepted notification", "its age: 16 days"),
         "throttle": Kind(HASH, KeyScope.CALL, "tokens for one of Amazon's operations", "never"),

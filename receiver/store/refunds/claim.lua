@@ -5,16 +5,20 @@
 -- refunds of a claim are patient.
 -- When no hint waits, patient refunds leave a quarter of the burst unused: for the next hints, and because Amazon's own
 -- count may be a little lower than ours. Emptying the bucket completely leads to 429, which delays hints for seconds.
--- KEYS throttle hinted due hints refreshed   ARGV now lease_ms burst per_second limit most_patient
--- Returns {wait_ms, refund, token, hint, patient, refund, token, hint, patient, …}; patient is 1 or 0. wait_ms is -1 when
--- nothing more is scheduled, or when the scheduled refunds have to wait for other claims to finish. Never re-send.
-local now, lease, burst, rate, limit, most_patient =
-  tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
+-- Second looks at settled refunds come when nothing else is due, and leave half of the burst unused for what is due next. They
+-- count as patient refunds, too; at most `most_second` refunds of a claim are second looks.
+-- KEYS throttle hinted due hints refreshed second_looks   ARGV now lease_ms burst per_second limit most_patient most_second
+-- Returns {wait_ms, refund, token, hint, patient, refund, token, hint, patient, …}; patient is 2 for a second look, 1 or 0.
+-- wait_ms is -1 when nothing more is scheduled, or when the scheduled refunds have to wait for other claims to finish. Never
+-- re-send.
+local now, lease, burst, rate, limit = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
+local most_patient, most_second = tonumber(ARGV[6]), tonumber(ARGV[7])
 
 local tokens, at, blocked = read_throttle(KEYS[1], now, burst)
 local held = redis.call('HMGET', KEYS[1], 'turn', 'last', 'patient')
 local turn, last, patient_turn = number(held[1], 0), number(held[2], 0), number(held[3], 0)
 bring_back(KEYS[3], now)
+bring_back(KEYS[6], now)
 if now > at then
   tokens = math.min(burst, tokens + (now - at) * rate / 1000)
 end
@@ -42,7 +46,14 @@ local function pick_patient()
   return due or refreshed
 end
 
--- A refund, whether it is patient, and how many tokens there must be.
+local function pick_second()
+  if most_patient < 1 or most_second < 1 or overdue(KEYS[3]) or overdue(KEYS[5]) then
+    return nil
+  end
+  return overdue(KEYS[6])
+end
+
+-- A refund, how patient it is, and how many tokens there must be.
 local function pick()
   local hinted = redis.call('ZRANGE', KEYS[2], 0, 0)[1]
   local patient = pick_patient()
@@ -50,8 +61,10 @@ local function pick()
     return patient, 1, 1 + math.floor(burst / 4)
   elseif patient and turn % 4 == 3 then
     return patient, 1, 1
+  elseif hinted then
+    return hinted, 0, 1
   end
-  return hinted, 0, 1
+  return pick_second(), 2, 1 + math.floor(burst / 2)
 end
 
 local claimed, count = {0}, 0
@@ -61,10 +74,18 @@ while now >= blocked and count < limit do
     break
   end
   tokens, turn, count = tokens - 1, turn + 1, count + 1
-  patient_turn, most_patient = patient_turn + patient, most_patient - patient
+  if patient > 0 then
+    most_patient = most_patient - 1
+  end
+  if patient == 1 then
+    patient_turn = patient_turn + 1
+  elseif patient == 2 then
+    most_second = most_second - 1
+  end
   local score = next_score()
-  redis.call('ZREM', KEYS[2], refund)
-  redis.call('ZREM', KEYS[5], refund)
+  for _, key in ipairs({KEYS[2], KEYS[5], KEYS[6]}) do
+    redis.call('ZREM', key, refund)
+  end
   redis.call('ZADD', KEYS[3], score, refund)
   table.insert(claimed, refund)
   table.insert(claimed, string.format('%.0f', score))
@@ -80,8 +101,11 @@ local function wait()
     local refill = tokens < needed and math.ceil((needed - tokens) * 1000 / rate) or 0
     return math.max(refill, blocked - now, 0)
   end
-  local soonest = -1
-  for _, key in ipairs(most_patient < 1 and {} or {KEYS[3], KEYS[5]}) do
+  local soonest, keys = -1, most_patient < 1 and {} or {KEYS[3], KEYS[5]}
+  if #keys > 0 and most_second > 0 then
+    table.insert(keys, KEYS[6])
+  end
+  for _, key in ipairs(keys) do
     local next = tonumber(redis.call('ZRANGE', key, 0, 0, 'WITHSCORES')[2])
     if next and (soonest < 0 or next - now < soonest) then
       soonest = math.max(next - now, 0)

@@ -2,11 +2,11 @@
 -- first refund of its chain of retries, if their case changes.
 -- Guarded by each refund's revision and by the version of the subscriber list; the schedule is guarded by the claim's token.
 -- KEYS 1 due 2 hinted 3 hints 4 subscribers 5 events 6 refreshed 7 backfill 8 open 9 open:details 10 closes 11 request 12 audit
---      13 rejected 14 wave 15 wave:cases; for each refund: refund, history, old_state, new_state, old_reason, new_reason,
+--      13 rejected 14 wave 15 wave:cases 16 second_looks; for each refund: refund, history, old_state, new_state, old_reason, new_reason,
 --      charge, order; then lane and owed of each subscriber that is owed something: one whose keys are damaged is owed it later,
 --      by the backfill
 -- ARGV 1 subscribers_version 2 token 3 next 4 history_cap 5 guards_request 6 takes 7 releases 8 audit_entry 9 to 16 the wave of
---      declines (below) 17 number of refunds; for each refund: refund_id, expected_revision, changed_at, history_line,
+--      declines (below) 17 second_look 18 number of refunds; for each refund: refund_id, expected_revision, changed_at, history_line,
 --      charge_entry, has_reason, has_order, open_details ('' if
 --      it has no open case), n and n values of its hash; then the number of events, and for each event: n and n values of its
 --      entry, m and m numbers of the subscribers (from 1, in the order of KEYS) owed it
@@ -18,8 +18,8 @@
 --      separated by spaces 15 the first refund of a chain whose case is closed 16 the alarm that is over with it
 -- Returns {'ok', stream id, …}, {'revision'}, {'subscribers'}, {'reissuing'}, {'wave'} or {'used'}. Run twice, the second time
 -- says 'revision'.
-local FIXED, OF_EACH = 15, 8
-local at = 18
+local FIXED, OF_EACH = 16, 8
+local at = 19
 local function take()
   local count = tonumber(ARGV[at])
   local values = {unpack(ARGV, at + 1, at + count)}
@@ -28,7 +28,7 @@ local function take()
 end
 
 local writes, first = {}, FIXED
-for _ = 1, tonumber(ARGV[17]) do
+for _ = 1, tonumber(ARGV[18]) do
   local write = {
     keys = {unpack(KEYS, first + 1, first + OF_EACH)},
     id = ARGV[at], expected = ARGV[at + 1], changed_at = ARGV[at + 2], line = ARGV[at + 3], entry = ARGV[at + 4],
@@ -167,5 +167,8 @@ if score and tonumber(score) == tonumber(ARGV[2]) then
 elseif ARGV[3] ~= '' then
   -- The holder of a claim schedules the next poll. Without a claim, the refund must still be scheduled here.
   redis.call('ZADD', KEYS[1], 'NX', ARGV[3], refund_id)
+end
+if ARGV[17] ~= '' and not redis.call('ZSCORE', KEYS[1], refund_id) then
+  redis.call('ZADD', KEYS[16], ARGV[17], refund_id)
 end
 return written

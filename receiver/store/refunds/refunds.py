@@ -75,6 +75,8 @@ class Commit:
     subscribers_version: int
     token: int
     next_look: int | None
+    second_look: int | None = None
+    """When (ms) to take a second look at the refund, which is settled. Only without a `next_look`."""
     also: Sequence[Change] = ()
     guard: CaseGuard = UNGUARDED
     wave: WaveWrite = OUTSIDE_WAVES
@@ -147,6 +149,7 @@ class Refunds(AccountRepository):
             guard.releases,
             self._audited(commit.audit),
             *commit.wave.args(),
+            "" if commit.second_look is None else commit.second_look,
             len(changes),
             *(arg for change in changes for arg in _refund_args(change)),
             len(commit.owed),
@@ -180,6 +183,7 @@ class Refunds(AccountRepository):
             keys("rejected"),
             keys("wave"),
             keys("wave:cases"),
+            keys("second_looks"),
             *(key for change in changes for key in _refund_keys(keys, change)),
             *(keys(kind, name) for name in names for kind in ("lane", "owed")),
         ]

@@ -1,8 +1,9 @@
 -- Finish a claim that brought no change: write when to ask next, and what to remember of the hint.
--- KEYS due hinted hints refund trail refreshed
+-- KEYS due hinted hints refund trail refreshed second_looks
 -- ARGV refund token next hint revision timeline_line timeline_cap timeline_ttl_ms patient
 --      (next '' = not scheduled, hint '' = forget it, revision '' = any revision,
---      timeline_line '' = none, patient '1' = `next` is a score among the refreshes, not in the schedule)
+--      timeline_line '' = none, patient '1' = `next` is a score among the refreshes, '2' = among the second looks, not in the
+--      schedule)
 -- Returns 1; or 0 if the claim is no longer ours, or the refund has another revision than `next` was computed from.
 -- Safe to run twice.
 local score = redis.call('ZSCORE', KEYS[1], ARGV[1])
@@ -13,13 +14,14 @@ if ARGV[5] ~= '' and (foreign[4] or (redis.call('HGET', KEYS[4], 'revision') or 
   return 0
 end
 local hinted_again = redis.call('ZSCORE', KEYS[2], ARGV[1]) or redis.call('ZSCORE', KEYS[6], ARGV[1])
-if ARGV[3] == '' or ARGV[9] == '1' then
+local elsewhere = ({['1'] = KEYS[6], ['2'] = KEYS[7]})[ARGV[9]]
+if ARGV[3] == '' or elsewhere then
   redis.call('ZREM', KEYS[1], ARGV[1])
 else
   redis.call('ZADD', KEYS[1], ARGV[3], ARGV[1])
 end
-if ARGV[9] == '1' and ARGV[3] ~= '' then
-  redis.call('ZADD', KEYS[6], 'NX', ARGV[3], ARGV[1])
+if elsewhere and ARGV[3] ~= '' then
+  redis.call('ZADD', elsewhere, 'NX', ARGV[3], ARGV[1])
 end
 if not hinted_again then
   if ARGV[4] == '' then

@@ -17,6 +17,8 @@ from receiver.store.redis.wakeups import News
 from receiver.store.refunds.timeline import CAP, KEPT_FOR, LOOK, timeline_line
 
 NO_LIMIT = 1_000_000
+SECOND = 2
+"""How the scripts mark a second look; 1 is a patient refund."""
 
 
 class RefundSchedule(AccountRepository):
@@ -55,11 +57,20 @@ class RefundSchedule(AccountRepository):
         return HintResult(answer.decode())
 
     async def claim(
-        self, call: str, *, lease: int, burst: float, per_second: float, limit: int, patient: int | None = None
+        self,
+        call: str,
+        *,
+        lease: int,
+        burst: float,
+        per_second: float,
+        limit: int,
+        patient: int | None = None,
+        second: int | None = None,
     ) -> Claim[DueRefund]:
         """Claim due refunds for `lease` ms: at most `limit`, and no more than the throttle of `call` allows.
 
-        At most `patient` of them have no hint from a notification; None: no such limit.
+        At most `patient` of them have no hint from a notification, and at most `second` are second looks at settled
+        refunds; None: no such limit.
         """
         answer = await self._run(
             "claim",
@@ -69,8 +80,12 @@ class RefundSchedule(AccountRepository):
                 self.keys("due"),
                 self.keys("hints"),
                 self.keys("refreshed"),
+                self.keys("second_looks"),
             ],
-            [self.now(), lease, str(burst), str(per_second), limit, NO_LIMIT if patient is None else patient],
+            [
+                *(self.now(), lease, str(burst), str(per_second), limit),
+                *(NO_LIMIT if most is None else most for most in (patient, second)),
+            ],
             repeatable=False,
         )
         wait, *rest = answer
@@ -86,6 +101,7 @@ class RefundSchedule(AccountRepository):
                     int(token),
                     self.read_follow_up(self.keys("hints"), refund_id, follow_up),
                     bool(patient),
+                    patient == SECOND,
                 )
             )
         return Claim(tuple(refunds), None if wait < 0 else int(wait))
@@ -117,6 +133,7 @@ class RefundSchedule(AccountRepository):
                 self.keys("refund", due.refund_id),
                 self.keys("trail", due.refund_id),
                 self.keys("refreshed"),
+                self.keys("second_looks"),
             ],
             [
                 due.refund_id,
@@ -127,7 +144,7 @@ class RefundSchedule(AccountRepository):
                 trace,
                 CAP,
                 KEPT_FOR,
-                int(next_look.patient),
+                SECOND if next_look.second else int(next_look.patient),
             ],
             without=("trail", "refund"),
         )
