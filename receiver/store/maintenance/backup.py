@@ -22,6 +22,8 @@ from redis.exceptions import RedisError, ResponseError
 
 from receiver.errors import ConfigurationError, StoreUnavailable
 from receiver.store.embedded.files import FileLock, private, reason_of
+from receiver.store.redis.client import Client
+from receiver.store.redis.cluster import Cluster
 from receiver.store.redis.errors import store_error
 from receiver.store.redis.keys import RESTORED
 
@@ -32,16 +34,17 @@ MAGIC = (b"REDIS", b"VALKE")
 """How a snapshot begins."""
 
 
-async def save(client: Redis, file: Path, bound: float) -> int:
+async def save(store: Client, file: Path, bound: float) -> int:
     """Have the server write a snapshot, and copy it to `file`, which only its owner may read; returns its bytes.
 
-    `bound`: seconds that the snapshot may take. Raises `StoreUnavailable`; and `ConfigurationError` if the server's
-    files are not on this machine or `file` cannot be written.
+    `bound`: seconds that the snapshot may take. Raises `StoreUnavailable`; and `ConfigurationError` for a cluster, if
+    the server's files are not on this machine, or if `file` cannot be written.
     """
+    client = _single(store)
     with _answers():
         source = await _place(client)
         before = (await client.info("persistence"))["rdb_saves"]
-        await client.execute_command("BGSAVE", "SCHEDULE")
+        await client.bgsave(schedule=True)
         try:
             async with asyncio.timeout(bound):
                 await _written(client, source, before)
@@ -60,11 +63,18 @@ async def save(client: Redis, file: Path, bound: float) -> int:
         raise ConfigurationError([f"{file}: cannot be written ({reason_of(error)})."]) from error
 
 
+def _single(store: Client) -> Redis:
+    if isinstance(store, Cluster):
+        each = "RECEIVER_REDIS__URL=redis://NODE:6379 for each master"
+        raise ConfigurationError([f"redis.url: is a cluster, whose masters have a backup each. Set {each}."])
+    return store
+
+
 async def _place(client: Redis) -> Path:
     """Where the server writes its snapshots."""
-    found = [await client.execute_command("CONFIG", "GET", name) for name in ("dir", "dbfilename")]
-    folder, name = (next(iter(dict(each).values())) for each in found)
-    return Path(os.fsdecode(folder)) / os.fsdecode(name)
+    found = await client.config_get("dir", "dbfilename")
+    told = {os.fsdecode(name or b""): os.fsdecode(value or b"") for name, value in found.items()}
+    return Path(told["dir"]) / told["dbfilename"]
 
 
 async def _written(client: Redis, source: Path, before: Any) -> None:
@@ -149,12 +159,6 @@ def _stopped(folder: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
-
-
-async def mark_restored(client: Redis) -> None:
-    """Tell the service that the data of this server was restored. Raises `StoreUnavailable`."""
-    with _answers():
-        await client.set(RESTORED, secrets.token_hex(8))
 
 
 def _new(path: Path) -> BinaryIO:
