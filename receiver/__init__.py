@@ -11,7 +11,7 @@ Values, and decisions about them
     outbox/           PURE · what we owe: retries, dead letters
         events/       what happened, and what to do about it
         subscribers/  who wants which events, and where
-        formats/      events as CloudEvents, Slack, PagerDuty and Alertmanager messages
+        formats/      events as CloudEvents, Slack, Teams, PagerDuty and Alertmanager messages
 
 What the outside needs
 
@@ -42,9 +42,9 @@ Around it
         dashboard/    the same for people
         openapi/      the description of the API
     simulator/        a stand-in for Amazon that shares none of the code above
-        fps/          its Flexible Payments Service
-        notifications/    what it posts, genuine and forged
+        fps/ · notifications/ · reports/    its Flexible Payments Service, what it posts, its reports
     service.py        builds everything once, by hand, and runs it
+    client/           a client of the API, for other programs and for the commands
     commands/         the command line: a module or a folder for each command
         client/ · refund/ · subscriber/ · events/ · fps/ · serve/ · demo/ · doctor/
 
@@ -52,7 +52,7 @@ Imports go down only, and nothing imports what stands beside it (tests/test_arch
 
   │ __main__
   │ commands
-  │ service
+  │ client · service
   │ http · simulator
   │ issue · deliver
   │ receive · track

@@ -28,7 +28,7 @@ LAYERS = (
     {"receive", "track"},
     {"issue", "deliver"},
     {"http", "simulator"},
-    {"service"},
+    {"client", "service"},
     {"commands"},
     {"__main__"},
 )

@@ -9,11 +9,13 @@ from typing import Annotated, Any, Literal
 import msgspec
 import typer
 
-from receiver.commands.client.api import Api, decode, not_the_api, target
+from receiver.client.api import Api, decode, target
+from receiver.client.calls import MOST_PER_PAGE
+from receiver.client.errors import not_the_api
 from receiver.commands.client.options import ServiceCall, api_command
 from receiver.commands.console import read_ms, say
 from receiver.commands.refund.export import OVERLAP, Output, cells, csv_row, in_place
-from receiver.commands.refund.refund import MOST_PER_PAGE, _since
+from receiver.commands.refund.refund import _since
 from receiver.ledger.timestamps import format_rfc3339
 
 app = typer.Typer(no_args_is_help=True)

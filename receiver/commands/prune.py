@@ -14,7 +14,7 @@ from datetime import timedelta
 from receiver.commands.console import emit, emit_value, say
 from receiver.errors import ConfigurationError, StoreUnavailable
 from receiver.ledger.refund import REFUND_ID, State
-from receiver.ledger.timestamps import milliseconds, parse_duration
+from receiver.ledger.timestamps import milliseconds, parse_span
 from receiver.settings import Settings, StoreSettings
 from receiver.store import Store
 from receiver.store.account import AccountStore
@@ -99,7 +99,7 @@ def read_choice(older_than: str, refund_id: str) -> int | None:
             raise ConfigurationError(["--refund: a refund id is 1 to 64 letters, digits and hyphens."])
         return None
     try:
-        span = parse_duration(older_than)
+        span = parse_span(older_than)
     except ValueError as error:
         raise ConfigurationError([f"--older-than: {error}"]) from None
     if span < SHORTEST:

@@ -75,9 +75,13 @@ class ConfiguredSubscribers:
                 await self._let_go(account, each)
 
     async def _let_go(self, account: str, subscriber: Subscriber) -> None:
-        """Keep the subscriber and its events, as if it had been added through the API: it can then be removed there."""
+        """Keep the subscriber and its events, as if it had been added through the API: it can then be removed there.
+
+        Until then the dashboard and the doctor show it.
+        """
+        now = self.store.now()
         await self.store.of(account).subscribers.update(
-            subscriber.name, lambda stored, _: structs.replace(stored, origin="api")
+            subscriber.name, lambda stored, _: structs.replace(stored, origin="api", undeclared_at=now)
         )
         fix = f"receiver subscriber remove {subscriber.name}, or declare it again"
         log.warning("subscriber.no_longer_declared", account=account, subscriber=subscriber.name, fix=fix)

@@ -11,7 +11,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCy
 
 NAME: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 """RFC 9110, 5.6.2: a token."""
-FORBIDDEN: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+FORBIDDEN: Final = bytes([*range(0x09), *range(0x0A, 0x20), 0x7F])
 """What no header value may hold."""
 
 FRAMING: Final = frozenset({b"content-length", b"transfer-encoding", b"connection"})
@@ -32,30 +32,29 @@ class Cycle(RequestResponseCycle):
             self.transport.write(self._head(message["status"], [*self.default_headers, *message.get("headers", ())]))
 
     def _head(self, status: int, headers: list[tuple[bytes, bytes]]) -> bytes:
-        lines, closes = [STATUS_LINE[status]], False
-        for name, value in headers:
-            kind = _framing(name)
+        names, values = zip(*headers, strict=True) if headers else ((), ())
+        closes = False
+        for at, kind in _framing(names):
             if kind == b"content-length" and self.chunked_encoding is None:
-                self.expected_content_length, self.chunked_encoding = int(value), False
-            elif kind == b"transfer-encoding" and value.lower() == b"chunked":
+                self.expected_content_length, self.chunked_encoding = int(values[at]), False
+            elif kind == b"transfer-encoding" and values[at].lower() == b"chunked":
                 self.expected_content_length, self.chunked_encoding = 0, True
-            elif kind == b"connection" and b"close" in value.lower():
+            elif kind == b"connection" and b"close" in values[at].lower():
                 self.keep_alive, closes = False, True
-            lines += (name, b": ", value, b"\r\n")
-        if FORBIDDEN.search(b"".join([value for _, value in headers])):
+        if len(joined := b"".join(values)) != len(joined.translate(None, FORBIDDEN)):
             raise RuntimeError("Invalid HTTP header value.")
+        lines = [*map(b": ".join, headers)]
         if not self.keep_alive and not closes:
-            lines.append(b"connection: close\r\n")
+            lines.append(b"connection: close")
         if self.chunked_encoding is None and self.scope["method"] != "HEAD" and status not in (204, 304):
             self.chunked_encoding = True
-            lines.append(b"transfer-encoding: chunked\r\n")
-        lines.append(b"\r\n")
-        return b"".join(lines)
+            lines.append(b"transfer-encoding: chunked")
+        return STATUS_LINE[status] + b"\r\n".join([*lines, b"", b""])
 
 
 @lru_cache(1024)
-def _framing(name: bytes) -> bytes:
-    """The name in lower case if it says where the answer ends, else empty. Raises `RuntimeError` if it is no name."""
-    if not NAME.fullmatch(name):
+def _framing(names: tuple[bytes, ...]) -> tuple[tuple[int, bytes], ...]:
+    """The place and name of each header that says where the answer ends. Raises `RuntimeError` for what is no name."""
+    if not all(map(NAME.fullmatch, names)):
         raise RuntimeError("Invalid HTTP header name.")
-    return name.lower() if name.lower() in FRAMING else b""
+    return tuple((at, name.lower()) for at, name in enumerate(names) if name.lower() in FRAMING)

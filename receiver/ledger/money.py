@@ -16,9 +16,11 @@ EXPONENTS = {"JPY": 0, "KRW": 0, "CLP": 0, "VND": 0, "BHD": 3, "KWD": 3, "JOD": 
 
 
 AMOUNT = re.compile(r"[0-9]{1,12}(\.[0-9]{1,4})?")
-
-
 CURRENCY = re.compile(r"[A-Z]{3}")
+WRITTEN_CURRENCY = re.compile(r"[A-Za-z]{3}")
+"""As people write it: in any letter case."""
+GROUPED = re.compile(r"[0-9]{1,3}(,[0-9]{3})+(\.[0-9]{1,4})?")
+"""An amount with commas between thousands. `5,00` is none: whether that is 5 or 500 is not to be guessed."""
 
 
 class Money(msgspec.Struct, frozen=True):
@@ -37,11 +39,20 @@ class Money(msgspec.Struct, frozen=True):
         if not AMOUNT.fullmatch(text):
             raise Malformed("An amount is a plain decimal such as 14.00.", reason="bad_amount")
         if not isinstance(currency_code, str) or not CURRENCY.fullmatch(currency_code):
-            raise Malformed("A currency is three capital letters (ISO 4217).", reason="bad_currency")
+            raise Malformed("A currency is three letters such as USD (ISO 4217).", reason="bad_currency")
         try:
             return cls(Decimal(text), currency_code)
         except InvalidOperation as error:  # pragma: no cover - the pattern admits only decimals
             raise Malformed("An amount is a plain decimal such as 14.00.", reason="bad_amount") from error
+
+    @classmethod
+    def written(cls, amount: object, currency_code: object) -> Money:
+        """Read an amount that a person or a program of ours wrote: the currency may be in any letter case.
+
+        Raises `Malformed` like `parse`.
+        """
+        is_text = isinstance(currency_code, str) and currency_code.isascii()
+        return cls.parse(amount, str(currency_code).upper() if is_text else currency_code)
 
     @classmethod
     def of_minor(cls, minor_units: int, currency_code: str) -> Money:
@@ -66,6 +77,18 @@ class Money(msgspec.Struct, frozen=True):
         """The amount with the currency's decimals, as Amazon requires; JPY has none."""
         places = max(self.exponent, -int(self.amount.normalize().as_tuple().exponent))
         return f"{self.amount:.{places}f}"
+
+
+def parse_amount(text: object) -> Money:
+    """Read an amount with its currency as a person writes it: `100.00 USD`, `1,000 usd`.
+
+    Raises `Malformed` (`bad_amount`, `bad_currency`).
+    """
+    words = text.split() if isinstance(text, str) else []
+    if len(words) != 2:
+        raise Malformed("An amount is a number and a currency, such as 100.00 USD.", reason="bad_amount")
+    number = words[0].replace(",", "") if GROUPED.fullmatch(words[0]) else words[0]
+    return Money.written(number, words[1])
 
 
 def sums(amounts: Iterable[Money | None]) -> tuple[Money, ...]:

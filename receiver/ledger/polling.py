@@ -11,8 +11,8 @@ from receiver.ledger.charge import has_more_to_tell
 from receiver.ledger.refund import Refund, is_final
 from receiver.ledger.timestamps import SPAN, milliseconds, parse_duration
 
-STEP = re.compile(rf"every\s+({SPAN})(?:until\s+({SPAN}))?")
-AGE = re.compile(SPAN)
+STEP = re.compile(rf"every\s+({SPAN})(?:until\s+({SPAN}))?", re.IGNORECASE)
+AGE = re.compile(SPAN, re.IGNORECASE)
 
 DEFAULT_POLL = (
     "1m",

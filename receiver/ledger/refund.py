@@ -56,6 +56,15 @@ class Reason(StrEnum):
     PROCESSING_FAILURE = "ProcessingFailure"
 
 
+def reason_of(word: str) -> str:
+    """The reason code for a word in any letter case; an unknown word is kept unchanged."""
+    return _REASONS.get(word.lower(), word)
+
+
+REASONS = tuple(each.value for each in Reason)
+_REASONS = {each.lower(): each.value for each in Reason}
+
+
 def is_final(state: str) -> bool:
     """Whether the state is final: Refunded or Declined."""
     return state in FINAL
@@ -278,6 +287,11 @@ AmazonA-ZRefund, AmazonA-ZGuarantee, AmazonA-ZCancel, Chargeback, BuyerCanceled 
 def is_theirs(word: str) -> bool:
     """Whether a refund type or reason code says that Amazon, a bank or the buyer started it. In any spelling."""
     return THEIRS.fullmatch(_plain(word)) is not None
+
+
+def is_known_reason(word: str) -> bool:
+    """Whether it is a reason code that Amazon documents for refunds, in any letter case."""
+    return reason_of(word) in REASONS or is_theirs(word)
 
 
 def _plain(text: str) -> str:

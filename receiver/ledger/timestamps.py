@@ -77,12 +77,23 @@ def parse_duration(value: object) -> timedelta:
     return span
 
 
+def parse_span(text: str) -> timedelta:
+    """Parse a duration on a command line: it needs a unit, since a bare `400` may be meant as days.
+
+    Raises `ValueError` with a sentence.
+    """
+    if re.fullmatch(r"\s*\d+(\.\d*)?\s*", text):
+        number = text.strip()
+        raise ValueError(f"{number} has no unit. Write {number}d for days, {number}h for hours, {number}m for minutes.")
+    return parse_duration(text)
+
+
 def _read(value: object) -> timedelta | None:
     if isinstance(value, timedelta):
         return value
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         return None
-    text = str(value).strip()
+    text = str(value).strip().lower()
     if re.fullmatch(r"\d{1,9}(\.\d{1,6})?", text):
         return timedelta(seconds=float(text))
     if not re.fullmatch(SPAN, text):

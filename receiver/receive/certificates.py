@@ -107,9 +107,13 @@ class CertificateStore:
         Raises `CertificateUnavailable` if the certificate cannot be had now, `VerificationFailed` if it must not be
         used. Its name and dates are not compared with the envelope here: see `signature.prove`.
         """
+        kept = self.trusted(envelope, name)
+        return kept or await self._obtain((envelope.partition, name), envelope.signing_cert_url, source)
+
+    def trusted(self, envelope: Envelope, name: str) -> SigningCertificate | None:
+        """The certificate if it is pinned or has verified an envelope before."""
         key = (envelope.partition, name)
-        kept = self._proven.get(key) or self._pinned.get(key)
-        return kept or await self._obtain(key, envelope.signing_cert_url, source)
+        return self._proven.get(key) or self._pinned.get(key)
 
     def stop_fetching(self) -> None:
         """Refuse all envelopes that wait for a certificate, now or later, because the process is stopping.

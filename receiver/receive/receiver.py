@@ -7,8 +7,7 @@ an allowed topic. Nothing is answered with 200 before all writes are confirmed.
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from hashlib import sha256
 
 import msgspec
@@ -16,8 +15,9 @@ import structlog
 
 from receiver.amazon.account import Account
 from receiver.amazon.notification import Notice, read_notice
-from receiver.amazon.sns.envelope import MAX_BODY, NOTIFICATION, SUBSCRIPTION, Envelope, read_envelope
-from receiver.amazon.sns.signature import FUTURE_MS, PAST_MS, check_claims, prove
+from receiver.amazon.sns.certificate import SigningCertificate
+from receiver.amazon.sns.envelope import MAX_BODY, NOTIFICATION, SUBSCRIPTION, TOPIC_ARN, Envelope, read_envelope
+from receiver.amazon.sns.signature import FUTURE_MS, PAST_MS, check_address, check_claims, prove
 from receiver.amazon.sns.topic import AMAZON_PAY_AWS_ACCOUNTS
 from receiver.amazon.unrecognized import read_contents
 from receiver.errors import Malformed, NotFound, TooLarge, TransportError, Unavailable, Unconfigured, VerificationFailed
@@ -25,46 +25,21 @@ from receiver.ledger.dispute import signed
 from receiver.ledger.notification import Hint, HintResult, NotificationOutcome, Receipt
 from receiver.ledger.refund import Source
 from receiver.receive.certificates import CertificateStore
+from receiver.receive.unconfigured import UnconfiguredNames
 from receiver.receive.unrecognized import all_of, environment_of, keep, may_be_for
+from receiver.runtime.batch import Batch
 from receiver.store import Store
 
 log = structlog.get_logger()
 
-UNCONFIGURED_MAX = 64
 TOPICS_REMEMBERED = 1024
 
+Judged = tuple[Envelope, tuple[Account, ...], Notice | str | None]
+"""The envelope, the accounts that accept it, and its content; a text says why that is not understood. None: the
+signature is not verified yet."""
 Confirm = Callable[[str], Coroutine[object, object, None]]
 """Visits the address that confirms a subscription. Raises `TransportError` or `Unavailable` unless SNS confirms
 it."""
-
-
-@dataclass(frozen=True, slots=True)
-class UnconfiguredSeen:
-    """A topic or a merchant that is not configured."""
-
-    count: int
-    last_seen: int
-    """ms since the epoch, UTC."""
-
-
-class UnconfiguredNames:
-    """A bounded table of unconfigured names. Strangers can fill it with topics, so the rarest name is evicted."""
-
-    def __init__(self, most: int = UNCONFIGURED_MAX) -> None:
-        self._most = most
-        self._seen: dict[str, UnconfiguredSeen] = {}
-
-    def count(self, name: str, now: int) -> None:
-        """Count one more sighting of `name` at `now` (ms)."""
-        known = self._seen.get(name)
-        if known is None and len(self._seen) >= self._most:
-            rarest = min(self._seen, key=lambda key: (self._seen[key].count, self._seen[key].last_seen))
-            del self._seen[rarest]
-        self._seen[name] = UnconfiguredSeen(known.count + 1 if known else 1, now)
-
-    def listed(self) -> dict[str, UnconfiguredSeen]:
-        """Name → count and time last seen, in the order of first sight."""
-        return dict(self._seen)
 
 
 class Receiver:
@@ -85,7 +60,9 @@ class Receiver:
         self._certificates, self._store, self._now = certificates, store, now
         self._past_ms, self._future_ms, self._confirm = past_ms, future_ms, confirm
         self._allowed = lru_cache(TOPICS_REMEMBERED)(self._find_allowed)
+        self._is_foreign = lru_cache(TOPICS_REMEMBERED)(self._find_foreign)
         self._sha256_topics: dict[str, None] = {}
+        self._batch = Batch[Judged]()
         self.unconfigured_topics = UnconfiguredNames()
         self.unconfigured_merchants = UnconfiguredNames()
 
@@ -112,19 +89,17 @@ class Receiver:
             raise NotFound("There is no such account.")
         if len(body) > MAX_BODY:
             raise TooLarge()
+        if self._is_foreign(headers.get("x-amz-sns-topic-arn", ""), account):
+            raise _wrong_topic()
         now = self._now()
-        envelope = read_envelope(body, headers)
-        candidates = self._candidates(envelope, account, now)
-        await self._prove(envelope, now, source)
+        envelope, candidates, notice = await self._batch.run(partial(self._judge, body, headers, account, now))
+        if notice is None:
+            name = check_address(envelope)
+            notice = self._prove(envelope, name, await self._certificates.get(envelope, name, source), now)
         if envelope.type != NOTIFICATION:
             return await self._confirmation(envelope, now)
-        try:
-            notice = read_notice(envelope.message)
-        except Malformed as error:
-            return await self._unrecognized(candidates, envelope, error.detail, now, traceparent)
-        if not notice.is_known:
-            problem = f"Objects of the type {notice.object_type} are not known to this version."
-            return await self._unrecognized(candidates, envelope, problem, now, traceparent)
+        if isinstance(notice, str):
+            return await self._unrecognized(candidates, envelope, notice, now, traceparent)
         concerned = self._concerned(candidates, notice, now)
         if notice.is_sample:
             return _sample(concerned, envelope, notice, now)
@@ -132,15 +107,28 @@ class Receiver:
             return _receipt(NotificationOutcome.NOT_A_REFUND, envelope, now, notice)
         return await self._write(concerned, envelope, notice, now, traceparent)
 
+    def _judge(self, body: bytes, headers: Mapping[str, str], account: str | None, now: int) -> Judged:
+        """What can be checked without waiting: all but the signature if the certificate is not trusted yet."""
+        envelope = read_envelope(body, headers)
+        candidates = self._candidates(envelope, account, now)
+        name = check_claims(envelope, now, self._past_ms, self._future_ms)
+        certificate = self._certificates.trusted(envelope, name)
+        return envelope, candidates, self._prove(envelope, name, certificate, now) if certificate else None
+
     def _find_allowed(self, topic_arn: str, account: str | None) -> tuple[Account, ...]:
         return tuple(candidate for candidate in self._paths[account] if candidate.allows(topic_arn))
+
+    def _find_foreign(self, topic_arn: str, account: str | None) -> bool:
+        """Whether this is a topic of a stranger. A header can say so: unless the body agrees, it is refused as well."""
+        found = TOPIC_ARN.fullmatch(topic_arn)
+        return bool(found and found[3] not in AMAZON_PAY_AWS_ACCOUNTS and not self._allowed(topic_arn, account))
 
     def _candidates(self, envelope: Envelope, account: str | None, now: int) -> tuple[Account, ...]:
         """The accounts that accept this topic and this signature version. At least one."""
         allowed = self._allowed(envelope.topic_arn, account)
         if not allowed:
             if envelope.aws_account not in AMAZON_PAY_AWS_ACCOUNTS:
-                raise VerificationFailed("The topic is not one that is allowed.", reason="wrong_topic")
+                raise _wrong_topic()
             self.unconfigured_topics.count(envelope.topic_arn, now)
             raise Unconfigured("No account is configured for this topic of Amazon Pay.", reason="unconfigured_topic")
         strict = tuple(a for a in allowed if a.min_signature_version <= envelope.signature_version)
@@ -148,12 +136,12 @@ class Receiver:
             raise VerificationFailed("SHA-1 signatures are switched off.", reason="signature_version_too_low")
         return strict
 
-    async def _prove(self, envelope: Envelope, now: int, source: str) -> None:
-        name = check_claims(envelope, now, self._past_ms, self._future_ms)
-        certificate = await self._certificates.get(envelope, name, source)
+    def _prove(self, envelope: Envelope, name: str, certificate: SigningCertificate, now: int) -> Notice | str:
+        """The content of an envelope after its signature was verified; a text says why it is not understood."""
         prove(envelope, certificate, now)
         self._certificates.trust(envelope, name, certificate)
         self._watch_version(envelope)
+        return _read(envelope)
 
     def _watch_version(self, envelope: Envelope) -> None:
         """Log once if a topic that used SHA-256 falls back to SHA-1."""
@@ -232,6 +220,20 @@ class Receiver:
             if notice.dispute and found is not HintResult.REPEATED:
                 log.warning("dispute.notified", account=name, dispute=msgspec.to_builtins(dispute))
         return _receipt(_outcome(noted, notice), envelope, now, notice, names, noted)
+
+
+def _wrong_topic() -> VerificationFailed:
+    return VerificationFailed("The topic is not one that is allowed.", reason="wrong_topic")
+
+
+def _read(envelope: Envelope) -> Notice | str:
+    if envelope.type != NOTIFICATION:
+        return ""
+    try:
+        notice = read_notice(envelope.message)
+    except Malformed as error:
+        return error.detail
+    return notice if notice.is_known else f"Objects of the type {notice.object_type} are not known to this version."
 
 
 def _hint(envelope: Envelope, notice: Notice, digest: str, now: int, traceparent: str) -> Hint:

@@ -62,14 +62,29 @@ def configure(*, level: str = "info", format: str = "auto", stream: TextIO | Non
     text = format == "text" or (format == "auto" and out.isatty())
     raw = None if text else getattr(out, "buffer", None)
     number = logging.getLevelNamesMapping()[level.upper()]
-    rendering: list[Processor] = [_json_line] if raw else [_stamp, redact, *_rendering(text, out), _as_text]
+    rendering: list[Processor] = [_plain_or_line] if raw else [redact, *_rendering(text, out), _as_text]
+    filtering = structlog.make_filtering_bound_logger(number)
     structlog.configure(
-        processors=[structlog.contextvars.merge_contextvars, *rendering],
-        wrapper_class=structlog.make_filtering_bound_logger(number),
+        processors=[structlog.contextvars.merge_contextvars, _stamp, *rendering],
+        wrapper_class=type("Logger", (_Direct, filtering), {}) if raw else filtering,
         logger_factory=_logger_factory(out, raw),
         cache_logger_on_first_use=True,
     )
     _configure_standard(text, out, number)
+
+
+class _Direct(structlog.BoundLoggerBase):
+    """structlog's way from the call to the logger, in one step."""
+
+    def _proxy_to_logger(self, method_name: str, event: str | None = None, **event_kw: Any) -> None:
+        line: Any = {**self._context, **event_kw} if self._context else event_kw
+        line["event"] = event
+        try:
+            for process in self._processors:
+                line = process(self._logger, method_name, line)
+        except structlog.DropEvent:
+            return
+        self._logger.msg(line)
 
 
 class _Leaky:
@@ -114,17 +129,17 @@ def _logger_factory(out: TextIO, raw: Any) -> Callable[..., Any]:
 
 
 class _Lines:
-    """The logger behind structlog. Lines of one turn of the event loop are written together; without a loop, each at
-    once."""
+    """The logger behind structlog. Lines of one turn of the event loop are rendered and written together; without a
+    loop, each at once."""
 
     def __init__(self, out: _Leaky) -> None:
         self._out = out
-        self._waiting = deque[bytes]()
+        self._waiting = deque[bytes | EventDict]()
         self._loop: asyncio.AbstractEventLoop | None = None
         """The loop that will write what waits."""
 
-    def msg(self, line: bytes) -> None:
-        """Write this line, now or at the end of the turn."""
+    def msg(self, line: bytes | EventDict) -> None:
+        """Write this line, or this event as a line, now or at the end of the turn."""
         self._waiting.append(line)
         try:
             loop = asyncio.get_running_loop()
@@ -135,14 +150,14 @@ class _Lines:
             self._loop = loop
             loop.call_soon(self.flush)
 
-    debug = info = warning = error = critical = msg
-
     def flush(self) -> None:
         """Write what waits. No piece is so long that a pipe that takes some of it blocks, unless one line is."""
         self._loop, piece = None, b""
         with contextlib.suppress(IndexError):  # Threads flush too.
             while True:
                 line = self._waiting.popleft()
+                if not isinstance(line, bytes):
+                    line = _line(line)
                 if piece and len(piece) + len(line) > AT_ONCE:
                     self._out.write(piece)
                     piece = b""
@@ -165,17 +180,25 @@ def _second(seconds: int) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
-def _json_line(logger: WrappedLogger, method: str, event: EventDict) -> bytes:
-    """The whole line, stamped and redacted. Almost every line has nothing to redact, shorten or escape; of such a line
-    only the names, the types and the result are looked at."""
-    _stamp(logger, method, event)
+def _plain_or_line(logger: WrappedLogger, method: str, event: EventDict) -> EventDict | bytes:
+    """An event of plain values, whose names are harmless, as it is, because nothing can change before it is rendered;
+    any other as a line."""
     if _is_harmless(tuple(event)) and _is_flat(event):
-        with contextlib.suppress(msgspec.MsgspecError, ValueError, OverflowError):
-            line = ENCODER.encode(event)
-            if len(line) <= LONGEST_TEXT and line.isascii() and b"@" not in line and b"\x7f" not in line:
-                return line + b"\n"
+        return event
     event = structlog.processors.format_exc_info(logger, method, redact(logger, method, event))
     return to_json(event) + b"\n"
+
+
+def _line(event: EventDict) -> bytes:
+    """A plain event as a line. Almost every one has nothing to redact, shorten or escape: only the result is looked
+    at."""
+    try:
+        line = ENCODER.encode(event)
+        if len(line) <= LONGEST_TEXT and line.isascii() and b"@" not in line and b"\x7f" not in line:
+            return line + b"\n"
+    except (msgspec.MsgspecError, ValueError, OverflowError):
+        pass
+    return to_json(redact(None, "", event)) + b"\n"
 
 
 @lru_cache(1024)
@@ -185,12 +208,20 @@ def _is_harmless(keys: tuple[str, ...]) -> bool:
 
 def _is_flat(event: EventDict) -> bool:
     """Whether all values are numbers, texts, or tuples of them."""
-    types = set(map(type, event.values()))
-    if types <= FLAT:
-        return True
-    return types <= FLAT_OR_TUPLE and all(
-        FLAT.issuperset(map(type, value)) for value in event.values() if type(value) is tuple
-    )
+    values = tuple(event.values())
+    tuples = _tuples(tuple(map(type, values)))
+    if tuples is None:
+        return False
+    for at in tuples:  # noqa: SIM110 - a generator takes longer than all the rest
+        if not FLAT.issuperset(map(type, values[at])):
+            return False
+    return True
+
+
+@lru_cache(1024)
+def _tuples(types: tuple[type, ...]) -> tuple[int, ...] | None:
+    """Where tuples are among values of these types; None if there is anything that cannot be flat."""
+    return tuple(at for at, kind in enumerate(types) if kind is tuple) if FLAT_OR_TUPLE.issuperset(types) else None
 
 
 def _rendering(text: bool, out: TextIO) -> list[Processor]:

@@ -25,7 +25,7 @@ from receiver.ledger.money import Money
 from receiver.ledger.polling import DEFAULT_POLL, SECOND_LOOKS, PollPlan
 from receiver.ledger.timestamps import milliseconds, parse_duration
 from receiver.settings.fps import FpsSettings
-from receiver.settings.values import AsList, Name, Section, Span, Words, base_of, one_of, readable, secret_text
+from receiver.settings.values import AnyCase, AsList, Name, Section, Span, Words, base_of, one_of, readable, secret_text
 from receiver.transport.addresses import is_loopback
 
 TOPIC_PREFIX = re.compile(r"arn:(aws|aws-cn|aws-us-gov):sns:[a-z0-9-]{1,32}:[0-9]{12}:[A-Za-z0-9_-]{0,255}\*")
@@ -66,12 +66,14 @@ class AccountSettings(Section):
         pattern=r"^A[A-Z0-9]{9,24}$",
         description="the merchant id (also seller id) in Seller Central, such as A2ZABCDEFGHIJ.",
     )
-    region: Region = Field(description="the Amazon Pay region: na, eu or jp.")
+    region: Annotated[Region, AnyCase] = Field(description="the Amazon Pay region: na, eu or jp.")
     public_key_id: str = Field(
         pattern=rf"^{PUBLIC_KEY_ID.pattern}$",
         description="the id that Seller Central shows for the public key, such as LIVE-AG3….",
     )
-    environment: Environment | None = Field(default=None, validate_default=True, description="live or sandbox.")
+    environment: Annotated[Environment | None, AnyCase] = Field(
+        default=None, validate_default=True, description="live or sandbox."
+    )
     algorithm: Algorithm = Field(
         default=Algorithm.V2,
         description="the signature of our requests: AMZN-PAY-RSASSA-PSS-V2, or AMZN-PAY-RSASSA-PSS.",
@@ -151,10 +153,10 @@ class AccountSettings(Section):
     def _over_is_money(cls, over: dict[str, Decimal]) -> dict[str, Decimal]:
         for currency, amount in over.items():
             try:
-                Money.parse(amount, currency)
+                Money.written(amount, currency)
             except Malformed as error:
                 raise ValueError(error.detail) from None
-        return over
+        return {currency.upper(): amount for currency, amount in over.items()}
 
     @field_validator("topic_arns")
     @classmethod

@@ -13,6 +13,7 @@ from receiver.amazon.sns.envelope import MAX_BODY
 from receiver.ledger.resolution import TRACKED_FOR
 from receiver.outbox.formats.format import link_problems
 from receiver.settings.values import (
+    AnyCase,
     AsList,
     HeaderName,
     Name,
@@ -157,7 +158,7 @@ class IngestSettings(Section):
     be refused wait behind them."""
     max_age: Span = timedelta(days=15)
     max_future: Span = timedelta(minutes=5)
-    certificate_md5: Literal["enforce", "warn"] = Field(
+    certificate_md5: Annotated[Literal["enforce", "warn"], AnyCase] = Field(
         default="enforce",
         description="what to do when a certificate's file name is not the MD5 of its DER: enforce or warn.",
     )
@@ -268,8 +269,8 @@ class FeedSettings(Section):
 class LogSettings(Section):
     """`[log]`, always on standard error."""
 
-    level: Literal["debug", "info", "warning", "error"] = "info"
-    format: Literal["auto", "json", "text"] = Field(
+    level: Annotated[Literal["debug", "info", "warning", "error"], AnyCase] = "info"
+    format: Annotated[Literal["auto", "json", "text"], AnyCase] = Field(
         default="auto", description="auto (text on a terminal), json or text."
     )
 
@@ -290,6 +291,8 @@ class TokenSettings(Section):
         pattern=r"^[0-9a-fA-F]{64}$",
         description="the SHA-256 of the token, 64 hex digits: printf %s TOKEN | sha256sum.",
     )
-    scopes: Annotated[frozenset[Scope], AsList] = Field(min_length=1, description="a list of read, refund and admin.")
+    scopes: Annotated[frozenset[Scope], AnyCase, AsList] = Field(
+        min_length=1, description="a list of read, refund and admin."
+    )
     accounts: Words | None = None
     """Names of the accounts that the token may see; None: all."""

@@ -27,6 +27,16 @@ def listed(value: Any) -> Any:
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
+def lowered(value: Any) -> Any:
+    """A text in lower case, and those of a list; anything else unchanged."""
+    if isinstance(value, list | tuple | set | frozenset):
+        return [lowered(each) for each in value]
+    return value.lower() if isinstance(value, str) else value
+
+
+AnyCase = BeforeValidator(lowered)
+"""Accepts the words of a setting in any letter case: `NA`, `Sandbox`."""
+
 HEADER_NAME = re.compile(r"[A-Za-z0-9-]{1,64}")
 SECRET_HEADERS = frozenset({"authorization", "proxy-authorization", "cookie"})
 

@@ -1,4 +1,4 @@
-"""HTTP. The API that merchants call: Create Refund, Get Refund, Get Charge, Get Dispute, as Amazon answers them.
+"""HTTP. The API that merchants call: refunds, charges, disputes and reports, as Amazon answers them.
 
 Every call is checked in this order: signature, environment, fault injection, throttle, the call itself. A refusal
 explains exactly what was wrong in the header `x-amz-pay-simulator-reason`, which Amazon itself does not send.
@@ -42,6 +42,10 @@ class Answer:
     body: dict[str, object]
 
 
+Work = Callable[[Asked, str], Answer]
+"""Does one call, whose path names an object. Raises `Fault`."""
+
+
 class Api:
     """The routes for one engine."""
 
@@ -49,35 +53,25 @@ class Api:
         self._engine = engine
 
     def routes(self) -> list[BaseRoute]:
-        """Each route with and without the environment in the path, and with a trailing slash (the .NET SDK sends
-        one)."""
+        """Refunds, charges and disputes. Create Refund answers 201, the others 200."""
+        return [
+            *self.route("POST", "/refunds", "create_refund", self._create),
+            *self.route("GET", "/refunds/{id}", "get_refund", self._refund),
+            *self.route("GET", "/charges/{id}", "get_charge", self._charge),
+            *self.route("GET", "/disputes/{id}", "get_dispute", self._dispute),
+        ]
+
+    def route(self, method: str, path: str, call: str, work: Work) -> list[BaseRoute]:
+        """A call with and without the environment in the path, and with a trailing slash (the .NET SDK sends one)."""
+
+        async def handler(request: Request) -> Response:
+            return await self._answer(call, request, work)
+
         return [
             Route(f"{base}{path}{slash}", handler, methods=[method])
             for base in ("/v2", "/{environment:str}/v2")
-            for path, handler, method in (
-                ("/refunds", self.create_refund, "POST"),
-                ("/refunds/{id}", self.get_refund, "GET"),
-                ("/charges/{id}", self.get_charge, "GET"),
-                ("/disputes/{id}", self.get_dispute, "GET"),
-            )
             for slash in ("", "/")
         ]
-
-    async def create_refund(self, request: Request) -> Response:
-        """`POST /refunds`: 201."""
-        return await self._answer("create_refund", request, self._create)
-
-    async def get_refund(self, request: Request) -> Response:
-        """`GET /refunds/{id}`: 200."""
-        return await self._answer("get_refund", request, self._refund)
-
-    async def get_charge(self, request: Request) -> Response:
-        """`GET /charges/{id}`: 200."""
-        return await self._answer("get_charge", request, self._charge)
-
-    async def get_dispute(self, request: Request) -> Response:
-        """`GET /disputes/{id}`: 200."""
-        return await self._answer("get_dispute", request, self._dispute)
 
     def _create(self, asked: Asked, _: str) -> Answer:
         engine = self._engine
@@ -104,7 +98,7 @@ class Api:
     def _dispute(self, _: Asked, object_id: str) -> Answer:
         return Answer(200, dispute_json(self._engine.disputes.get(object_id), self._engine.config.environment))
 
-    async def _answer(self, call: str, request: Request, work: Callable[[Asked, str], Answer]) -> Response:
+    async def _answer(self, call: str, request: Request, work: Work) -> Response:
         engine, object_id = self._engine, request.path_params.get("id", "")
         rule: Rule | None = None
         reason, at = "", engine.now()

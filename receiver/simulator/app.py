@@ -10,23 +10,20 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import uvicorn
-from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
 
 from receiver.runtime.serving import Server
 from receiver.simulator.amounts import Amount
-from receiver.simulator.api import Api, on_http_exception
 from receiver.simulator.bank import Charge, Refund
-from receiver.simulator.control import Control
 from receiver.simulator.disputes import Disputes
 from receiver.simulator.engine import CallRecord, Engine, SimulatorConfig
-from receiver.simulator.fps.api import Fps
 from receiver.simulator.fps.book import FpsRefund
 from receiver.simulator.keys import Keys, make_keys
 from receiver.simulator.notifications.fault_injection import FaultInjection
 from receiver.simulator.notifications.forgeries import Forgery
 from receiver.simulator.notifications.sender import Posted, Sender
 from receiver.simulator.outcomes import Outcome
+from receiver.simulator.reports.book import Reports
+from receiver.simulator.routes import build_app
 from receiver.simulator.throttle import Rates
 from receiver.transport.client import Transport
 
@@ -114,7 +111,8 @@ class Simulator:
 
     async def start(self) -> None:
         """Listen and advance time. Returns once the socket answers; raises OSError if the address is in use."""
-        listening = socket.create_server((self._host, self._port), family=_family(self._host), backlog=512)
+        family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
+        listening = socket.create_server((self._host, self._port), family=family, backlog=512)
         self._port = listening.getsockname()[1]
         config = uvicorn.Config(
             self.app,
@@ -249,6 +247,11 @@ class Simulator:
         """The disputes: `open` one, and `move` it. Each step is announced."""
         return self._engine.disputes
 
+    @property
+    def reports(self) -> Reports:
+        """The reports. `outcome_delay` is also the time that Amazon takes to make one."""
+        return self._engine.reports
+
     def set_balance(self, state: str) -> None:
         """The merchant account's: `negative` (refunds that start are AmazonRejected) or `repaid`; else ValueError."""
         self._engine.bank.set_balance(state)
@@ -293,17 +296,3 @@ class Simulator:
         """Return once no notification is being posted or waiting for its next attempt."""
         await self._engine.sender.idle()
         await self._engine.fps_sender.idle()
-
-
-def build_app(engine: Engine) -> Starlette:
-    """The ASGI app for an engine: the API, the control API, and the legacy Flexible Payments."""
-    app = Starlette(
-        routes=[*Control(engine).routes(), *Fps(engine).routes(), *Api(engine).routes()],
-        exception_handlers={HTTPException: on_http_exception},
-    )
-    app.router.redirect_slashes = False
-    return app
-
-
-def _family(host: str) -> socket.AddressFamily:
-    return socket.AF_INET6 if ":" in host else socket.AF_INET

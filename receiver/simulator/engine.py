@@ -23,6 +23,7 @@ from receiver.simulator.notifications.forgeries import Forger, Forgery
 from receiver.simulator.notifications.notices import Publisher, topic_arn
 from receiver.simulator.notifications.sender import LOG_LENGTH, NotificationSender, Posted, Sender
 from receiver.simulator.outcomes import INITIATED, Outcome
+from receiver.simulator.reports.book import Reports
 from receiver.simulator.throttle import LIVE, SANDBOX, Rates, Throttle
 
 CURRENCY = {"na": "USD", "eu": "EUR", "jp": "JPY"}
@@ -124,6 +125,7 @@ class Engine:
         self.announcer = Announcer(self._forger(), self.fault_injection, self.sender, now)
         self.disputes = Disputes(self.bank, self.ids, now, self.announcer.announce_dispute)
         self._seed()
+        self.reports = Reports(self.bank, self.ids, config.merchant_id, now, self.bank.delay)
 
     def start_refund(
         self,

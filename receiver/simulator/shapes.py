@@ -83,6 +83,17 @@ def basic_time(ms: int) -> str:
     return datetime.fromtimestamp(ms // 1000, UTC).strftime("%Y%m%dT%H%M%SZ")
 
 
+def read_time(name: str, text: str) -> int:
+    """A time in ms, in Amazon's form or ISO 8601's extended one; raises `Fault` 400."""
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        found = None
+    if found is None or found.tzinfo is None:
+        raise invalid_value(name, "it is not a time such as 20190714T155300Z")
+    return round(found.timestamp() * 1000)
+
+
 def refund_json(refund: Refund, environment: str) -> dict[str, object]:
     """A refund as in the answers of Get Refund and Create Refund."""
     return {

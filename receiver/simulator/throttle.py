@@ -5,11 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 Rates = Mapping[str, tuple[float, float]]
-"""Call (`get_refund`, `get_charge`, `get_dispute`, `create_refund`) → burst, refill per second. Others: no limit."""
+"""Call (`get_refund`, `create_report`, …) → burst, refill per second. Others: no limit."""
 
-LIVE: Rates = {"create_refund": (10, 4), "get_refund": (20, 4), "get_charge": (20, 4), "get_dispute": (20, 4)}
-SANDBOX: Rates = {"create_refund": (2, 1), "get_refund": (5, 1), "get_charge": (5, 1), "get_dispute": (5, 1)}
-"""Amazon's page "API throttling limits". It does not list Get Dispute."""
+REPORTS = ("create_report", "get_reports", "get_report", "get_report_document")
+LIVE: Rates = {
+    "create_refund": (10, 4),
+    **dict.fromkeys(("get_refund", "get_charge", "get_dispute"), (20, 4)),
+    **dict.fromkeys(REPORTS, (10, 1)),
+}
+SANDBOX: Rates = {
+    "create_refund": (2, 1),
+    **dict.fromkeys(("get_refund", "get_charge", "get_dispute"), (5, 1)),
+    **dict.fromkeys(REPORTS, (1, 1)),
+}
+"""Amazon's page "API throttling limits". It does not list Get Dispute, nor the calls about reports: these have the
+smallest limits that the page has for any call."""
 
 
 class Throttle:

@@ -12,9 +12,10 @@ import aiohttp
 import msgspec
 import pytest
 
+from receiver.client.api import Api
+from receiver.client.errors import not_the_api
 from receiver.commands import audit
 from receiver.commands.audit import COLUMNS
-from receiver.commands.client.api import Api, not_the_api
 from receiver.http import audit as audit_api
 from receiver.http.audit import AuditEntryJson
 from receiver.ledger.audit import Action, Actor, AuditEntry

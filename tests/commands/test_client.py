@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from receiver.commands.client.api import read_base, target
+from receiver.client.api import read_base, target
 from receiver.commands.console import clean, clean_json, short_moment
 from receiver.errors import ConfigurationError
 from tests.commands.conftest import Ran, Run, run_command
@@ -218,8 +218,8 @@ def test_addresses_that_a_token_is_sent_to(url: str) -> None:
     ],
 )
 def test_plain_http_to_elsewhere_is_refused(url: str) -> None:
-    """The token could be read on the way; --insecure is for those who know better."""
-    with pytest.raises(ConfigurationError, match="--insecure"):
+    """The token could be read on the way; `insecure` is for those who know better."""
+    with pytest.raises(ConfigurationError, match="insecure=True"):
         read_base(url, insecure=False)
     assert read_base(url, insecure=True) == url
 

@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 import standardwebhooks
 
-from receiver.commands.client.api import Api
-from receiver.commands.events import follow
+from receiver.client import feed
+from receiver.client.api import Api
+from receiver.client.retrying import RetryingCaller
 from receiver.exchange import Request, Response
 from receiver.ledger.dispute import DAY, Dispute, Reminder
 from receiver.ledger.money import Money
@@ -231,7 +232,7 @@ def test_forward_as_json(server: Server, start: Start) -> None:
 
 async def test_a_service_that_does_not_wait_is_not_asked_in_a_rush(monkeypatch: pytest.MonkeyPatch) -> None:
     """Something in between may answer long polls at once."""
-    monkeypatch.setattr(follow, "LEAST", 0.05)
+    monkeypatch.setattr(feed, "LEAST", 0.05)
     asked = 0
 
     async def send(request: Request, *, timeout: float, max_body: int) -> Response:
@@ -241,7 +242,8 @@ async def test_a_service_that_does_not_wait_is_not_asked_in_a_rush(monkeypatch: 
 
     async def read() -> None:
         api = Api(send, "http://127.0.0.1", "token")
-        async for _ in follow.EventFollower(api, lambda _: None, types=(), reasons=(), after="", greeting="").pages():
+        steadily = RetryingCaller(api, lambda error, seconds: None)
+        async for _ in feed.EventFollower(api, steadily, types=(), reasons=(), after="").pages():
             pass
 
     with pytest.raises(TimeoutError):

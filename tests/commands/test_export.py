@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from receiver.commands.client.api import Api, not_the_api
+from receiver.client.api import Api
+from receiver.client.errors import not_the_api
 from receiver.commands.refund import export, importing
 from receiver.commands.refund.export import COLUMNS, FORMULA, csv_row
 from receiver.commands.refund.importing import read_ids

@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from receiver.commands.cli import app
-from receiver.commands.refund import refund
+from receiver.client import calls
 from receiver.ledger.dispute import Dispute
 from receiver.ledger.money import Money
 from tests.commands.conftest import Run
@@ -66,7 +66,7 @@ def test_get_wait_ends_when_the_refund_is_final(server: Server, run: Run) -> Non
 
 def test_get_wait_ends_with_what_there_is(server: Server, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """A refund that is still pending is exit code 0, with a remark. Long waits are made of short ones."""
-    monkeypatch.setattr(refund, "WAIT_STEP", 1)
+    monkeypatch.setattr(calls, "WAIT_STEP", 1)
     assert run("refund", "get", REFUND, "--wait", "2").code == 1
     server.seen()
     ran = run("refund", "get", REFUND, "--wait", "2")
@@ -113,7 +113,7 @@ def test_list_is_a_table_of_80_columns(server: Server, run: Run) -> None:
 
 def test_list_all_goes_through_every_page(server: Server, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each refund once, under one heading; as JSON one object a page."""
-    monkeypatch.setattr(refund, "MOST_PER_PAGE", 3)
+    monkeypatch.setattr(calls, "MOST_PER_PAGE", 3)
     names = [f"S01-{number}" for number in range(8)]
     for name in names:
         server.seen(name)
@@ -126,7 +126,7 @@ def test_list_all_goes_through_every_page(server: Server, run: Run, monkeypatch:
 
 def test_list_limit_counts_refunds_not_pages(server: Server, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """It goes on over pages until there are so many, and says that there may be more."""
-    monkeypatch.setattr(refund, "MOST_PER_PAGE", 3)
+    monkeypatch.setattr(calls, "MOST_PER_PAGE", 3)
     for number in range(8):
         server.seen(f"S01-{number}")
     ran = run("refund", "list", "--limit", "5")

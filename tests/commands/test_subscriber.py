@@ -144,9 +144,9 @@ def test_other_formats(admin: Run, tmp_path: Path) -> None:
         assert "hunter2" not in ran.out
         assert "RRRR" not in ran.out
         assert "signing secret" not in ran.out
-    refused = admin(*add, "no", URL, "--format", "teams")
+    refused = admin(*add, "no", URL, "--format", "telex")
     assert (refused.code, refused.out) == (1, "")
-    assert "format: 'teams' is not a format" in refused.err
+    assert "format: 'telex' is not a format" in refused.err
     assert admin(*add, "no", URL, "--address-file", str(hook)).code == 2
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import pytest
 
-from receiver.commands.client.api import Api
+from receiver.client.api import Api
 from receiver.commands.refund.watch import ChangeWatcher
 from receiver.exchange import Request, Response
 from tests.commands.kit import REFUND, REPOSITORY, Process, Server

@@ -650,3 +650,22 @@ async def test_the_overview_shows_subscribers_that_get_nothing(browser: Browser,
     await browser.sign_in(READER)
     await browser.get("/")
     assert "Subscribers missing events" not in browser.page
+
+
+async def test_subscribers_that_the_settings_no_longer_name_are_shown(browser: Browser, store: Store) -> None:
+    """With how to remove them, on the overview and on their page; only to those who may see subscribers."""
+    await subscribe(store, name="left", undeclared_at=T0)
+    await subscribe(store, name="quiet")
+    await browser.sign_in(ADMIN)
+    await browser.get("/")
+    text = words(browser.page)
+    assert "Subscribers no longer in the settings 1" in text
+    assert "left us Look at left" in text
+    assert "Nothing needs you" not in text
+    await browser.get("/subscribers")
+    assert words(browser.page).count("No longer in the settings since") == 1
+    assert "receiver subscriber remove left" in browser.page
+    browser.jar.clear()
+    await browser.sign_in(READER)
+    await browser.get("/")
+    assert "no longer in the settings" not in browser.page

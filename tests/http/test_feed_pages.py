@@ -44,14 +44,14 @@ async def test_pages_until_there_is_no_more(service: Service, store: Store, redi
             answer = await service.get(f"/v1/events?limit={limit}&after={cursor}")
             assert (answer.status, answer.headers["Vary"]) == (200, "Accept")
             page = answer.json
-            assert set(page) == {"events", "after", "more"}
+            assert set(page) == {"events", "cursors", "after", "more"}
             assert len(page["events"]) <= limit
             cursor, more = page["after"], page["more"]
             seen += numbers(page)
         assert sorted(seen) == [*range(110), *range(1000, 1005)]
         assert [number for number in seen if number < 1000] == list(range(110))
     again = (await service.get(f"/v1/events?after={cursor}")).json
-    assert again == {"events": [], "after": cursor, "more": False}
+    assert again == {"events": [], "cursors": [], "after": cursor, "more": False}
 
 
 async def test_a_page_and_a_stream_share_their_cursors(service: Service, store: Store, redis: Redis) -> None:
@@ -65,6 +65,17 @@ async def test_a_page_and_a_stream_share_their_cursors(service: Service, store: 
     assert (await service.get(f"/v1/events?after={client.last_id}")).json["events"] == []
     body = (await service.get(FROM_START)).json["events"][2]
     assert body == event.json
+
+
+async def test_every_event_has_a_cursor(service: Service, store: Store, redis: Redis) -> None:
+    """After which the rest of the page follows; what the filters leave out costs nothing."""
+    await happened(store, redis, 1, 2, 3)
+    await happened(store, redis, 1000, 1001, account="eu")
+    page = (await service.get(FROM_START)).json
+    assert len(page["cursors"]) == len(page["events"]) == 5
+    for number, cursor in enumerate(page["cursors"], 1):
+        rest = (await service.get(f"/v1/events?after={cursor}")).json
+        assert rest["events"] == page["events"][number:]
 
 
 async def test_without_a_cursor_a_page_is_of_now(service: Service, store: Store, redis: Redis) -> None:
@@ -102,7 +113,7 @@ async def test_a_long_poll_without_news_ends_in_time(service: Service) -> None:
     began = clock()
     page = (await service.get(f"/v1/events?wait=1&after={after}")).json
     assert 0.9 <= clock() - began < 20
-    assert page == {"events": [], "after": after, "more": False}
+    assert page == {"events": [], "cursors": [], "after": after, "more": False}
 
 
 async def test_a_long_poll_is_answered_when_the_server_ends(sns: SnsSigner, store: Store) -> None:

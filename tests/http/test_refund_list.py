@@ -59,6 +59,24 @@ async def test_filters(service: Service, store: Store, clock: ManualClock) -> No
         assert await ids(service, f"since={since}") == ["S01-4"]
 
 
+async def test_words_are_known_in_any_letter_case_and_misspelt_ones_are_errors(service: Service, store: Store) -> None:
+    """An empty list would hide the mistake. A word that Amazon adds is known once a refund has it."""
+    await seen(store, "us", "S01-1", "Declined", reason="AmazonRejected")
+    await seen(store, "us", "S01-2", "Declined", reason="NewlyInvented")
+    await seen(store, "us", "S01-3", "Reversed")
+    for query in ("state=declined&reason=AMAZONREJECTED", "reason=NewlyInvented", "state=Reversed"):
+        assert len(await ids(service, query)) == 1, query
+    assert await ids(service, "state=completed") == await ids(service, "state=Declined&reason=Chargeback") == []
+    for query, reason, known in (
+        ("state=Declind", "unknown_state", "RefundInitiated, Refunded, Declined"),
+        ("reason=NewlyInvente", "unknown_reason", "AmazonRejected, ProcessingFailure"),
+    ):
+        answer = await service.get(f"/v1/refunds?{query}")
+        assert (answer.status, answer.json["reason"]) == (400, reason)
+        assert known in answer.json["detail"]
+    assert await ids(service, "state=Reversed&reason=AmazonRejected") == []
+
+
 async def test_pages_join_without_gap_or_repetition(service: Service, store: Store, clock: ManualClock) -> None:
     """Whatever the page size, also where changes share a millisecond, every refund comes once."""
     for number in range(23):

@@ -7,11 +7,13 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from receiver.outbox.subscribers.reading import read_subscriber
 from receiver.outbox.subscribers.url import UrlPolicy
 from receiver.store import Store
 from tests.http.kit import ADMIN, READER, US_ONLY, Answer, Service, real_receiver, running, settings
+from tests.kit.clock import T0
 from tests.kit.sns import SnsSigner
 
 PATH = "/v1/subscribers/finance"
@@ -118,6 +120,17 @@ async def test_what_is_refused(service: Service, store: Store) -> None:
         assert (await put(service, query, rate=2)).json["reason"] == "configured"
     repeated = await service.call("POST", "/v1/subscribers", token=US_ONLY, body={"name": "finance", "url": URL})
     assert (repeated.status, repeated.json["reason"]) == (409, "subscriber_exists")
+
+
+async def test_one_that_the_settings_no_longer_name_is_taken_over(service: Service, store: Store) -> None:
+    """It is one of the API's from then on; a PATCH leaves it as it is."""
+    left = read_subscriber({"name": "finance", "url": URL, "secret": SECRETS[0]}, UrlPolicy(), origin="api", now=1)
+    await store.of("us").subscribers.put(structs.replace(left, undeclared_at=T0))
+    patched = await service.call("PATCH", PATH, token=US_ONLY, body={"rate": 2})
+    assert patched.json["undeclaredAt"] == (await service.get(PATH, token=US_ONLY)).json["undeclaredAt"] is not None
+    taken = await put(service, rate=2)
+    assert [(each["field"], each["after"]) for each in taken.json["changes"]] == [("undeclaredAt", None)]
+    assert (await put(service, rate=2)).json["outcome"] == "unchanged"
 
 
 async def test_of_many_at_once_one_creates_it(service: Service, store: Store) -> None:

@@ -109,7 +109,7 @@ BAD: dict[str, tuple[dict[str, Any], str | None, int, str]] = {
     "decimals in JPY": ({"refundAmount": {"amount": "14.5", "currencyCode": "JPY"}}, "k", 400, "bad_amount"),
     "not a number": ({"refundAmount": {**USD, "amount": "1e3"}}, "k", 400, "bad_amount"),
     "no currency": ({"refundAmount": {"amount": "14.00"}}, "k", 400, "bad_amount"),
-    "bad currency": ({"refundAmount": {**USD, "currencyCode": "usd"}}, "k", 400, "bad_currency"),
+    "bad currency": ({"refundAmount": {**USD, "currencyCode": "U$D"}}, "k", 400, "bad_currency"),
     "too much at all": ({"refundAmount": {**USD, "amount": "150000.01"}}, "k", 400, "bad_amount"),
     "over the allowance": ({"refundAmount": {**USD, "amount": "115.01"}}, "k", 409, "allowance_exceeded"),
     "unknown charge": ({"chargeId": "S01-0000000-0000000-C000000"}, "k", 422, "amazon_not_found"),

@@ -134,9 +134,10 @@ BAD: dict[str, tuple[Any, int, str]] = {
     "no list": ({"refundIds": "S01-1"}, 400, "bad_refund_id"),
     "too many ids": ({"refundIds": ["S01-1"] * 1001}, 400, "bad_refund_id"),
     "bad reason": ({"reason": "a b"}, 400, "bad_parameter"),
+    "unknown reason": ({"reason": "AmazonRejectd"}, 400, "unknown_reason"),
     "bad since": ({"since": "yesterday"}, 400, "bad_since"),
     "bad total": ({**REJECTED, "maxTotal": {"amount": "x", "currencyCode": "USD"}}, 400, "bad_amount"),
-    "bad currency": ({**REJECTED, "maxTotal": {"amount": "1", "currencyCode": "usd"}}, 400, "bad_currency"),
+    "bad currency": ({**REJECTED, "maxTotal": {"amount": "1", "currencyCode": "U$D"}}, 400, "bad_currency"),
     "bad dry run": ({**REJECTED, "dryRun": "yes"}, 400, "bad_parameter"),
     "unknown field": ({**REJECTED, "dryrun": True}, 400, "unknown_field"),
     "unknown account": ({**REJECTED, "account": "eu"}, 404, "no_such_account"),
@@ -149,6 +150,7 @@ async def test_bad_input_is_named(open_shop: Shop) -> None:
     for what, (body, status, reason) in BAD.items():
         found, problem, _ = await counter.call("POST", "/v1/refunds/retry", body)
         assert (found, problem["reason"]) == (status, reason), what
+        assert "Unknown field: dryrun. Did you mean dryRun?" in problem["detail"] or reason != "unknown_field"
     for path, status, reason in (("a%20b", 400, "bad_job_id"), ("nothing", 404, "no_such_job")):
         found, problem, _ = await counter.call("GET", f"/v1/jobs/{path}")
         assert (found, problem["reason"]) == (status, reason)
@@ -162,7 +164,7 @@ async def test_the_command_shows_first_what_it_would_do(open_shop: Shop) -> None
     async def retry(*words: str) -> Ran:
         return await counter.run("refund", "retry", *words)
 
-    ran = await retry("--reason", "AmazonRejected", "--dry-run")
+    ran = await retry("--reason", "amazonrejected", "--dry-run")
     assert (ran.code, ran.out) == (0, "Would reissue 2 refunds: 28.00 USD (account us)\n")
     ran = await retry("--since", "1h", "--max-total", "20.00 usd", "--dry-run")
     assert "Would reissue 1 refund: 14.00 USD" in ran.out

@@ -14,10 +14,11 @@ import schemathesis
 from schemathesis import Case, CheckContext, HookContext, Response
 
 BEYOND = {
-    "listRefunds": {"bad_cursor", "bad_parameter"},
+    "listRefunds": {"bad_cursor", "bad_parameter", "unknown_state", "unknown_reason"},
     "followEvents": {"bad_cursor"},
     "listDeliveries": {"bad_cursor"},
     "createRefund": {"bad_amount", "bad_soft_descriptor", "bad_order_reference", "currency_mismatch"},
+    "retryRefunds": {"unknown_reason"},
     "createFpsRefund": {"bad_amount", "bad_description"},
     "addSubscriber": {"bad_subscriber"},
     "putSubscriber": {"bad_subscriber", "credential_needed"},
@@ -25,8 +26,8 @@ BEYOND = {
     "rotateSecret": {"bad_parameter", "bad_secret"},
 }
 """Operation → reasons. A cursor is one that was given; amounts have no more places than their currency, and are not
-zero; texts are printable; which fields a subscriber has depends on its format; credentials
-are given again where the url moves to another host; a span is at most seven days."""
+zero; a state or reason is one that a refund has; texts are printable; which fields a subscriber has depends on its
+format; credentials are given again where the url moves to another host; a span is at most seven days."""
 WITHOUT_WORDS = {"receiveNotification", "receiveNotificationOfAccount", "receiveFpsNotification"}
 """Amazon's notifications: no other sender can make one that is believed."""
 

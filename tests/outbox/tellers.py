@@ -14,12 +14,14 @@ from tests.outbox.examples import NOW, an_event
 
 RULES = UrlPolicy(allow_http=True, public_url="https://refunds.example", seller_central="https://sellers.example")
 HOOK = "https://hooks.slack.com/services/T00000000/B00000000/hunter2hunter2hunter2"
+WORKFLOW = "https://prod-1.westus.logic.azure.com:443/workflows/1/triggers/manual/paths/invoke?sp=%2Frun&sig=hunter2"
 ROUTING_KEY = "R0123456789ABCDEFGHIJKLMNOPQRSTU"
 BEARER = "Bearer hunter2hunter2"
 FIRST = "S01-5105180-3221187-R022311"
 
 FIELDS: dict[str, dict[str, Any]] = {
     "slack": {"name": "chat", "format": "slack", "url": HOOK},
+    "teams": {"name": "office", "format": "teams", "url": WORKFLOW},
     "pagerduty": {"name": "oncall", "format": "pagerduty", "routing_key": ROUTING_KEY},
     "alertmanager": {
         "name": "alerts",

@@ -124,7 +124,7 @@ def test_only_who_asks_for_it_gets_it() -> None:
     assert wants_dispute(a_subscriber(**small), event())
     assert not wants_dispute(a_subscriber(**small, min_amount=(Money(Decimal(500), "USD"),)), event())
     assert wants_dispute(a_subscriber(**small, min_amount=(Money(Decimal(500), "USD"),)), event(amount=None))
-    for name in ("slack", "pagerduty", "alertmanager"):
+    for name in ("slack", "teams", "pagerduty", "alertmanager"):
         assert wants_dispute(teller(name), event())
         assert not wants_dispute(teller(name, types=["amazonpay.refund.declined"]), event())
 

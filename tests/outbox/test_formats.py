@@ -19,7 +19,7 @@ from receiver.outbox.subscribers.subscriber import Subscriber, carry_over, decod
 from receiver.outbox.subscribers.url import UrlPolicy
 from tests.kit.wire import as_json
 from tests.outbox.examples import NOW, SECRET, a_subscriber
-from tests.outbox.tellers import BEARER, FIELDS, HOOK, ROUTING_KEY, RULES, teller
+from tests.outbox.tellers import BEARER, FIELDS, HOOK, ROUTING_KEY, RULES, WORKFLOW, teller
 
 DECLINED, STUCK, CONFLICT = (f"amazonpay.refund.{word}" for word in ("declined", "stuck", "conflict"))
 DISPUTE = "amazonpay.dispute.action_required"
@@ -37,6 +37,7 @@ def test_every_format_is_registered() -> None:
     ("name", "types"),
     [
         ("slack", (DECLINED, STUCK, CONFLICT, DISPUTE)),
+        ("teams", (DECLINED, STUCK, CONFLICT, DISPUTE)),
         ("pagerduty", (DECLINED, CONFLICT, DISPUTE)),
         ("alertmanager", (DECLINED, STUCK, CONFLICT, DISPUTE)),
     ],
@@ -107,7 +108,9 @@ def test_every_problem_is_named_at_once() -> None:
     assert [problem.split(":")[0] for problem in found] == ["url", "secret", "format"]
 
 
-@pytest.mark.parametrize(("name", "secret"), [("slack", HOOK), ("pagerduty", ROUTING_KEY), ("alertmanager", BEARER)])
+@pytest.mark.parametrize(
+    ("name", "secret"), [("slack", HOOK), ("teams", WORKFLOW), ("pagerduty", ROUTING_KEY), ("alertmanager", BEARER)]
+)
 def test_no_credential_is_seen_by_people(name: str, secret: str) -> None:
     """Not in a repr, not printed by rich, not in the public JSON: there is a fingerprint, by which two can be told
     apart. The stored form alone has it."""
@@ -129,6 +132,7 @@ def test_no_credential_is_seen_by_people(name: str, secret: str) -> None:
 def test_of_a_slack_webhook_the_host_is_shown() -> None:
     """The rest of its address is the credential."""
     assert public_json(teller("slack")).url == "https://hooks.slack.com/…"
+    assert public_json(teller("teams")).url == "https://prod-1.westus.logic.azure.com:443/…"
     assert public_json(teller("alertmanager")).url == "http://127.0.0.1:9093"
 
 

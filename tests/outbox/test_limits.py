@@ -66,7 +66,9 @@ def test_a_refund_without_an_amount_passes() -> None:
     assert large_enough(None, read_amounts("100.00 USD"))
 
 
-@pytest.mark.parametrize("given", ["100", "100.00USD", "-1 USD", "1e3 USD", "1 usd", "1 USD EUR", "", [], [5], [None]])
+@pytest.mark.parametrize(
+    "given", ["100", "100.00USD", "-1 USD", "1e3 USD", "5,00 USD", "1 USD EUR", "", [], [5], [None]]
+)
 def test_what_is_no_amount_is_told_with_its_form(given: object) -> None:
     """In words that say how to write it."""
     (problem,) = amount_problems(given)

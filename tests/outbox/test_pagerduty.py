@@ -92,7 +92,7 @@ def test_a_chain_of_retries_is_one_incident_that_its_success_resolves() -> None:
     assert all(wants(teller("pagerduty"), event) for event in life)
     assert not wants(teller("pagerduty"), retry(EventType.INITIATED))
     assert not wants(teller("pagerduty"), retry(EventType.REFUNDED))
-    assert wants(teller("pagerduty", reasons=["Other"]), resolved())
+    assert wants(teller("pagerduty", reasons=["BuyerCanceled"]), resolved())
 
 
 def test_a_contradiction_resolves_nothing() -> None:

@@ -101,9 +101,22 @@ def test_every_problem_is_named_at_once_with_its_field_and_the_fix() -> None:
         "and amazonpay.balance.suspected, amazonpay.balance.resolved, amazonpay.dispute.action_required, "
         "receiver.subscriber.paused, receiver.subscriber.failing, receiver.delivery.dead, receiver.*",
         "reasons: is not a list of 1 to 32 reason codes such as AmazonRejected; leave it out for all",
-        "format: 'xml' is not a format; known are cloudevents, slack, pagerduty, alertmanager",
+        "format: 'xml' is not a format; known are cloudevents, slack, teams, pagerduty, alertmanager",
     ]
     assert "hunter2" not in caught.value.detail
+
+
+def test_words_are_known_in_any_letter_case() -> None:
+    """Types also by their short names. Stored is the spelling of the events."""
+    wanted = {"types": ["declined", "Refund.Stuck"], "reasons": ["amazonrejected"], "min_amount": "5 usd"}
+    found = read_subscriber({**GOOD, "format": "CloudEvents", **wanted}, RULES, origin="config", now=NOW)
+    assert found.types == ("amazonpay.refund.declined", "amazonpay.refund.stuck")
+    assert (found.reasons, str(found.min_amount[0]), found.format) == (("AmazonRejected",), "5.00 USD", "cloudevents")
+
+
+def test_each_format_shows_what_its_address_looks_like() -> None:
+    (problem,) = subscriber_problems({"name": "a", "format": "Slack"}, RULES)
+    assert problem.startswith("url: is missing; write for example https://hooks.slack.com/services/")
 
 
 @pytest.mark.parametrize("name", [None, "", "-a", "A", "a b", "a" * 65, "ä", "a\n", 7, ["a"]])
@@ -129,7 +142,8 @@ def test_a_name_is_a_plain_word(name: object) -> None:
         ({"reasons": ["x"] * 33}, "reasons: is not a list of 1 to 32"),
         ({"reasons": ["a b"]}, "reasons: 'a b' is not a reason code"),
         ({"reasons": ["x" * 99]}, f"reasons: '{'x' * 50}'… is not a reason code"),
-        ({"format": "teams"}, "format: 'teams' is not a format; known are cloudevents, slack, "),
+        ({"reasons": ["AmazonRejectd"]}, "reasons: 'AmazonRejectd' is not a reason code; known are AmazonRejected, "),
+        ({"format": "fax"}, "format: 'fax' is not a format; known are cloudevents, slack, "),
         ({"format": SECRET}, "format: a secret is not a format"),
         ({"format": {}}, "format: a dict is not a format"),
         ({SECRET + "!": 1}, "a secret: is not a field"),
@@ -280,6 +294,7 @@ def test_what_people_see_of_a_subscriber() -> None:
         "pausedReason": None,
         "pausedAt": None,
         "origin": "config",
+        "undeclaredAt": None,
         "createdAt": "2019-07-14T16:00:00.250Z",
         "secrets": [
             {"fingerprint": "96ad2ccd", "expiresAt": "2019-07-14T16:00:00.250Z"},

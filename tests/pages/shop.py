@@ -228,6 +228,7 @@ def files(folder: Path, accounts: str, hook: str = "", declined: str = "") -> No
         "captured.json": json.dumps(captured),
         "settlement.csv": f"TransactionType,AmazonTransactionId\nRefund,{declined}\n",
         "slack-webhook": hook,
+        "teams-webhook": hook,
         "pd-key": "R" * 32,
         "am-auth": "Bearer of-the-test",
         "subscribers.toml": f'[[subscribers]]\nname = "shop"\nurl = "{hook}"\nrate = 20\n',

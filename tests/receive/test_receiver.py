@@ -37,7 +37,8 @@ from receiver.ledger.notification import (
 )
 from receiver.ledger.timestamps import parse_time
 from receiver.receive.certificates import CertificateStore
-from receiver.receive.receiver import UNCONFIGURED_MAX, Receiver, UnconfiguredNames
+from receiver.receive.receiver import Receiver
+from receiver.receive.unconfigured import UNCONFIGURED_MAX, UnconfiguredNames
 from receiver.store import Store
 from tests.kit.accounts import make_account
 from tests.kit.clock import ManualClock
@@ -268,7 +269,8 @@ async def test_the_accepted_age_is_a_setting() -> None:
 @pytest.mark.parametrize(
     ("spoil", "kind", "reason"),
     [
-        ({"TopicArn": FOREIGN_TOPIC, "Signature": "x"}, Malformed, "bad_signature_encoding"),
+        ({"TopicArn": TOPIC, "Signature": "x", "SigningCertURL": "x"}, Malformed, "bad_signature_encoding"),
+        ({"TopicArn": FOREIGN_TOPIC, "Signature": "x"}, VerificationFailed, "wrong_topic"),
         ({"TopicArn": FOREIGN_TOPIC, "SigningCertURL": "x"}, VerificationFailed, "wrong_topic"),
         (
             {"SigningCertURL": "x", "Timestamp": "2001-01-01T00:00:00.000Z"},
@@ -279,7 +281,7 @@ async def test_the_accepted_age_is_a_setting() -> None:
     ],
 )
 async def test_the_order_of_checks(spoil: dict[str, str], kind: type[ReceiverError], reason: str) -> None:
-    """Form, topic, address, age: what is wrong twice is refused for the earlier."""
+    """The topic that the header names, form, topic, address, age: what is wrong twice is refused for the earlier."""
     assert (await Bench().refuse({**SIGNER.envelope(), **spoil}, kind)).reason == reason
 
 

@@ -194,11 +194,12 @@ async def test_one_that_is_no_longer_declared_can_be_removed(
             async with running(valkey_url, tables, list(hooks)) as stage:
                 await until(stage.ready, "the subscribers are written")
                 told = [line["event"] for line in logs if line["event"] == "subscriber.no_longer_declared"]
-                return [each.origin for each in await stage.service.store.of("us").subscribers.readable()] + told
+                found = await stage.service.store.of("us").subscribers.readable()
+                return [f"{each.origin}{' undeclared' if each.undeclared_at else ''}" for each in found] + told
 
     assert await origins(audit) == ["config"]
-    assert await origins() == ["api", "subscriber.no_longer_declared"]
-    assert await origins() == ["api"]
+    assert await origins() == ["api undeclared", "subscriber.no_longer_declared"]
+    assert await origins() == ["api undeclared"]
     assert await origins(audit) == ["config"]
 
 

@@ -64,13 +64,14 @@ def test_what_is_commented_out_is_the_default(tmp_path: Path) -> None:
 
 
 def test_the_subscribers_that_are_commented_out_load(tmp_path: Path) -> None:
-    """Slack, PagerDuty and Alertmanager, each with its file."""
+    """Slack, Teams, PagerDuty and Alertmanager, each with its file."""
     told = re.sub(r"^# (\[\[subscribers\]\]|  [a-z_]+ = )", r"\1", EXAMPLE.read_text(), flags=re.MULTILINE)
     (tmp_path / "slack-webhook").write_text("https://hooks.slack.com/services/T0/B0/x")
+    (tmp_path / "teams-webhook").write_text("https://prod-1.westus.logic.azure.com/workflows/1?sig=x")
     (tmp_path / "pagerduty-key").write_text("R" * 32)
     (tmp_path / "am-auth").write_text("Bearer token")
     built = example(tmp_path, told).build_subscribers(0)["us"]
-    assert [each.format for each in built] == ["cloudevents", "slack", "pagerduty", "alertmanager"]
+    assert [each.format for each in built] == ["cloudevents", "slack", "teams", "pagerduty", "alertmanager"]
 
 
 def test_every_setting_is_in_the_example() -> None:

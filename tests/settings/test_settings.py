@@ -131,6 +131,18 @@ def test_one_account_by_environment_alone() -> None:
     assert loaded.redis.address is None
 
 
+def test_words_of_the_settings_are_known_in_any_letter_case() -> None:
+    """As people write them, and as Amazon does (`Sandbox`)."""
+    token = {"name": "a", "sha256": DIGEST, "scopes": ["Read", "ADMIN"]}
+    account = table("us", region="NA", environment="Sandbox", over_refund={"chf": "75.00"})
+    words = {"RECEIVER_LOG__LEVEL": "INFO", "RECEIVER_LOG__FORMAT": "JSON"}
+    loaded = load(None, several(account, RECEIVER_TOKENS=json.dumps([token]), **words))
+    (built,) = loaded.build_accounts()
+    assert (built.endpoint.region, built.environment, built.over["CHF"]) == (Region.NA, Environment.SANDBOX, 7500)
+    assert loaded.tokens[0].scopes == {Scope.READ, Scope.ADMIN}
+    assert loaded.log.level == "info"
+
+
 def test_defaults() -> None:
     """Without a word in the configuration these hold."""
     loaded = load(None, alone())
@@ -531,6 +543,7 @@ def test_settings_do_not_show_secrets(tmp_path: Path) -> None:
         ("1h30m", 5_400_000),
         ("15d", 1_296_000_000),
         ("1w", 604_800_000),
+        ("1H 30M", 5_400_000),
     ],
 )
 def test_spans(text: str, ms: int) -> None:

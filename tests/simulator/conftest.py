@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
+from urllib.parse import parse_qsl, quote, urlencode
 
 import aiohttp
 import pytest
 from aiohttp import web
+from yarl import URL
 
 from receiver.simulator.app import Simulator
 from receiver.simulator.keys import Keys, make_keys
@@ -71,11 +73,24 @@ class Client:
         self.headers: dict[str, str] = {}
 
     async def call(
-        self, method: str, path: str, body: bytes = b"", *, unsigned: dict[str, str] | None = None, key: str = ""
+        self,
+        method: str,
+        path: str,
+        body: bytes = b"",
+        *,
+        unsigned: dict[str, str] | None = None,
+        key: str = "",
+        query: str = "",
     ) -> tuple[int, dict[str, object]]:
         """Status and JSON of a signed call; the answer's headers are kept in `headers`."""
-        headers = signed(self.key, self.amazon.public_key_id, method, path, body, at=self.clock(), idempotency_key=key)
-        url = self.amazon.base_url + path
+        query = urlencode(sorted(parse_qsl(query, keep_blank_values=True)), quote_via=quote, safe="")
+        headers = signed(
+            *(self.key, self.amazon.public_key_id, method, path, body),
+            at=self.clock(),
+            idempotency_key=key,
+            query=query,
+        )
+        url = URL(f"{self.amazon.base_url}{path}{'?' if query else ''}{query}", encoded=True)
         async with self.session.request(method, url, data=body, headers={**headers, **(unsigned or {})}) as answer:
             self.headers = {name.lower(): value for name, value in answer.headers.items()}
             return answer.status, await answer.json()

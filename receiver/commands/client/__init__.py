@@ -1,1 +1,1 @@
-"""Command. How commands call the service's API."""
+"""Command. What all commands that call the service share: options, messages, exit codes."""

@@ -15,12 +15,15 @@ from typing import Annotated, Any, Concatenate, ParamSpec, TypeVar
 
 import typer
 
-from receiver.commands.client.api import Api, exit_code, explain, read_base, read_token
+from receiver.client.api import read_base, read_token
+from receiver.client.client import Client
+from receiver.commands.client.messages import exit_code, explain
 from receiver.commands.console import say, silence
 from receiver.commands.signals import Terminated, in_order
 from receiver.errors import ConfigurationError, ReceiverError
 
 DEFAULT_URL = "http://127.0.0.1:8000"
+URL_NAMES = "--url or RECEIVER_URL"
 MOST_FILE = 16 * 1024
 INTERRUPTED, BROKEN_PIPE = 128 + 2, 128 + 13
 
@@ -81,18 +84,12 @@ class ServiceCall:
     account: str
     json: bool
 
-    def run(self, action: Callable[[Api], Awaitable[T]]) -> T:
+    def run(self, action: Callable[[Client], Awaitable[T]]) -> T:
         """Run the action with the API, on new connections."""
 
         async def do() -> T:
-            # Imported here: it takes long, and `--help` does not need it.
-            from receiver.transport.client import Transport
-
-            transport = Transport()
-            try:
-                return await action(Api(transport.send, self.base, self.token, self.account))
-            finally:
-                await transport.close()
+            async with Client(self.base, token=self.token, account=self.account, insecure=True) as client:
+                return await action(client)
 
         return asyncio.run(in_order(do()))
 
@@ -105,7 +102,7 @@ def reach(
     insecure: Insecure = False,
 ) -> ServiceCall:
     """How to reach the service, from the options that every such command has. Raises `ConfigurationError`."""
-    base = read_base(url, insecure=insecure)
+    base = read_base(url, insecure=insecure, name=URL_NAMES, allow="--insecure")
     if token_file is not None:
         token = read_token(read_secret_file(token_file, "--token-file"), "--token-file")
     elif os.environ.get("RECEIVER_TOKEN", "").strip():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from receiver.amazon.account import Account
 from receiver.commands.doctor.finding import Finding, fail, ok, skip, warn
@@ -81,7 +81,23 @@ async def _check_account(store: AccountStore, settings: Account) -> list[Finding
         )
         for name in subscriber_list.unreadable
     ]
+    findings += _undeclared(account, subscriber_list.subscribers.values())
     return [*findings, *(await _lanes(store, subscriber_list, sizes))]
+
+
+def _undeclared(account: str, subscribers: Iterable[Subscriber]) -> list[Finding]:
+    """Subscribers that were taken out of the settings. They get events until a person removes them."""
+    return [
+        warn(
+            "subscribers.declared",
+            "no_longer_declared",
+            f"{each.name} is no longer in the settings, and still gets events",
+            f"receiver subscriber remove {each.name}, or put it back into the settings.",
+            f"{account}/{each.name}",
+        )
+        for each in subscribers
+        if each.undeclared_at
+    ]
 
 
 async def _lanes(store: AccountStore, subscriber_list: SubscriberList, sizes: Mapping[str, float]) -> list[Finding]:

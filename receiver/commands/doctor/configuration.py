@@ -17,7 +17,7 @@ GUESSABLE = ("", "token", "secret", "test", "password", "changeme", "admin", "re
 """Texts that are often hashed by mistake or used as a weak token."""
 SECRET_LINE = re.compile(
     r"^\s*(private_key|auth_token|password|secret|secrets|secret_access_key|routing_key|authorization)\s*="
-    r"|://[^/\s\"']*:[^/\s\"']+@|https://hooks\.slack\.com/\w",
+    r"|://[^/\s\"']*:[^/\s\"']+@|https://hooks\.slack\.com/\w|https://\S+[?&]sig=\w",
     re.MULTILINE,
 )
 MOST_CONFIG = 1024 * 1024

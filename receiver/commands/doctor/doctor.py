@@ -11,8 +11,8 @@ from typing import Any
 
 from rich.text import Text
 
-from receiver.commands.client.api import read_base, read_token
-from receiver.commands.client.options import read_secret_file
+from receiver.client.api import read_base, read_token
+from receiver.commands.client.options import URL_NAMES, read_secret_file
 from receiver.commands.console import clean, emit_rich, emit_value
 from receiver.commands.doctor.checks import examine, examine_nothing
 from receiver.commands.doctor.finding import Finding, Report, Status
@@ -48,7 +48,7 @@ async def doctor(
     `load` reads the settings; its `ConfigurationError` is a finding. Raises `ConfigurationError` for options that
     cannot be used.
     """
-    base = read_base(url, insecure=insecure) if url else ""
+    base = read_base(url, insecure=insecure, name=URL_NAMES, allow="--insecure") if url else ""
     if token_file is not None:
         token = read_token(read_secret_file(token_file, "--token-file"), "--token-file")
     elif token:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Annotated
 
 import typer
 
-from receiver.commands.client.api import Api
+from receiver.client.answers import EventPage
+from receiver.client.api import Api
+from receiver.client.feed import EventFollower
+from receiver.client.retrying import RetryingCaller
+from receiver.commands.client.messages import notifier
 from receiver.commands.client.options import ServiceCall, api_command
 from receiver.commands.console import say
-from receiver.commands.events.follow import EventFollower
 from receiver.commands.events.forward import Forward, read_target, signing_key
 from receiver.commands.refund.views import ChangePrinter
 from receiver.ledger.lifecycle import EventType
@@ -43,7 +46,7 @@ After = Annotated[
 ]
 
 
-Use = Callable[[EventFollower], Awaitable[None]]
+Use = Callable[[AsyncIterator[EventPage]], Awaitable[None]]
 
 
 @api_command(app)
@@ -55,8 +58,8 @@ def tail(call: ServiceCall, types: Types = None, reasons: Reasons = None, after:
     """
     screen = ChangePrinter(call.json)
 
-    async def show(follow: EventFollower) -> None:
-        async for page in follow.pages():
+    async def show(pages: AsyncIterator[EventPage]) -> None:
+        async for page in pages:
             for event in page.events:
                 screen.show_event(bytes(event))
 
@@ -89,9 +92,9 @@ def forward(
     """
     address, key = read_target(to), signing_key(secret)
 
-    async def send(follow: EventFollower) -> None:
+    async def send(pages: AsyncIterator[EventPage]) -> None:
         async with Forward(address, key, call.json) as forward:
-            async for page in follow.pages():
+            async for page in pages:
                 for event in page.events:
                     await forward.post(bytes(event))
 
@@ -110,9 +113,10 @@ def _follow(
 
     async def run(api: Api) -> None:
         nonlocal last
-        follow = EventFollower(api, say, types=types or (), reasons=reasons or (), after=after, greeting=greeting)
+        steadily = RetryingCaller(api, notifier(say))
+        follow = EventFollower(api, steadily, types=types or (), reasons=reasons or (), after=after)
         try:
-            await use(follow)
+            await use(_told(follow.pages(), greeting))
         finally:
             last = follow.after
 
@@ -121,3 +125,15 @@ def _follow(
     finally:
         if last != after:
             say([f"To continue from here: --after {last}"])
+
+
+async def _told(pages: AsyncIterator[EventPage], greeting: str) -> AsyncIterator[EventPage]:
+    """The same pages. Says the greeting after the service's first answer, and what was lost."""
+    greeted = False
+    async for page in pages:
+        if not greeted:
+            say([greeting])
+            greeted = True
+        if page.reset:
+            say([page.reset.detail or "Events may be lost. Continuing with the oldest kept event."])
+        yield page

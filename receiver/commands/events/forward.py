@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from receiver.commands.client.answers import AnyEvent
-from receiver.commands.client.api import URL_TEXT, decode
+from receiver.client.answers import AnyEvent
+from receiver.client.api import URL_TEXT, decode
 from receiver.commands.console import clean, emit_rich, emit_value, say
 from receiver.errors import ConfigurationError, Malformed, TransportError
 from receiver.exchange import Request, Response

@@ -9,11 +9,12 @@ import typer
 
 from receiver.amazon.fps import calls
 from receiver.amazon.fps.signing import SignatureMethod
-from receiver.commands.client.api import target
+from receiver.client.api import target
+from receiver.client.calls import until_answered
 from receiver.commands.client.options import DEFAULT_URL, Account, Insecure, ServiceCall, TokenFile, Url, ending, reach
 from receiver.commands.fps import direct
 from receiver.commands.fps.direct import ACCESS_KEY_ID, ENDPOINT, SECRET, SECRET_FILE
-from receiver.commands.refund.create import DECLINED, UNANSWERED, show, until_answered
+from receiver.commands.refund.create import DECLINED, UNANSWERED, show
 from receiver.errors import BadRequest, Malformed
 from receiver.ledger.money import Money
 from receiver.ledger.schema import money_json
@@ -122,7 +123,7 @@ def _by_service(call: ServiceCall, order: calls.FpsRefundRequest, wait: int) -> 
         "account": call.account,
     }
     body = {name: value for name, value in wanted.items() if value}
-    show(call, call.run(lambda api: until_answered(wait, api, target("fps", "refunds"), body, "")))
+    show(call, call.run(lambda api: until_answered(api, target("fps", "refunds"), body, wait=wait)))
 
 
 def _order(

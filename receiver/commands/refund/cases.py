@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from receiver.commands.client.api import decode, target
+from receiver.client.api import decode, target
 from receiver.commands.client.options import ServiceCall, api_command
 from receiver.commands.console import emit_fields, emit_json
 from receiver.commands.refund.refund import RefundId, checked_id

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import secrets
-import time
-from collections.abc import Mapping
 from typing import Annotated
 
 import typer
 
-from receiver.commands.client.api import Api, decode, target
+from receiver.client.api import decode, target
+from receiver.client.calls import PENDING, until_answered
 from receiver.commands.client.options import ServiceCall, api_command
 from receiver.commands.console import emit_fields, emit_json, say
 from receiver.commands.refund.jobs import read_max_total, reissue_many
-from receiver.commands.refund.refund import REASONS, _since, checked_id
+from receiver.commands.refund.refund import _since, checked_id
 from receiver.commands.refund.views import fields
 from receiver.errors import ConfigurationError
 from receiver.exchange import Response
@@ -23,9 +21,6 @@ from receiver.ledger.refund import State
 from receiver.ledger.refund_request import REFUSES_US
 from receiver.outbox.formats.cloudevents import AdvisedRefundJson
 
-PENDING = 202
-"""The status of the service's answer while Amazon has not answered."""
-ASK_EVERY = 2.0
 EPILOG = (
     "Exit codes: 4 Amazon has not answered yet, repeat the command with the same key · 5 the refund was made, but "
     "Amazon already declined it. Of retry for many: 4 the job is paused · 5 some refunds were not reissued."
@@ -97,7 +92,7 @@ def create(
         "besides": besides or [],
     }
     body = {name: value for name, value in wanted.items() if value}
-    show(call, call.run(lambda api: until_answered(wait, api, target("refunds"), body, key)))
+    show(call, call.run(lambda api: until_answered(api, target("refunds"), body, key=key, wait=wait)))
 
 
 def _key(given: str | None) -> str:
@@ -142,7 +137,7 @@ def retry(
         if not (reason or since):
             raise ConfigurationError(["Name one refund by its ID, or many by --reason, --since or both."])
         selection = {
-            "reason": REASONS.get(reason.lower(), reason),
+            "reason": reason,
             "since": since,
             "maxTotal": read_max_total(max_total),
         }
@@ -155,17 +150,7 @@ def retry(
         raise ConfigurationError(["--reason, --since, --max-total, --dry-run and --yes are for many refunds: omit ID."])
     path = target("refunds", refund_id, "retry", account=call.account)
     body = {"besides": besides} if besides else None
-    show(call, call.run(lambda api: until_answered(wait, api, path, body, "")))
-
-
-async def until_answered(wait: int, api: Api, path: str, body: Mapping[str, object] | None, key: str) -> Response:
-    """Call, and repeat the call while Amazon has not answered."""
-    deadline = time.monotonic() + wait
-    while True:
-        answer = await api.call("POST", path, body=body, idempotency_key=key, wait=30)
-        if answer.status != PENDING or time.monotonic() + ASK_EVERY > deadline:
-            return answer
-        await asyncio.sleep(ASK_EVERY)
+    show(call, call.run(lambda api: until_answered(api, path, body, wait=wait)))
 
 
 def show(call: ServiceCall, answer: Response) -> None:

@@ -18,11 +18,13 @@ from typing import Annotated, Any, BinaryIO, Literal, Self
 import msgspec
 import typer
 
-from receiver.commands.client.answers import RefundPage
-from receiver.commands.client.api import Api, convert, decode, not_the_api, target
+from receiver.client.answers import RefundPage
+from receiver.client.api import Api, convert, decode, target
+from receiver.client.calls import MOST_PER_PAGE
+from receiver.client.errors import not_the_api
 from receiver.commands.client.options import ServiceCall, api_command
 from receiver.commands.console import emit, read_ms, say
-from receiver.commands.refund.refund import MOST_PER_PAGE, STATES, _since
+from receiver.commands.refund.refund import _since
 from receiver.errors import ConfigurationError
 from receiver.ledger.timestamps import format_rfc3339
 from receiver.outbox.formats.cloudevents import AdvisedRefundJson
@@ -246,7 +248,7 @@ def export(
     left to the next one, which starts at the --since printed at the end. A refund can be in both: keep its highest
     revision.
     """
-    filters = {"state": STATES.get(state.lower(), state)}
+    filters = {"state": state}
     question = [call.base, call.account, since, until, state, form]
     with Output(output, question, _since(since), _since(until)) as whole:
         if whole.resumed:

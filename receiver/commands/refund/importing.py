@@ -14,7 +14,9 @@ from typing import Annotated
 import typer
 
 from receiver.amazon.reports.ids import id_problem, is_refund_id
-from receiver.commands.client.api import Api, ApiProblem, decode, exit_code, may_pass, target
+from receiver.client.api import Api, decode, target
+from receiver.client.errors import ApiProblem, may_pass
+from receiver.commands.client.messages import exit_code
 from receiver.commands.client.options import ServiceCall, api_command
 from receiver.commands.console import emit, emit_value, say
 from receiver.errors import ConfigurationError, ReceiverError

@@ -12,14 +12,16 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 from rich.text import Text
 
-from receiver.commands.client.api import Api, ApiProblem, decode, target
+from receiver.client.api import Api, decode, target
+from receiver.client.errors import ApiProblem
+from receiver.client.retrying import RetryingCaller
+from receiver.commands.client.messages import notifier
 from receiver.commands.client.options import ServiceCall, api_command
-from receiver.commands.client.reconnect import RetryingCaller
 from receiver.commands.console import clean, emit, emit_json, emit_rich, say, table
 from receiver.errors import ConfigurationError, Malformed
 from receiver.ledger.declines.job import FIRST, REISSUED, UNFINISHED, JobState
 from receiver.ledger.declines.job_shape import JobJson, JobRefundJson, PlanJson
-from receiver.ledger.money import Money
+from receiver.ledger.money import parse_amount
 from receiver.ledger.schema import MoneyJson
 
 LOOK_EVERY = 1.0
@@ -33,9 +35,8 @@ def read_max_total(text: str) -> Mapping[str, str] | None:
     if not text:
         return None
     try:
-        amount, currency = text.split()
-        money = Money.parse(amount.replace(",", ""), currency.upper())
-    except (ValueError, Malformed):
+        money = parse_amount(text)
+    except Malformed:
         raise typer.BadParameter('--max-total: give an amount and its currency, such as "5000.00 USD".') from None
     return {"amount": money.text, "currencyCode": money.currency_code}
 
@@ -117,7 +118,7 @@ def follow(call: ServiceCall, job_id: str, account: str) -> None:
 
 
 async def _follow(api: Api, job_id: str, account: str, *, as_json: bool) -> JobJson:
-    after, asking = 0, RetryingCaller(say)
+    after, asking = 0, RetryingCaller(api, notifier(say))
     bar = Progress(
         TextColumn("{task.description}"),
         BarColumn(),

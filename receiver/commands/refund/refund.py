@@ -4,32 +4,25 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import AsyncIterator
 from typing import Annotated
 
 import typer
 
-from receiver.commands.client.answers import History, RefundPage
-from receiver.commands.client.api import Api, ApiProblem, convert, decode, not_the_api, target
+from receiver.client.answers import History
+from receiver.client.api import Api, convert, decode, target
+from receiver.client.calls import refund_pages, until_final
 from receiver.commands.client.options import ServiceCall, api_command
 from receiver.commands.console import clean, emit, emit_fields, emit_json, say
 from receiver.commands.refund.views import ChangePrinter, emit_disputes, emit_history, emit_list, fields
 from receiver.commands.refund.watch import ChangeWatcher
 from receiver.errors import Malformed
-from receiver.exchange import Response
 from receiver.http.api.schema import RefreshJson
 from receiver.ledger.history import RevisionJson
-from receiver.ledger.refund import ALIASES, REFUND_ID, Reason, State
-from receiver.ledger.timestamps import SPAN, format_rfc3339, milliseconds, parse_any_time, parse_duration
+from receiver.ledger.refund import REFUND_ID
+from receiver.ledger.timestamps import format_rfc3339, milliseconds, parse_any_time, parse_span
 from receiver.outbox.formats.cloudevents import AdvisedRefundJson
 
-MOST_PER_PAGE = 200
-WAIT_STEP = 25
-"""Seconds of one `?wait=`: well below what proxies let a request take."""
 LONGEST_WAIT = 24 * 3600
-
-STATES = {each.lower(): each.value for each in State} | {alias.lower(): state.value for alias, state in ALIASES.items()}
-REASONS = {each.lower(): each.value for each in Reason}
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -43,15 +36,17 @@ def checked_id(text: str | None) -> str | None:
 
 def _since(text: str) -> str:
     """A time that the API understands, from a time, a day, or a span that counts back from now."""
+    text = text.strip()
     try:
-        if re.fullmatch(SPAN, text):
-            return format_rfc3339(max(_now() - milliseconds(parse_duration(text)), 0))
         if re.fullmatch(r"\d{4}-\d\d-\d\d", text):
             text = f"{text}T00:00:00Z"
-        return format_rfc3339(max(parse_any_time(text), 0)) if text else ""
-    except (Malformed, ValueError):
+        if re.match(r"\d{4}-?\d\d-?\d\d[Tt ]", text):
+            return format_rfc3339(max(parse_any_time(text), 0))
+        return format_rfc3339(max(_now() - milliseconds(parse_span(text)), 0)) if text else ""
+    except (Malformed, ValueError) as error:
+        why = f"{error} " if "unit" in str(error) else ""
         shape = "2h, 7d, 2026-01-31, 2026-01-31T12:00:00Z or 20260131T120000Z"
-        raise typer.BadParameter(f"give a span or a time such as {shape}.") from None
+        raise typer.BadParameter(f"{why}Give a span or a time such as {shape}.") from None
 
 
 def _now() -> int:
@@ -80,25 +75,11 @@ def get(
     The exit code says whether the refund was found, not its state: it is 0 for a declined or pending refund too, also
     after --wait. Read the state, or `.statusDetails.state` and `.final` with --json.
     """
-    answer = call.run(lambda api: _get(api, refund_id, wait))
+    answer = call.run(lambda api: until_final(api, refund_id, wait))
     refund = decode(answer, AdvisedRefundJson)
     emit_json(answer.body) if call.json else emit_fields(fields(refund))
     if wait and not refund.final:
         say([f"Not final after {wait} s."])
-
-
-async def _get(api: Api, refund_id: str, wait: int) -> Response:
-    while True:
-        step = min(wait, WAIT_STEP)
-        try:
-            answer = await api.call("GET", target("refunds", refund_id, account=api.account, wait=step), wait=step)
-        except ApiProblem as problem:
-            if problem.reason != "no_such_refund" or wait <= step:
-                raise
-        else:
-            if wait <= step or decode(answer, AdvisedRefundJson).final:
-                return answer
-        wait -= step
 
 
 @api_command(
@@ -135,8 +116,8 @@ def list_some(
 ) -> None:
     """List refunds, latest change first. All filters must match. Times are UTC."""
     filters = {
-        "state": STATES.get(state.lower(), state),
-        "reason": REASONS.get(reason.lower(), reason),
+        "state": state,
+        "reason": reason,
         "charge": charge,
         "order": order,
         "since": since,
@@ -148,7 +129,7 @@ def list_some(
 async def _list(api: Api, as_json: bool, filters: dict[str, str], limit: int | None) -> None:
     shown = 0
     accounts: set[str] = set()
-    async for answer, page in _pages(api, filters, limit):
+    async for answer, page in refund_pages(api, filters, limit):
         refunds = [convert(refund, AdvisedRefundJson) for refund in page.refunds]
         if as_json:
             emit_json(answer.body)
@@ -160,22 +141,6 @@ async def _list(api: Api, as_json: bool, filters: dict[str, str], limit: int | N
         say(["No refund matches." if any(filters.values()) else "There are no refunds yet."])
     elif limit is not None and page.next_cursor:
         say([f"Showing {shown} {'refund' if shown == 1 else 'refunds'}. Use --all or a higher --limit for more."])
-
-
-async def _pages(api: Api, filters: dict[str, str], limit: int | None) -> AsyncIterator[tuple[Response, RefundPage]]:
-    """Page after page. A short or empty page is not always the last one."""
-    cursor, left = "", limit
-    while True:
-        size = MOST_PER_PAGE if left is None else min(left, MOST_PER_PAGE)
-        answer = await api.call("GET", target("refunds", account=api.account, **filters, cursor=cursor, limit=size))
-        page = decode(answer, RefundPage)
-        yield answer, page
-        left = None if left is None else left - len(page.refunds)
-        if not page.next_cursor or (left is not None and left <= 0):
-            return
-        if page.next_cursor == cursor:
-            raise not_the_api()
-        cursor = page.next_cursor
 
 
 @api_command(app)

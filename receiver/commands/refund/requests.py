@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from receiver.commands.client.api import decode, target
+from receiver.client.api import decode, target
 from receiver.commands.client.options import ServiceCall, api_command
 from receiver.commands.console import clean, emit_fields, emit_json, emit_rich, moment, say, short_moment
 from receiver.commands.refund.refund import _now, checked_id

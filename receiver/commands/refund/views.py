@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from rich.text import Text
 
-from receiver.commands.client.answers import AnyEvent
-from receiver.commands.client.api import convert, decode
+from receiver.client.answers import AnyEvent
+from receiver.client.api import convert, decode
 from receiver.commands.console import clean, emit, emit_json, emit_rich, emit_value, moment, say, short_moment, table
 from receiver.commands.refund.watch import Change
 from receiver.exchange import Response

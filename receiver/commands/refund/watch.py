@@ -11,9 +11,12 @@ from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
-from receiver.commands.client.answers import History, RefundPage
-from receiver.commands.client.api import Api, ApiProblem, convert, decode, not_the_api, target
-from receiver.commands.client.reconnect import RetryingCaller
+from receiver.client.answers import History, RefundPage
+from receiver.client.api import Api, convert, decode, target
+from receiver.client.calls import refund_pages
+from receiver.client.errors import ApiProblem, not_the_api
+from receiver.client.retrying import RetryingCaller
+from receiver.commands.client.messages import notifier
 from receiver.commands.console import read_ms
 from receiver.ledger.history import RevisionJson
 from receiver.ledger.timestamps import format_rfc3339
@@ -26,7 +29,6 @@ EVERY = 1.0
 OVERLAP_MS = 10_000
 """A change gets its time before it is written, so a later entry can have an earlier time."""
 MOST_REMEMBERED = 10_000
-PAGE = 200
 
 Change = dict[str, Any]
 Mark = tuple[int, int]
@@ -44,7 +46,7 @@ class ChangeWatcher:
         self, api: Api, show: Callable[[Change], None], say: Callable[[list[str]], None], every: float = EVERY
     ) -> None:
         self._api, self._show, self._say, self._every = api, show, say, every
-        self._steadily = RetryingCaller(say)
+        self._steadily = RetryingCaller(api, notifier(say))
         self._shown: dict[tuple[str, str], Mark] = {}
         self._floor = 0
 
@@ -104,17 +106,8 @@ class ChangeWatcher:
 
     async def _since(self, since: int) -> list[Change]:
         """Refunds that changed at `since` (ms) or later, on however many pages."""
-        found: list[Change] = []
-        cursor = ""
-        asked = {"account": self._api.account, "limit": str(PAGE), "since": format_rfc3339(since) if since else ""}
-        while True:
-            page = decode(await self._api.call("GET", target("refunds", cursor=cursor, **asked)), RefundPage)
-            found += page.refunds
-            if not page.next_cursor:
-                return found
-            if page.next_cursor == cursor:
-                raise not_the_api()
-            cursor = page.next_cursor
+        filters = {"since": format_rfc3339(since) if since else ""}
+        return [refund async for _, page in refund_pages(self._api, filters) for refund in page.refunds]
 
     async def _unshown(self, refund: Change) -> list[Change]:
         """The changes up to this one that were not shown yet, oldest first. Marks them as shown."""

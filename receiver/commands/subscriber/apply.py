@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from receiver.commands.client.answers import PutSubscriber
-from receiver.commands.client.api import Api, ApiProblem, decode, explain, target
+from receiver.client.answers import PutSubscriber
+from receiver.client.api import Api, decode, target
+from receiver.client.errors import ApiProblem
+from receiver.commands.client.messages import explain
 from receiver.commands.client.options import ServiceCall, api_command
 from receiver.commands.console import clean, emit, emit_json, say
 from receiver.errors import TransportError

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
-from receiver.commands.client.answers import AnyDelivery, DeliveryPage
-from receiver.commands.client.api import Api, decode, target
+from receiver.client.answers import AnyDelivery, DeliveryPage
+from receiver.client.api import Api, decode, target
 from receiver.commands.client.options import ServiceCall, api_command
 from receiver.commands.console import clean, emit, emit_json, emit_rich, moment, say, table
 from receiver.errors import ConfigurationError

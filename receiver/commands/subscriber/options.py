@@ -10,8 +10,8 @@ import typer
 
 from receiver.commands.client.options import read_secret_file
 from receiver.commands.subscriber.views import TYPES
-from receiver.outbox.formats.registry import FORMATS
-from receiver.outbox.subscribers.fields import ALL
+from receiver.ledger.timestamps import parse_span
+from receiver.outbox.formats.registry import FORMATS, format_spec
 
 DEFAULTS = "; ".join(
     f"{', '.join(each.value.rpartition('.')[2] for each in known.types)} for {name}" for name, known in FORMATS.items()
@@ -69,7 +69,8 @@ NewSecret = Annotated[
 AddressFile = Annotated[
     Path | None,
     typer.Option(
-        metavar="FILE", help="File with the URL, for URLs that are secret, such as Slack's. -: standard input."
+        metavar="FILE",
+        help="File with the URL, for URLs that are secret, such as Slack's or Teams'. -: standard input.",
     ),
 ]
 RoutingKeyFile = Annotated[
@@ -83,6 +84,32 @@ AuthorizationFile = Annotated[
         help="File with an Alertmanager's Authorization header, as Bearer TOKEN. -: standard input.",
     ),
 ]
+
+
+def _span(text: str) -> str:
+    try:
+        parse_span(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+    return text
+
+
+OldValidFor = Annotated[
+    str, typer.Option(metavar="SPAN", callback=_span, help="How long the old secret keeps signing, 0s to 7d.")
+]
+
+
+def check_address(address: str, file: Path | None, name: str) -> None:
+    """Check that a new subscriber of the format `name` has one address. Raises `typer.BadParameter`."""
+    known = format_spec(name)
+    if address and file:
+        raise typer.BadParameter("use either this or --address-file.", param_hint="URL")
+    if not (address or file or known.url):
+        raise typer.BadParameter(
+            f"is missing: the address of the subscriber, such as {known.example}. --address-file FILE keeps a secret "
+            "one out of the command line.",
+            param_hint="URL",
+        )
 
 
 def read_files(
@@ -102,9 +129,9 @@ def read_files(
 def filters(
     types: Sequence[str] | None, reasons: Sequence[str] | None, amounts: Sequence[str] | None
 ) -> dict[str, Any]:
-    """The fields that filter events; short names of types are expanded."""
+    """The fields that filter events, as they are written: the service knows the short names of types."""
     return {
-        "types": [TYPES.get(each, ALL if each == "all" else each) for each in split(types)],
+        "types": [*split(types)],
         "reasons": split(reasons),
         "minAmount": split(amounts),
     }

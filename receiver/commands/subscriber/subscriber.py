@@ -7,8 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from receiver.commands.client.answers import AnySubscriber, AnyTest
-from receiver.commands.client.api import Api, ApiProblem, decode, target
+from receiver.client.answers import AnySubscriber, AnyTest
+from receiver.client.api import Api, decode, target
+from receiver.client.errors import ApiProblem
 from receiver.commands.client.options import ServiceCall, api_command, read_secret_file
 from receiver.commands.console import clean, emit, emit_fields, emit_json, say
 from receiver.commands.subscriber.options import (
@@ -18,12 +19,14 @@ from receiver.commands.subscriber.options import (
     Concurrency,
     MinAmount,
     NewSecret,
+    OldValidFor,
     Rate,
     Reasons,
     ReplacingSecretFile,
     RoutingKeyFile,
     SecretFile,
     Types,
+    check_address,
     filters,
     read_files,
     split,
@@ -91,8 +94,7 @@ def add(
     Events are posted to its URL, by default as CloudEvents signed by Standard Webhooks. Other formats have no signing
     secret. With several accounts, choose one with --account.
     """
-    if address and address_file:
-        raise typer.BadParameter("use either this or --address-file.", param_hint="URL")
+    check_address(address, address_file, format)
     wanted = {
         "name": name,
         "url": address,
@@ -206,9 +208,7 @@ def rotate(
     call: ServiceCall,
     name: Name,
     secret_file: SecretFile = None,
-    old_valid_for: Annotated[
-        str, typer.Option(metavar="SPAN", help="How long the old secret keeps signing, 0s to 7d.")
-    ] = "24h",
+    old_valid_for: OldValidFor = "24h",
 ) -> None:
     """Replace a subscriber's signing secret and print the new one. It is shown only once.
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from rich.text import Text
 
-from receiver.commands.client.answers import AnySubscriber
+from receiver.client.answers import AnySubscriber
 from receiver.commands.console import clean, emit_rich, moment, table
 from receiver.http.api.schema import StatsJson, SubscriberJson
 from receiver.ledger.lifecycle import EventType
@@ -47,6 +47,7 @@ def fields(subscriber: AnySubscriber) -> Sequence[tuple[str, str | Text | None]]
         ("Paused at", moment(subscriber.paused_at)),
         ("Created", moment(subscriber.created_at)),
         ("Comes from", "the configuration" if subscriber.origin == "config" else subscriber.origin),
+        ("No longer in the settings", subscriber.undeclared_at and f"since {moment(subscriber.undeclared_at)}"),
         *(
             ("Fingerprint", each.fingerprint + (f", until {moment(each.expires_at)}" if each.expires_at else ""))
             for each in subscriber.secrets

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, Final
 
@@ -12,8 +12,8 @@ from starlette.requests import ClientDisconnect, Request
 
 from receiver.errors import BadRequest, Conflict, Malformed
 from receiver.http.api.auth import Caller
-from receiver.http.api.params import REFUND, Schema, whole
-from receiver.ledger.money import AMOUNT, Money
+from receiver.http.api.params import REFUND, Schema, unknown_names, whole
+from receiver.ledger.money import AMOUNT, WRITTEN_CURRENCY, Money
 
 MOST_BODY = 64 * 1024
 READ_TIMEOUT = 10.0
@@ -21,6 +21,11 @@ READ_TIMEOUT = 10.0
 ACCOUNT_FIELD: Final[Schema] = {
     "type": ["string", "null"],
     "description": "The account's name in the settings. Required if the token sees several.",
+}
+CURRENCY_FIELD: Final[Schema] = {
+    "type": "string",
+    "pattern": whole(WRITTEN_CURRENCY),
+    "description": "ISO 4217. In any letter case.",
 }
 REFUND_FIELD: Final = REFUND.schema
 
@@ -61,7 +66,7 @@ def read_money(value: object, absent: str = "", *, field: str = "refundAmount") 
         example = '{"amount": "14.00", "currencyCode": "USD"}'
         raise BadRequest(f"`{field}` must be an object such as {example}{absent}.", reason="bad_amount")
     try:
-        return Money.parse(value["amount"], value["currencyCode"])
+        return Money.written(value["amount"], value["currencyCode"])
     except Malformed as error:
         raise BadRequest(f"`{field}`: {error.detail}", reason=error.reason) from None
 
@@ -111,6 +116,15 @@ async def read_object(request: Request, *, needed: bool = True) -> dict[str, Any
     if not isinstance(value, Mapping):
         raise BadRequest("The body is not a JSON object.", reason="not_json")
     return dict(value)
+
+
+def check_fields(fields: Mapping[str, Any], known: Iterable[str], more: str = "") -> None:
+    """Raise `BadRequest` (`unknown_field`) that names the fields that are not known; `more` follows in its text."""
+    names = [*known]
+    unknown = [name for name in fields if name not in names]
+    if unknown:
+        said = f"{unknown_names('field', unknown, names)} {more}".strip()
+        raise BadRequest(said, reason="unknown_field")
 
 
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

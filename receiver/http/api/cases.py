@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from receiver.errors import BadRequest
 from receiver.http.api.auth import actor_of
-from receiver.http.api.bodies import REFUND_FIELD, object_schema, read_object
+from receiver.http.api.bodies import REFUND_FIELD, check_fields, object_schema, read_object
 from receiver.http.api.lookup import find_refunds, the_refund
 from receiver.http.api.operations import AMAZON, COMMIT, ISSUE, Answer, Body, Call, Operation
 from receiver.http.api.params import ACCOUNT, REFUND, Schema
@@ -127,8 +127,7 @@ class CaseApi:
 
 def read_closing(fields: Mapping[str, Any], actor: Actor) -> Closing:
     """How a person closes a case. Raises `BadRequest`."""
-    if set(fields) - {*FIELDS}:
-        raise BadRequest(f"Unknown field. Known fields: {', '.join(FIELDS)}.", reason="unknown_field")
+    check_fields(fields, FIELDS)
     return Closing(_how(fields), actor, _note(fields), _refund_id(fields))
 
 

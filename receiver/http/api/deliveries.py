@@ -16,7 +16,7 @@ from receiver.errors import BadRequest, NotFound
 from receiver.http.api.bodies import read_object
 from receiver.http.api.lookup import find_subscriber
 from receiver.http.api.operations import ADMIN, Answer, Body, Call, Operation
-from receiver.http.api.params import ACCOUNT, number, whole, word
+from receiver.http.api.params import ACCOUNT, choice, number, whole, word
 from receiver.http.api.redrive import REDRIVE, STREAM_ID, is_stream_id, read_wanted
 from receiver.http.api.schema import (
     DeadDeliveryJson,
@@ -47,9 +47,7 @@ MOST_SHOWN = 100
 TEST_WAIT, LOOK_EVERY = 30.0, 0.1
 PLACE = re.compile(rf"([0-9]{{1,16}})[.]({STREAM_ID.pattern})")
 FIRST = "0-0"
-STATE: Final = word(
-    "state", "Which deliveries to list.", {"type": "string", "enum": ["waiting", "dead"], "default": "dead"}
-)
+STATE: Final = choice("state", "Which deliveries to list.", ("waiting", "dead"), "dead")
 CURSOR: Final = word(
     "cursor",
     "`nextCursor` of the previous page, for the same state.",
@@ -79,7 +77,7 @@ class DeliveryApi:
     async def many(self, call: Call) -> Response:
         """Dead ones newest first, waiting ones by their next attempt."""
         account, subscriber = await find_subscriber(self._store, call.accounts, call[NAME])
-        state, cursor, limit = call[STATE] or "dead", call[CURSOR], call[LIMIT]
+        state, cursor, limit = call[STATE], call[CURSOR], call[LIMIT]
         shown: list[DeadDeliveryJson] | list[WaitingDeliveryJson]
         if state == "dead":
             if cursor and not STREAM_ID.fullmatch(cursor):
@@ -87,7 +85,7 @@ class DeliveryApi:
             dead = await self._store.of(account).deliveries.dead_page(subscriber.name, before=cursor, limit=limit)
             shown = [_dead(each) for each in dead]
             after = dead[-1].stream_id if len(dead) == limit else None
-        elif state == "waiting":
+        else:
             place = PLACE.fullmatch(cursor)
             if cursor and not place:
                 raise _bad_cursor()
@@ -95,8 +93,6 @@ class DeliveryApi:
             waiting = await self._store.of(account).deliveries.waiting_page(subscriber.name, after=start, limit=limit)
             shown = [_waiting(each) for each in waiting]
             after = f"{waiting[-1].at}.{waiting[-1].stream_id}" if len(waiting) == limit else None
-        else:
-            raise BadRequest("`state` must be waiting or dead.", reason="bad_parameter")
         body = DeliveryListJson(
             account=account,
             state=state,

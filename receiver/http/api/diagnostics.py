@@ -33,7 +33,8 @@ from receiver.ledger.notification import UNASSIGNED
 from receiver.ledger.schema import extended
 from receiver.ledger.timestamps import format_rfc3339
 from receiver.receive.certificates import CertificateStore
-from receiver.receive.receiver import Receiver, UnconfiguredNames
+from receiver.receive.receiver import Receiver
+from receiver.receive.unconfigured import UnconfiguredNames
 from receiver.runtime.version import package_version
 from receiver.store import Store
 from receiver.store.refunds.notifications import MOST_KEPT, Kept

@@ -21,13 +21,14 @@ from typing import Any, Final
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from receiver.amazon.fps.calls import CURRENCY, MAX_DESCRIPTION, TRANSACTION_ID, FpsRefundRequest, Policy
+from receiver.amazon.fps.calls import MAX_DESCRIPTION, TRANSACTION_ID, FpsRefundRequest, Policy
 from receiver.amazon.fps.notification import MAX_BODY, read_status_notification
 from receiver.errors import BadRequest, InvalidNotification, NotFound, Unavailable
 from receiver.http.api.auth import Caller
 from receiver.http.api.bodies import (
     ACCOUNT_FIELD,
     REFUND_FIELD,
+    check_fields,
     money_schema,
     object_schema,
     only_account,
@@ -68,7 +69,9 @@ FIELDS: Final[Mapping[str, Schema]] = {
         "description": "Your own reference, unique for ever. It is the refund's id here, and the key: the same values "
         "again are the same refund.",
     },
-    "refundAmount": money_schema({"type": "string", "enum": [CURRENCY]}, "Default: everything not yet refunded."),
+    "refundAmount": money_schema(
+        {"type": "string", "pattern": "^[Uu][Ss][Dd]$"}, "Default: everything not yet refunded."
+    ),
     "description": {"type": "string", "maxLength": MAX_DESCRIPTION, "description": "Printable characters."},
     "marketplaceRefundPolicy": {"type": "string", "enum": ["", *Policy]},
 }
@@ -228,8 +231,7 @@ class FpsApi:
 
 def read_order(fields: Mapping[str, Any]) -> FpsRefundRequest:
     """The refund that the fields describe. Raises `BadRequest` that names the field."""
-    if set(fields) - set(FIELDS):
-        raise BadRequest(f"Unknown field. Known fields: {', '.join(FIELDS)}.", reason="unknown_field")
+    check_fields(fields, FIELDS)
     texts = {name: _text(fields, name) for name in FIELDS if name not in ("account", "refundAmount")}
     return FpsRefundRequest(
         texts["transactionId"],

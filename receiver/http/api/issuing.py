@@ -12,7 +12,9 @@ from receiver.amazon.calls import MAX_SOFT_DESCRIPTOR
 from receiver.errors import AmazonRefusesUs, BadRequest
 from receiver.http.api.bodies import (
     ACCOUNT_FIELD,
+    CURRENCY_FIELD,
     REFUND_FIELD,
+    check_fields,
     money_schema,
     object_schema,
     only_account,
@@ -33,14 +35,14 @@ from receiver.http.api.operations import (
     Operation,
     Reasons,
 )
-from receiver.http.api.params import ACCOUNT, REFUND, Parameter, Schema, whole
+from receiver.http.api.params import ACCOUNT, REFUND, Parameter, Schema
 from receiver.http.api.schema import PendingRequestJson
 from receiver.http.headers import traceparent_of
 from receiver.http.problems import RefundProblemJson
 from receiver.http.respond import json_answer
 from receiver.issue.issuer import Issued, Issuer
 from receiver.issue.orders import LONGEST_KEY
-from receiver.ledger.money import CURRENCY, Money
+from receiver.ledger.money import Money
 from receiver.ledger.order_reference import MAX_ORDER_REFERENCE, reference_problem, whole_reference
 from receiver.ledger.refund import REFUND_ID
 from receiver.ledger.refund_request import Asked, RefundRequest
@@ -72,7 +74,7 @@ BESIDES: Final = {
 FIELDS: Final[Mapping[str, Schema]] = {
     "account": ACCOUNT_FIELD,
     "chargeId": {**REFUND_FIELD, "description": "Amazon's id of a captured charge."},
-    "refundAmount": money_schema({"type": "string", "pattern": whole(CURRENCY), "description": "ISO 4217."}, ""),
+    "refundAmount": money_schema(CURRENCY_FIELD, ""),
     "softDescriptor": {
         "type": "string",
         "maxLength": MAX_SOFT_DESCRIPTOR,
@@ -201,19 +203,14 @@ class IssueApi:
         does."""
         account, refund_id = only_account(call.accounts), call[REFUND]
         fields = await read_object(call.request, needed=False)
-        if set(fields) - {"besides"}:
-            raise BadRequest(
-                "Unknown field. Known fields: besides. A retry repeats the declined refund unchanged. For a "
-                "different refund use POST /v1/refunds.",
-                reason="unknown_field",
-            )
+        more = "A retry repeats the declined refund unchanged. For a different refund use POST /v1/refunds."
+        check_fields(fields, ("besides",), more)
         return _answer(account, await self._issuers[account].retry(refund_id, _asked(call, fields)))
 
 
 def read_refund_request(fields: Mapping[str, Any]) -> RefundRequest:
     """The refund requested. Raises `BadRequest` that names the field."""
-    if set(fields) - {*FIELDS, "full"}:
-        raise BadRequest(f"Unknown field. Known fields: {', '.join(FIELDS)}, full.", reason="unknown_field")
+    check_fields(fields, (*FIELDS, "full"))
     charge_id = fields.get("chargeId")
     if not isinstance(charge_id, str) or not REFUND_ID.fullmatch(charge_id):
         raise BadRequest("`chargeId` must be a charge id such as S01-5105180-3221187-C056351.", reason="bad_charge_id")

@@ -11,7 +11,9 @@ from starlette.responses import Response
 from receiver.errors import BadRequest, Malformed
 from receiver.http.api.bodies import (
     ACCOUNT_FIELD,
+    CURRENCY_FIELD,
     REFUND_FIELD,
+    check_fields,
     money_schema,
     object_schema,
     only_account,
@@ -19,6 +21,7 @@ from receiver.http.api.bodies import (
     read_money,
     read_object,
 )
+from receiver.http.api.listing import check_words
 from receiver.http.api.lookup import find_job
 from receiver.http.api.operations import ISSUE, NO_ACCOUNT, SEVERAL, Answer, Body, Call, Operation
 from receiver.http.api.params import ACCOUNT, WORD, Schema, in_path, number, time, whole
@@ -28,8 +31,8 @@ from receiver.issue.issuer import Issuer
 from receiver.issue.jobs import Jobs
 from receiver.ledger.declines.job import MOST_REFUNDS, Job, Selection
 from receiver.ledger.declines.job_shape import JobJson, PlanJson, job_json, plan_json
-from receiver.ledger.money import CURRENCY
-from receiver.ledger.refund import REFUND_ID
+from receiver.ledger.query import Query
+from receiver.ledger.refund import REASONS, REFUND_ID, is_known_reason, reason_of
 from receiver.ledger.timestamps import parse_any_time
 from receiver.store import Store
 
@@ -52,7 +55,7 @@ FIELDS: Final[Mapping[str, Schema]] = {
     },
     "since": time("Only refunds declined at or after this time."),
     "maxTotal": money_schema(
-        {"type": "string", "pattern": whole(CURRENCY), "description": "ISO 4217. Other currencies are left out."},
+        {**CURRENCY_FIELD, "description": "ISO 4217. Other currencies are left out."},
         "Reissue no more than this in total. The oldest declines come first.",
     ),
     "dryRun": {"type": "boolean", "default": False, "description": "Only say what the job would do."},
@@ -114,7 +117,7 @@ class JobApi:
             {
                 400: (
                     *("unknown_field", "bad_parameter", "bad_refund_id", "bad_since", "bad_amount", "bad_currency"),
-                    *("selection_needed", "too_many"),
+                    *("selection_needed", "too_many", "unknown_reason"),
                 ),
                 409: ("account_needed", "job_running", "nothing_to_reissue"),
             },
@@ -123,10 +126,11 @@ class JobApi:
     )
     async def start(self, call: Call) -> Response:
         fields = await read_object(call.request)
-        if set(fields) - set(FIELDS):
-            raise BadRequest(f"Unknown field. Known fields: {', '.join(FIELDS)}.", reason="unknown_field")
+        check_fields(fields, FIELDS)
         account = only_account(possible_accounts(call.caller, fields.get("account")))
         selection, jobs = read_selection(fields), Jobs(self._issuers[account])
+        if not is_known_reason(selection.reason or REASONS[0]):
+            await check_words(self._store, [account], Query(reason=selection.reason))
         if _dry_run(fields):
             found, unfinished = await asyncio.gather(jobs.plan(selection), jobs.store.jobs.current())
             return json_answer(plan_json(account, found, unfinished))
@@ -215,7 +219,7 @@ def _reason(fields: Mapping[str, Any]) -> str:
     value = fields.get("reason", "")
     if not isinstance(value, str) or (value and not WORD.fullmatch(value)):
         raise BadRequest("`reason` must be a reason code such as AmazonRejected.", reason="bad_parameter")
-    return value
+    return reason_of(value)
 
 
 def _since(fields: Mapping[str, Any]) -> int:

@@ -18,12 +18,13 @@ from receiver.errors import BadRequest
 from receiver.ledger.query import Page, Query, place_of
 from receiver.ledger.query import read_cursor as read_place
 from receiver.ledger.query import write_cursor as write_place
-from receiver.ledger.refund import Refund
+from receiver.ledger.refund import REASONS, Refund, State, is_known_reason
 from receiver.store import Store
 from receiver.store.refunds.refunds import MOST_EXAMINED
 from receiver.track.current import current_refunds
 
 CHECK_BYTES = 9
+STATE_WORDS = tuple(each.value for each in State)
 
 
 async def merged(store: Store, accounts: Sequence[str], query: Query, cursor: str, limit: int) -> Page:
@@ -53,6 +54,27 @@ async def _merged(store: Store, accounts: Sequence[str], query: Query, cursor: s
     return Page(
         tuple(shown), write_place(unsure), unreadable=bad, cut=len(shown) < limit and any(page.cut for page in pages)
     )
+
+
+async def check_words(store: Store, accounts: Sequence[str], query: Query) -> None:
+    """Check the state and the reason of a query that found nothing: a misspelt one must not look like an empty list.
+
+    Amazon may add words, so one that a stored refund has is right. Raises `BadRequest` (`unknown_state`,
+    `unknown_reason`), `StoreUnavailable`.
+    """
+    state, reason = query.state, query.reason
+    if state and state not in STATE_WORDS and not await _any(store, accounts, Query(state=state)):
+        known = f"Known states: {', '.join(STATE_WORDS)}."
+        raise BadRequest(f"No refund has the state {state}. {known}", reason="unknown_state")
+    if reason and not is_known_reason(reason) and not await _any(store, accounts, Query(reason=reason)):
+        known = f"Known reasons: {', '.join(REASONS)}."
+        raise BadRequest(f"No refund has the reason {reason}. {known}", reason="unknown_reason")
+
+
+async def _any(store: Store, accounts: Sequence[str], query: Query) -> bool:
+    """Whether a refund matches, or may match: only so many are looked at."""
+    page = await _merged(store, accounts, query, "", 1)
+    return bool(page.refunds or page.unreadable or page.cut)
 
 
 async def as_of_now(store: Store, refunds: Sequence[Refund]) -> list[Refund]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final, Generic, TypeVar
@@ -81,15 +81,29 @@ def text(
     return Parameter(name, about, schema, str, "", place=place, example=example)
 
 
-def word(name: str, about: str, schema: Schema | None = None) -> Parameter[str]:
-    """A word such as an id or a state; empty if absent."""
+def word(
+    name: str, about: str, schema: Schema | None = None, *, spelling: Callable[[str], str] = str
+) -> Parameter[str]:
+    """A word such as an id or a state, in the form that `spelling` gives it; empty if absent."""
 
     def read(given: str) -> str:
         if not WORD.fullmatch(given):
             raise BadRequest(f"`{name}` must be 1 to 64 letters, digits, and - _ . :", reason="bad_parameter")
-        return given
+        return spelling(given)
 
     return Parameter(name, about, schema or {"type": "string", "pattern": whole(WORD)}, read, "", "bad_parameter")
+
+
+def choice(name: str, about: str, values: Sequence[str], absent: str = "") -> Parameter[str]:
+    """One of these words (lower case), written in any letter case; `absent` without one."""
+
+    def read(given: str) -> str:
+        if given.lower() not in values:
+            raise BadRequest(f"`{name}` must be one of {', '.join(values)}.", reason="bad_parameter")
+        return given.lower()
+
+    schema = {"type": "string", "enum": [*values], **({"default": absent} if absent else {})}
+    return Parameter(name, about, schema, read, absent, "bad_parameter")
 
 
 def number(name: str, about: str, default: int, low: int, high: int) -> Parameter[int]:
@@ -175,21 +189,22 @@ def check_query(request: Request, parameters: Iterable[Parameter[Any]]) -> None:
     pairs = request.query_params.multi_items()
     unknown = sorted({name for name, _ in pairs} - set(names))
     if unknown:
-        raise BadRequest(_unknown(unknown, names), reason="unknown_parameter")
+        raise BadRequest(unknown_names("parameter", unknown, names), reason="unknown_parameter")
     given = [name for name, _ in pairs]
     twice = sorted({name for name in given if given.count(name) > 1})
     if twice:
         raise BadRequest(f"Given more than once: {', '.join(twice)}.", reason="repeated_parameter")
 
 
-def _unknown(unknown: list[str], names: list[str]) -> str:
+def unknown_names(kind: str, unknown: Sequence[str], known: Sequence[str]) -> str:
+    """The text for names of a `kind` (parameter, field) that are not known: which, and which are meant or known."""
     shown = [re.sub(r"[^A-Za-z0-9_-]", "?", name)[:40] for name in unknown[:5]]
-    near = [match for name in shown for match in difflib.get_close_matches(name, names, n=1)]
+    near = [match for name in shown for match in difflib.get_close_matches(name, known, n=1)]
     fix = (
         f"Did you mean {near[0]}?"
         if near
-        else f"Known parameters: {', '.join(names)}."
-        if names
+        else f"Known {kind}s: {', '.join(known)}."
+        if known
         else "This operation has none."
     )
-    return f"Unknown parameter: {', '.join(shown)}. {fix}"
+    return f"Unknown {kind}: {', '.join(shown)}. {fix}"

@@ -16,7 +16,7 @@ from starlette.responses import Response
 
 from receiver.errors import BadRequest
 from receiver.http.api.bodies import only_account
-from receiver.http.api.listing import as_of_now, merged
+from receiver.http.api.listing import as_of_now, check_words, merged
 from receiver.http.api.lookup import find_history, find_refunds, the_refund
 from receiver.http.api.operations import (
     LOCATION,
@@ -37,7 +37,7 @@ from receiver.ledger.dispute import dispute_json
 from receiver.ledger.history import revision_json
 from receiver.ledger.notification import Hint
 from receiver.ledger.query import Query
-from receiver.ledger.refund import AMAZON_REFUND_ID, Refund, Source, is_final
+from receiver.ledger.refund import AMAZON_REFUND_ID, Refund, Source, is_final, reason_of, state_of
 from receiver.ledger.schema import refund_json
 from receiver.outbox.events.advice import advice_of
 from receiver.outbox.formats.cloudevents import AdvisedRefundJson, advised_json
@@ -51,8 +51,10 @@ OTHER_ID = re.compile(r"[A-Z][0-9]{2}-[0-9]{7}-[0-9]{7}(?:-([CA])[0-9]{6})?")
 OTHER_OBJECTS = {"": "a charge permission", "C": "a charge", "A": "an authorization"}
 """Other objects whose ids begin like a refund's, by the letter that follows."""
 
-STATE: Final = word("state", "RefundInitiated, Refunded, Declined, or another state of Amazon's.")
-REASON: Final = word("reason", "Reason code, such as AmazonRejected.")
+STATE: Final = word("state", "A state that refunds have, such as Declined. In any letter case.", spelling=state_of)
+REASON: Final = word(
+    "reason", "A reason code that refunds have, such as AmazonRejected. In any letter case.", spelling=reason_of
+)
 CHARGE: Final = word("charge", "Amazon's id of the charge.")
 ORDER: Final = order_number("order", "The merchant's own order number. Printable characters.")
 SINCE: Final = moment("since", "Write the + of an offset as %2B.", "Changed at or after this time.")
@@ -86,7 +88,7 @@ class RefundApi:
         scopes=READ,
         parameters=(ACCOUNT, STATE, REASON, CHARGE, ORDER, SINCE, OPEN, CURSOR, LIMIT),
         answers=(Answer(200, RefundListJson),),
-        reasons=({400: ("bad_cursor",)},),
+        reasons=({400: ("bad_cursor", "unknown_state", "unknown_reason")},),
         in_turn=True,
     )
     async def many(self, call: Call) -> Response:
@@ -94,6 +96,8 @@ class RefundApi:
         accounts = call.accounts
         query = Query(call[STATE], call[REASON], call[CHARGE], order=call[ORDER], since=call[SINCE], open=call[OPEN])
         page = await merged(self._store, accounts, query, call[CURSOR], call[LIMIT])
+        if not page.refunds:
+            await check_words(self._store, accounts, query)
         body = RefundListJson(
             refunds=[refund_json(refund) for refund in await as_of_now(self._store, page.refunds)],
             unreadable=list(page.unreadable),

@@ -11,7 +11,7 @@ from typing import Any, Final
 from starlette.responses import Response
 
 from receiver.errors import BadRequest
-from receiver.http.api.bodies import REFUND_FIELD, object_schema, read_object
+from receiver.http.api.bodies import REFUND_FIELD, check_fields, object_schema, read_object
 from receiver.http.api.issuing import ASK_AGAIN, EXAMPLE_KEY
 from receiver.http.api.lookup import find_request
 from receiver.http.api.operations import (
@@ -26,7 +26,7 @@ from receiver.http.api.operations import (
     Call,
     Operation,
 )
-from receiver.http.api.params import ACCOUNT, REFUND, Schema, in_path, number, word
+from receiver.http.api.params import ACCOUNT, REFUND, Schema, choice, in_path, number
 from receiver.http.api.schema import RequestListJson
 from receiver.http.problems import RefundProblemJson
 from receiver.http.respond import json_answer
@@ -43,7 +43,7 @@ REQUEST: Final = in_path(
     REQUEST_ID,
     ("bad_request_id", "A refund request's id is 64 hexadecimal digits: the SHA-256 of its Idempotency-Key."),
 )
-STATE: Final = word("state", "Only requests in this state.", {"type": "string", "enum": [*OPEN]})
+STATE: Final = choice("state", "Only requests in this state.", OPEN)
 LIMIT: Final = number("limit", "Maximum number of items.", 50, 1, 200)
 SETTLEMENT: Final[Schema] = {
     "description": "The outcome of an unclear request.",
@@ -137,8 +137,7 @@ class RequestApi:
     async def repeat(self, call: Call) -> Response:
         """200 with the outcome; 202 while Amazon has not answered."""
         accounts, refund_request_id = call.accounts, call[REQUEST]
-        if await read_object(call.request, needed=False):
-            raise BadRequest("A repetition takes no fields.", reason="unknown_field")
+        check_fields(await read_object(call.request, needed=False), ())
         account, _ = await find_request(self._store, accounts, refund_request_id)
         record = await self._issuers[account].repeat(refund_request_id, by=call.actor)
         if record.state is RequestState.RESERVED:
@@ -185,8 +184,6 @@ class RequestApi:
 
 
 def _states(text: str) -> Sequence[RequestState]:
-    if text and text not in OPEN:
-        raise BadRequest(f"`state` must be one of {', '.join(OPEN)}.", reason="bad_parameter")
     return (RequestState(text),) if text else OPEN
 
 

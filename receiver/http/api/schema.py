@@ -11,7 +11,6 @@ from receiver.ledger.history import RevisionJson
 from receiver.ledger.lifecycle import EventType
 from receiver.ledger.request_shape import RefundRequestJson, RefusalJson
 from receiver.ledger.schema import Account, Json, MoneyJson, RefundJson, Rfc3339
-from receiver.outbox.formats.cloudevents import KINDS
 from receiver.outbox.subscribers.schema import PublicJson
 
 
@@ -211,22 +210,6 @@ class TestedJson(TestSentJson, kw_only=True):
     answer: str | None = None
     seconds: float
     note: str | None = None
-
-
-class ResetJson(Json, kw_only=True):
-    """Events may be lost; the feed continues from the oldest event kept."""
-
-    accounts: Annotated[dict[str, str], Meta(description="By account: trimmed or emptied.")]
-    detail: str
-
-
-class EventPageJson(Json, kw_only=True):
-    """A page of events, oldest first."""
-
-    events: Annotated[list[Any], Meta(extra_json_schema=either(*KINDS))]
-    after: Annotated[str, Meta(description="The cursor for the next page.")]
-    more: Annotated[bool, Meta(description="Whether more events are already available.")]
-    reset: ResetJson | UnsetType = UNSET
 
 
 class UnrecognizedJson(Json, kw_only=True):

@@ -11,8 +11,8 @@ from receiver.errors import BadRequest, Malformed
 from receiver.http.api.bodies import ACCOUNT_FIELD, object_schema
 from receiver.http.api.params import Schema, time, whole
 from receiver.http.api.schema import StatsJson, SubscriberJson
-from receiver.ledger.money import AMOUNT
-from receiver.ledger.money import CURRENCY as CURRENCY_CODE
+from receiver.ledger.money import AMOUNT, WRITTEN_CURRENCY
+from receiver.ledger.refund import REASONS
 from receiver.ledger.schema import extended
 from receiver.ledger.timestamps import format_rfc3339, milliseconds, parse_duration
 from receiver.outbox.formats.alertmanager import LONGEST_AUTHORIZATION
@@ -20,7 +20,7 @@ from receiver.outbox.formats.format import LONGEST_LINK
 from receiver.outbox.formats.pagerduty import ROUTING_KEY
 from receiver.outbox.formats.registry import FORMATS
 from receiver.outbox.subscribers.changes import NEW, OLD_VALID, OLD_VALID_MOST
-from receiver.outbox.subscribers.fields import MOST_REASONS, NAME, REASON, VALID_TYPES
+from receiver.outbox.subscribers.fields import MOST_REASONS, NAME, VALID_TYPES
 from receiver.outbox.subscribers.limits import FASTEST, MOST_AMOUNTS, MOST_AT_ONCE, SLOWEST
 from receiver.outbox.subscribers.reading import read_start
 from receiver.outbox.subscribers.schema import public_json
@@ -46,7 +46,7 @@ SECRET: Final[Schema] = {
     "maxLength": 6 + -(-LONGEST // 3) * 4,
     "description": f"Signs deliveries, as defined by Standard Webhooks: {FORM}.",
 }
-AMOUNT_TEXT: Final[Schema] = {"type": "string", "pattern": rf"^{AMOUNT.pattern} {CURRENCY_CODE.pattern}$"}
+AMOUNT_TEXT: Final[Schema] = {"type": "string", "pattern": rf"^{AMOUNT.pattern} {WRITTEN_CURRENCY.pattern}$"}
 LINK: Final[Schema] = {"type": "string", "format": "uri", "maxLength": LONGEST_LINK}
 SPAN: Final[Schema] = {
     "type": ["string", "integer", "null"],
@@ -67,14 +67,15 @@ CHANGEABLE: Final[Mapping[str, Schema]] = {
         "type": "array",
         "items": {"type": "string", "enum": [*VALID_TYPES]},
         "minItems": 1,
-        "description": "`*`: all refund events. Default: the default types of the format.",
+        "description": "`*`: all refund events. Default: the default types of the format. Short names (`declined`, "
+        "`all`) and other letter cases are accepted too.",
     },
     "reasons": {
         "type": "array",
-        "items": {"type": "string", "pattern": whole(REASON)},
+        "items": {"type": "string", "enum": [*REASONS]},
         "minItems": 1,
         "maxItems": MOST_REASONS,
-        "description": "Reason codes such as AmazonRejected. Default: all.",
+        "description": "Reason codes, in any letter case. Default: all.",
     },
     "minAmount": {
         "description": "Minimum refund amount, one for each currency. Default: no minimum.",

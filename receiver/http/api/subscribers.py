@@ -9,8 +9,8 @@ from typing import Final
 
 from starlette.responses import Response
 
-from receiver.errors import BadRequest, Conflict, NotFound
-from receiver.http.api.bodies import only_account, possible_accounts, read_object
+from receiver.errors import Conflict, NotFound
+from receiver.http.api.bodies import check_fields, only_account, possible_accounts, read_object
 from receiver.http.api.lookup import all_subscribers, change_subscriber, find_subscriber
 from receiver.http.api.operations import ADMIN, NO_ACCOUNT, SEVERAL, Answer, Body, Call, Operation, Reasons
 from receiver.http.api.params import ACCOUNT, Schema, in_path
@@ -229,11 +229,7 @@ class SubscriberApi:
     async def rotate(self, call: Call) -> Response:
         """Sets a given or generated secret; a generated one is shown once."""
         fields = await read_object(call.request, needed=False)
-        unknown = sorted(set(fields) - {"secret", "oldValidFor"})
-        if unknown:
-            raise BadRequest(
-                f"Unknown field: {ascii(unknown[0])[:50]}. Known fields: secret, oldValidFor.", reason="unknown_field"
-            )
+        check_fields(fields, ("secret", "oldValidFor"))
         old_valid = read_old_valid(fields.get("oldValidFor"))
         made = {} if "secret" in fields else {"secret": self._new_secret()}
         secret = read_new_secret(fields["secret"]) if "secret" in fields else made["secret"]

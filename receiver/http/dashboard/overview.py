@@ -13,6 +13,7 @@ from starlette.responses import Response
 
 from receiver.http.api.auth import Caller
 from receiver.http.api.listing import as_of_now
+from receiver.http.api.lookup import all_subscribers
 from receiver.http.dashboard.chart import draw, edges
 from receiver.http.dashboard.guard import PageFrame
 from receiver.http.dashboard.refunds import retry_makes_sense
@@ -68,7 +69,11 @@ class OverviewPage:
         notice = NOTICES.get(request.query_params.get("done", ""), "")
         values: dict[str, Any] = {"now": now, "reads": Scope.READ in caller.scopes, "notice": notice}
         values |= {"unclear": [], "unclear_total": 0, "alerting": [], "declines": [], "conflicts": [], "stuck": []}
-        values |= {"jobs": [], "may_refresh": not caller.scopes.isdisjoint((Scope.REFUND, Scope.ADMIN))}
+        values |= {
+            "jobs": [],
+            "undeclared": [],
+            "may_refresh": not caller.scopes.isdisjoint((Scope.REFUND, Scope.ADMIN)),
+        }
         if Scope.READ in caller.scopes:
             values |= await self._refunds(caller, now)
             values |= await self._declines(caller)
@@ -79,6 +84,8 @@ class OverviewPage:
             values["alerting"] = await self._of_each(
                 caller, lambda account: self._store.of(account).gauges.alerting_problems()
             )
+            found = await all_subscribers(self._store, caller.accounts)
+            values["undeclared"] = [(account, each.name) for account, each in found if each.undeclared_at]
         return self._frame.render("overview.html", session, values, at="overview")
 
     async def _job(self, account: str) -> Sequence[Job]:

@@ -22,8 +22,7 @@ from starlette.responses import Response
 from receiver.errors import Malformed
 from receiver.http.api.auth import Tokens
 from receiver.http.api.operations import IN_TURN, JSON, READ, Answer, Call, Operation
-from receiver.http.api.params import ACCOUNT, WORD, Parameter, Schema, check_query, number, text
-from receiver.http.api.schema import EventPageJson
+from receiver.http.api.params import ACCOUNT, Parameter, Schema, check_query, number, text
 from receiver.http.feed.hub import Hub, Listener
 from receiver.http.feed.reader import (
     EVENT_STREAM,
@@ -36,10 +35,12 @@ from receiver.http.feed.reader import (
     read_types,
     reset_json,
 )
+from receiver.http.feed.schema import EventPageJson
 from receiver.http.feed.stream import HEADERS, Stream, Timing, ending_of
 from receiver.http.limits import Reads
 from receiver.http.respond import json_answer
 from receiver.http.seats import Seats, share_of
+from receiver.ledger.refund import REASONS
 from receiver.outbox.events.balance_event import is_balance
 from receiver.outbox.events.dispute_event import is_dispute
 from receiver.outbox.events.event import Event, from_fields
@@ -66,8 +67,8 @@ def _separated(pattern: str) -> Schema:
 NONE: Final[frozenset[str]] = frozenset()
 TYPE: Final = Parameter(
     "type",
-    "Comma-separated types, with or without the prefix amazonpay.refund. Default: all of refunds. Others "
-    "have to be named: balance.suspected, balance.resolved, dispute.action_required.",
+    "Comma-separated types, with or without the prefix amazonpay.refund. In any letter case. Default: all of refunds. "
+    "Others have to be named: balance.suspected, balance.resolved, dispute.action_required.",
     _separated("|".join(map(re.escape, TYPES))),
     read_types,
     NONE,
@@ -75,8 +76,8 @@ TYPE: Final = Parameter(
 )
 REASON: Final = Parameter(
     "reason",
-    "Comma-separated reason codes.",
-    _separated(WORD.pattern),
+    "Comma-separated reason codes. In any letter case.",
+    _separated("|".join(REASONS)),
     read_reasons,
     NONE,
     "bad_parameter",
@@ -213,7 +214,8 @@ class FeedApi:
                 await self._something(request, reader, until - clock(), token)
         self._metrics.feed_events("json", len(found.bodies))
         reset = reset_json(found.lost) if found.lost else UNSET
-        body = EventPageJson(events=found.bodies, after=reader.cursor(), more=found.more, reset=reset)
+        after = reader.cursor()
+        body = EventPageJson(events=found.bodies, cursors=found.cursors, after=after, more=found.more, reset=reset)
         return json_answer(body, Vary="Accept")
 
     async def _look(self, reader: Reader, found: PageContent, limit: int) -> None:
@@ -232,6 +234,7 @@ class FeedApi:
                     found.lost[account] = each.lost
                 elif reader.wanted(each):
                     found.bodies.append(msgspec.Raw(each.body()))
+                    found.cursors.append(reader.cursor())
 
     async def _something(self, request: Request, reader: Reader, left: float, token: str) -> None:
         """Waits until there is a new event, the server stops, or `left` seconds are over."""
@@ -258,5 +261,6 @@ def head_of_stream() -> Response:
 class PageContent:
     def __init__(self) -> None:
         self.bodies: list[msgspec.Raw] = []
+        self.cursors: list[str] = []
         self.lost: dict[str, str] = {}
         self.more = False

@@ -12,9 +12,10 @@ from starlette.datastructures import Headers
 
 from receiver.errors import BadRequest
 from receiver.http.api.params import WORD
-from receiver.http.api.schema import ResetJson
 from receiver.http.feed.hub import FeedItem, FeedStore, Hub, Listener
+from receiver.http.feed.schema import ResetJson
 from receiver.ledger.lifecycle import EventType
+from receiver.ledger.refund import REASONS, is_known_reason, reason_of
 from receiver.outbox.events.balance_event import BalanceEventType, is_balance
 from receiver.outbox.events.cursor import Place, read_cursor, write_cursor
 from receiver.outbox.events.dispute_event import DisputeEventType, is_dispute
@@ -62,8 +63,8 @@ class FeedFilter:
 
 
 def read_types(text: str) -> frozenset[str]:
-    """Comma-separated types, with or without their prefix. Raises `BadRequest`."""
-    words = _words(text)
+    """Comma-separated types, with or without their prefix, in any letter case. Raises `BadRequest`."""
+    words = [word.lower() for word in _words(text)]
     unknown = [word for word in words if word not in TYPES]
     if unknown:
         near = difflib.get_close_matches(unknown[0][:64], TYPES, n=1)
@@ -74,13 +75,13 @@ def read_types(text: str) -> frozenset[str]:
 
 
 def read_reasons(text: str) -> frozenset[str]:
-    """Comma-separated reason codes. Raises `BadRequest`."""
+    """Comma-separated reason codes, in any letter case. Raises `BadRequest`."""
     words = _words(text)
-    if not all(WORD.fullmatch(word) for word in words):
+    if not all(WORD.fullmatch(word) and is_known_reason(word) for word in words):
         raise BadRequest(
-            "`reason` must be comma-separated reason codes such as AmazonRejected.", reason="bad_parameter"
+            f"`reason` contains an unknown reason code. Known reasons: {', '.join(REASONS)}.", reason="bad_parameter"
         )
-    return frozenset(words)
+    return frozenset(map(reason_of, words))
 
 
 def _words(text: str) -> Sequence[str]:

@@ -43,6 +43,7 @@ log = structlog.get_logger()
 IPN = Address("/ipn")
 NO_REST = {"rest": bool, "hold": bool}
 """The fallback for a server other than ours."""
+REFUSED = ("refused", "dropped")
 SMALL_BODY = 16 * 1024
 """Bytes. Amazon Pay's notifications are smaller: one finds room as long as any client holds a larger body."""
 PER_TURN = 32
@@ -107,7 +108,7 @@ class Ipn:
         self._body_timeout = limits.body_timeout.total_seconds()
         self._answer_timeout = limits.answer_timeout.total_seconds()
         self._turns = PerTickLimit(PER_TURN)
-        self._new_id = RequestIds()
+        self._new_id, self._log = RequestIds(), log.bind()
         self._working = 0
         self._crowd = max(1, limits.concurrency // 2)
         self._unread = deque[Connection]()
@@ -178,8 +179,8 @@ class Ipn:
                 raise TooLarge()
             if name == b"content-encoding" and value.strip().lower() not in (b"", b"identity"):
                 raise Encoded()
-        if not is_plain(headers):
-            raise UnknownCoding()
+            if name == b"transfer-encoding" and not is_plain(headers):
+                raise UnknownCoding()
 
     async def _read(self, incoming: Incoming) -> None:
         """Read the body. What is held of it counts towards the limit for all bodies."""
@@ -261,5 +262,5 @@ class Ipn:
             values["topic"] = receipt.topic
             if receipt.refund_id:
                 values["refund_id"] = receipt.refund_id
-        line = log.info if receipt else log.warning if outcome in ("refused", "dropped") else log.error
-        line("ipn.answered" if outcome != "dropped" else "ipn.dropped", **values)
+        write = self._log.info if receipt else self._log.warning if outcome in REFUSED else self._log.error
+        write("ipn.answered" if outcome != "dropped" else "ipn.dropped", **values)

@@ -1,7 +1,7 @@
 """Pure. A balance event: many refunds of an account are declined as AmazonRejected, so its balance may be negative; or
 the last of them has been dealt with.
 
-It is in the same stream as refund events, as flat texts. It is about no single refund. Slack, PagerDuty and
+It is in the same stream as refund events, as flat texts. It is about no single refund. Slack, Teams, PagerDuty and
 Alertmanager get it where they get declines. Webhooks and clients of the feed are programs that expect refunds: they get
 it only where they ask for its type; `*` means refund events only.
 

@@ -17,7 +17,7 @@ from receiver.outbox.events.incident import closes
 from receiver.outbox.events.operator_event import OperatorEvent
 from receiver.outbox.subscribers.filters import matches
 from receiver.outbox.subscribers.subscriber import Subscriber
-from receiver.outbox.subscribers.url import FORBIDDEN_CHARACTERS, URL_TEXT
+from receiver.outbox.subscribers.url import EXAMPLE, FORBIDDEN_CHARACTERS, URL_TEXT
 
 USER_AGENT = "amazon-pay-refund-receiver"
 LINKS = ("public_url", "seller_central")
@@ -53,6 +53,8 @@ class Format:
     """All problems of that field's value, one sentence each."""
     url: str = ""
     """The default address."""
+    example: str = EXAMPLE
+    """What its address looks like."""
     most_in_one: int = 1
     """The most events in one message."""
     window: int = 0

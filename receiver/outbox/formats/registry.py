@@ -10,7 +10,7 @@ from receiver.outbox.events.balance_event import BalanceEvent
 from receiver.outbox.events.dispute_event import DisputeEvent
 from receiver.outbox.events.event import Event
 from receiver.outbox.events.operator_event import OperatorEvent
-from receiver.outbox.formats import alertmanager, cloudevents, pagerduty, slack
+from receiver.outbox.formats import alertmanager, cloudevents, pagerduty, slack, teams
 from receiver.outbox.formats.format import Format
 from receiver.outbox.subscribers.subscriber import Subscriber
 
@@ -20,6 +20,7 @@ FORMATS: Mapping[str, Format] = {
     for each in (
         cloudevents.FORMAT,
         slack.FORMAT,
+        teams.FORMAT,
         pagerduty.FORMAT,
         alertmanager.FORMAT,
     )
@@ -27,8 +28,8 @@ FORMATS: Mapping[str, Format] = {
 
 
 def format_spec(name: object) -> Format:
-    """The format of that name; for an unknown name, the default."""
-    return FORMATS.get(name, DEFAULT) if isinstance(name, str) else DEFAULT
+    """The format of that name, in any letter case; for an unknown name, the default."""
+    return FORMATS.get(name.lower(), DEFAULT) if isinstance(name, str) else DEFAULT
 
 
 def wants(subscriber: Subscriber, event: Event) -> bool:

@@ -11,7 +11,6 @@ and then become dead letters. 429 is retried at its `Retry-After`.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -33,11 +32,13 @@ from receiver.outbox.formats.wording import (
     balance_sentence,
     balance_title,
     details,
+    different_advice,
     dispute_details,
     dispute_links,
     dispute_sentence,
     dispute_title,
     links,
+    operator_texts,
     sentence,
     summary,
     sums,
@@ -78,10 +79,7 @@ def message(events: Sequence[Event], subscriber: Subscriber) -> dict[str, Any]:
 
 def render_operator(events: Sequence[OperatorEvent], subscriber: Subscriber, now: int) -> Request:
     """The request for operator events: each text with its subscriber. Equal ones are counted."""
-    texts = Counter(
-        (f"Subscriber {each.subscriber} of {each.account}: {each.type.value.removeprefix('receiver.')}", each.text)
-        for each in events
-    )
+    texts = operator_texts(events)
     (about, text), *others = texts
     more = f" ({len(events)} messages for operators)" if others else _times(len(events))
     body = {
@@ -166,8 +164,7 @@ def _about_many(events: Sequence[Event], subscriber: Subscriber) -> Iterator[dic
     lines = [_line(event) for event in events]
     for start in range(0, len(lines), LINES_IN_SECTION):
         yield _section("\n".join(lines[start : start + LINES_IN_SECTION]))
-    different = {summary(event): event for event in reversed(events) if event.advice}
-    for advised in list(reversed(different.values()))[:MOST_ADVICE]:
+    for advised in different_advice(events)[:MOST_ADVICE]:
         yield _section(escaped(summary(advised), SECTION))
         yield from _what_to_do(advised)
     yield _context(links(events[0], subscriber, many=True), events[0].account)
@@ -225,6 +222,7 @@ FORMAT = Format(
     render_disputes=render_disputes,
     render_operator=render_operator,
     credential="url",
+    example="https://hooks.slack.com/services/T…/B…/…",
     most_in_one=50,
     window=10_000,
 )

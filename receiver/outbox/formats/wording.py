@@ -23,6 +23,7 @@ from receiver.outbox.events.balance_event import advice_of as balance_advice
 from receiver.outbox.events.dispute_event import DisputeEvent
 from receiver.outbox.events.dispute_event import advice_of as dispute_advice
 from receiver.outbox.events.event import Event
+from receiver.outbox.events.operator_event import OperatorEvent
 from receiver.outbox.subscribers.filters import OF_CASES
 from receiver.outbox.subscribers.subscriber import Subscriber
 
@@ -124,6 +125,20 @@ def sums(events: Sequence[Event]) -> list[str]:
         f"{len(refunds)} {WORDS[kind]}{f' ({reason})' if reason else ''}: {', '.join(_totals(refunds))}"
         for (kind, reason), refunds in sorted(found.items(), key=lambda item: -len(item[1]))
     ]
+
+
+def different_advice(events: Sequence[Event]) -> list[Event]:
+    """The first event with each different advice, in the order of the events."""
+    different = {summary(event): event for event in reversed(events) if event.advice}
+    return list(reversed(different.values()))
+
+
+def operator_texts(events: Sequence[OperatorEvent]) -> Counter[tuple[str, str]]:
+    """How often each operator event is there: which subscriber and what it is about, and its text."""
+    return Counter(
+        (f"Subscriber {each.subscriber} of {each.account}: {each.type.value.removeprefix('receiver.')}", each.text)
+        for each in events
+    )
 
 
 def links(event: Event, subscriber: Subscriber, *, many: bool = False) -> dict[str, str]:

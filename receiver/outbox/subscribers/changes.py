@@ -51,6 +51,7 @@ def changed(subscriber: Subscriber, wanted: Mapping[str, Any], rules: UrlPolicy)
         paused_reason=subscriber.paused_reason,
         paused_at=subscriber.paused_at,
         paused_ms=subscriber.paused_ms,
+        undeclared_at=subscriber.undeclared_at,
     )
 
 

@@ -26,7 +26,8 @@ class FieldChangeJson(Json, kw_only=True):
 
 
 def as_given(stored: Subscriber, given: Subscriber, *, with_secrets: bool) -> Subscriber:
-    """The stored subscriber with the given fields. It keeps its creation time, its pauses and its origin.
+    """The stored subscriber with the given fields. It keeps its creation time, its pauses and its origin, and
+    no longer counts as one that the settings should name.
 
     Without secrets (`with_secrets`) it also keeps its own. With those that it has for good, it keeps the expiring ones:
     they still sign for a while after a rotation.

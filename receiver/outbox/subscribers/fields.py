@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 
 from receiver.ledger.lifecycle import EventType
+from receiver.ledger.refund import REASONS, is_known_reason
 from receiver.outbox.events.balance_event import BalanceEventType
 from receiver.outbox.events.dispute_event import DisputeEventType
 from receiver.outbox.events.operator_event import FAMILY, OperatorType
@@ -25,6 +26,13 @@ BESIDE_REFUNDS = (*OTHER_TYPES, *OPERATOR_TYPES)
 """The types that `*` does not mean."""
 VALID_TYPES = (*KNOWN_TYPES, ALL, *BESIDE_REFUNDS)
 MOST_REASONS = 32
+SPELLINGS = {
+    **{each.lower(): each for each in VALID_TYPES},
+    **{each.removeprefix("amazonpay."): each for each in VALID_TYPES},
+    **{each.rpartition(".")[2]: each for each in KNOWN_TYPES},
+    "all": ALL,
+}
+"""Each type in the spellings of people, in lower case."""
 
 
 def name_problems(name: object) -> list[str]:
@@ -41,7 +49,15 @@ def type_problems(types: object) -> list[str]:
     known = f"known are {', '.join(KNOWN_TYPES)}, {ALL} for all of them, and {', '.join(BESIDE_REFUNDS)}"
     if not isinstance(types, list | tuple) or not types:
         return [f"is not a list of event types; {known}; leave it out for the format's own"]
-    return [f"{describe(each)} is not an event type; {known}" for each in types if each not in VALID_TYPES]
+    return [
+        f"{describe(each)} is not an event type; {known}" for each in types if spelled_type(each) not in VALID_TYPES
+    ]
+
+
+def spelled_type(word: object) -> object:
+    """An event type as it is stored, from a text in any letter case: `declined` and `all` are short for
+    `amazonpay.refund.declined` and `*`. Anything else is returned unchanged."""
+    return SPELLINGS.get(word.lower(), word) if isinstance(word, str) else word
 
 
 def reason_problems(reasons: object) -> list[str]:
@@ -50,9 +66,9 @@ def reason_problems(reasons: object) -> list[str]:
     if not isinstance(reasons, list | tuple) or not 1 <= len(reasons) <= MOST_REASONS:
         return [f"is not a list of 1 to {MOST_REASONS} reason codes such as AmazonRejected; leave it out for all"]
     return [
-        f"{describe(each)} is not a reason code; use 1 to 64 letters, digits, _ . -"
+        f"{describe(each)} is not a reason code; known are {', '.join(REASONS)}"
         for each in reasons
-        if not isinstance(each, str) or not REASON.fullmatch(each)
+        if not isinstance(each, str) or not REASON.fullmatch(each) or not is_known_reason(each)
     ]
 
 

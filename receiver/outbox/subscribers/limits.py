@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from receiver.errors import Malformed
-from receiver.ledger.money import Money
+from receiver.ledger.money import Money, parse_amount
 
 MOST_AMOUNTS = 32
 SLOWEST, FASTEST = 0.1, 1000.0
@@ -15,7 +15,7 @@ AMOUNT_FORM = 'write it as "100.00 USD", or several in a list, one for each curr
 
 def read_amounts(given: object) -> tuple[Money, ...]:
     """Reads `"100.00 USD"`, or a list of such texts. Raises `Malformed`; `amount_problems` gives better messages."""
-    return tuple(_amount(text) for text in _listed(given))
+    return tuple(parse_amount(text) for text in _listed(given))
 
 
 def amount_problems(given: object) -> list[str]:
@@ -28,7 +28,7 @@ def amount_problems(given: object) -> list[str]:
     problems, currencies = [], set()
     for text in texts:
         try:
-            amount = _amount(text)
+            amount = parse_amount(text)
         except Malformed as error:
             shown = ascii(text)[:50] if isinstance(text, str) else f"a {type(text).__name__}"
             problems.append(f"{shown} is not an amount ({error.detail}); {AMOUNT_FORM}")
@@ -64,10 +64,3 @@ def backfill_problems(given: object) -> list[str]:
 
 def _listed(given: object) -> Sequence[object]:
     return given if isinstance(given, list | tuple) else [given]
-
-
-def _amount(text: object) -> Money:
-    words = text.split() if isinstance(text, str) else []
-    if len(words) != 2:
-        raise Malformed("An amount is a number and a currency.", reason="bad_amount")
-    return Money.parse(words[0], words[1])

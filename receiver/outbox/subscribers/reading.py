@@ -8,6 +8,7 @@ from typing import Any
 
 from receiver.errors import BadRequest, Malformed
 from receiver.ledger.lifecycle import EventType
+from receiver.ledger.refund import reason_of
 from receiver.ledger.timestamps import parse_any_time
 from receiver.outbox.events.dispute_event import DisputeEventType
 from receiver.outbox.events.incident import OPENING
@@ -22,6 +23,7 @@ from receiver.outbox.subscribers.fields import (
     key,
     name_problems,
     reason_problems,
+    spelled_type,
     type_problems,
 )
 from receiver.outbox.subscribers.limits import (
@@ -60,7 +62,7 @@ def read_subscriber(data: object, rules: UrlPolicy, *, origin: str, now: int) ->
         url=data.get("url") or chosen.url,
         secrets=tuple(Secret(value) for value in dict.fromkeys(values)),
         types=_types(data.get("types"), chosen.types),
-        reasons=tuple(dict.fromkeys(data.get("reasons") or ())),
+        reasons=tuple(dict.fromkeys(map(reason_of, data.get("reasons") or ()))),
         min_amount=read_amounts(data["min_amount"]) if data.get("min_amount") is not None else (),
         rate=None if data.get("rate") is None else float(data["rate"]),
         concurrency=data.get("concurrency"),
@@ -85,7 +87,7 @@ def subscriber_problems(data: object, rules: UrlPolicy, *, also: Sequence[str] =
     return [
         *(f"{key(field)}: {_unknown(field, (*FIELDS, *also))}" for field in data if field not in FIELDS),
         *(f"name: {problem}" for problem in name_problems(data.get("name"))),
-        *(f"url: {problem}" for problem in url_problems(data.get("url") or chosen.url, rules)),
+        *(f"url: {problem}" for problem in url_problems(data.get("url") or chosen.url, rules, chosen.example)),
         *(secret_problems(data) if chosen.signed else ()),
         *(f"types: {problem}" for problem in type_problems(data.get("types"))),
         *(f"reasons: {problem}" for problem in reason_problems(data.get("reasons"))),
@@ -141,7 +143,7 @@ def as_fields(subscriber: Subscriber) -> dict[str, Any]:
 def format_problems(data: Mapping[str, object]) -> Iterator[str]:
     """All problems of `format` and of the fields that only some formats have, one sentence each."""
     name = data.get("format")
-    if name is not None and name not in tuple(FORMATS):
+    if name is not None and str(name).lower() not in FORMATS:
         yield f"format: {describe(name)} is not a format; known are {', '.join(FORMATS)}"
     known = format_spec(name)
     for field in ("secret", "secrets") if not known.signed else ():
@@ -164,7 +166,7 @@ def _type_problems(known: Format, types: object) -> Iterator[str]:
     if not known.incidents or not isinstance(types, list | tuple):
         return
     choice = (*OPENING, *OTHER_TYPES)
-    wrong = [each for each in types if isinstance(each, str) and each not in choice]
+    wrong = [each for each in map(spelled_type, types) if isinstance(each, str) and each not in choice]
     if any(each in VALID_TYPES for each in wrong):
         yield f"types: {known.name} has incidents; choose among {', '.join(choice)}"
 
@@ -172,5 +174,6 @@ def _type_problems(known: Format, types: object) -> Iterator[str]:
 def _types(given: Any, default: tuple[EventType | DisputeEventType, ...]) -> tuple[str, ...]:
     if given is None:
         return tuple(each.value for each in default)
-    kept = [each for each in given if each in BESIDE_REFUNDS] if ALL in given else given
-    return tuple(dict.fromkeys([ALL, *kept] if ALL in given else kept))
+    words = [str(spelled_type(each)) for each in given]
+    kept = [each for each in words if each in BESIDE_REFUNDS] if ALL in words else words
+    return tuple(dict.fromkeys([ALL, *kept] if ALL in words else kept))

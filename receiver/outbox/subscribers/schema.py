@@ -32,7 +32,7 @@ class PublicJson(Json, kw_only=True):
     """A subscriber without its secrets."""
 
     name: str
-    url: Annotated[str, Meta(description="For Slack only the host: the rest is a credential.")]
+    url: Annotated[str, Meta(description="For Slack and Teams only the host: the rest is a credential.")]
     types: list[str]
     reasons: Annotated[list[str] | None, Meta(description="Null: every reason code.")] = None
     min_amount: Annotated[list[str] | None, Meta(description="Such as 100.00 USD. Null: every amount.")] = None
@@ -53,6 +53,9 @@ class PublicJson(Json, kw_only=True):
     paused_reason: Annotated[str | None, Meta(description="gone, failing or operator.")] = None
     paused_at: Rfc3339 | None = None
     origin: Annotated[str, Meta(extra_json_schema={"enum": ["api", "config"]})]
+    undeclared_at: Annotated[
+        Rfc3339 | None, Meta(description="When the settings no longer named it. It gets events until it is removed.")
+    ] = None
     created_at: Rfc3339 | None = None
     secrets: list[SecretJson]
 
@@ -76,6 +79,7 @@ def public_json(subscriber: Subscriber) -> PublicJson:
         paused_reason=subscriber.paused_reason or None,
         paused_at=format_rfc3339(subscriber.paused_at) if subscriber.paused else None,
         origin=subscriber.origin,
+        undeclared_at=format_rfc3339(subscriber.undeclared_at) if subscriber.undeclared_at else None,
         created_at=format_rfc3339(subscriber.created_at) if subscriber.created_at else None,
         secrets=[
             SecretJson(

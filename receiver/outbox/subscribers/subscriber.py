@@ -14,7 +14,7 @@ from receiver.outbox.subscribers.secrets import Secret, read_secret
 from receiver.outbox.subscribers.url import host_only
 
 CLOUDEVENTS = "cloudevents"
-LATER = ("min_amount", "rate", "concurrency", "credential", "backfill", "public_url", "seller_central")
+LATER = ("min_amount", "rate", "concurrency", "credential", "backfill", "public_url", "seller_central", "undeclared_at")
 """Fields added by later versions. The stored form omits them if they are empty, because the store compares its
 bytes."""
 
@@ -54,6 +54,9 @@ class Subscriber(msgspec.Struct, frozen=True, kw_only=True):
     """The sum of all ended pauses, ms. This time does not count towards the expiry of waiting events."""
     origin: str = "config"
     """`config` or `api`."""
+    undeclared_at: int = 0
+    """When the settings were found to name it no longer, ms. It still gets events, until a person removes it. 0: they
+    name it, or it was added through the API."""
     created_at: int = 0
 
     def __repr__(self) -> str:

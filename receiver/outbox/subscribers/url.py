@@ -52,11 +52,11 @@ def place_of(url: str) -> tuple[str, str, int | None]:
         return "", url, None
 
 
-def url_problems(url: object, rules: UrlPolicy) -> list[str]:
+def url_problems(url: object, rules: UrlPolicy, example: str = EXAMPLE) -> list[str]:
     """All problems of a subscriber's address, one sentence each. The address is not repeated: it may hold a
-    password."""
+    password. `example` is one for the subscriber's format."""
     if not isinstance(url, str) or not url:
-        return [f"is missing; write for example {EXAMPLE}"]
+        return [f"is missing; write for example {example}"]
     if len(url) > LONGEST_URL:
         return [f"has {len(url)} characters; shorten it to {LONGEST_URL}"]
     if not URL_TEXT.fullmatch(url) or FORBIDDEN_CHARACTERS.search(url):

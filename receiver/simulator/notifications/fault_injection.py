@@ -19,10 +19,10 @@
 | `refuse` | call | does nothing, and refuses the request as `kind` says (`refusals.py`; none: for its date) |
 | `clock` | call | answers as a host whose clock is `seconds` off (negative: behind), and rejects dates in its future |
 
-A rule can be limited to a place (`get_refund`, `get_charge`, `get_dispute`, `create_refund`, `fps_refund`; default: all
-calls), to one refund or dispute (`refundId`) and, for notifications of Amazon Pay, to the state that they are about.
-With `every`, it applies to each n-th matching case. The first matching rule is used. Over HTTP, a fault for a single
-call can be requested with the unsigned header `x-amz-pay-simulator-mischief: <trick>` or `<trick>;seconds=<n>`.
+A rule can be limited to a place (one of `CALLS`; default: all calls), to one refund, dispute or report (`refundId`)
+and, for notifications of Amazon Pay, to the state that they are about. With `every`, it applies to each n-th matching
+case. The first matching rule is used. Over HTTP, a fault for a single call can be requested with the unsigned header
+`x-amz-pay-simulator-mischief: <trick>` or `<trick>;seconds=<n>`.
 """
 
 from __future__ import annotations
@@ -39,7 +39,10 @@ from receiver.simulator.refusals import Refusal
 NOTIFICATION = "notification"
 MOST_OFF = 86_400
 """Seconds by which the clock of a host may be off."""
-CALLS = ("get_refund", "get_charge", "get_dispute", "create_refund", "fps_refund")
+CALLS = (
+    *("get_refund", "get_charge", "get_dispute", "create_refund", "fps_refund"),
+    *("create_report", "get_reports", "get_report", "get_report_document", "download_report"),
+)
 
 
 class Trick(StrEnum):

@@ -28,7 +28,7 @@ class RefundSchedule(AccountRepository):
         """Make the refund due now. Durable when this returns; safe to repeat."""
         queue = "refreshed" if hint.patient or hint.source is Source.REFRESH else "hinted"
         by = hint.by
-        refresh = self._audited(_refresh(hint))
+        refresh = self._audited(_refresh(hint)) if by.token else b""
         follow_up = FollowUp(hint.source, hint.at, hint.sent_at, hint.refund_type, traceparent=hint.traceparent)
         answer = await self._run(
             "hint",

@@ -93,6 +93,7 @@ async def test_a_configuration_that_holds_secrets_is_one_itself(tmp_path: Path) 
         ('authorization = "Bearer hunter2"', "1 file"),
         ('secret_access_key = "hunter2"', "1 file"),
         ('url = "https://hooks.slack.com/services/T0/B0/hunter2"', "1 file"),
+        ('url = "https://prod-1.westus.logic.azure.com:443/workflows/1?api-version=1&sig=hunter2"', "1 file"),
         ("port = 8000", ""),
         ('routing_key_file = "key"', ""),
     ):

@@ -54,6 +54,18 @@ async def test_a_subscriber_that_gets_its_events(store: Store, account: Account)
     assert only(found, "subscribers.lane").found.startswith("audit: 2 events waiting")
 
 
+async def test_one_that_the_settings_no_longer_name_is_shown_until_it_is_removed(store: Store) -> None:
+    """Not one that was added through the API."""
+    subscribers, url = store.of("us").subscribers, "https://audit.example/"
+    await subscribers.put(subscriber("other", url=url, origin="api"))
+    await subscribers.put(subscriber("audit", url=url, origin="api", undeclared_at=T0))
+    found = only(await look(store), "subscribers.declared")
+    assert (found.status, found.reason, found.subject) == (Status.WARN, "no_longer_declared", "us/audit")
+    assert "receiver subscriber remove audit" in found.fix
+    await subscribers.remove("audit")
+    assert words(await look(store)) == {}
+
+
 async def test_one_that_was_added_with_plain_http(store: Store) -> None:
     """What the settings declare is judged with the settings."""
     await store.of("us").subscribers.put(subscriber("audit", origin="api"))

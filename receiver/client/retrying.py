@@ -1,4 +1,4 @@
-"""Command. Retries while the service is away, for long-running commands."""
+"""Edge: time. Repeats calls while the service is away."""
 
 from __future__ import annotations
 
@@ -6,40 +6,40 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import ParamSpec, TypeVar
 
-from receiver.commands.client.api import explain, may_pass
+from receiver.client.api import Api
+from receiver.client.errors import may_pass
 from receiver.errors import ReceiverError
 
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0
+"""Seconds."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
+Notify = Callable[[ReceiverError | None, float], None]
+"""Called with the error and the seconds until the next attempt; with None once the service is back."""
 
 
 class RetryingCaller:
-    """Retries calls while the service is away. A first call that fails raises: its address is probably wrong.
+    """Repeats calls for as long as it takes. If the service has never answered, the first failure raises: its address
+    is probably wrong."""
 
-    `say` gets the messages for the user.
-    """
-
-    def __init__(self, say: Callable[[list[str]], None]) -> None:
-        self._say = say
-        self._met = False
+    def __init__(self, api: Api, notify: Notify) -> None:
+        self._api, self._notify = api, notify
 
     async def __call__(self, ask: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
-        """The result of `ask`, retried until it succeeds. Raises a `ReceiverError` that waiting cannot fix."""
+        """The result of `ask`, repeated until it succeeds. Raises a `ReceiverError` that waiting cannot fix."""
         pause, away = FIRST_PAUSE, False
         while True:
             try:
                 answer = await ask(*args, **kwargs)
             except ReceiverError as error:
-                if not (self._met and may_pass(error)):
+                if not (self._api.met and may_pass(error)):
                     raise
                 seconds = min(max(pause, error.retry_after or 0), LONGEST_PAUSE)
-                self._say([f"{explain(error)[0]} Trying again in {seconds:g} s."])
+                self._notify(error, seconds)
                 await asyncio.sleep(seconds)
                 pause, away = min(pause * 2, LONGEST_PAUSE), True
             else:
                 if away:
-                    self._say(["The service is back."])
-                self._met = True
+                    self._notify(None, 0)
                 return answer

@@ -1,4 +1,4 @@
-"""Command. A small client of the service's HTTP API. It turns failures into messages and exit codes."""
+"""Edge: the web. One call of the service's HTTP API, with a bearer token, and its answer or problem."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from urllib.parse import quote, urlencode
 import msgspec
 from yarl import URL
 
-from receiver.errors import ConfigurationError, ReceiverError, TransportError
+from receiver.client.errors import ApiProblem, not_the_api
+from receiver.errors import ConfigurationError
 from receiver.exchange import Request, Response
 from receiver.transport.addresses import is_loopback
 
@@ -18,37 +19,12 @@ TIMEOUT = 10.0
 """Seconds for an answer, in addition to those that the server was asked to wait."""
 MOST_ANSWER = 8 * 1024 * 1024
 """A page of 200 refunds with the longest texts that the API allows is smaller than 2 MiB."""
-MOST_DETAIL = 4_000
 
 TOKEN = re.compile(r"[!-~]{1,1024}")
 URL_TEXT = re.compile(r"https?://[!-~]+", re.IGNORECASE)
-
-HINTS = {
-    "account_needed": "Give --account NAME.",
-    "no_such_route": "--url must be the address of the service, without /v1.",
-    "several_accounts": "Give --account NAME.",
-    "token_missing": "Is a proxy stripping the Authorization header?",
-    "token_unknown": "Is it a token of this service? Check RECEIVER_TOKEN or --token-file.",
-}
+OF_EVERY_PROBLEM = frozenset({"type", "title", "status", "detail", "reason", "requestId"})
 
 T = TypeVar("T")
-
-
-class ApiProblem(ReceiverError):
-    """The service refused or failed. `amazon_request_id` is set where Amazon refused."""
-
-    def __init__(
-        self,
-        detail: str,
-        *,
-        status: int,
-        reason: str = "",
-        http_request_id: str = "",
-        amazon_request_id: str = "",
-        retry_after: int | None = None,
-    ) -> None:
-        super().__init__(detail, reason=reason, retry_after=retry_after)
-        self.status, self.http_request_id, self.amazon_request_id = status, http_request_id, amazon_request_id
 
 
 class _Refusal(msgspec.Struct, rename="camel"):
@@ -71,6 +47,8 @@ class Api:
 
     def __init__(self, send: Send, base: str, token: str, account: str = "") -> None:
         self._send, self._base, self._token, self.account = send, base, token, account
+        self.met = False
+        """Whether the service has ever answered well."""
 
     async def call(
         self,
@@ -100,6 +78,7 @@ class Api:
             raise _problem(answer)
         if answer.truncated:
             raise ApiProblem("The answer is too long.", status=502, reason="not_the_api")
+        self.met = True
         return answer
 
 
@@ -111,8 +90,13 @@ def target(*path: str, **query: str | int) -> str:
 
 def decode(answer: Response, kind: type[T]) -> T:
     """The answer's JSON as a value of this type. Raises `ApiProblem` (`not_the_api`) for anything else."""
+    return decode_body(answer.body, kind)
+
+
+def decode_body(body: bytes, kind: type[T]) -> T:
+    """The same of a body."""
     try:
-        return msgspec.json.decode(answer.body, type=kind)
+        return msgspec.json.decode(body, type=kind)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise not_the_api() from error
 
@@ -125,13 +109,8 @@ def convert(value: object, kind: type[T]) -> T:
         raise not_the_api() from error
 
 
-def not_the_api() -> ApiProblem:
-    """The answer is a success, but not one of this service."""
-    return ApiProblem("The answer is not from this service. Check --url.", status=502, reason="not_the_api")
-
-
-def read_base(url: str, *, insecure: bool) -> str:
-    """The address without a slash at its end. Raises `ConfigurationError`.
+def read_base(url: str, *, insecure: bool, name: str = "url", allow: str = "insecure=True") -> str:
+    """The address without a slash at its end. Raises `ConfigurationError`, with the names of the two settings.
 
     Plain http is for this machine only, unless `insecure`: anyone on the network could read and use the token.
     """
@@ -144,12 +123,12 @@ def read_base(url: str, *, insecure: bool) -> str:
         scheme, host, whole = "", "", False
     if not (host and whole and URL_TEXT.fullmatch(url)):
         problem = "is not a service address. Example: https://refunds.example (no user, ? or #)."
-        raise ConfigurationError([f"--url or RECEIVER_URL: {problem}"])
+        raise ConfigurationError([f"{name}: {problem}"])
     if scheme != "https" and not insecure and not is_loopback(host):
         raise ConfigurationError(
             [
-                f"--url or RECEIVER_URL: plain http to {host} would expose the token to the network. "
-                "Use https, or --insecure if you trust the network."
+                f"{name}: plain http to {host} would expose the token to the network. "
+                f"Use https, or {allow} if you trust the network."
             ]
         )
     return url.rstrip("/")
@@ -165,40 +144,6 @@ def read_token(text: str, origin: str) -> str:
     return token
 
 
-def exit_code(error: ReceiverError) -> int:
-    """1: refused. 2: wrong usage or configuration. 3: no answer, or a server error."""
-    if isinstance(error, ConfigurationError):
-        return 2
-    if isinstance(error, TransportError):
-        return 2 if error.reason in ("bad_url", "bad_header") else 3
-    if 300 <= error.status < 400:
-        return 2
-    return 1 if 400 <= error.status < 500 else 3
-
-
-def may_pass(error: ReceiverError) -> bool:
-    """Whether the same call may succeed later."""
-    return exit_code(error) == 3 or error.status in (408, 429)
-
-
-def explain(error: ReceiverError) -> list[str]:
-    """The message for the user, as lines. Not yet safe for a terminal."""
-    if isinstance(error, ConfigurationError):
-        return list(error.problems)
-    if isinstance(error, TransportError):
-        return [f"{error.detail} Is the service running, and is --url right? [{error.reason}]"]
-    lines = error.detail[:MOST_DETAIL].splitlines() or ["No reason was given."]
-    code = f"{error.status} {error.reason}".strip()
-    lines = [f"{lines[0]} [{code}]"] if len(lines) == 1 else [f"Refused. [{code}]", *(f"  {line}" for line in lines)]
-    if error.reason in HINTS:
-        lines.append(HINTS[error.reason])
-    if isinstance(error, ApiProblem) and error.amazon_request_id:
-        lines.append(f"For Amazon Pay support: Amazon's request id is {error.amazon_request_id}.")
-    if isinstance(error, ApiProblem) and error.http_request_id and error.status >= 500:
-        lines.append(f"See request id {error.http_request_id} in the service's log.")
-    return lines
-
-
 def _problem(answer: Response) -> ApiProblem:
     """RFC 9457 as this service writes it; no other body is repeated, as its origin is not known."""
     retry_after = answer.headers.get("retry-after", "")
@@ -206,6 +151,7 @@ def _problem(answer: Response) -> ApiProblem:
     if answer.headers.get("content-type", "").partition(";")[0].strip().lower() == "application/problem+json":
         try:
             problem = msgspec.json.decode(answer.body, type=_Problem)
+            members = msgspec.json.decode(answer.body, type=dict[str, Any])
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             pass
         else:
@@ -216,9 +162,10 @@ def _problem(answer: Response) -> ApiProblem:
                 http_request_id=problem.http_request_id,
                 amazon_request_id=(problem.amazon and problem.amazon.amazon_request_id) or "",
                 retry_after=seconds,
+                more={name: value for name, value in members.items() if name not in OF_EVERY_PROBLEM},
             )
     if 300 <= answer.status < 400:
-        text = "The service redirects, and redirects are not followed. Set --url to the final address."
+        text = "The service redirects, and redirects are not followed. Use the final address."
     else:
-        text = "The answer is not from this service, but from a proxy or another server. Check --url."
+        text = "The answer is not from this service, but from a proxy or another server."
     return ApiProblem(text, status=answer.status, reason="not_the_api", retry_after=seconds)

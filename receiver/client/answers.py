@@ -1,6 +1,6 @@
-"""Command. The answers that commands decode with other types than those with which the service encodes them.
+"""Edge: the web. The answers that are decoded with other types than those with which the service encodes them.
 
-For all others both use `receiver/http/api/schema.py` and its imports.
+For all others both use `receiver/http/api/schema.py`, its imports, and `receiver/http/feed/schema.py`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from typing import Any
 
 import msgspec
 
-from receiver.http.api.schema import DeliveryJson, ResetJson, StatsJson, SubscriberJson, TestSentJson
+from receiver.http.api.schema import DeliveryJson, StatsJson, SubscriberJson, TestSentJson
+from receiver.http.feed.schema import ResetJson
 from receiver.ledger.dispute import DisputeJson
 
 
@@ -71,6 +72,7 @@ class EventPage(msgspec.Struct):
     events: list[msgspec.Raw]
     after: str
     more: bool
+    cursors: list[str] = []
     reset: ResetJson | None = None
 
 

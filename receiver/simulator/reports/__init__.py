@@ -1,0 +1,1 @@
+"""HTTP. The Reports API of the simulated Amazon Pay, from its own refunds."""
