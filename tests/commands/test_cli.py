@@ -30,6 +30,10 @@ COMMANDS = {
     "doctor": {"--config", "--offline", "--json", "--url", "--token-file", "--insecure", "--store"},
     "repair": {"--config", "--part", "--compared", "--json"},
     "prune": {"--config", "--older-than", "--refund", "--account", "--dry-run", "--json"},
+    "init": {
+        *("--merchant-id", "--region", "--public-key-id", "--environment", "--private-key-file", "--name"),
+        *("--redis-url", "--webhook"),
+    },
     "backup": {"--config", "--bound"},
     "restore": {"--config", "--mark-only"},
     "openapi": {"--events"},
