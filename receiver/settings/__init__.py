@@ -40,6 +40,13 @@ NO_ACCOUNT = (
 )
 
 
+NO_FILE = (
+    "No settings file was named, and the environment has no account. Give --config receiver.toml, or RECEIVER_CONFIG; "
+    "`receiver init` writes such a file. One account alone may come from the environment, as "
+    "RECEIVER_ACCOUNT__MERCHANT_ID and so on."
+)
+
+
 class StoreSettings(Section):
     """Where the data is: all that commands on the store alone need."""
 
@@ -91,6 +98,8 @@ def load(path: Path | None, environ: Mapping[str, str]) -> Settings:
     """
     problems: list[str] = []
     tree = _read(path, environ, problems)
+    if path is None and not tree.keys() & {"accounts", "account"}:
+        problems.append(NO_FILE)
     return check(tree, _base(path), problems)
 
 

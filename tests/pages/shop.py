@@ -186,7 +186,7 @@ async def shop() -> AsyncIterator[Shop]:
         told = await until(lambda: "curl" in amazon.said and amazon.said, "what the simulator says")
         simulator = str(told[told.rindex("http://") :].split()[0]).removesuffix("/simulator/refunds")
         accounts = told[told.index("[[accounts]]") : told.index("\n\nStart a refund")]
-        accounts = accounts.replace('name = "sandbox"', 'name = "us"', 1)
+        accounts = accounts.replace('name = "us-sandbox"', 'name = "us"', 1)
         programs(place.folder)
         files(place.folder, accounts)
         service = await place.start("serve", "--config", "receiver.toml", env={"RECEIVER_HTTP__PORT": str(port)})
