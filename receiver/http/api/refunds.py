@@ -15,6 +15,7 @@ from starlette.responses import Response
 
 from receiver.amazon.ids import EXAMPLE_ID, other_object
 from receiver.errors import BadRequest
+from receiver.http.api.auth import Tokens
 from receiver.http.api.bodies import only_account
 from receiver.http.api.listing import as_of_now, check_words, merged
 from receiver.http.api.lookup import find_history, find_refunds, the_refund
@@ -67,13 +68,16 @@ ONE: Final[tuple[Reasons, ...]] = (
 
 
 class RefundApi:
-    """The handlers. `now` is ms since the epoch, UTC; `tokens` is the number of configured tokens."""
+    """The handlers. `now` is ms since the epoch, UTC; `tokens` are the configured ones."""
 
     def __init__(
-        self, store: Store, tokens: int, now: Callable[[], int], refreshes: Refreshes, http: HttpSettings
+        self, store: Store, tokens: Tokens, now: Callable[[], int], refreshes: Refreshes, http: HttpSettings
     ) -> None:
         self._store, self._now, self._refreshes = store, now, refreshes
-        of_one = share_of(http.waiting, http.waiting_per_token, tokens)
+
+        def of_one() -> int:
+            return share_of(http.waiting, http.waiting_per_token, tokens.count)
+
         self._seats = Seats(http.waiting, of_one, reason="too_many_waiting", settings=WAITING)
 
     @Operation(
