@@ -48,6 +48,7 @@ class ThrottleSettings(Section):
     get_charge: Pair | None = None
     get_dispute: Pair | None = None
     create_refund: Pair | None = None
+    reports: Pair | None = None
 
 
 def _key_text(value: object) -> object:

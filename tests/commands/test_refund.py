@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from receiver.commands.cli import app
 from receiver.client import calls
+from receiver.commands.cli import app
 from receiver.ledger.dispute import Dispute
 from receiver.ledger.money import Money
 from tests.commands.conftest import Run
