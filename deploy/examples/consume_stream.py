@@ -33,8 +33,8 @@ Fields = dict[str, str]
 
 def handle(fields: Fields) -> None:
     """Your effect. Raise if it could not be done: the event comes again after `CLAIM_AFTER_MS`."""
-    if not fields["type"].startswith("amazonpay.refund."):
-        return  # about disputes, or about deliveries
+    if not fields["type"].startswith("amazonpay.refund.") or "state" not in fields:
+        return  # no change of a refund: about disputes, deliveries, or differences from Amazon's reports
     amount = f"{fields.get('amount', '?')} {fields.get('currencyCode', '')}"
     print(fields["id"], fields["type"], fields["refundId"], amount, fields.get("reasonCode", ""), flush=True)
 

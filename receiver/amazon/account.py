@@ -17,6 +17,8 @@ from receiver.ledger.charge import OVER
 from receiver.ledger.polling import SECOND_LOOKS, PollPlan
 from receiver.ledger.timestamps import milliseconds, parse_duration
 
+SETTLED_WITHIN = 7 * DAY
+
 
 class Environment(StrEnum):
     """`releaseEnvironment` of Amazon's answers, in lower case."""
@@ -58,6 +60,8 @@ class Account:
     """ms for which the case of a declined refund can be open before it counts as overdue."""
     second_looks: Sequence[int] = tuple(milliseconds(parse_duration(age)) for age in SECOND_LOOKS)
     """Ages (ms) of a settled refund at which Amazon is asked about it once more."""
+    settled_within: int = SETTLED_WITHIN
+    """ms after which a Refunded refund should be in a settlement."""
     fps: FpsAccess | None = None
     """None: the account has no Flexible Payments."""
 

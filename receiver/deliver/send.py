@@ -23,8 +23,9 @@ from receiver.outbox.dead_letter import dead_event, dead_letter
 from receiver.outbox.events.balance_event import BalanceEvent, is_balance, read_balance_event
 from receiver.outbox.events.dispute_event import DisputeEvent, is_dispute, read_dispute_event
 from receiver.outbox.events.event import Event, from_fields, is_newer
+from receiver.outbox.events.mismatch_event import MismatchEvent, is_mismatch, read_mismatch_event
 from receiver.outbox.events.operator_event import OperatorEvent, is_operator, read_operator_event
-from receiver.outbox.formats.registry import render, render_balance, render_disputes, render_operator
+from receiver.outbox.formats.registry import render, render_balance, render_disputes, render_mismatches, render_operator
 from receiver.outbox.retries import (
     ClaimedDelivery,
     Dead,
@@ -58,7 +59,7 @@ STALE_TEST = 120_000
 CHUNK = 25
 """Refunds to read at once. Answers to Amazon are delayed by at most one such chunk."""
 
-AnyEvent = Event | BalanceEvent | DisputeEvent | OperatorEvent
+AnyEvent = Event | BalanceEvent | DisputeEvent | MismatchEvent | OperatorEvent
 
 
 class Send(Protocol):
@@ -90,12 +91,12 @@ class DeliveryAttempt:
     ) -> None:
         """Send events that were claimed for one message, and finish each delivery.
 
-        `events` is what `read_all` returned for them; None: they are read now. Events about refunds, balances, disputes
-        and deliveries go in separate messages, and so does each test. After `StoreUnavailable` the lease expires, and
-        the events are sent again.
+        `events` is what `read_all` returned for them; None: they are read now. Events of different kinds go in
+        separate messages, and so does each test. After `StoreUnavailable` the lease expires, and the events are sent
+        again.
         """
         batches: dict[type, list[tuple[ClaimedDelivery, AnyEvent]]] = {
-            kind: [] for kind in (BalanceEvent, Event, DisputeEvent, OperatorEvent)
+            kind: [] for kind in (BalanceEvent, Event, DisputeEvent, MismatchEvent, OperatorEvent)
         }
         found = await read_all(self.store, deliveries) if events is None else events
         for delivery, event in zip(deliveries, found, strict=True):
@@ -268,6 +269,8 @@ def read(delivery: ClaimedDelivery) -> AnyEvent:
         return read_balance_event(delivery.account, delivery.fields)
     if is_dispute(delivery.fields):
         return read_dispute_event(delivery.account, delivery.fields)
+    if is_mismatch(delivery.fields):
+        return read_mismatch_event(delivery.account, delivery.fields)
     return from_fields(delivery.account, delivery.fields)
 
 
@@ -282,6 +285,9 @@ def request_of(batch: Sequence[AnyEvent], subscriber: Subscriber, now: int) -> R
     disputes = [each for each in batch if isinstance(each, DisputeEvent)]
     if disputes:
         return render_disputes(disputes, subscriber, now)
+    mismatches = [each for each in batch if isinstance(each, MismatchEvent)]
+    if mismatches:
+        return render_mismatches(mismatches, subscriber, now)
     events = [each for each in batch if isinstance(each, Event)]
     return render(events, subscriber, now)
 

@@ -19,6 +19,7 @@ from receiver.ledger.notification import NotificationOutcome
 from receiver.ledger.refund import FIELD_NAMES, Reason, Source, is_final
 from receiver.outbox.events.dispute_event import DisputeEventType
 from receiver.outbox.events.event import Recorded
+from receiver.outbox.events.mismatch_event import MismatchEventType
 from receiver.outbox.events.operator_event import OperatorType
 from receiver.runtime.gauges import GAUGES, SIZE_GAUGES, Sizes
 from receiver.runtime.tallies import CounterTally, HistogramTally, Tallies
@@ -180,6 +181,10 @@ class Metrics:
     def dispute_event(self, kind: str) -> None:
         """A dispute event was written; `kind` is its type."""
         self._events.inc(bounded(kind, DISPUTE_TYPES))
+
+    def mismatch_event(self) -> None:
+        """A new finding was written, with its event."""
+        self._events.inc(MismatchEventType.MISMATCH)
 
     def hint_dropped(self) -> None:
         """Amazon does not know the refund that a notification named."""

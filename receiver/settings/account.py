@@ -25,6 +25,7 @@ from receiver.ledger.money import Money
 from receiver.ledger.polling import DEFAULT_POLL, SECOND_LOOKS, PollPlan
 from receiver.ledger.timestamps import milliseconds, parse_duration
 from receiver.settings.fps import FpsSettings
+from receiver.settings.reconcile import ReconcileSettings
 from receiver.settings.values import AnyCase, AsList, Name, Section, Span, Words, base_of, one_of, readable, secret_text
 from receiver.transport.addresses import is_loopback
 
@@ -108,6 +109,7 @@ class AccountSettings(Section):
     auth_token_file: Path | None = Field(default=None, validate_default=True)
     """Delegated access: `x-amz-pay-authtoken`, which the merchant gave to a solution provider."""
     fps: FpsSettings | None = None
+    reconcile: ReconcileSettings = Field(default_factory=ReconcileSettings)
     min_signature_version: int = Field(default=1, ge=1, le=2, description="1, or 2 once the topic signs with SHA-256.")
 
     @field_validator("environment")
@@ -224,6 +226,7 @@ class AccountSettings(Section):
             stuck_after=milliseconds(self.stuck_after),
             second_looks=tuple(_ages(self.second_looks)),
             decline_overdue_after=milliseconds(self.decline_overdue_after),
+            settled_within=milliseconds(self.reconcile.settled_within),
             min_signature_version=self.min_signature_version,
             over={**OVER, **{name: Money(amount, name).minor_units for name, amount in self.over_refund.items()}},
             fps=self.fps.build(environment) if self.fps else None,

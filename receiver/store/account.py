@@ -18,6 +18,7 @@ from receiver.store.redis.keys import Keys
 from receiver.store.redis.wakeups import News
 from receiver.store.refunds.cases import OpenCases
 from receiver.store.refunds.disputes import Disputes
+from receiver.store.refunds.findings import Findings
 from receiver.store.refunds.notifications import Notifications
 from receiver.store.refunds.refunds import Refunds
 from receiver.store.refunds.report_runs import ReportRuns
@@ -40,6 +41,7 @@ class AccountStore(AccountRepository):
         self.report_runs = ReportRuns(connection, keys)
         self.timelines = Timelines(connection, keys)
         self.disputes = Disputes(connection, keys)
+        self.findings = Findings(connection, keys)
         self.notifications = Notifications(connection, keys)
         self.requests = OpenRequestStore(connection, keys, self.refunds)
         self.charges = KnownCharges(connection, keys, self.requests, self.disputes)

@@ -10,6 +10,7 @@ from types import MappingProxyType
 
 from receiver.ledger.dispute import DAY
 from receiver.ledger.money import sums_of_minor
+from receiver.ledger.reconciliation.finding import FindingKind
 from receiver.ledger.refund import Reason
 from receiver.store.dashboard import AlertingProblem, Overview
 from receiver.store.deliveries.dead_letters import DeadLetters
@@ -47,8 +48,8 @@ class Gauges(AccountRepository):
         self._deliveries, self._requests, self._cases = deliveries, requests, cases
 
     async def measure(self) -> dict[str, float]:
-        """Sizes of the account: `pending`, `hinted`, `due`, `refreshed`, `second_looks`, `events`, `lanes`, and
-        those of `request_sizes`.
+        """Sizes of the account: `pending`, `hinted`, `due`, `refreshed`, `second_looks`, `events`, `lanes`,
+        `findings:<kind>`, and those of `request_sizes`.
 
         For each subscriber, as `waiting:<name>` and so on: `waiting`, `owed` (events that must stay in the stream),
         `dead`, `failures` in a row, `paused` (1 or 0), and `oldest_waiting` in seconds.
@@ -74,6 +75,7 @@ class Gauges(AccountRepository):
                 for age, ms in AGES.items()
                 for state in ("RefundInitiated", "")
             },
+            **{f"findings:{kind}": ("ZCARD", self.keys("findings", kind)) for kind in FindingKind},
             **{f"waiting:{name}": ("ZCARD", self.keys("lane", name)) for name in names},
             **{f"owed:{name}": ("ZCARD", self.keys("owed", name)) for name in names},
             **{f"dead:{name}": ("HLEN", self.keys("dead", name)) for name in names},

@@ -23,12 +23,14 @@ from receiver.ledger.lifecycle import EventType
 from receiver.outbox.events.balance_event import balance_cloud_event
 from receiver.outbox.events.dispute_event import dispute_cloud_event
 from receiver.outbox.events.envelope import CloudEventJson
+from receiver.outbox.events.mismatch_event import mismatch_cloud_event
 from receiver.outbox.events.operator_event import OperatorType, operator_cloud_event, operator_event
 from receiver.outbox.formats.cloudevents import KINDS, SHAPES, cloud_event
 from tests.openapi.conform import event_faults
 from tests.outbox.examples import NOW, an_event
 from tests.outbox.test_balance_event import alarm, over
 from tests.outbox.test_dispute_event import event as reminder
+from tests.outbox.test_mismatch_event import event as mismatch
 
 TYPE = re.compile(r"(amazonpay|receiver)\.[a-z_]+\.[a-z_]+")
 
@@ -59,6 +61,7 @@ def examples() -> dict[str, CloudEventJson]:
         *(cloud_event(an_event(word)) for word in EventType),
         *(balance_cloud_event(each) for each in (alarm(), over())),
         dispute_cloud_event(reminder()),
+        mismatch_cloud_event(mismatch()),
         *(operator_cloud_event(operator_event(word, "us", "books", "gone", "…", NOW)) for word in OperatorType),
     ]
     return {each.type: each for each in made}

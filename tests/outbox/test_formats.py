@@ -23,6 +23,7 @@ from tests.outbox.tellers import BEARER, FIELDS, HOOK, ROUTING_KEY, RULES, WORKF
 
 DECLINED, STUCK, CONFLICT = (f"amazonpay.refund.{word}" for word in ("declined", "stuck", "conflict"))
 DISPUTE = "amazonpay.dispute.action_required"
+MISMATCH = "amazonpay.refund.mismatch"
 
 
 def test_every_format_is_registered() -> None:
@@ -36,10 +37,10 @@ def test_every_format_is_registered() -> None:
 @pytest.mark.parametrize(
     ("name", "types"),
     [
-        ("slack", (DECLINED, STUCK, CONFLICT, DISPUTE)),
-        ("teams", (DECLINED, STUCK, CONFLICT, DISPUTE)),
+        ("slack", (DECLINED, STUCK, CONFLICT, DISPUTE, MISMATCH)),
+        ("teams", (DECLINED, STUCK, CONFLICT, DISPUTE, MISMATCH)),
         ("pagerduty", (DECLINED, CONFLICT, DISPUTE)),
-        ("alertmanager", (DECLINED, STUCK, CONFLICT, DISPUTE)),
+        ("alertmanager", (DECLINED, STUCK, CONFLICT, DISPUTE, MISMATCH)),
     ],
 )
 def test_what_is_told_if_nobody_says_otherwise(name: str, types: tuple[str, ...]) -> None:

@@ -99,7 +99,8 @@ def test_every_problem_is_named_at_once_with_its_field_and_the_fix() -> None:
         "amazonpay.refund.refunded, amazonpay.refund.declined, amazonpay.refund.stuck, "
         "amazonpay.refund.conflict, amazonpay.refund.resolved, amazonpay.refund.reopened, * for all of them, "
         "and amazonpay.balance.suspected, amazonpay.balance.resolved, amazonpay.dispute.action_required, "
-        "receiver.subscriber.paused, receiver.subscriber.failing, receiver.delivery.dead, receiver.*",
+        "amazonpay.refund.mismatch, receiver.subscriber.paused, receiver.subscriber.failing, "
+        "receiver.delivery.dead, receiver.*",
         "reasons: is not a list of 1 to 32 reason codes such as AmazonRejected; leave it out for all",
         "format: 'xml' is not a format; known are cloudevents, slack, teams, pagerduty, alertmanager",
     ]

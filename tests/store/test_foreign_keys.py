@@ -25,6 +25,8 @@ from receiver.ledger.money import Money
 from receiver.ledger.next_look import DisputeLook
 from receiver.ledger.notification import UnrecognizedNotification
 from receiver.ledger.query import Query
+from receiver.ledger.reconciliation.rows import Period, RefundRow, SettlementRow
+from receiver.ledger.reconciliation.run import Batch
 from receiver.ledger.refund import Source
 from receiver.ledger.refund_request import PreparedRefund
 from receiver.outbox.dead_letter import DeadEvent
@@ -50,6 +52,7 @@ from receiver.store.redis.keys import (
 )
 from receiver.store.redis.pipeline import connect
 from receiver.store.requests.requests import Attempt, Reserved
+from receiver.track.reconcile import Reconciler
 from receiver.track.record import Recorder
 from tests.kit.clock import ManualClock
 from tests.store.makers import hint, refund_id, seen, subscriber
@@ -102,6 +105,7 @@ class Shop:
             "issue": self.issue,
             "dispute": self.dispute,
             "fps": self.fps,
+            "reconcile": self.reconcile,
             "jobs": self.jobs,
             "watch": self.watch,
             "tidy": self.tidy,
@@ -214,6 +218,19 @@ class Shop:
             await jobs.outcomes(attempt.id)
             await jobs.move(attempt.id, JobState.DONE, of=[JobState.RUNNING])
 
+    async def reconcile(self) -> None:
+        """A report has an unknown refund, and later it is explained."""
+        findings, now = self.store.of(self.name).findings, self.store.now()
+        reconciler = Reconciler(self.account, self.store.of(self.name), Metrics())
+        name, money = refund_id(900_000 + self._next()), Money(Decimal("1.00"), "USD")
+        rows = (RefundRow(refund_id=name, state="Refunded"), SettlementRow(refund_id=name, amount=money))
+        await reconciler.compare(Batch(rows=rows))
+        period = Period(report="refunds", start=now - DAY, end=now)
+        await reconciler.compare(Batch(is_last=True, periods=(period,)))
+        for stored in (await findings.stored([f"unknown_here {name}"])).values():
+            await findings.close(stored)
+        await findings.closed()
+
     async def watch(self) -> None:
         """Lists, the feed, notifications that are kept."""
         for query in (Query(), Query(order="o"), Query(reason="AmazonRejected")):
@@ -265,6 +282,7 @@ def names_of(shop: Shop) -> dict[str, str]:
         if kind not in ANSWERING and entry.scope not in (KeyScope.INDEX, KeyScope.REQUEST)
     }
     found |= {"state": keys.state("Declined"), "reason": keys("reason", "AmazonRejected"), "order": keys("order", "o")}
+    found |= {"findings": keys("findings", "unknown_here")}
     found |= {"requests": keys("requests", f"r{number}"), "fps": keys("fps", "ref")}
     return found
 

@@ -59,7 +59,7 @@ COLUMNS: Mapping[str, Mapping[str, Sequence[str]]] = MappingProxyType(
 of a report are needed, and tell which report it is."""
 SELLER = re.compile(r"sellerid\W{1,5}([a-z0-9]{5,30})\b", re.IGNORECASE)
 START, END = (
-    re.compile(rf"settlement{each}date\W{{1,5}}([0-9][0-9TZ:+/ -]+[0-9Z])", re.I) for each in ("start", "end")
+    re.compile(rf"settlement{each}date\W{{1,5}}([0-9][0-9TZ:.+/ -]+[0-9Z])", re.I) for each in ("start", "end")
 )
 
 

@@ -26,7 +26,7 @@ Types = Annotated[
         "--type",
         metavar="TYPE,…",
         help=f"Only these types: {', '.join(each.value.rpartition('.')[2] for each in EventType)}, "
-        "dispute.action_required. Default: all of refunds.",
+        "dispute.action_required, mismatch. Default: all of refunds.",
     ),
 ]
 Reasons = Annotated[

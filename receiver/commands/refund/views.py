@@ -20,6 +20,7 @@ from receiver.outbox.events.balance_event import FAMILY as BALANCES
 from receiver.outbox.events.balance_event import BalanceEventType, BalanceJson
 from receiver.outbox.events.dispute_event import FAMILY as DISPUTES
 from receiver.outbox.events.dispute_event import DisputeToAnswerJson
+from receiver.outbox.events.mismatch_event import MismatchEventType, MismatchJson
 from receiver.outbox.formats.cloudevents import AdvisedRefundJson
 
 STYLES = {State.DECLINED.value: "bold red", State.REFUNDED.value: "green", State.INITIATED.value: "yellow"}
@@ -51,6 +52,8 @@ class ChangePrinter:
             self._balance(convert(event.data, BalanceJson), event)
         elif event.type.startswith(DISPUTES):
             self._dispute(convert(event.data, DisputeToAnswerJson), event.time)
+        elif event.type == MismatchEventType.MISMATCH:
+            self._mismatch(convert(event.data, MismatchJson), event.time)
         else:
             refund = convert(event.data, AdvisedRefundJson)
             kind = event.type.rpartition(".")[2]
@@ -67,6 +70,11 @@ class ChangePrinter:
         money = f"{dispute.amount.amount} {dispute.amount.currency_code}" if dispute.amount else ""
         words = Text(f"ANSWER BY {moment(dispute.merchant_response_deadline)}", "bold red")
         self._emit(dispute.account, time, dispute.dispute_id, money, words)
+
+    def _mismatch(self, found: MismatchJson, time: str) -> None:
+        words = Text(found.finding.replace("_", " ").upper(), "bold red")
+        here = f"{clean(found.here or 'unknown')} here, {clean(found.there or 'nothing')} in the report"
+        self._emit(found.account, time, found.refund_id, "", words.append(f" ({here})", "not bold"))
 
     def _line(self, refund: AdvisedRefundJson, time: str, more: str = "") -> None:
         words = state_text(refund).append(f" {more.upper()}" if more else "", "bold magenta")

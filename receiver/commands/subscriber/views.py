@@ -12,12 +12,14 @@ from receiver.http.api.schema import StatsJson, SubscriberJson
 from receiver.ledger.lifecycle import EventType
 from receiver.outbox.events.balance_event import BalanceEventType
 from receiver.outbox.events.dispute_event import DisputeEventType
+from receiver.outbox.events.mismatch_event import MismatchEventType
 from receiver.outbox.subscribers.fields import ALL
 
 TYPE_PREFIX = "amazonpay.refund."
 TYPES = {
     **{each.value.removeprefix(TYPE_PREFIX): each.value for each in EventType if each is not EventType.TEST},
     **{each.value.removeprefix("amazonpay."): each.value for each in (*BalanceEventType, *DisputeEventType)},
+    **{each.value.removeprefix(TYPE_PREFIX): each.value for each in MismatchEventType},
 }
 """The short names of event types."""
 

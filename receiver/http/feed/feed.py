@@ -44,6 +44,7 @@ from receiver.ledger.refund import REASONS
 from receiver.outbox.events.balance_event import is_balance
 from receiver.outbox.events.dispute_event import is_dispute
 from receiver.outbox.events.event import Event, from_fields
+from receiver.outbox.events.mismatch_event import is_mismatch
 from receiver.outbox.events.operator_event import is_operator
 from receiver.runtime.metrics import Metrics
 from receiver.runtime.rounds import ChangeSignal
@@ -68,7 +69,7 @@ NONE: Final[frozenset[str]] = frozenset()
 TYPE: Final = Parameter(
     "type",
     "Comma-separated types, with or without the prefix amazonpay.refund. In any letter case. Default: all of refunds. "
-    "Others have to be named: balance.suspected, balance.resolved, dispute.action_required.",
+    "Others have to be named: balance.suspected, balance.resolved, dispute.action_required, mismatch.",
     _separated("|".join(map(re.escape, TYPES))),
     read_types,
     NONE,
@@ -124,7 +125,7 @@ class CurrentFeed:
 def readable(account: str, fields: Mapping[str, str]) -> Event | None:
     """The refund event that an entry contains; None if it contains another kind, or is unreadable."""
     try:
-        is_other = is_operator(fields) or is_dispute(fields) or is_balance(fields)
+        is_other = any(is_it(fields) for is_it in (is_operator, is_dispute, is_balance, is_mismatch))
         return None if is_other else from_fields(account, fields)
     except Malformed:
         return None

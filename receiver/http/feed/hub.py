@@ -23,8 +23,14 @@ from receiver.outbox.events.balance_event import is_balance, read_balance_event
 from receiver.outbox.events.cursor import Place
 from receiver.outbox.events.dispute_event import is_dispute, read_dispute_event
 from receiver.outbox.events.event import Event, from_fields
+from receiver.outbox.events.mismatch_event import is_mismatch, read_mismatch_event
 from receiver.outbox.events.operator_event import is_operator
-from receiver.outbox.formats.cloudevents import render_balance_body, render_body, render_dispute_body
+from receiver.outbox.formats.cloudevents import (
+    render_balance_body,
+    render_body,
+    render_dispute_body,
+    render_mismatch_body,
+)
 from receiver.runtime.rounds import ChangeSignal
 from receiver.store.deliveries.feed import FeedPage, Lost, Where
 
@@ -87,6 +93,8 @@ class FeedItem:
             return render_balance_body(read_balance_event(self.account, self.fields))
         if is_dispute(self.fields):
             return render_dispute_body(read_dispute_event(self.account, self.fields))
+        if is_mismatch(self.fields):
+            return render_mismatch_body(read_mismatch_event(self.account, self.fields))
         return render_body(self.event or from_fields(self.account, self.fields))
 
 

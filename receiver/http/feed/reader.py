@@ -19,6 +19,7 @@ from receiver.ledger.refund import REASONS, is_known_reason, reason_of
 from receiver.outbox.events.balance_event import BalanceEventType, is_balance
 from receiver.outbox.events.cursor import Place, read_cursor, write_cursor
 from receiver.outbox.events.dispute_event import DisputeEventType, is_dispute
+from receiver.outbox.events.mismatch_event import MismatchEventType, is_mismatch
 from receiver.store.deliveries.feed import FeedPage, Where
 
 CATCH_UP = 100
@@ -31,6 +32,7 @@ TYPES = {
         for each in (*BalanceEventType, *DisputeEventType)
         for name in (each.value, each.value.removeprefix(BESIDE_REFUNDS))
     },
+    **{name: each.value for each in MismatchEventType for name in (each.value, each.value.removeprefix(PREFIX))},
 }
 EVENT_STREAM = "text/event-stream"
 NOT_AT_ALL = re.compile(r"q=0(\.0{0,3})?")
@@ -43,7 +45,7 @@ WHY = {
 
 @dataclass(frozen=True, slots=True)
 class FeedFilter:
-    """The filters; an empty one matches every refund event. Balance and dispute events have to be asked for."""
+    """The filters; an empty one matches every refund event. All others have to be asked for."""
 
     types: frozenset[str] = frozenset()
     reasons: frozenset[str] = frozenset()
@@ -57,7 +59,7 @@ class FeedFilter:
         """Whether the client wants this event."""
         if (self.types and item.type not in self.types) or (self.reasons and item.reason not in self.reasons):
             return False
-        if not self.types and (is_balance(item.fields) or is_dispute(item.fields)):
+        if not self.types and any(is_it(item.fields) for is_it in (is_balance, is_dispute, is_mismatch)):
             return False
         return not item.lost and bool(item.body())
 

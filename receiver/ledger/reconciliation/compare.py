@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from decimal import Decimal
 
+from receiver.ledger.money import Money
 from receiver.ledger.reconciliation.finding import Finding, FindingKind
 from receiver.ledger.reconciliation.rows import Period, RefundRow, SettlementRow
 from receiver.ledger.refund import FPS, Refund, State, is_final
@@ -126,9 +127,13 @@ def still_holds(finding: Finding, known: Refund | None, settled: Sequence[Settle
 
 
 def with_row(rows: Collection[SettlementRow], row: SettlementRow) -> tuple[SettlementRow, ...]:
-    """The rows about a refund with one more. A row that was read before, in whichever file, is not counted again."""
-    same = {(each.settlement_id, each.posted_at, each.amount) for each in rows}
-    return (*rows, row) if (row.settlement_id, row.posted_at, row.amount) not in same else tuple(rows)
+    """The rows about a refund with one more, which comes first. A row that was read before, in whichever file, is not
+    counted again."""
+    return row, *(each for each in rows if _key(each) != _key(row))
+
+
+def _key(row: SettlementRow) -> tuple[str, int, Money]:
+    return row.settlement_id, row.posted_at, row.amount
 
 
 def _finding(kind: FindingKind, row: RefundRow | SettlementRow, here: str, there: str) -> Finding:

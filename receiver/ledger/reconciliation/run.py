@@ -78,11 +78,11 @@ async def reconcile(
 
     Raises what `compare` raises. Memory grows with the differences, not with the reports.
     """
-    tally, names, again, periods = Tally(), set[str](), dict[str, None](), list[Period]()
+    tally, names, again, periods = Tally(), set[str](), dict[str, str](), list[Period]()
 
     async def send(batch: Batch) -> None:
         compared = await compare(batch)
-        again.update(dict.fromkeys(compared.again))
+        again.update(dict.fromkeys(compared.again, batch.source))
         for found in compared.findings:
             if found.name not in names:
                 names.add(found.name)
@@ -97,8 +97,9 @@ async def reconcile(
             await send(Batch(source=report.source, seller_id=report.seller_id, rows=rows))
         if report.complete and (period := report.period or extent.period()):
             periods.append(period)
-    for ids in _batches(tuple(again)):
-        await send(Batch(again=ids))
+    for source in dict.fromkeys(again.values()):
+        for ids in _batches([each for each, of in again.items() if of == source]):
+            await send(Batch(source=source, again=ids))
     await send(Batch(is_last=True, periods=tuple(periods)))
     return tally
 

@@ -54,7 +54,7 @@ from receiver.ledger.order_reference import whole_reference
 from receiver.ledger.refund import FIELD_NAMES, REFUND_ID, How, Refund, Resolution, RetryRefused, Source
 from receiver.ledger.schema import DESCRIPTION_LIMIT, MAX_TEXT, known_time, tidy
 from receiver.ledger.timestamps import format_rfc3339, parse_time
-from receiver.outbox.events import balance_event, dispute_event, operator_event
+from receiver.outbox.events import balance_event, dispute_event, mismatch_event, operator_event
 from receiver.outbox.events.advice import Advice, advice_of
 from receiver.outbox.events.envelope import EVENT_ID, AnEvent, derived_id
 
@@ -175,6 +175,8 @@ def is_newer(fields: Mapping[str, str]) -> bool:
         return not balance_event.is_known(fields)
     if dispute_event.is_dispute(fields):
         return not dispute_event.is_known(fields)
+    if mismatch_event.is_mismatch(fields):
+        return False
     source = fields.get("source", "")
     has_later_source = source not in SOURCES and WORD.fullmatch(source) is not None
     return (word not in TYPES or has_later_source) and NEWER.fullmatch(word) is not None

@@ -6,6 +6,7 @@
     AmazonPayRefundStuck      the refund                             stuck       its end, Refunded or Declined
     AmazonPayRefundConflict   the refund                             conflict    only by itself; silence it
 
+`AmazonPayRefundMismatch` has `finding` beside `refund_id`, and ends by itself.
 `AmazonPayDisputeActionRequired` has `dispute_id` in place of `refund_id`. It fires at each reminder, with another
 severity, and ends at the deadline.
 
@@ -39,6 +40,8 @@ from receiver.outbox.events.dispute_event import DisputeEvent
 from receiver.outbox.events.dispute_event import advice_of as dispute_advice
 from receiver.outbox.events.event import Event
 from receiver.outbox.events.incident import chain, closes, opens
+from receiver.outbox.events.mismatch_event import MismatchEvent
+from receiver.outbox.events.mismatch_event import advice_of as mismatch_advice
 from receiver.outbox.formats.format import NEEDS_A_PERSON, Format, post_json
 from receiver.outbox.formats.wording import (
     actions,
@@ -50,6 +53,9 @@ from receiver.outbox.formats.wording import (
     dispute_links,
     dispute_sentence,
     links,
+    mismatch_details,
+    mismatch_links,
+    mismatch_sentence,
     refund_url,
     sentence,
     summary,
@@ -77,6 +83,7 @@ SEVERITY = {
 """Prometheus has no severity between these two."""
 BALANCE = "AmazonPayBalanceSuspected"
 DISPUTE = "AmazonPayDisputeActionRequired"
+MISMATCH = "AmazonPayRefundMismatch"
 REMINDED = {Reminder.KNOWN: "warning", Reminder.DAY_BEFORE: "critical"}
 
 Alert = dict[str, Any]
@@ -169,6 +176,34 @@ def _dispute_alert(event: DisputeEvent, subscriber: Subscriber, now: int) -> Ale
     }
 
 
+def render_mismatches(events: Sequence[MismatchEvent], subscriber: Subscriber, now: int) -> Request:
+    """The request for mismatch events, like `render`."""
+    return _post([_mismatch_alert(event, subscriber, now) for event in events], subscriber)
+
+
+def _mismatch_alert(event: MismatchEvent, subscriber: Subscriber, now: int) -> Alert:
+    advice, end = mismatch_advice(event.finding.kind), now + FIRES_FOR
+    return {
+        "labels": {
+            "alertname": MISMATCH,
+            "account": tidy(event.account),
+            "refund_id": tidy(event.finding.refund_id),
+            "finding": event.finding.kind.value,
+            "severity": "warning",
+        },
+        "annotations": {
+            "summary": mismatch_sentence(event),
+            "description": advice.summary,
+            "advice": " ".join(f"{number}. {each.text}" for number, each in enumerate(advice.actions, start=1)),
+            **{name.lower().replace(" ", "_"): text for name, text in mismatch_details(event).items()},
+            "event": event.id,
+            "seller_central": mismatch_links(event, subscriber)["Seller Central"],
+        },
+        "startsAt": format_rfc3339(min(event.at, end)),
+        "endsAt": format_rfc3339(end),
+    }
+
+
 def _alerts(event: Event, subscriber: Subscriber, now: int) -> Iterator[Alert]:
     if event.type is EventType.TEST:
         yield _alert(event, event.type, subscriber, now + TEST_FIRES_FOR)
@@ -227,6 +262,7 @@ FORMAT = Format(
     render=render,
     render_balance=render_balance,
     render_disputes=render_disputes,
+    render_mismatches=render_mismatches,
     incidents=True,
     credential="authorization",
     credential_problems=_authorization_problems,

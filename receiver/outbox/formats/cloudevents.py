@@ -21,6 +21,7 @@ from receiver.outbox.events.balance_event import BalanceEvent, BalanceEventJson,
 from receiver.outbox.events.dispute_event import DisputeEvent, DisputeEventJson, dispute_cloud_event
 from receiver.outbox.events.envelope import CloudEventJson, enveloped
 from receiver.outbox.events.event import SAME, Event
+from receiver.outbox.events.mismatch_event import MismatchEvent, MismatchEventJson, mismatch_cloud_event
 from receiver.outbox.events.operator_event import OperatorEvent, OperatorEventJson, operator_cloud_event
 from receiver.outbox.formats.format import USER_AGENT, Format
 from receiver.outbox.formats.standard_webhooks import webhook_headers
@@ -82,7 +83,7 @@ class RefundEventJson(CloudEventJson, kw_only=True):
     ) = msgspec.UNSET
 
 
-KINDS: Final = (RefundEventJson, BalanceEventJson, DisputeEventJson, OperatorEventJson)
+KINDS: Final = (RefundEventJson, BalanceEventJson, DisputeEventJson, MismatchEventJson, OperatorEventJson)
 """The JSON of every kind of event that is pushed."""
 SHAPES: Final[Mapping[str, type[CloudEventJson]]] = {word.value: kind for kind in KINDS for word in kind.TYPES}
 """The same, by the type of the event."""
@@ -127,6 +128,12 @@ def render_disputes(events: Sequence[DisputeEvent], subscriber: Subscriber, now:
     return _signed(event.id, render_dispute_body(event), subscriber, now)
 
 
+def render_mismatches(events: Sequence[MismatchEvent], subscriber: Subscriber, now: int) -> Request:
+    """The signed request for the one mismatch event. Raises as `render` does."""
+    (event,) = events
+    return _signed(event.id, render_mismatch_body(event), subscriber, now)
+
+
 def render_balance(events: Sequence[BalanceEvent], subscriber: Subscriber, now: int) -> Request:
     """The signed request for the one balance event. Raises as `render` does."""
     (event,) = events
@@ -143,6 +150,12 @@ def render_balance_body(event: BalanceEvent) -> bytes:
 def render_dispute_body(event: DisputeEvent) -> bytes:
     """The body of a dispute event."""
     return msgspec.json.encode(dispute_cloud_event(event))
+
+
+@lru_cache(SAME)
+def render_mismatch_body(event: MismatchEvent) -> bytes:
+    """The body of a mismatch event."""
+    return msgspec.json.encode(mismatch_cloud_event(event))
 
 
 def _signed(event_id: str, body: bytes, subscriber: Subscriber, now: int) -> Request:
@@ -166,6 +179,7 @@ FORMAT = Format(
     render=render,
     render_balance=render_balance,
     render_disputes=render_disputes,
+    render_mismatches=render_mismatches,
     render_operator=render_operator,
     signed=True,
     backfill=True,

@@ -14,6 +14,7 @@ from receiver.outbox.events.balance_event import BalanceEvent
 from receiver.outbox.events.dispute_event import DisputeEvent, DisputeEventType
 from receiver.outbox.events.event import Event
 from receiver.outbox.events.incident import closes
+from receiver.outbox.events.mismatch_event import MismatchEvent, MismatchEventType
 from receiver.outbox.events.operator_event import OperatorEvent
 from receiver.outbox.subscribers.filters import matches
 from receiver.outbox.subscribers.subscriber import Subscriber
@@ -23,7 +24,10 @@ USER_AGENT = "amazon-pay-refund-receiver"
 LINKS = ("public_url", "seller_central")
 """The fields with links for people. Only unsigned formats have them."""
 LONGEST_LINK = 512
-NEEDS_A_PERSON = (EventType.DECLINED, EventType.STUCK, EventType.CONFLICT, DisputeEventType.ACTION_REQUIRED)
+NEEDS_A_PERSON = (
+    *(EventType.DECLINED, EventType.STUCK, EventType.CONFLICT),
+    *(DisputeEventType.ACTION_REQUIRED, MismatchEventType.MISMATCH),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +35,7 @@ class Format:
     """One format: its default events, its fields, how many events a message holds, and its renderer."""
 
     name: str
-    types: tuple[EventType | DisputeEventType, ...]
+    types: tuple[EventType | DisputeEventType | MismatchEventType, ...]
     """The event types that are sent by default."""
     render: Callable[[Sequence[Event], Subscriber, int], Request]
     """Makes the request for 1 to `most_in_one` events at a time in ms. Raises `TransportError`."""
@@ -39,6 +43,8 @@ class Format:
     """The same for balance events."""
     render_disputes: Callable[[Sequence[DisputeEvent], Subscriber, int], Request]
     """The same for dispute events."""
+    render_mismatches: Callable[[Sequence[MismatchEvent], Subscriber, int], Request]
+    """The same for mismatch events."""
     render_operator: Callable[[Sequence[OperatorEvent], Subscriber, int], Request] | None = None
     """The same for operator events; None if the format has no form for them."""
     signed: bool = False

@@ -10,6 +10,7 @@
     balance resolved                              resolve    the same
     declined, sent over LATE after it happened    trigger    amazonpay/ACCOUNT/burst/REASON/DAY; a person closes it
     a dispute to answer                           trigger    amazonpay/ACCOUNT/dispute/DISPUTE/REMINDER; likewise
+    a mismatch                                    trigger    amazonpay/ACCOUNT/mismatch/FINDING/DAY; likewise
 
 PagerDuty takes one event per request, and `window` keeps two requests of a queue 2 s apart. So in a burst the first ten
 or so events open separate incidents at once. Events sent more than 20 s after they happened share one incident for each
@@ -47,6 +48,8 @@ from receiver.outbox.events.dispute_event import DisputeEvent, DisputeEventType
 from receiver.outbox.events.dispute_event import advice_of as dispute_advice
 from receiver.outbox.events.event import Event
 from receiver.outbox.events.incident import chain, closes, opens
+from receiver.outbox.events.mismatch_event import MismatchEvent
+from receiver.outbox.events.mismatch_event import advice_of as mismatch_advice
 from receiver.outbox.formats.format import USER_AGENT, Format, post_json
 from receiver.outbox.formats.wording import (
     actions,
@@ -58,6 +61,9 @@ from receiver.outbox.formats.wording import (
     dispute_links,
     dispute_sentence,
     links,
+    mismatch_details,
+    mismatch_links,
+    mismatch_sentence,
     refund_url,
     sentence,
     summary,
@@ -80,7 +86,7 @@ SEVERITY = {
 severity."""
 REMINDED = {Reminder.KNOWN: "warning", Reminder.DAY_BEFORE: "critical"}
 """The severity of each reminder of a dispute."""
-AnyEvent = Event | BalanceEvent | DisputeEvent
+AnyEvent = Event | BalanceEvent | DisputeEvent | MismatchEvent
 LATE = 20_000
 """ms after which a decline no longer opens a separate incident, by this machine's clock. If that clock is ahead of the
 store's by this much, all declines share incidents."""
@@ -128,6 +134,20 @@ def render_disputes(events: Sequence[DisputeEvent], subscriber: Subscriber, now:
     payload = _payload(event, event.type.value, dispute_sentence(event), REMINDED[event.reminder], shown)
     key = _key(event, "dispute", event.dispute.dispute_id, event.reminder.value)
     return _post(subscriber, {**_opening(key), "links": _links(dispute_links(event, subscriber)), "payload": payload})
+
+
+def render_mismatches(events: Sequence[MismatchEvent], subscriber: Subscriber, now: int) -> Request:
+    """The request for the one mismatch event. All of one kind and day (UTC) share an incident. Raises as `render`."""
+    (event,) = events
+    advice = mismatch_advice(event.finding.kind)
+    shown: dict[str, Any] = {
+        **mismatch_details(event),
+        "What happened": advice.summary,
+        "What to do": [each.text for each in advice.actions],
+    }
+    payload = _payload(event, event.type.value, mismatch_sentence(event), "warning", shown)
+    key = _key(event, "mismatch", event.finding.kind.value, format_rfc3339(event.at)[:10])
+    return _post(subscriber, {**_opening(key), "links": _links(mismatch_links(event, subscriber)), "payload": payload})
 
 
 def message(event: Event, subscriber: Subscriber, now: int) -> dict[str, Any]:
@@ -213,6 +233,7 @@ FORMAT = Format(
     render=render,
     render_balance=render_balance,
     render_disputes=render_disputes,
+    render_mismatches=render_mismatches,
     incidents=True,
     credential="routing_key",
     credential_problems=_routing_key_problems,

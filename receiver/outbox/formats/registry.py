@@ -9,9 +9,11 @@ from receiver.exchange import Request
 from receiver.outbox.events.balance_event import BalanceEvent
 from receiver.outbox.events.dispute_event import DisputeEvent
 from receiver.outbox.events.event import Event
+from receiver.outbox.events.mismatch_event import MismatchEvent
 from receiver.outbox.events.operator_event import OperatorEvent
 from receiver.outbox.formats import alertmanager, cloudevents, pagerduty, slack, teams
 from receiver.outbox.formats.format import Format
+from receiver.outbox.subscribers.limits import large_enough
 from receiver.outbox.subscribers.subscriber import Subscriber
 
 DEFAULT = cloudevents.FORMAT
@@ -35,6 +37,12 @@ def format_spec(name: object) -> Format:
 def wants(subscriber: Subscriber, event: Event) -> bool:
     """Whether the subscriber is owed the event."""
     return format_spec(subscriber.format).wants(subscriber, event)
+
+
+def wants_mismatch(subscriber: Subscriber, event: MismatchEvent) -> bool:
+    """Whether the subscriber wants mismatch events of this amount. `*` does not mean them."""
+    is_old = event.backfill and not format_spec(subscriber.format).takes_backfill(subscriber)
+    return event.type.value in subscriber.types and not is_old and large_enough(event.amount, subscriber.min_amount)
 
 
 def render(events: Sequence[Event], subscriber: Subscriber, now: int) -> Request:
@@ -62,6 +70,11 @@ def render_balance(events: Sequence[BalanceEvent], subscriber: Subscriber, now: 
 def render_disputes(events: Sequence[DisputeEvent], subscriber: Subscriber, now: int) -> Request:
     """The request that delivers these dispute events. Raises `TransportError` as `render` does."""
     return _known(subscriber).render_disputes(events, subscriber, now)
+
+
+def render_mismatches(events: Sequence[MismatchEvent], subscriber: Subscriber, now: int) -> Request:
+    """The request that delivers these mismatch events. Raises `TransportError` as `render` does."""
+    return _known(subscriber).render_mismatches(events, subscriber, now)
 
 
 def _known(subscriber: Subscriber) -> Format:

@@ -22,6 +22,8 @@ from receiver.outbox.events.balance_event import advice_of as balance_advice
 from receiver.outbox.events.dispute_event import DisputeEvent
 from receiver.outbox.events.dispute_event import advice_of as dispute_advice
 from receiver.outbox.events.event import Event
+from receiver.outbox.events.mismatch_event import MismatchEvent
+from receiver.outbox.events.mismatch_event import advice_of as mismatch_advice
 from receiver.outbox.events.operator_event import OperatorEvent
 from receiver.outbox.formats.format import NEEDS_A_PERSON, Format, post_json
 from receiver.outbox.formats.wording import (
@@ -38,6 +40,10 @@ from receiver.outbox.formats.wording import (
     dispute_sentence,
     dispute_title,
     links,
+    mismatch_details,
+    mismatch_links,
+    mismatch_sentence,
+    mismatch_title,
     operator_texts,
     sentence,
     summary,
@@ -122,6 +128,19 @@ def _about_disputes(events: Sequence[DisputeEvent]) -> Iterator[dict[str, Any]]:
     lines = [f"• {code(each.dispute.dispute_id, 70)} {escaped(dispute_title([each]), LONGEST_LINE)}" for each in events]
     for start in range(0, len(lines), LINES_IN_SECTION):
         yield _section("\n".join(lines[start : start + LINES_IN_SECTION]))
+
+
+def render_mismatches(events: Sequence[MismatchEvent], subscriber: Subscriber, now: int) -> Request:
+    """The request for mismatch events: one with its facts, several as a list."""
+    title_, advice = mismatch_title(events), mismatch_advice(events[0].finding.kind)
+    one = len(events) == 1
+    lines = [f"• {escaped(mismatch_sentence(each).partition(': ')[2], LONGEST_LINE)}" for each in events]
+    sections = ["\n".join(lines[at : at + LINES_IN_SECTION]) for at in range(0, len(lines), LINES_IN_SECTION)]
+    about = [_section(escaped(advice.summary, SECTION)), _fields(mismatch_details(events[0]))]
+    blocks = [_header(title_), *(about if one else map(_section, sections)), *_steps(advice.actions if one else ())]
+    blocks.append(_context(mismatch_links(events[0], subscriber), events[0].account))
+    text = mismatch_sentence(events[0]) if one else title_
+    return post_json(subscriber.url, {"text": escaped(text, FALLBACK), "blocks": blocks, **QUIET})
 
 
 def _times(count: int) -> str:
@@ -220,6 +239,7 @@ FORMAT = Format(
     render=render,
     render_balance=render_balance,
     render_disputes=render_disputes,
+    render_mismatches=render_mismatches,
     render_operator=render_operator,
     credential="url",
     example="https://hooks.slack.com/services/T…/B…/…",

@@ -28,6 +28,8 @@ from receiver.outbox.events.balance_event import advice_of as balance_advice
 from receiver.outbox.events.dispute_event import DisputeEvent
 from receiver.outbox.events.dispute_event import advice_of as dispute_advice
 from receiver.outbox.events.event import Event
+from receiver.outbox.events.mismatch_event import MismatchEvent
+from receiver.outbox.events.mismatch_event import advice_of as mismatch_advice
 from receiver.outbox.events.operator_event import OperatorEvent
 from receiver.outbox.formats.format import NEEDS_A_PERSON, Format, post_json
 from receiver.outbox.formats.wording import (
@@ -42,6 +44,10 @@ from receiver.outbox.formats.wording import (
     dispute_links,
     dispute_title,
     links,
+    mismatch_details,
+    mismatch_links,
+    mismatch_sentence,
+    mismatch_title,
     operator_texts,
     summary,
     sums,
@@ -107,6 +113,21 @@ def render_disputes(events: Sequence[DisputeEvent], subscriber: Subscriber, now:
         yield from _steps(dispute_advice(events[0]).actions)
 
     return _post(subscriber, blocks, dispute_links(events[0], subscriber))
+
+
+def render_mismatches(events: Sequence[MismatchEvent], subscriber: Subscriber, now: int) -> Request:
+    """The request for mismatch events: one with its facts, several as a list."""
+
+    def blocks(limit: int) -> Iterator[Block]:
+        yield _title(mismatch_title(events))
+        if len(events) > 1:
+            yield from (_text(mismatch_sentence(each), limit=max(limit, LIMITS[1])) for each in events)
+            return
+        advice = mismatch_advice(events[0].finding.kind)
+        yield _text(advice.summary)
+        yield from (*_facts(mismatch_details(events[0]), limit), *_steps(advice.actions))
+
+    return _post(subscriber, blocks, mismatch_links(events[0], subscriber))
 
 
 def _about_one(event: Event, limit: int) -> Iterator[Block]:
@@ -199,6 +220,7 @@ FORMAT = Format(
     render=render,
     render_balance=render_balance,
     render_disputes=render_disputes,
+    render_mismatches=render_mismatches,
     render_operator=render_operator,
     credential="url",
     example="https://….powerplatform.com/…/workflows/…/triggers/manual/paths/invoke?…&sig=…",

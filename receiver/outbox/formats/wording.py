@@ -23,6 +23,7 @@ from receiver.outbox.events.balance_event import advice_of as balance_advice
 from receiver.outbox.events.dispute_event import DisputeEvent
 from receiver.outbox.events.dispute_event import advice_of as dispute_advice
 from receiver.outbox.events.event import Event
+from receiver.outbox.events.mismatch_event import MismatchEvent
 from receiver.outbox.events.operator_event import OperatorEvent
 from receiver.outbox.subscribers.filters import OF_CASES
 from receiver.outbox.subscribers.subscriber import Subscriber
@@ -225,6 +226,44 @@ def dispute_links(event: DisputeEvent, subscriber: Subscriber) -> dict[str, str]
     return {
         **({"Refunds of the charge": f"{base}/refunds?charge={charge_id}&account={account}"} if base else {}),
         "Seller Central": subscriber.seller_central or SELLER_CENTRAL[region],
+    }
+
+
+def mismatch_title(events: Sequence[MismatchEvent]) -> str:
+    """`Reconciliation: state differs`, `Reconciliation: 3 differences`."""
+    if len(events) > 1:
+        return f"Reconciliation: {len(events)} differences"
+    return f"Reconciliation: {events[0].finding.kind.value.replace('_', ' ')}"
+
+
+def mismatch_sentence(event: MismatchEvent) -> str:
+    """One line for a message list or an incident."""
+    finding = event.finding
+    facts = f"here {tidy(finding.here) or 'unknown'}, in the report {tidy(finding.there) or 'missing'}"
+    return f"{mismatch_title([event])}, refund {tidy(finding.refund_id)}, account {tidy(event.account)}: {facts}"
+
+
+def mismatch_details(event: MismatchEvent) -> dict[str, str]:
+    """The finding's known fields, by display name."""
+    finding = event.finding
+    line = f", line {finding.row.line}" if finding.row and finding.row.line else ""
+    known = {
+        "Refund": tidy(finding.refund_id),
+        "Here": tidy(finding.here),
+        "In the report": tidy(finding.there),
+        "Amount": str(event.amount or ""),
+        "Report": f"{tidy(finding.source)}{line}" if finding.source else "",
+        "Account": tidy(event.account),
+    }
+    return {name: text for name, text in known.items() if text}
+
+
+def mismatch_links(event: MismatchEvent, subscriber: Subscriber) -> dict[str, str]:
+    """Links: to the findings in this service, if its address is known, and to Seller Central."""
+    base, account = subscriber.public_url.rstrip("/"), quote(tidy(event.account), safe="")
+    return {
+        **({"Findings": f"{base}/findings?account={account}"} if base else {}),
+        "Seller Central": subscriber.seller_central or SELLER_CENTRAL[event.region or "na"],
     }
 
 

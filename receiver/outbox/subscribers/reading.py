@@ -12,6 +12,7 @@ from receiver.ledger.refund import reason_of
 from receiver.ledger.timestamps import parse_any_time
 from receiver.outbox.events.dispute_event import DisputeEventType
 from receiver.outbox.events.incident import OPENING
+from receiver.outbox.events.mismatch_event import MismatchEventType
 from receiver.outbox.formats.format import LINKS, Format, link_problems
 from receiver.outbox.formats.registry import FORMATS, format_spec
 from receiver.outbox.subscribers.fields import (
@@ -171,7 +172,7 @@ def _type_problems(known: Format, types: object) -> Iterator[str]:
         yield f"types: {known.name} has incidents; choose among {', '.join(choice)}"
 
 
-def _types(given: Any, default: tuple[EventType | DisputeEventType, ...]) -> tuple[str, ...]:
+def _types(given: Any, default: tuple[EventType | DisputeEventType | MismatchEventType, ...]) -> tuple[str, ...]:
     if given is None:
         return tuple(each.value for each in default)
     words = [str(spelled_type(each)) for each in given]

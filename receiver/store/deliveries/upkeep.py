@@ -17,8 +17,9 @@ from receiver.errors import Malformed
 from receiver.outbox.events.balance_event import is_balance, read_balance_event
 from receiver.outbox.events.dispute_event import is_dispute, read_dispute_event
 from receiver.outbox.events.event import from_fields, is_newer
+from receiver.outbox.events.mismatch_event import is_mismatch, read_mismatch_event
 from receiver.outbox.events.operator_event import OperatorEvent, is_operator, read_operator_event
-from receiver.outbox.formats.registry import wants
+from receiver.outbox.formats.registry import wants, wants_mismatch
 from receiver.outbox.retries import ClaimedDelivery
 from receiver.outbox.subscribers.fields import ALL
 from receiver.outbox.subscribers.filters import wants_balance, wants_dispute, wants_operator
@@ -208,6 +209,8 @@ def _wanted(account: str, subscriber: Subscriber, fields: dict[str, str]) -> boo
             return wants_balance(subscriber, read_balance_event(account, fields))
         if is_dispute(fields):
             return wants_dispute(subscriber, read_dispute_event(account, fields))
+        if is_mismatch(fields):
+            return wants_mismatch(subscriber, read_mismatch_event(account, fields))
         return wants(subscriber, from_fields(account, fields))
     except Malformed:
         return False

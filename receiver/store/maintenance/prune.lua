@@ -1,6 +1,6 @@
 -- Remove one final refund with its history and its index entries, unless something still needs it.
 -- KEYS 1 refund 2 history 3 charge 4 taken 5 due 6 hinted 7 hints 8 events 9 state 10 reason 11 order 12 request
---      13 trail 14 refreshed 15 open:details 16 second_looks, then owed of each subscriber
+--      13 trail 14 refreshed 15 open:details 16 second_looks 17 reported 18 settled, then owed of each subscriber
 -- ARGV 1 refund_id 2 revision 3 changed_at, as the caller read them 4 before (ms; '' for any age)
 --      5 the request that the refund is of, or '' 6 and 7 the range of fixed-width stream ids that its events lie in
 --      8 most ids of one subscriber to look at 9 '1' to remove, '0' for a dry run
@@ -63,7 +63,7 @@ local function is_of_refund(entry)
 end
 
 local most = tonumber(ARGV[8])
-for index = 17, #KEYS do
+for index = 19, #KEYS do
   local waiting = redis.call('ZRANGEBYLEX', KEYS[index], '[' .. ARGV[6], '[' .. ARGV[7], 'LIMIT', 0, most + 1)
   if #waiting > most then
     return 'owed'
@@ -86,6 +86,8 @@ redis.call('ZREM', KEYS[10], id)
 redis.call('ZREM', KEYS[11], id)
 redis.call('ZREM', KEYS[16], id)
 redis.call('HDEL', KEYS[4], id)
+redis.call('HDEL', KEYS[17], id)
+redis.call('HDEL', KEYS[18], id)
 if state == 'Declined' then
   redis.call('HDEL', KEYS[3], id)
 end

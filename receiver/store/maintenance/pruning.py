@@ -113,6 +113,8 @@ class Pruning(AccountRepository):
             self.keys("refreshed"),
             self.keys("open:details"),
             self.keys("second_looks"),
+            self.keys("reported"),
+            self.keys("settled"),
             *(self.keys("owed", name) for name in subscribers),
         ]
 

@@ -13,6 +13,7 @@ from receiver.ledger.refund import REFUND_ID, How, Source
 from receiver.outbox.events.balance_event import is_balance, read_balance_event
 from receiver.outbox.events.dispute_event import is_dispute, read_dispute_event
 from receiver.outbox.events.event import from_fields, is_newer
+from receiver.outbox.events.mismatch_event import is_mismatch, read_mismatch_event
 from receiver.outbox.events.operator_event import is_operator, read_operator_event
 from receiver.store.account import AccountStore
 from receiver.store.deliveries.dead_letters import STREAM_ID
@@ -149,6 +150,8 @@ class Records(AccountRepository):
             read_balance_event(self.account, fields)
         elif is_dispute(fields):
             read_dispute_event(self.account, fields)
+        elif is_mismatch(fields):
+            read_mismatch_event(self.account, fields)
         else:
             from_fields(self.account, fields)
 

@@ -16,6 +16,7 @@ from types import MappingProxyType
 from typing import Final
 
 from receiver.amazon.throttle import Call
+from receiver.ledger.reconciliation.finding import FindingKind
 from receiver.ledger.refund import Reason
 
 PREFIX = "refunds:"
@@ -59,6 +60,7 @@ class Kind:
 HASH, ZSET, LIST, STRING, STREAM, ANY = "hash", "zset", "list", "string", "stream", "any"
 _REFUND, _SUBSCRIBER = "its refund, by pruning", "its subscriber"
 _UNRECOGNIZED = "its age: 30 days after the last one"
+_CLOSED = "its age: 30 days after it was closed"
 _JOB = "its age: 30 days after the job's end"
 _ISSUED = "its age: 400 days after the last change; never while it is open"
 
@@ -80,6 +82,13 @@ CATALOGUE: Final[Mapping[str, Kind]] = MappingProxyType(
         "rejected": Kind(ZSET, KeyScope.ACCOUNT, "AmazonRejected refund → when that was recorded", "its age: an hour"),
         "wave": Kind(HASH, KeyScope.ACCOUNT, "the last AmazonRejected decline, and the alarm of its wave", "never"),
         "wave:cases": Kind(HASH, KeyScope.ACCOUNT, "first refund of an open case → the alarm of its wave", "its case"),
+        # Reconciliation with Amazon's reports
+        "findings": Kind(ZSET, KeyScope.INDEX, "open findings of a kind: refund → since when", "its last finding"),
+        "findings:details": Kind(HASH, KeyScope.ACCOUNT, "finding → what differs", _CLOSED),
+        "findings:closed": Kind(ZSET, KeyScope.ACCOUNT, "finding → when it was closed", _CLOSED),
+        "reported": Kind(HASH, KeyScope.ACCOUNT, "refund → when a report that has it was last read", _REFUND),
+        "settled": Kind(HASH, KeyScope.ACCOUNT, "refund → the rows of settlements about it", _REFUND),
+        "reports": Kind(HASH, KeyScope.ACCOUNT, "`<report> <start> <end>` → when it was read", "never"),
         # When to ask Amazon
         "due": Kind(ZSET, KeyScope.ACCOUNT, "refund → when to ask Amazon next", "its last refund"),
         "hinted": Kind(ZSET, KeyScope.ACCOUNT, "refund → since when to ask Amazon at once", "its last refund"),
@@ -277,6 +286,7 @@ def standing_keys(account: str, subscribers: Iterable[str]) -> list[str]:
         *(keys(kind) for kind, entry in CATALOGUE.items() if entry.scope is KeyScope.ACCOUNT),
         *(keys.state(state) for state in STATES),
         *(keys("reason", reason) for reason in Reason),
+        *(keys("findings", kind) for kind in FindingKind),
         *(keys("throttle", call) for call in Call),
         *(key for name in subscribers for key in keys.of_subscriber(name)),
     ]

@@ -1,0 +1,229 @@
+"""Edge: Redis. Findings of the reconciliation, which refunds the reports had, and what they covered.
+
+findings            one index for each kind: refund → since when the finding is open
+findings:details    `<kind> <refund>` → the finding; a closed one for 30 days
+findings:closed     the closed ones, by when they were closed
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from enum import StrEnum
+
+import msgspec
+
+from receiver.ledger.age import DAY
+from receiver.ledger.money import Money
+from receiver.ledger.reconciliation.finding import Finding, FindingKind
+from receiver.ledger.reconciliation.rows import Period, SettlementRow
+from receiver.store.redis.base import AccountRepository, scored
+from receiver.store.refunds.refunds import Owed
+
+KEPT_CLOSED = 30 * DAY
+"""ms for which a closed finding is kept."""
+BATCH = 500
+PERIOD = re.compile(r"(refunds|settlements) ([0-9]{1,15}) ([0-9]{1,15})")
+PLAIN = re.compile(r"[!-~]{1,64}")
+
+
+class Opened(StrEnum):
+    """The result of recording a finding. All but OK write nothing."""
+
+    OK = "ok"
+    CHANGED = "changed"
+    """It was recorded or closed meanwhile."""
+    SUBSCRIBERS = "subscribers"
+    """The subscriber list was changed meanwhile: read and decide again."""
+
+
+class StoredFinding(msgspec.Struct, frozen=True):
+    """A finding, and its record in Redis."""
+
+    finding: Finding | None
+    """None if there is none, or if it is unreadable."""
+    value: bytes = b""
+
+
+class Findings(AccountRepository):
+    """The findings of one account."""
+
+    async def stored(self, names: Sequence[str]) -> dict[str, StoredFinding]:
+        """The findings with these names, closed ones included."""
+        if not names:
+            return {}
+        key = self.keys("findings:details")
+        values: list[bytes | None] = await self._read("HMGET", key, *names)
+        return {name: self._finding(key, name, value or b"") for name, value in zip(names, values, strict=True)}
+
+    async def record(self, finding: Finding, before: StoredFinding, owed: Owed, version: int) -> Opened:
+        """Write a new finding with its event. `version` is that of the subscriber list from which `owed` was made."""
+        queues = [self.keys(kind, name) for name in owed.subscribers for kind in ("lane", "owed")]
+        answer = await self._run(
+            "open_finding",
+            [
+                *self._keys_of(finding.kind),
+                *(self.keys(kind) for kind in ("subscribers", "events", "backfill")),
+                *queues,
+            ],
+            [
+                *(finding.refund_id, finding.name, before.value, msgspec.json.encode(finding)),
+                *(finding.since, version, self.now()),
+                *(text for pair in owed.fields.items() for text in pair),
+            ],
+            without=("lane", "owed"),
+        )
+        opened = Opened(answer.decode())
+        if opened is Opened.OK:
+            self._written()
+        return opened
+
+    async def close(self, stored: StoredFinding) -> bool:
+        """Close an open finding; False if it was changed meanwhile."""
+        if stored.finding is None:
+            return False
+        now = self.now()
+        closed = msgspec.json.encode(msgspec.structs.replace(stored.finding, closed_at=now))
+        return await self._close(stored.finding, stored.value, closed, now)
+
+    async def _close(self, finding: Finding, value: bytes, closed: bytes, at: int) -> bool:
+        args: list[str | int | bytes] = [finding.refund_id, finding.name, value, closed, at]
+        return bool(await self._run("close_finding", self._keys_of(finding.kind), args))
+
+    def _keys_of(self, kind: FindingKind) -> list[str]:
+        return [self.keys("findings", kind), self.keys("findings:details"), self.keys("findings:closed")]
+
+    async def drop_old(self) -> None:
+        """Remove findings that were closed more than `KEPT_CLOSED` ago."""
+        key, before = self.keys("findings:closed"), self.now() - KEPT_CLOSED
+        while names := self._texts(key, await self._read("ZRANGE", key, "-inf", before, "BYSCORE", "LIMIT", 0, BATCH)):
+            for name, stored in (await self.stored(names)).items():
+                if stored.finding and stored.finding.closed_at:
+                    await self._close(stored.finding, stored.value, b"", 0)
+                await self._write("ZREM", key, name)
+
+    async def page(self, kind: FindingKind, after: str = "", limit: int = 100) -> tuple[list[Finding], str]:
+        """Open findings of one kind, the oldest first, and the cursor of the next page; empty on the last one."""
+        key = self.keys("findings", kind)
+        start = int(after) if after.isascii() and after.isdigit() and len(after) < 10 else 0
+        members = self._texts(key, await self._read("ZRANGE", key, start, start + limit - 1))
+        stored = await self.stored([f"{kind} {member}" for member in members])
+        found = [each.finding for each in stored.values() if each.finding and not each.finding.closed_at]
+        return found, str(start + limit) if len(members) == limit else ""
+
+    async def closed(self, limit: int = 100) -> list[Finding]:
+        """The findings that were closed last."""
+        key = self.keys("findings:closed")
+        names = self._texts(key, await self._read("ZRANGE", key, 0, limit - 1, "REV"))
+        return [each.finding for each in (await self.stored(names)).values() if each.finding]
+
+    async def every_open(self) -> AsyncIterator[list[StoredFinding]]:
+        """All open findings, in batches. One that changes meanwhile may be missing or come twice."""
+        for kind in FindingKind:
+            key, cursor = self.keys("findings", kind), 0
+            while True:
+                position, flat = await self._read("ZSCAN", key, cursor, "COUNT", BATCH)
+                cursor = int(position)
+                members = self._texts(key, [member for member, _ in scored(flat)])
+                stored = await self.stored([f"{kind} {member}" for member in members])
+                yield [each for each in stored.values() if each.finding and not each.finding.closed_at]
+                if not cursor:
+                    break
+
+    async def counts(self) -> dict[str, int]:
+        """How many findings of each kind are open."""
+        counts = await asyncio.gather(*(self._read("ZCARD", self.keys("findings", kind)) for kind in FindingKind))
+        return {kind.value: count for kind, count in zip(FindingKind, counts, strict=True)}
+
+    async def changed_since(self, state: str, since: int) -> AsyncIterator[list[str]]:
+        """The refunds in this state whose last change is at or after `since` (ms), in batches, the oldest first."""
+        index, at, seen = self.keys.state(state), since, set[str]()
+        while True:
+            limits = ("BYSCORE", "LIMIT", 0, BATCH + len(seen), "WITHSCORES")
+            pairs = self._scored(index, await self._read("ZRANGE", index, at, "+inf", *limits))
+            fresh = [name for name, _ in pairs if name not in seen]
+            if not fresh:
+                return
+            yield fresh
+            at = pairs[-1][1]
+            seen = {name for name, score in pairs if score == at}
+
+    async def mark_reported(self, refund_ids: Iterable[str]) -> None:
+        """Remember that a report of refund data has these refunds."""
+        now = self.now()
+        pairs = [each for refund_id in refund_ids for each in (refund_id, now)]
+        if pairs:
+            await self._write("HSET", self.keys("reported"), *pairs)
+
+    async def reported(self, refund_ids: Sequence[str]) -> set[str]:
+        """Those of these refunds that some report of refund data has."""
+        return await self._present("reported", refund_ids)
+
+    async def are_settled(self, refund_ids: Sequence[str]) -> set[str]:
+        """Those of these refunds that some report of settlement data has."""
+        return await self._present("settled", refund_ids)
+
+    async def _present(self, kind: str, refund_ids: Sequence[str]) -> set[str]:
+        if not refund_ids:
+            return set()
+        values = await self._read("HMGET", self.keys(kind), *refund_ids)
+        return {refund_id for refund_id, value in zip(refund_ids, values, strict=True) if value is not None}
+
+    async def settled(self, refund_ids: Sequence[str]) -> dict[str, tuple[SettlementRow, ...]]:
+        """All rows of settlements about each of these refunds, without their lines; damaged ones are left out."""
+        if not refund_ids:
+            return {}
+        key = self.keys("settled")
+        values: list[bytes | None] = await self._read("HMGET", key, *refund_ids)
+        return {each: self._rows(key, each, value or b"") for each, value in zip(refund_ids, values, strict=True)}
+
+    async def mark_settled(self, rows: Mapping[str, Iterable[SettlementRow]]) -> None:
+        """Remember the rows of settlements about these refunds, in place of those known before."""
+        pairs = [text for refund_id, found in rows.items() for text in (refund_id, "\n".join(map(_line, found)))]
+        if pairs:
+            await self._write("HSET", self.keys("settled"), *pairs)
+
+    async def add_periods(self, periods: Iterable[Period]) -> None:
+        """Remember what reports covered."""
+        now = self.now()
+        pairs = [text for each in periods for text in (f"{each.report} {each.start} {each.end}", now)]
+        if pairs:
+            await self._write("HSET", self.keys("reports"), *pairs)
+
+    async def periods(self) -> list[Period]:
+        """Everything that reports have covered."""
+        key = self.keys("reports")
+        texts = self._texts(key, await self._read("HKEYS", key))
+        found = (PERIOD.fullmatch(text) for text in texts)
+        return [Period(report=each[1], start=int(each[2]), end=int(each[3])) for each in found if each]
+
+    def _finding(self, key: str, name: str, value: bytes) -> StoredFinding:
+        try:
+            return StoredFinding(msgspec.json.decode(value, type=Finding) if value else None, value)
+        except (msgspec.MsgspecError, RecursionError):
+            self.damage.record(key, name, "unreadable finding")
+            return StoredFinding(None, value)
+
+    def _rows(self, key: str, refund_id: str, value: bytes) -> tuple[SettlementRow, ...]:
+        try:
+            return tuple(_row(refund_id, line) for line in value.decode().split("\n") if line)
+        except (ValueError, ArithmeticError):
+            self.damage.record(key, refund_id, "no rows of settlements")
+            return ()
+
+
+def _line(row: SettlementRow) -> str:
+    settlement = row.settlement_id if PLAIN.fullmatch(row.settlement_id) else "-"
+    return f"{settlement} {row.posted_at} {row.amount.amount} {row.amount.currency_code}"
+
+
+def _row(refund_id: str, line: str) -> SettlementRow:
+    """Parse what `_line` wrote. Raises `ValueError`, `Malformed`."""
+    settlement, posted_at, amount, currency = line.split(" ")
+    return SettlementRow(
+        refund_id=refund_id,
+        amount=Money.parse(amount, currency),
+        settlement_id="" if settlement == "-" else settlement,
+        posted_at=int(posted_at),
+    )

@@ -1,0 +1,205 @@
+"""Verb. Rows of Amazon's reports → findings: compare with the ledger, record each difference once, ask Amazon again."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import msgspec
+import structlog
+
+from receiver.amazon.account import Account
+from receiver.errors import BadRequest, StoreUnavailable
+from receiver.ledger.age import DAY
+from receiver.ledger.notification import Hint
+from receiver.ledger.reconciliation.compare import (
+    KINDS_OF_REFUND_ROW,
+    KINDS_OF_SETTLEMENT,
+    compare_refund,
+    compare_settlement,
+    is_short,
+    not_in_report,
+    not_settled,
+    still_holds,
+    with_row,
+)
+from receiver.ledger.reconciliation.finding import Finding, FindingKind
+from receiver.ledger.reconciliation.rows import Period, RefundRow, SettlementRow
+from receiver.ledger.reconciliation.run import Batch, Compared
+from receiver.ledger.refund import Refund, Source, State
+from receiver.outbox.events.mismatch_event import mismatch_event, mismatch_fields
+from receiver.outbox.formats.registry import wants_mismatch
+from receiver.runtime.metrics import Metrics
+from receiver.store.account import AccountStore
+from receiver.store.redis.keys import STATES
+from receiver.store.refunds.findings import Opened, StoredFinding
+from receiver.store.refunds.refunds import CHUNK, Owed
+
+log = structlog.get_logger()
+
+MOST_COLLISIONS = 16
+ASKED = frozenset({FindingKind.UNKNOWN_HERE, FindingKind.STATE_DIFFERS, FindingKind.SETTLED_BUT_DECLINED})
+"""The findings that an answer of Amazon's can explain."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reconciler:
+    """Compares reports with one account's refunds. `declared`: see `Recorder`."""
+
+    account: Account
+    store: AccountStore
+    metrics: Metrics
+    declared: bool = False
+
+    async def compare(self, batch: Batch) -> Compared:
+        """Compare a part of a run, and record what differs. Safe to repeat.
+
+        Raises `BadRequest` (`other_merchant`), `StoreUnavailable`.
+        """
+        if batch.seller_id and batch.seller_id.upper() != self.account.merchant_id.upper():
+            raise BadRequest(
+                f"The report is of the merchant {batch.seller_id}, not of the account {self.account.name}. Name the "
+                "account that it belongs to.",
+                reason="other_merchant",
+            )
+        found = await self._refunds([row for row in batch.rows if isinstance(row, RefundRow)], batch.source)
+        rows = [row for row in batch.rows if isinstance(row, SettlementRow)]
+        of_settlements, again = await self._settlements(rows, batch)
+        found += of_settlements
+        if batch.is_last:
+            await self.store.findings.add_periods(batch.periods)
+            found += await self._missing({each.report for each in batch.periods})
+            await self.review()
+        return Compared(findings=tuple(found), again=tuple(again))
+
+    async def _refunds(self, rows: Sequence[RefundRow], source: str) -> list[Finding]:
+        latest = {row.refund_id: row for row in sorted(rows, key=lambda row: row.updated_at)}
+        known = await self._known(latest)
+        await self.store.findings.mark_reported(latest)
+        found = [each for name in known for each in compare_refund(latest[name], known[name])]
+        return await self._recorded(found, known, KINDS_OF_REFUND_ROW, source)
+
+    async def _settlements(self, rows: Sequence[SettlementRow], batch: Batch) -> tuple[list[Finding], list[str]]:
+        """The findings, and the refunds that are settled for too little as far as is known. Those of `again` are
+        judged now."""
+        ids = [*dict.fromkeys([*(row.refund_id for row in rows), *batch.again])]
+        settled, known = await self.store.findings.settled(ids), await self._known(ids)
+        for row in rows:
+            settled[row.refund_id] = with_row(settled[row.refund_id], row)
+        await self.store.findings.mark_settled({row.refund_id: settled[row.refund_id] for row in rows})
+        again = [name for name in known if name not in batch.again and is_short(settled[name], known[name])]
+        judged = {name: refund for name, refund in known.items() if settled[name] and name not in again}
+        found = [each for name in judged for each in compare_settlement(settled[name], judged[name])]
+        return await self._recorded(found, judged, KINDS_OF_SETTLEMENT, batch.source), again
+
+    async def _known(self, refund_ids: Iterable[str]) -> dict[str, Refund | None]:
+        """The refunds as they are known here; unreadable ones are left out."""
+        ids, found = [*refund_ids], dict[str, Refund | None]()
+        for start in range(0, len(ids), CHUNK):
+            chunk = ids[start : start + CHUNK]
+            refunds = await asyncio.gather(*map(self.store.refunds.get_or_id, chunk))
+            found |= {name: each for name, each in zip(chunk, refunds, strict=True) if not isinstance(each, str)}
+        return found
+
+    async def _recorded(
+        self,
+        found: Sequence[Finding],
+        known: Mapping[str, Refund | None],
+        kinds: Sequence[FindingKind],
+        source: str,
+    ) -> list[Finding]:
+        """The findings with when each was first found. New ones are recorded; open ones that the same rows show to hold
+        no longer are closed."""
+        now = self.store.now()
+        by_name = {each.name: msgspec.structs.replace(each, source=source, since=now) for each in found}
+        names = dict.fromkeys([*by_name, *(f"{kind} {name}" for name in known for kind in kinds)])
+        stored = await self.store.findings.stored([*names])
+        for name, held in stored.items():
+            if name not in by_name and held.finding and not held.finding.closed_at:
+                await self._close_if_over(held, known[held.finding.refund_id])
+        shown = await asyncio.gather(
+            *(self._record(each, stored[name], known[each.refund_id]) for name, each in by_name.items())
+        )
+        await asyncio.gather(*(self._ask_again(each.refund_id) for each in shown if each.kind in ASKED))
+        return shown
+
+    async def _record(self, finding: Finding, stored: StoredFinding, known: Refund | None) -> Finding:
+        """The finding as it is recorded: the same difference keeps the time when it was first found."""
+        for _ in range(MOST_COLLISIONS):
+            held = stored.finding
+            if held and not held.closed_at and held.digest == finding.digest:
+                return held
+            subscriber_list = await self.store.subscribers.read()
+            if self.declared and not subscriber_list.version:
+                raise StoreUnavailable("The subscribers are being written again.", reason="store_emptied")
+            region = self.account.endpoint.region.value
+            amount = known.amount if known else None
+            event = mismatch_event(self.account.name, finding, self.store.now(), amount=amount, region=region)
+            wanting = [name for name, each in subscriber_list.subscribers.items() if wants_mismatch(each, event)]
+            owed = Owed(mismatch_fields(event), [*wanting, *subscriber_list.unreadable])
+            if await self.store.findings.record(finding, stored, owed, subscriber_list.version) is Opened.OK:
+                self.metrics.mismatch_event()
+                log.warning("reconcile.finding", account=self.account.name, **_about(finding))
+                return finding
+            stored = (await self.store.findings.stored([finding.name]))[finding.name]
+        raise StoreUnavailable("Others kept writing the same finding.", reason="store_collision")
+
+    async def _ask_again(self, refund_id: str) -> None:
+        hint = Hint(refund_id=refund_id, at=self.store.now(), source=Source.REFRESH, patient=True)
+        await self.store.schedule.hint(hint)
+
+    async def _missing(self, reports: Collection[str]) -> list[Finding]:
+        """Refunds that are known here, and that the reports read so far should have, but do not."""
+        periods, found = await self.store.findings.periods(), list[Finding]()
+        for report in sorted(reports):
+            covered = [each for each in periods if each.report == report]
+            since = min(each.start for each in covered) - DAY
+            for state in STATES if report == "refunds" else (State.REFUNDED.value,):
+                async for ids in self.store.findings.changed_since(state, since):
+                    found += await self._lacking(ids, report, covered)
+        return found
+
+    async def _lacking(self, ids: Sequence[str], report: str, covered: Sequence[Period]) -> list[Finding]:
+        findings, now = self.store.findings, self.store.now()
+        present = await (findings.reported(ids) if report == "refunds" else findings.are_settled(ids))
+        known = await self._known(each for each in ids if each not in present)
+        found = [
+            not_in_report(each, covered)
+            if report == "refunds"
+            else not_settled(each, covered, self.account.settled_within, now)
+            for each in known.values()
+            if each is not None
+        ]
+        return await self._recorded([each for each in found if each is not None], known, (), "")
+
+    async def review(self) -> None:
+        """Close the open findings that no longer hold, and forget those closed long ago."""
+        async for batch in self.store.findings.every_open():
+            known = await self._known(each.finding.refund_id for each in batch if each.finding)
+            for stored in batch:
+                if stored.finding and stored.finding.refund_id in known:
+                    await self._close_if_over(stored, known[stored.finding.refund_id])
+        await self.store.findings.drop_old()
+
+    async def _close_if_over(self, stored: StoredFinding, known: Refund | None) -> None:
+        finding = stored.finding
+        if finding is None:
+            return
+        ids = [finding.refund_id]
+        settled = (await self.store.findings.settled(ids))[finding.refund_id]
+        is_reported = bool(await self.store.findings.reported(ids))
+        if not still_holds(finding, known, settled, is_reported) and await self.store.findings.close(stored):
+            log.info("reconcile.finding_closed", account=self.account.name, **_about(finding))
+
+
+def _about(finding: Finding) -> dict[str, object]:
+    row = finding.row
+    return {
+        "finding": finding.kind.value,
+        "refund_id": finding.refund_id,
+        "here": finding.here or None,
+        "there": finding.there or None,
+        "report": finding.source or None,
+        "line": (row.line or None) if row else None,
+    }
