@@ -13,7 +13,7 @@ from functools import partial
 
 import structlog
 
-from receiver.amazon.account import Account
+from receiver.amazon.account import Account, DailyReconciliation
 from receiver.amazon.clock import HostClocks
 from receiver.deliver.configured import ConfiguredSubscribers
 from receiver.deliver.dispatcher import Deliverer
@@ -35,12 +35,14 @@ from receiver.runtime.supervisor import Workers
 from receiver.settings import Settings
 from receiver.store import Store
 from receiver.store.embedded.store import EmbeddedStore
+from receiver.store.gauges import alerting
 from receiver.store.redis.address import read_address
 from receiver.store.redis.client import link
 from receiver.store.redis.damage import KeysDamaged
 from receiver.track.amazon_client import AmazonClient
 from receiver.track.disputes import DisputeTracker
 from receiver.track.record import Recorder
+from receiver.track.report_run import Daily, report_reconciliation
 from receiver.track.tracker import Tracker
 from receiver.transport.client import Transport
 
@@ -166,7 +168,7 @@ class Service:
             checks={"store": self._check_store, "subscribers": self._check_subscribers, "workers": self.kept.check},
             refresh_gauges=self._refresh_gauges,
             advisory_checks={"clock": self._check_clock, "keys": self._check_keys},
-            alerting=self._alerting,
+            alerting=partial(alerting, [self.store.of(account.name).gauges for account in self.accounts]),
             issuers=self.issuers,
             fps_issuers=self.fps_issuers,
             inside=DiagnosticsSource(
@@ -188,6 +190,8 @@ class Service:
             once = partial(self._after_configured, account.name)
             self.kept.keep(f"track:{account.name}", partial(once, self._tracker(account).run))
             self.kept.keep(f"disputes:{account.name}", partial(once, self._dispute_tracker(account).run))
+            if account.daily:
+                self.kept.keep(f"reconcile:{account.name}", partial(once, self._daily(account, account.daily).run))
             self.kept.keep(f"issue:{account.name}", partial(once, self.issuers[account.name].run))
             self.kept.keep(f"jobs:{account.name}", partial(once, Jobs(self.issuers[account.name]).run))
             if self.fps_issuers[account.name].is_configured:
@@ -208,6 +212,10 @@ class Service:
     def _dispute_tracker(self, account: Account) -> DisputeTracker:
         lease = self.settings.track.lease.total_seconds()
         return DisputeTracker(self._amazon_client(account), self._recorder, self.metrics, lease)
+
+    def _daily(self, account: Account, when: DailyReconciliation) -> Daily:
+        client, send = self._amazon_client(account), self.transport.send
+        return Daily(report_reconciliation(client, send, self.metrics, declared=True), when)
 
     def _amazon_client(self, account: Account) -> AmazonClient:
         timeout, store = self.settings.track.request_timeout.total_seconds(), self.store.of(account.name)
@@ -266,16 +274,6 @@ class Service:
         """It is impossible to tell here which of the two clocks is wrong."""
         if abs(self._now() - self.store.now()) > milliseconds(self.settings.ingest.max_future):
             raise Unavailable("This machine's clock and Redis's differ.", reason="clock_differs")
-
-    async def _alerting(self) -> dict[str, str]:
-        stores = [self.store.of(account.name) for account in self.accounts]
-        problems = await asyncio.gather(*(store.gauges.alerting_problems() for store in stores))
-        found = [each for of_account in problems for each in of_account]
-        return {
-            "subscribers_paused": "paused" if any(each.paused for each in found) else "ok",
-            "subscribers_failing": "failing" if any(each.failing for each in found) else "ok",
-            "subscribers_dead": "dead_events" if any(each.dead for each in found) else "ok",
-        }
 
     async def _check_keys(self) -> None:
         if foreign := await self.store.inspection.check_keys():

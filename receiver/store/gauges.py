@@ -20,6 +20,7 @@ from receiver.store.redis.base import AccountRepository, Connection
 from receiver.store.redis.damage import WrongType
 from receiver.store.redis.keys import Keys
 from receiver.store.refunds.cases import OpenCase, OpenCases
+from receiver.store.refunds.report_runs import FAILED
 from receiver.store.requests.open_requests import OpenRequestStore
 
 KNOWN = frozenset(reason.value for reason in Reason)
@@ -49,7 +50,7 @@ class Gauges(AccountRepository):
 
     async def measure(self) -> dict[str, float]:
         """Sizes of the account: `pending`, `hinted`, `due`, `refreshed`, `second_looks`, `events`, `lanes`,
-        `findings:<kind>`, and those of `request_sizes`.
+        `findings:<kind>`, and those of `request_sizes`; and `reconcile_failed` (1 or 0).
 
         For each subscriber, as `waiting:<name>` and so on: `waiting`, `owed` (events that must stay in the stream),
         `dead`, `failures` in a row, `paused` (1 or 0), and `oldest_waiting` in seconds.
@@ -69,6 +70,7 @@ class Gauges(AccountRepository):
             "due": ("ZCARD", self.keys("due")),
             "refreshed": ("ZCARD", self.keys("refreshed")),
             "second_looks": ("ZCARD", self.keys("second_looks")),
+            "reconcile_failed": ("HEXISTS", self.keys("report_run"), FAILED),
             "events": ("XLEN", self.keys("events")),
             **{
                 f"pending_unchanged:{age}{state}": ("ZCOUNT", self.keys.state(state), "-inf", self.now() - ms)
@@ -174,3 +176,14 @@ class Gauges(AccountRepository):
         with contextlib.suppress(WrongType):
             return list(await self._read("HMGET", key, "created", "seen"))
         return ()
+
+
+async def alerting(accounts: Sequence[Gauges]) -> dict[str, str]:
+    """What is wrong with the subscribers of these accounts that alert people, in one word each; `ok` for nothing."""
+    problems = await asyncio.gather(*(gauges.alerting_problems() for gauges in accounts))
+    found = [each for of_account in problems for each in of_account]
+    return {
+        "subscribers_paused": "paused" if any(each.paused for each in found) else "ok",
+        "subscribers_failing": "failing" if any(each.failing for each in found) else "ok",
+        "subscribers_dead": "dead_events" if any(each.dead for each in found) else "ok",
+    }

@@ -29,15 +29,15 @@ class ReportRuns(AccountRepository):
 
     async def write(self, run: ReportRun) -> None:
         """Remember what a run asked for."""
-        await self._write("HSET", self.keys("reports"), RUN, msgspec.json.encode(run))
+        await self._write("HSET", self.keys("report_run"), RUN, msgspec.json.encode(run))
 
     async def finish(self, result: RunResult) -> None:
         """Record the end of a run. A complete run is forgotten, a failed one can be continued."""
         await self._write(
-            "HSET", self.keys("reports"), FAILED if result.reason else COMPLETE, msgspec.json.encode(result)
+            "HSET", self.keys("report_run"), FAILED if result.reason else COMPLETE, msgspec.json.encode(result)
         )
         if not result.reason:
-            await self._write("HDEL", self.keys("reports"), RUN, FAILED)
+            await self._write("HDEL", self.keys("report_run"), RUN, FAILED)
 
     async def last_complete(self) -> RunResult | None:
         """How the last complete run ended."""
@@ -48,7 +48,7 @@ class ReportRuns(AccountRepository):
         return await self._get(FAILED, RunResult)
 
     async def _get(self, field: str, kind: type[T]) -> T | None:
-        key = self.keys("reports")
+        key = self.keys("report_run")
         raw: bytes | None = await self._read("HGET", key, field)
         try:
             return msgspec.json.decode(raw, type=kind) if raw else None
