@@ -293,13 +293,13 @@ async def _read(answer: aiohttp.ClientResponse, body: bytearray, max_body: int, 
     left = max_body
     while chunk := await answer.content.read(min(left + 1, CHUNK)):
         body += chunk[:left]
+        if into is not None:
+            into.write(body)
+            body.clear()
         if len(chunk) > left:
             answer.close()
             return True
         left -= len(chunk)
-        if into is not None:
-            into.write(body)
-            body.clear()
     return False
 
 
