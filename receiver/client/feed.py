@@ -69,8 +69,8 @@ def events_of(page: EventPage, before: str) -> Iterator[FeedEvent]:
     After the last one, the cursor of the page also covers what the filters left out. A service that sends no cursors of
     its events is older: then only the last one counts as read.
     """
-    cursors = page.cursors[:-1] if len(page.cursors) == len(page.events) else [before] * (len(page.events) - 1)
-    for raw, cursor in zip(page.events, [*cursors, page.after], strict=True):
+    cursors = page.cursors if len(page.cursors) == len(page.events) else [before] * len(page.events)
+    for raw, cursor in zip(page.events, [*cursors[:-1], page.after], strict=False):
         body = bytes(raw)
         kind = SHAPES.get(decode_body(body, AnyEvent).type, CloudEventJson)
         yield FeedEvent(event=decode_body(body, kind), cursor=cursor, raw=body)

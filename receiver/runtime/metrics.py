@@ -137,6 +137,7 @@ class Metrics:
         self._feed_cut = self._counter(
             "feed_clients_cut", "Clients of the feed that were disconnected for being too slow."
         )
+        self._reloads = self._counter("settings_reloads", "Settings read again after SIGHUP.", "outcome")
         self._sizes = Sizes()
         self.registry.register(self._sizes)
 
@@ -235,6 +236,10 @@ class Metrics:
     def feed_cut(self) -> None:
         """A client of the feed was disconnected because it was too slow."""
         self._feed_cut.inc()
+
+    def settings_reloaded(self, outcome: str) -> None:
+        """The settings were read again: `ok`, or `failed` if they are invalid."""
+        self._reloads.inc(bounded(outcome, ("ok", "failed")))
 
     def gauges(self, sizes: Mapping[str, Mapping[str, float]], ends_in: Mapping[str, float] | None = None) -> None:
         """Set the gauges: the store's sizes of each account, and the seconds left of each certificate file."""

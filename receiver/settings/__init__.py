@@ -40,6 +40,13 @@ NO_ACCOUNT = (
 )
 
 
+NO_FILE = (
+    "No settings file was named, and the environment has no account. Give --config receiver.toml, or RECEIVER_CONFIG; "
+    "deploy/receiver.toml is a file to start from. One account alone may come from the environment, as "
+    "RECEIVER_ACCOUNT__MERCHANT_ID and so on."
+)
+
+
 class Settings(Section):
     """All settings. Durations are `timedelta`, sizes are in bytes, files are absolute paths."""
 
@@ -87,6 +94,8 @@ def load(path: Path | None, environ: Mapping[str, str]) -> Settings:
     problems: list[str] = []
     tree = read_file(path, problems) if path else {}
     tree = merge(tree, read_environment(environ, problems, _takes_json))
+    if path is None and not tree.keys() & {"accounts", "account"}:
+        problems.append(NO_FILE)
     return check(tree, path.absolute().parent if path else Path.cwd(), problems)
 
 

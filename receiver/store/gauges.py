@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
+from receiver.errors import StoreUnavailable
 from receiver.ledger.dispute import DAY
 from receiver.ledger.money import sums_of_minor
 from receiver.ledger.reconciliation.finding import FindingKind
@@ -25,6 +26,8 @@ from receiver.store.requests.open_requests import OpenRequestStore
 
 KNOWN = frozenset(reason.value for reason in Reason)
 """The reason codes with a separate gauge: the set is open, and a label should not be."""
+LONGEST_MEASURE = 1.5
+"""Seconds for one account."""
 MOST_OLD = 200
 """Pending refunds to search for the oldest."""
 AGES = MappingProxyType({"1h": 3_600_000, "1d": 86_400_000, "7d": 604_800_000})
@@ -178,9 +181,29 @@ class Gauges(AccountRepository):
         return ()
 
 
-async def alerting(accounts: Sequence[Gauges]) -> dict[str, str]:
-    """What is wrong with the subscribers of these accounts that alert people, in one word each; `ok` for nothing."""
-    problems = await asyncio.gather(*(gauges.alerting_problems() for gauges in accounts))
+async def measure_each(gauges: Mapping[str, Gauges]) -> dict[str, dict[str, float]]:
+    """The sizes of each account. One whose node of a cluster does not answer is left out.
+
+    Raises `StoreUnavailable` if none answers.
+    """
+
+    async def measured(each: Gauges) -> dict[str, float] | None:
+        try:
+            async with asyncio.timeout(LONGEST_MEASURE):
+                return await each.measure()
+        except (StoreUnavailable, TimeoutError):
+            return None
+
+    answers = await asyncio.gather(*map(measured, gauges.values()))
+    sizes = {name: found for name, found in zip(gauges, answers, strict=True) if found is not None}
+    if not sizes:
+        raise StoreUnavailable
+    return sizes
+
+
+async def alerting_words(gauges: Mapping[str, Gauges]) -> dict[str, str]:
+    """A word for each kind of problem with subscribers; `ok` if no account has it."""
+    problems = await asyncio.gather(*(each.alerting_problems() for each in gauges.values()))
     found = [each for of_account in problems for each in of_account]
     return {
         "subscribers_paused": "paused" if any(each.paused for each in found) else "ok",

@@ -188,3 +188,10 @@ def report_reconciliation(
     reconciler = Reconciler(account, store, metrics, declared)
     fetcher = ReportFetcher(amazon_client, store.report_runs, send)
     return ReportReconciliation(fetcher, reconciler.compare, metrics, lambda: secrets.token_hex(8))
+
+
+def daily_reconciliation(
+    amazon_client: AmazonClient, send: Send, metrics: Metrics, settings: DailyReconciliation
+) -> Daily:
+    """The same for a worker, once a day."""
+    return Daily(report_reconciliation(amazon_client, send, metrics, declared=True), settings)

@@ -46,7 +46,7 @@ async def test_a_backup_under_load_holds_what_was_acknowledged_and_a_restore_fin
         assert (await around.post(around.body(refund_id)))[0] == 200
     await until(lambda: pending(around, early), "the first refunds are known, and pending")
 
-    async with Load(around, 10_000, pause=0.01).running() as load:
+    async with Load(around, 10_000, pause=0.03).running() as load:
         await until(lambda: len(load.acknowledged) >= 60, "60 acknowledged")
         acknowledged = {*load.acknowledged, *early}
         await asyncio.to_thread(run, sys.executable, SCRIPT, "save", store, backup)
@@ -69,7 +69,7 @@ async def test_a_backup_under_load_holds_what_was_acknowledged_and_a_restore_fin
     second = await around.at(await place.serve(config))
     assert (await second.line("store.restored"))["refunds_due"] >= EARLY
     assert acknowledged <= await looked_after((await second.line("store.started"))["url"])
-    await until(lambda: right(around, acknowledged), "every refund in its true state, every decline told")
+    await until(lambda: right(around, acknowledged), "every refund in its true state, every decline told", 120)
 
     assert all(len(ids) == 1 for ids in around.ids().values())
 

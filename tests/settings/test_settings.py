@@ -396,12 +396,14 @@ def test_near_misses_are_suggested() -> None:
 
 
 def test_no_account_is_a_problem() -> None:
-    """Without an account there is nothing to receive; the sentence says both ways to give one."""
-    for environ in ({}, {"RECEIVER_ACCOUNTS": "[]"}):
-        problem = only(environ)
-        assert problem.startswith("accounts: is ")
-        assert "[[accounts]]" in problem
-        assert "RECEIVER_ACCOUNT__MERCHANT_ID" in problem
+    """Without an account there is nothing to receive; the sentence says both ways to give one, and how to name a
+    file where none was named."""
+    for environ in ({}, {"RECEIVER_DATA_DIR": "data"}):
+        assert "--config receiver.toml" in only(environ)
+        assert "RECEIVER_ACCOUNT__MERCHANT_ID" in only(environ)
+    problem = only({"RECEIVER_ACCOUNTS": "[]"})
+    assert problem.startswith("accounts: is empty. It is a table [[accounts]]")
+    assert "RECEIVER_ACCOUNT__MERCHANT_ID" in problem
 
 
 def test_leases_are_long_enough() -> None:
@@ -424,6 +426,7 @@ def test_redis_addresses(tmp_path: Path) -> None:
     plain = load(None, alone(RECEIVER_REDIS__URL="rediss://user@cache.example", RECEIVER_REDIS__PASSWORD="a b"))
     assert plain.redis.address == read_address("rediss://user:a%20b@cache.example")
     assert "must begin with one of redis://" in only(alone(RECEIVER_REDIS__URL="http://cache.example"))
+    assert "has no scheme. Write for example redis://" in only(alone(RECEIVER_REDIS__URL="localhost:6379"))
     assert "a password but no address" in only(alone(RECEIVER_REDIS__PASSWORD="x"))
     twice = alone(RECEIVER_REDIS__URL="redis://:x@cache.example", RECEIVER_REDIS__PASSWORD="y")
     assert "holds a password already" in only(twice)

@@ -147,7 +147,10 @@ class FeedApi:
         self._store, self._tokens, self._metrics, self._reads = store, tokens, metrics, reads
         self._buffer, self._timing = settings.buffer, timing or Timing()
         self._hub = Hub(store, settings.buffer)
-        of_one = share_of(settings.clients, settings.clients_per_token, tokens.count)
+
+        def of_one() -> int:
+            return share_of(settings.clients, settings.clients_per_token, tokens.count)
+
         self._seats = Seats(settings.clients, of_one, metrics.feed_clients, reason="feed_full", settings=CLIENTS)
 
     @Operation(
