@@ -33,8 +33,8 @@ from tests.pages.shop import free_port
 
 ANNOUNCED = 180.0
 TRY, CONNECT = (
-    [block.text for page in PAGES if page.name == name for block in page.blocks if "test_walk" in block.mark]
-    for name in ("deploy/try.md", "deploy/connect.md")
+    [block.text for page in PAGES if page.name == name for block in page.blocks if word in block.mark + block.text]
+    for name, word in (("deploy/try.md", "test_walk"), ("deploy/connect.md", "simulator.txt"))
 )
 
 
@@ -148,10 +148,10 @@ async def test_the_walk(terminals: Terminals) -> None:
 
 
 async def test_the_way_without_an_account(terminals: Terminals) -> None:
-    """Pasted into one terminal as it stands: simulator, settings, token, service; then a refund is declined."""
+    """Pasted into one terminal as they stand: simulator, settings, token, service; then a refund is declined."""
     if not shutil.which("curl"):
         pytest.skip("install curl")
-    (paste,) = CONNECT
+    paste = "\n".join([". .venv/bin/activate", *CONNECT])
     amazon, service = free_port(), free_port()
     swaps = {
         "receiver simulate": f"receiver simulate --port {amazon} --delay 0.2 --post-to {{url}}/ipn/us-sandbox",
