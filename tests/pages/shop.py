@@ -23,6 +23,7 @@ import aiohttp
 from tests.kit.forks import FORKS
 from tests.kit.processes import PROJECT, Desk, desk, environment, until
 from tests.kit.sns import SnsSigner
+from tests.pages.kit import Block
 from tests.service.stage import Hook, Says
 
 TOKEN = "token-of-the-test"
@@ -121,6 +122,13 @@ class Shop:
     def lay_out(self) -> None:
         """The files that pages name, as they were at the start: a page may have written them anew."""
         files(self.place.folder, self.accounts, self.hook.url, self.declined)
+
+    async def run_block(self, block: Block) -> Ran:
+        """Run a block: commands, or a program in Python."""
+        if block.language == "python":
+            (self.place.folder / "block.py").write_text(self.here(block.text), "utf-8")
+            return await self.run("python block.py")
+        return await self.run(block.text)
 
     async def run(self, text: str, bound: float = LONGEST) -> Ran:
         """Run a block in bash: every line must succeed. What it leaves behind runs on until `end`."""
