@@ -17,8 +17,7 @@ from receiver.amazon.clock import HostClocks
 from receiver.deliver.configured import ConfiguredSubscribers
 from receiver.deliver.dispatcher import Deliverer
 from receiver.deliver.retention import Retention
-from receiver.errors import StoreUnavailable, TransportError, Unavailable
-from receiver.exchange import Request
+from receiver.errors import StoreUnavailable, Unavailable
 from receiver.http.api.auth import Tokens
 from receiver.http.api.diagnostics import DiagnosticsSource
 from receiver.http.app import build
@@ -29,6 +28,7 @@ from receiver.issue.issuer import Issuer
 from receiver.issue.jobs import Jobs
 from receiver.ledger.timestamps import milliseconds
 from receiver.receive.certificates import CertificateStore
+from receiver.receive.confirmation import confirm
 from receiver.receive.receiver import Receiver
 from receiver.runtime.metrics import Metrics
 from receiver.runtime.supervisor import Workers
@@ -42,6 +42,7 @@ from receiver.store.redis.damage import KeysDamaged
 from receiver.track.amazon_client import AmazonClient
 from receiver.track.disputes import DisputeTracker
 from receiver.track.record import Recorder
+from receiver.track.report_run import daily_reconciliation
 from receiver.track.tracker import Tracker
 from receiver.transport.client import Transport
 
@@ -109,7 +110,7 @@ class Service:
             self._now,
             past_ms=milliseconds(ingest.max_age),
             future_ms=milliseconds(ingest.max_future),
-            confirm=self._confirm_subscription if ingest.confirm_subscriptions else None,
+            confirm=partial(confirm, self.transport) if ingest.confirm_subscriptions else None,
         )
         self.issuers = {account.name: self._issuer(account) for account in self.accounts}
         self.fps_issuers = {account.name: self._fps_issuer(account) for account in self.accounts}
@@ -128,6 +129,7 @@ class Service:
             wait_replicas=redis.wait_replicas,
             wait_timeout=redis.wait_timeout.total_seconds(),
             on_error=self.metrics.store_error,
+            address=address.without_secrets,
             on_dropped=self.metrics.dead_dropped,
             on_record=self.metrics.record_unreadable,
             gone=lambda: self.embedded is not None and self.embedded.gone,
@@ -204,6 +206,10 @@ class Service:
             once = partial(self._after_configured, account.name)
             self.kept.keep(f"track:{account.name}", partial(once, self._tracker(account).run))
             self.kept.keep(f"disputes:{account.name}", partial(once, self._dispute_tracker(account).run))
+            if account.daily:
+                client, send = self._amazon_client(account), self.transport.send
+                daily = daily_reconciliation(client, send, self.metrics, account.daily)
+                self.kept.keep(f"reconcile:{account.name}", partial(once, daily.run))
             self.kept.keep(f"issue:{account.name}", partial(once, self.issuers[account.name].run))
             self.kept.keep(f"jobs:{account.name}", partial(once, Jobs(self.issuers[account.name]).run))
             if self.fps_issuers[account.name].is_configured:
@@ -268,11 +274,6 @@ class Service:
         keep, keep_owed = (milliseconds(span) for span in (self.settings.events.keep, self.settings.events.keep_owed))
         lease = self.settings.delivery.lease.total_seconds()
         return Retention(self.store.of(account.name), self.metrics, keep, keep_owed, lease)
-
-    async def _confirm_subscription(self, url: str) -> None:
-        answer = await self.transport.send(Request("GET", url), timeout=5.0)
-        if answer.status != 200:
-            raise TransportError(f"SNS answered {answer.status}.", reason="not_confirmed")
 
     async def _check_store(self) -> None:
         if self.embedded is not None and not self.embedded.healthy:

@@ -125,6 +125,7 @@ class Metrics:
         )
         self._operator_events = self._counter("operator_events", "Operator events published.", "type")
         self._dead_dropped = self._counter("dead_events_dropped", "Dead events dropped because of the limit.")
+        self._reconcile_runs = self._counter("reconcile_runs", "Comparisons with Amazon's reports.", "outcome")
         self._hints_dropped = self._counter("hints_dropped", "Notified refunds that Amazon does not know.")
         self._store_errors = self._counter("store_errors", "Commands that Redis did not confirm.", "kind")
         self._unreadable = self._counter("store_unreadable_records", "Damaged records found.", "kind")
@@ -186,6 +187,10 @@ class Metrics:
     def mismatch_event(self) -> None:
         """A new finding was written, with its event."""
         self._events.inc(MismatchEventType.MISMATCH)
+
+    def reconcile_run(self, outcome: str) -> None:
+        """Amazon's reports were fetched and compared: `complete`, or `failed`."""
+        self._reconcile_runs.inc(outcome)
 
     def hint_dropped(self) -> None:
         """Amazon does not know the refund that a notification named."""

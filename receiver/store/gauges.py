@@ -21,6 +21,7 @@ from receiver.store.redis.base import AccountRepository, Connection
 from receiver.store.redis.damage import WrongType
 from receiver.store.redis.keys import Keys
 from receiver.store.refunds.cases import OpenCase, OpenCases
+from receiver.store.refunds.report_runs import FAILED
 from receiver.store.requests.open_requests import OpenRequestStore
 
 KNOWN = frozenset(reason.value for reason in Reason)
@@ -52,7 +53,7 @@ class Gauges(AccountRepository):
 
     async def measure(self) -> dict[str, float]:
         """Sizes of the account: `pending`, `hinted`, `due`, `refreshed`, `second_looks`, `events`, `lanes`,
-        `findings:<kind>`, and those of `request_sizes`.
+        `findings:<kind>`, and those of `request_sizes`; and `reconcile_failed` (1 or 0).
 
         For each subscriber, as `waiting:<name>` and so on: `waiting`, `owed` (events that must stay in the stream),
         `dead`, `failures` in a row, `paused` (1 or 0), and `oldest_waiting` in seconds.
@@ -72,6 +73,7 @@ class Gauges(AccountRepository):
             "due": ("ZCARD", self.keys("due")),
             "refreshed": ("ZCARD", self.keys("refreshed")),
             "second_looks": ("ZCARD", self.keys("second_looks")),
+            "reconcile_failed": ("HEXISTS", self.keys("report_run"), FAILED),
             "events": ("XLEN", self.keys("events")),
             **{
                 f"pending_unchanged:{age}{state}": ("ZCOUNT", self.keys.state(state), "-inf", self.now() - ms)

@@ -102,8 +102,8 @@ def answered(pages: Iterable[asyncio.Task[Answer]]) -> int:
 async def test_three_hundred_pages_do_not_delay_an_answer_to_amazon(
     service: Service, sns: SnsSigner, redis: Any
 ) -> None:
-    """Pages of 200 for three tokens, all at once. While one notification is answered, few of them are: it waits for those
-    that are being read, and not for those that wait."""
+    """Pages of 200 for three tokens, all at once. A notification waits for those that are being read, and not for those
+    that wait."""
     await fill(redis, 200)
     bodies = [sns.post_body(notice(ObjectId=refund_id(number))) for number in range(20)]
     assert (await service.call("POST", "/ipn", body=sns.post_body())).status == 200
