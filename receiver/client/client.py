@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from datetime import datetime
 from decimal import Decimal
@@ -73,12 +74,12 @@ class Client(Api):
         """The refund as it is known now. Raises `ApiProblem` (`no_such_refund`)."""
         return decode(await self.call("GET", target("refunds", refund_id, account=self.account)), AdvisedRefundJson)
 
-    async def wait(self, refund_id: str, timeout: int = 60) -> AdvisedRefundJson:
+    async def wait(self, refund_id: str, timeout: float = 60.0) -> AdvisedRefundJson:
         """The refund as soon as it is `final`, or as it is after `timeout` seconds.
 
         Also waits for a refund that is not known yet. Raises `ApiProblem` (`no_such_refund`) if it still is not.
         """
-        return decode(await until_final(self, refund_id, timeout), AdvisedRefundJson)
+        return decode(await until_final(self, refund_id, math.ceil(timeout)), AdvisedRefundJson)
 
     async def list(
         self,
