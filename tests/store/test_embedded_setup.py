@@ -88,7 +88,7 @@ def test_a_server_on_path_is_used_where_the_package_is_missing(tmp_path: Path, m
     assert find_program() == Program(redis, "Redis", (7, 0, 15))
     assert not find_program().hides_user_data
     valkey = program(tmp_path / "b", "valkey-server", "Valkey server v=9.1.2")
-    assert str(find_program()) == f"Valkey 9.1.2, {valkey}"
+    assert str(find_program()) == f"Valkey 9.1.2 ({valkey})"
     assert find_program().hides_user_data
     program(tmp_path / "a", "valkey-server", "Valkey server v=7.0.1")
     assert find_program().path == redis
@@ -101,7 +101,7 @@ def test_a_server_that_is_too_old_is_refused(tmp_path: Path, monkeypatch: pytest
     path = program(tmp_path, "redis-server", version)
     with pytest.raises(ConfigurationError) as error:
         find_program()
-    old = f"none is on PATH; Redis 6.2.14, {path} is older than 7.0: pip install"
+    old = f"none is on PATH; Redis 6.2.14 ({path}) is older than 7.0: pip install"
     assert (old in error.value.problems[0]) == version.startswith("Redis")
 
 

@@ -57,7 +57,7 @@ class Program:
         return f"{self.product.lower()}-check-aof"
 
     def __str__(self) -> str:
-        return f"{self.product} {'.'.join(map(str, self.version))}, {self.path}"
+        return f"{self.product} {'.'.join(map(str, self.version))} ({self.path})"
 
 
 def find_program() -> Program:
