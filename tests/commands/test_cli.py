@@ -65,6 +65,7 @@ COMMANDS = {
     "refund create": CLIENT | {"--full", "--soft-descriptor", "--reference", "--key", "--besides", "--wait"},
     "refund retry": CLIENT | {"--besides", "--wait", "--reason", "--since", "--max-total", "--dry-run", "--yes"},
     "refund job": CLIENT | {"--resume", "--cancel"},
+    "refund jobs": CLIENT | {"--limit"},
     "refund close": CLIENT | {"--refunded-elsewhere", "--compensated", "--not-owed", "--note"},
     "refund reopen": CLIENT,
     "refund requests": CLIENT | {"--state", "--limit"},
