@@ -370,7 +370,10 @@ SERVICE = ["aiohttp", "prometheus_client", "redis", "starlette"]
 @pytest.mark.parametrize(
     ("words", "unneeded"),
     [
-        (["--help"], [*SERVICE, "cryptography", "structlog", "pydantic", "receiver.commands.client.api"]),
+        (
+            ["--help"],
+            [*SERVICE, "cryptography", "structlog", "pydantic", "msgspec", "secrets", "receiver.commands.client.api"],
+        ),
         (["refund", "list", "--help"], [*SERVICE, "cryptography", "structlog"]),
         (["events", "tail", "--help"], [*SERVICE, "cryptography", "structlog"]),
         (["serve", "--help"], [*SERVICE, "cryptography", "structlog"]),
