@@ -116,6 +116,12 @@ class StoreUnavailable(Unavailable):
     retry_after = 5
 
 
+class StoreEmptied(StoreUnavailable):
+    """Redis lost what it had, and the configured subscribers are not written again yet."""
+
+    reason = "store_emptied"
+
+
 class CertificateUnavailable(Unavailable):
     """The signing certificate could not be fetched, or is not the file that its name promises."""
 
@@ -233,9 +239,7 @@ class AmazonError(ReceiverError):
         amazon_request_id: str | None = None,
     ) -> None:
         super().__init__(detail, reason=reason, retry_after=retry_after)
-        self.reason_code = reason_code
-        self.amazon_status = amazon_status
-        self.amazon_request_id = amazon_request_id
+        self.reason_code, self.amazon_status, self.amazon_request_id = reason_code, amazon_status, amazon_request_id
 
 
 class AmazonRefused(AmazonError):

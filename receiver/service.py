@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import random
 import secrets
@@ -18,8 +17,8 @@ from receiver.amazon.clock import HostClocks
 from receiver.deliver.configured import ConfiguredSubscribers
 from receiver.deliver.dispatcher import Deliverer
 from receiver.deliver.retention import Retention
-from receiver.errors import StoreUnavailable, TransportError, Unavailable
-from receiver.exchange import Request
+from receiver.errors import StoreUnavailable, Unavailable
+from receiver.http.api.auth import Tokens
 from receiver.http.api.diagnostics import DiagnosticsSource
 from receiver.http.app import build
 from receiver.http.dashboard.sessions import Sessions
@@ -29,18 +28,21 @@ from receiver.issue.issuer import Issuer
 from receiver.issue.jobs import Jobs
 from receiver.ledger.timestamps import milliseconds
 from receiver.receive.certificates import CertificateStore
+from receiver.receive.confirmation import confirm
 from receiver.receive.receiver import Receiver
 from receiver.runtime.metrics import Metrics
 from receiver.runtime.supervisor import Workers
 from receiver.settings import Settings
 from receiver.store import Store
 from receiver.store.embedded.store import EmbeddedStore
+from receiver.store.gauges import Gauges, alerting_words, measure_each
 from receiver.store.redis.address import read_address
 from receiver.store.redis.client import link
 from receiver.store.redis.damage import KeysDamaged
 from receiver.track.amazon_client import AmazonClient
 from receiver.track.disputes import DisputeTracker
 from receiver.track.record import Recorder
+from receiver.track.report_run import daily_reconciliation
 from receiver.track.tracker import Tracker
 from receiver.transport.client import Transport
 
@@ -76,6 +78,8 @@ class Service:
         self.certificates: CertificateStore
         self.receiver: Receiver
         self._configured: ConfiguredSubscribers
+        self._tokens: Tokens | None = None
+        self._amazon_clients: list[AmazonClient] = []
         self.issuers: dict[str, Issuer] = {}
         self.fps_issuers: dict[str, FpsIssuer]
 
@@ -106,7 +110,7 @@ class Service:
             self._now,
             past_ms=milliseconds(ingest.max_age),
             future_ms=milliseconds(ingest.max_future),
-            confirm=self._confirm_subscription if ingest.confirm_subscriptions else None,
+            confirm=partial(confirm, self.transport) if ingest.confirm_subscriptions else None,
         )
         self.issuers = {account.name: self._issuer(account) for account in self.accounts}
         self.fps_issuers = {account.name: self._fps_issuer(account) for account in self.accounts}
@@ -155,9 +159,20 @@ class Service:
         finally:
             await self.stop()
 
+    def reload(self, settings: Settings) -> None:
+        """Take over the tokens, the subscribers and the accounts' secrets; the rest must be as it was."""
+        accounts = {account.name: account for account in settings.build_accounts()}
+        subscribers = settings.build_subscribers(self._now())
+        self.settings = settings
+        if self._tokens is not None:
+            self._tokens.replace(settings.tokens)
+        self._configured.declare(subscribers, settings.subscriber_starts())
+        for client in self._amazon_clients:
+            client.account = accounts[client.account.name]
+
     def app(self, sessions: Sessions | None = None) -> Application:
         """The HTTP application of a started service; `sessions` are the dashboard's, by default in memory."""
-        return build(
+        app = build(
             self.settings,
             receiver=self.receiver,
             store=self.store,
@@ -166,7 +181,7 @@ class Service:
             checks={"store": self._check_store, "subscribers": self._check_subscribers, "workers": self.kept.check},
             refresh_gauges=self._refresh_gauges,
             advisory_checks={"clock": self._check_clock, "keys": self._check_keys},
-            alerting=self._alerting,
+            alerting=lambda: alerting_words(self._each_gauges()),
             issuers=self.issuers,
             fps_issuers=self.fps_issuers,
             inside=DiagnosticsSource(
@@ -174,6 +189,8 @@ class Service:
             ),
             sessions=sessions,
         )
+        self._tokens = app.tokens
+        return app
 
     def _start_workers(self) -> None:
         self.kept.keep("format", self.store.format.keep_current)
@@ -188,6 +205,10 @@ class Service:
             once = partial(self._after_configured, account.name)
             self.kept.keep(f"track:{account.name}", partial(once, self._tracker(account).run))
             self.kept.keep(f"disputes:{account.name}", partial(once, self._dispute_tracker(account).run))
+            if account.daily:
+                client, send = self._amazon_client(account), self.transport.send
+                daily = daily_reconciliation(client, send, self.metrics, account.daily)
+                self.kept.keep(f"reconcile:{account.name}", partial(once, daily.run))
             self.kept.keep(f"issue:{account.name}", partial(once, self.issuers[account.name].run))
             self.kept.keep(f"jobs:{account.name}", partial(once, Jobs(self.issuers[account.name]).run))
             if self.fps_issuers[account.name].is_configured:
@@ -211,7 +232,10 @@ class Service:
 
     def _amazon_client(self, account: Account) -> AmazonClient:
         timeout, store = self.settings.track.request_timeout.total_seconds(), self.store.of(account.name)
-        return AmazonClient(account, store, self.transport.send, self.metrics, self._now, timeout, clocks=self._clocks)
+        send, clocks = self.transport.send, self._clocks
+        found = AmazonClient(account, store, send, self.metrics, self._now, timeout, clocks=clocks)
+        self._amazon_clients.append(found)
+        return found
 
     def _issuer(self, account: Account) -> Issuer:
         return Issuer(
@@ -250,11 +274,6 @@ class Service:
         lease = self.settings.delivery.lease.total_seconds()
         return Retention(self.store.of(account.name), self.metrics, keep, keep_owed, lease)
 
-    async def _confirm_subscription(self, url: str) -> None:
-        answer = await self.transport.send(Request("GET", url), timeout=5.0)
-        if answer.status != 200:
-            raise TransportError(f"SNS answered {answer.status}.", reason="not_confirmed")
-
     async def _check_store(self) -> None:
         if self.embedded is not None and not self.embedded.healthy:
             raise StoreUnavailable("The embedded store is being restarted.", reason="store_restarting")
@@ -267,16 +286,6 @@ class Service:
         if abs(self._now() - self.store.now()) > milliseconds(self.settings.ingest.max_future):
             raise Unavailable("This machine's clock and Redis's differ.", reason="clock_differs")
 
-    async def _alerting(self) -> dict[str, str]:
-        stores = [self.store.of(account.name) for account in self.accounts]
-        problems = await asyncio.gather(*(store.gauges.alerting_problems() for store in stores))
-        found = [each for of_account in problems for each in of_account]
-        return {
-            "subscribers_paused": "paused" if any(each.paused for each in found) else "ok",
-            "subscribers_failing": "failing" if any(each.failing for each in found) else "ok",
-            "subscribers_dead": "dead_events" if any(each.dead for each in found) else "ok",
-        }
-
     async def _check_keys(self) -> None:
         if foreign := await self.store.inspection.check_keys():
             raise KeysDamaged({each.key: f"{each.found or 'another type'}, not {each.should_be}" for each in foreign})
@@ -287,23 +296,14 @@ class Service:
         if len(waiting) == len(self.accounts) or set(waiting) - set(self._configured.blocked):
             raise Unavailable("The configured subscribers are not written yet.", reason="not_written_yet")
 
-    async def _gauges(self, name: str) -> dict[str, float] | None:
-        """None if the account's node of a cluster does not answer, so that the others are still shown."""
-        try:
-            async with asyncio.timeout(1.5):
-                return await self.store.of(name).gauges.measure()
-        except (StoreUnavailable, TimeoutError):
-            return None
-
     async def _refresh_gauges(self) -> None:
-        names = [account.name for account in self.accounts]
-        answers = await asyncio.gather(*(self._gauges(name) for name in names))
-        sizes = {name: found for name, found in zip(names, answers, strict=True) if found is not None}
-        if not sizes:
-            raise StoreUnavailable
+        sizes = await measure_each(self._each_gauges())
         now = self._now()
         for account in self.accounts:
             if account.name in sizes:
                 sizes[account.name] |= account.gauges
         ends_in = {each.name: (each.not_after - now) / 1000 for each in self.certificates.known()}
         self.metrics.gauges(sizes, ends_in)
+
+    def _each_gauges(self) -> dict[str, Gauges]:
+        return {account.name: self.store.of(account.name).gauges for account in self.accounts}

@@ -116,7 +116,7 @@ ONLY_IN: Mapping[str, tuple[str, ...]] = {
     "prometheus_client": ("receiver.runtime.gauges", "receiver.runtime.metrics", "receiver.runtime.tallies"),
     "typer": ("receiver.commands",),
     "rich": ("receiver.commands",),
-    "subprocess": ("receiver.store.embedded.process",),
+    "subprocess": ("receiver.store.embedded.process", "receiver.store.embedded.program"),
     "requests": (),
     "httpx": (),
     "urllib.request": (),

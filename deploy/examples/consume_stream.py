@@ -93,9 +93,14 @@ class Consumer:
 
 def main() -> None:
     """`consume_stream.py ACCOUNT GROUP`."""
+    if len(sys.argv) != 3 or not os.environ.get("REDIS_URL"):
+        sys.exit("usage: REDIS_URL=redis://… consume_stream.py ACCOUNT GROUP")
     account, group = sys.argv[1:]
     client = redis.Redis.from_url(os.environ["REDIS_URL"], decode_responses=True)
-    Consumer(client, account, group, f"{socket.gethostname()}-{os.getpid()}").run(handle)
+    try:
+        Consumer(client, account, group, f"{socket.gethostname()}-{os.getpid()}").run(handle)
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,10 @@ import { existsSync, readFileSync, renameSync, writeFileSync } from "node:fs";
 
 const url = process.env.RECEIVER_URL ?? "http://127.0.0.1:8000";
 const place = process.argv[2];
+if (!place || !process.env.RECEIVER_TOKEN) {
+  console.error("usage: RECEIVER_TOKEN=… follow_feed.mjs CURSOR_FILE");
+  process.exit(2);
+}
 let after = existsSync(place) ? readFileSync(place, "utf8") : "beginning";
 
 // Your effect. Throw if it could not be done: the program ends, and begins with this event again.

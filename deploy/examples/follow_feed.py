@@ -73,5 +73,17 @@ def follow(place: Path) -> None:
             keep(place, after)
 
 
+def main() -> None:
+    """`follow_feed.py CURSOR_FILE`."""
+    if len(sys.argv) != 2 or not os.environ.get("RECEIVER_TOKEN"):
+        sys.exit("usage: RECEIVER_TOKEN=… follow_feed.py CURSOR_FILE")
+    try:
+        follow(Path(sys.argv[1]))
+    except urllib.error.HTTPError as error:
+        sys.exit(f"refused: {error}. Is RECEIVER_TOKEN a token of the service, with the scope read?")
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
 if __name__ == "__main__":
-    follow(Path(sys.argv[1]))
+    main()

@@ -5,7 +5,8 @@
 Needs Python alone; RECEIVER_URL is the service, by default http://127.0.0.1:8000. Exit code 0: Refunded (Amazon
 has processed it; up to 9 working days can pass before the buyer has the money);
 1: declined; 2: not final within PATIENCE seconds, 120 unless set; 3: the service does not know it; 4: people have to
-look, since Amazon contradicts itself; 5: the service gave no answer, or refused.
+look, since Amazon contradicts itself; 5: anything else, such as no answer, a wrong token or a missing argument: the
+state is not known; 130: ended by Ctrl-C.
 """
 
 from __future__ import annotations
@@ -21,7 +22,6 @@ from typing import Any
 from urllib.parse import quote
 
 URL = os.environ.get("RECEIVER_URL", "http://127.0.0.1:8000")
-PATIENCE = float(os.environ.get("PATIENCE", "120"))
 TRANSIENT = (429, 502, 503, 504)
 NO_ANSWER = (OSError, HTTPException, ValueError)
 
@@ -37,14 +37,14 @@ def refund(refund_id: str, wait: int) -> dict[str, Any] | None:
             found: dict[str, Any] = json.load(answer)
             return found
     except urllib.error.HTTPError as error:
-        if error.code == 404:
+        if error.code == 404 and json.load(error)["reason"] == "no_such_refund":
             return None
         raise
 
 
 def final(refund_id: str) -> dict[str, Any] | None:
-    """The refund, final if that comes within `PATIENCE`. A service that restarts meanwhile is asked again."""
-    deadline = time.monotonic() + PATIENCE
+    """The refund, final if that comes within PATIENCE seconds. A service that restarts meanwhile is asked again."""
+    deadline = time.monotonic() + float(os.environ.get("PATIENCE", "120"))
     while True:
         left = deadline - time.monotonic()
         try:
@@ -63,11 +63,20 @@ def final(refund_id: str) -> dict[str, Any] | None:
 
 def main() -> int:
     """`refund_state.py REFUND_ID`."""
-    try:
-        found = final(sys.argv[1])
-    except NO_ANSWER as error:
-        print("no answer:", error, file=sys.stderr)
+    if len(sys.argv) != 2 or not os.environ.get("RECEIVER_TOKEN"):
+        print("usage: RECEIVER_TOKEN=… refund_state.py REFUND_ID", file=sys.stderr)
         return 5
+    try:
+        return show(final(sys.argv[1]))
+    except KeyboardInterrupt:
+        return 130
+    except Exception as error:  # also an answer of another service: 1 would mean that the refund was declined
+        print("no answer:", error if isinstance(error, NO_ANSWER) else repr(error), file=sys.stderr)
+        return 5
+
+
+def show(found: dict[str, Any] | None) -> int:
+    """Print the refund. The exit code says what became of it."""
     if found is None:
         print("not known: it was never notified; POST /v1/refunds/ID/refresh takes it in")
         return 3

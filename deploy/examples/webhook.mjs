@@ -10,6 +10,10 @@ import { createServer } from "node:http";
 
 const TOLERANCE = 300; // seconds that a delivery may be old, or ahead of this machine's clock
 const LARGEST = 64 * 1024;
+if (!process.env.WEBHOOK_SECRET || process.argv.length !== 3) {
+  console.error("usage: WEBHOOK_SECRET=whsec_… webhook.mjs PORT");
+  process.exit(2);
+}
 const secrets = process.env.WEBHOOK_SECRET.split(" ");
 const done = new Set(); // in your service: a unique key in the database, written in the transaction of the effect
 

@@ -106,6 +106,8 @@ def server(port: int, secrets: list[str], handle: Callable[[Event], None]) -> Th
 
 def main(handle: Callable[[Event], None] = handle) -> None:
     """`webhook.py PORT`."""
+    if len(sys.argv) != 2 or not sys.argv[1].isdecimal() or not os.environ.get("WEBHOOK_SECRET"):
+        sys.exit(f"usage: WEBHOOK_SECRET=whsec_… {os.path.basename(sys.argv[0])} PORT")
     hook = server(int(sys.argv[1]), os.environ["WEBHOOK_SECRET"].split(), handle)
     print(f"http://127.0.0.1:{hook.server_port}/hooks", flush=True)
     try:

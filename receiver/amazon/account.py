@@ -38,6 +38,17 @@ class FpsAccess:
 
 
 @dataclass(frozen=True, slots=True)
+class DailyReconciliation:
+    """When the account is compared with Amazon's reports once a day."""
+
+    minute: int
+    """Of the day, in this time zone of the IANA database."""
+    time_zone: str
+    span: int
+    """ms: the reports of this time are fetched."""
+
+
+@dataclass(frozen=True, slots=True)
 class Account:
     """One merchant in one environment. `name` is the Redis hash tag and the last part of `/ipn/{account}`."""
 
@@ -62,6 +73,8 @@ class Account:
     """Ages (ms) of a settled refund at which Amazon is asked about it once more."""
     settled_within: int = SETTLED_WITHIN
     """ms after which a Refunded refund should be in a settlement."""
+    daily: DailyReconciliation | None = None
+    """None: only on demand."""
     fps: FpsAccess | None = None
     """None: the account has no Flexible Payments."""
 

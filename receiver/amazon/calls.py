@@ -84,17 +84,17 @@ class Endpoint:
 
 def get_refund(endpoint: Endpoint, refund_id: str) -> Request:
     """`GET /refunds/{id}`, unsigned. Raises `BadRequest` for an id that is not safe in a path."""
-    return _request(endpoint, "GET", f"refunds/{_id(refund_id, 'refund')}")
+    return request_to(endpoint, "GET", f"refunds/{_id(refund_id, 'refund')}")
 
 
 def get_charge(endpoint: Endpoint, charge_id: str) -> Request:
     """`GET /charges/{id}`, unsigned. Raises `BadRequest` for an id that is not safe in a path."""
-    return _request(endpoint, "GET", f"charges/{_id(charge_id, 'charge')}")
+    return request_to(endpoint, "GET", f"charges/{_id(charge_id, 'charge')}")
 
 
 def get_dispute(endpoint: Endpoint, dispute_id: str) -> Request:
     """`GET /disputes/{id}`, unsigned. Raises `BadRequest` for an id that is not safe in a path."""
-    return _request(endpoint, "GET", f"disputes/{_id(dispute_id, 'dispute')}")
+    return request_to(endpoint, "GET", f"disputes/{_id(dispute_id, 'dispute')}")
 
 
 def create_refund(
@@ -123,7 +123,7 @@ def create_refund(
 
 def post_refund(endpoint: Endpoint, body: bytes, idempotency_key: str) -> Request:
     """`POST /refunds` with a body from `create_refund`, unsigned: a repetition sends the same bytes."""
-    return _request(endpoint, "POST", "refunds", body).with_headers(x_amz_pay_idempotency_key=idempotency_key)
+    return request_to(endpoint, "POST", "refunds", body).with_headers(x_amz_pay_idempotency_key=idempotency_key)
 
 
 def read_refund(response: Response, refund_id: str | None = None, *, is_new: bool = False) -> Observation:
@@ -209,7 +209,8 @@ def read_dispute(response: Response, dispute_id: str | None = None) -> DisputeOb
     )
 
 
-def _request(endpoint: Endpoint, method: str, resource: str, body: bytes = b"") -> Request:
+def request_to(endpoint: Endpoint, method: str, resource: str, body: bytes = b"") -> Request:
+    """A call, unsigned. `resource` is the part of the URL after the version: the rest of the path, and the query."""
     headers = {
         "accept": "application/json",
         "content-type": "application/json",

@@ -228,7 +228,10 @@ def _explain(pem: bytes) -> str:
     if pem[:1] == b"\x30":
         return "The private key is in DER: convert it to PEM (`openssl pkey -inform DER -in KEY -out PEM`)."
     if not begins:
-        return "The private key is not PEM: it must begin with -----BEGIN PRIVATE KEY-----, not be the name of a file."
+        return (
+            "The private key is not PEM: it has no line -----BEGIN PRIVATE KEY-----. Give the .pem file that was made "
+            "with the public key (private_key_file), or its whole text (private_key)."
+        )
     if "\\n" in text or len(text.strip().splitlines()) < 3:
         return "The private key has lost its line breaks: PEM needs real ones, no spaces and no `\\n` in their place."
     return "The private key is damaged: its PEM cannot be read."

@@ -1,7 +1,7 @@
 """Pure. Limits calls to Amazon: one token bucket per operation.
 
 Burst and rate of each operation, for live and sandbox, are those of Amazon's throttling page. It does not list Get
-Dispute, which gets those of the other Get calls."""
+Dispute, which gets those of the other Get calls, nor the calls about reports, which get the smallest of the page."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ class Call(StrEnum):
     GET_CHARGE = "get_charge"
     GET_DISPUTE = "get_dispute"
     CREATE_REFUND = "create_refund"
+    REPORTS = "reports"
+    """All calls of the Reports API together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,7 @@ LIVE_THROTTLE = {
     Call.GET_CHARGE: Bucket(20, 4),
     Call.GET_DISPUTE: Bucket(20, 4),
     Call.CREATE_REFUND: Bucket(10, 4),
+    Call.REPORTS: Bucket(10, 1),
 }
 
 
@@ -39,4 +42,5 @@ SANDBOX_THROTTLE = {
     Call.GET_CHARGE: Bucket(5, 1),
     Call.GET_DISPUTE: Bucket(5, 1),
     Call.CREATE_REFUND: Bucket(2, 1),
+    Call.REPORTS: Bucket(1, 1),
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
 from typing import Final
 
 from receiver.client.answers import RefundPage
@@ -18,6 +19,8 @@ WAIT_STEP: Final = 25
 """Seconds of one `?wait=`: well below what proxies let a request take."""
 PENDING: Final = 202
 """The status of the service's answer while Amazon has not answered."""
+REPLAYED: Final = "idempotent-replayed"
+"""The header that says that an earlier call made it."""
 ASK_EVERY: Final = 2.0
 ASK_WAIT: Final = 30
 """Seconds that the service may take to ask Amazon."""
@@ -45,22 +48,26 @@ async def until_answered(
     """The answer to a call that issues a refund, repeated for `wait` seconds while Amazon has not answered.
 
     A repetition has the same key and body, so that it is the same refund. Once the service has answered, calls that
-    fail and may succeed later are repeated too. Raises `ReceiverError`: if no answer came, the refund may be in
+    fail and may succeed later are repeated too. The header `Idempotent-Replayed` is that of the first call: whether
+    the refund was made before. Raises `ReceiverError`: if no answer came, the refund may be in
     progress.
     """
     clock = asyncio.get_running_loop().time
     deadline = clock() + wait
+    repeated = None
     while True:
         pause = ASK_EVERY
         try:
             answer = await api.call("POST", path, body=body, idempotency_key=key, wait=ASK_WAIT)
         except ReceiverError as error:
+            repeated = False if repeated is None else repeated
             pause = max(pause, error.retry_after or 0)
             if not (api.met and may_pass(error)) or clock() + pause > deadline:
                 raise
         else:
+            repeated = answer.headers.get(REPLAYED) == "true" if repeated is None else repeated
             if answer.status != PENDING or clock() + pause > deadline:
-                return answer
+                return replace(answer, headers={**answer.headers, REPLAYED: "true" if repeated else "false"})
         await asyncio.sleep(pause)
 
 

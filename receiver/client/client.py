@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+import math
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from datetime import datetime
 from decimal import Decimal
 from types import TracebackType
@@ -73,12 +74,12 @@ class Client(Api):
         """The refund as it is known now. Raises `ApiProblem` (`no_such_refund`)."""
         return decode(await self.call("GET", target("refunds", refund_id, account=self.account)), AdvisedRefundJson)
 
-    async def wait(self, refund_id: str, timeout: int = 60) -> AdvisedRefundJson:
+    async def wait(self, refund_id: str, timeout: float = 60.0) -> AdvisedRefundJson:
         """The refund as soon as it is `final`, or as it is after `timeout` seconds.
 
         Also waits for a refund that is not known yet. Raises `ApiProblem` (`no_such_refund`) if it still is not.
         """
-        return decode(await until_final(self, refund_id, timeout), AdvisedRefundJson)
+        return decode(await until_final(self, refund_id, math.ceil(timeout)), AdvisedRefundJson)
 
     async def list(
         self,
@@ -89,7 +90,7 @@ class Client(Api):
         order: str = "",
         since: datetime | None = None,
         is_open: bool = False,
-    ) -> AsyncIterator[RefundJson]:
+    ) -> AsyncGenerator[RefundJson, None]:
         """The refunds that match all filters, latest change first, read page by page.
 
         `since`: changed at this time or later, with a time zone. `is_open`: declined, and the buyer may still be owed
@@ -115,7 +116,7 @@ class Client(Api):
         types: Sequence[str] = (),
         reasons: Sequence[str] = (),
         on_lost: Callable[[ResetJson], Awaitable[None]] | None = None,
-    ) -> AsyncIterator[FeedEvent]:
+    ) -> AsyncGenerator[FeedEvent, None]:
         """Events without end, each once, from `after`: a `cursor`, `beginning`, or empty for now.
 
         Keep the `cursor` of an event together with what you did about it, and begin there next time: no event is missed
@@ -200,8 +201,15 @@ class Client(Api):
         return decode(answer, RefundJson)
 
     async def _exchange(self, request: Request, **limits: Any) -> Response:
+        transport = await self._open()
         try:
-            return await (await self._open()).send(request, **limits)
+            try:
+                return await transport.send(request, **limits)
+            except TransportError as error:
+                # The other side may have closed the pooled connection just then.
+                if self._closed or request.method != "GET" or error.reason != "cut":
+                    raise
+            return await transport.send(request, **limits)
         except TransportError as error:
             if self._closed:
                 raise ClientClosed("The client was closed.") from error

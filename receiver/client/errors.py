@@ -20,6 +20,8 @@ class ApiProblem(ReceiverError):
     seconds.
     """
 
+    more: Mapping[str, Any]
+
     def __init__(
         self,
         detail: str,

@@ -12,7 +12,7 @@ from receiver.client.answers import AnyEvent, EventPage
 from receiver.client.api import Api, decode, decode_body, target
 from receiver.client.retrying import RetryingCaller
 from receiver.outbox.events.envelope import CloudEventJson
-from receiver.outbox.formats.cloudevents import SHAPES
+from receiver.outbox.formats.cloudevents import SHAPE_OF
 
 WAIT = 25
 """Seconds that the service may wait for an event."""
@@ -69,8 +69,8 @@ def events_of(page: EventPage, before: str) -> Iterator[FeedEvent]:
     After the last one, the cursor of the page also covers what the filters left out. A service that sends no cursors of
     its events is older: then only the last one counts as read.
     """
-    cursors = page.cursors[:-1] if len(page.cursors) == len(page.events) else [before] * (len(page.events) - 1)
-    for raw, cursor in zip(page.events, [*cursors, page.after], strict=True):
+    cursors = page.cursors if len(page.cursors) == len(page.events) else [before] * len(page.events)
+    for raw, cursor in zip(page.events, [*cursors[:-1], page.after], strict=False):
         body = bytes(raw)
-        kind = SHAPES.get(decode_body(body, AnyEvent).type, CloudEventJson)
+        kind = SHAPE_OF.get(decode_body(body, AnyEvent).type, CloudEventJson)
         yield FeedEvent(event=decode_body(body, kind), cursor=cursor, raw=body)

@@ -54,7 +54,7 @@ def show(
     emit_disputes(charge.disputes)
     if charge.refunds:
         emit("")
-        emit_list(charge.refunds, now=time.time_ns() // 1_000_000, first=True, with_account=False)
+        emit_list(charge.refunds, now=time.time_ns() // 1_000_000)
     for each in charge.reservations:
         emit(clean(f"Request {each.refund_request_id}: {_money(each.refund_amount)}, {each.state}"))
     if charge.unreadable:

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from receiver.commands import openapi, repair, token
+from receiver.commands import backup, init, openapi, repair, token
 from receiver.commands.groups import RootGroup
 from receiver.commands.setup import Config, fail, quiet, read_settings, run
 from receiver.errors import ConfigurationError
@@ -55,7 +55,8 @@ def serve(
 ) -> None:
     """Receive notifications, serve the API, poll Amazon and deliver events, in one process.
 
-    Without redis.url it runs its own durable Valkey in data_dir.
+    Without redis.url it runs its own durable Valkey in data_dir. At SIGHUP it reads its tokens, subscribers and secrets
+    again; invalid settings change nothing, and what needs a restart is named in the log.
     """
     gc.disable()  # No module is garbage: looking for some takes an eighth of the time.
     from receiver.commands.serve.processes import serve as command
@@ -67,10 +68,13 @@ def serve(
 
 @app.command()
 def work(config: Config = None) -> None:
-    """Poll Amazon and deliver events without HTTP: more workers for a `receiver serve` on the same Redis."""
+    """Poll Amazon and deliver events without HTTP: more workers for a `receiver serve` on the same Redis.
+
+    At SIGHUP it reads its subscribers and secrets again, like `receiver serve`.
+    """
     from receiver.commands.serve.serve import work as command
 
-    run(command(read_settings(config)))
+    run(command(read_settings(config), config))
 
 
 @app.command()
@@ -104,7 +108,7 @@ def simulate(
     fps_post_to: Annotated[
         str,
         typer.Option(
-            help="URL for Flexible Payments notifications. Default: /fps/<environment> on the host of --post-to.",
+            help="URL for Flexible Payments notifications. Default: /fps/<account> on the host of --post-to.",
             show_default=False,
         ),
     ] = "",
@@ -278,6 +282,8 @@ def doctor(
         raise typer.Exit(run(whole()))
 
 
+init.register(app)
+backup.register(app)
 openapi.register(app)
 repair.register(app)
 token.register(app)

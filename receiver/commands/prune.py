@@ -15,13 +15,13 @@ from receiver.commands.console import emit, emit_value, say
 from receiver.errors import ConfigurationError, StoreUnavailable
 from receiver.ledger.refund import REFUND_ID, State
 from receiver.ledger.timestamps import milliseconds, parse_span
-from receiver.settings import Settings
+from receiver.settings import Settings, StoreSettings
 from receiver.store import Store
 from receiver.store.account import AccountStore
 from receiver.store.audit import KEPT_FOR
 from receiver.store.embedded.files import DataDir
 from receiver.store.maintenance.pruning import Pruned
-from receiver.store.redis.address import read_address
+from receiver.store.redis.address import RedisAddress, read_address
 from receiver.store.redis.client import link
 
 SHORTEST = timedelta(days=30)
@@ -112,17 +112,21 @@ def read_choice(older_than: str, refund_id: str) -> int | None:
     return milliseconds(span)
 
 
-def open_store(settings: Settings) -> Store:
+def open_store(settings: StoreSettings) -> Store:
     """The store of these settings. Raises `ConfigurationError` if it is an embedded one that does not run."""
-    redis = settings.redis
-    address = redis.address
-    if address is None:
-        files = DataDir(settings.data_dir.resolve())
-        if not files.socket.exists():
-            raise ConfigurationError([f"{files.path}: no Valkey is running there. Start `receiver serve` first."])
-        address = read_address(files.url)
+    redis, address = settings.redis, address_of(settings)
     client = link(address, timeout=redis.timeout.total_seconds(), connect_timeout=redis.connect_timeout.total_seconds())
     return Store(client, wait_replicas=redis.wait_replicas, wait_timeout=redis.wait_timeout.total_seconds())
+
+
+def address_of(settings: StoreSettings) -> RedisAddress:
+    """The store's address. Raises `ConfigurationError` if it is an embedded one that does not run."""
+    if settings.redis.address is not None:
+        return settings.redis.address
+    files = DataDir(settings.data_dir.resolve())
+    if not files.socket.exists():
+        raise ConfigurationError([f"{files.path}: no Valkey is running there. Start `receiver serve` first."])
+    return read_address(files.url)
 
 
 async def _one(store: AccountStore, refund_id: str, *, remove: bool) -> Tally:

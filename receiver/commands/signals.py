@@ -1,5 +1,7 @@
 """Command. The signals that end a command in order: SIGINT (Ctrl-C), SIGTERM, and SIGHUP (the terminal was closed).
 
+`serve` and `work` read their settings again at SIGHUP, as daemons do, unless their terminal was closed.
+
 A shell starts background jobs with SIGINT ignored, and `nohup` starts its command with SIGHUP ignored. What runs until
 it is stopped (`serve`, `work`, `simulate`, `demo --keep`) listens to SIGINT all the same, as a supervisor may send it.
 An ignored SIGHUP stays ignored: that is what `nohup` is for.
@@ -8,9 +10,10 @@ An ignored SIGHUP stays ignored: that is what `nohup` is for.
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import threading
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -24,18 +27,34 @@ class Terminated(Exception):
         self.exit_code = 128 + number
 
 
-def at_signal() -> asyncio.Event:
-    """Set at the first signal. A second one of the same number ends the process at once."""
+def at_signal(hung_up: Callable[[], None] | None = None) -> asyncio.Event:
+    """Set at the first signal. A second one of the same number ends the process at once.
+
+    With `hung_up`, SIGHUP calls it instead, each time, while the terminal that the command was started at is there.
+    """
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
+    had_terminal = _has_terminal()
 
     def stop(number: int) -> None:
+        if number == signal.SIGHUP and hung_up is not None and _has_terminal() == had_terminal:
+            hung_up()
+            return
         loop.remove_signal_handler(number)
         stopped.set()
 
     for number in (signal.SIGINT, *_terminating()):
         loop.add_signal_handler(number, stop, number)
     return stopped
+
+
+def _has_terminal() -> bool:
+    """Whether there is a controlling terminal: `/dev/tty` can be opened. Not after it was closed (`tty(4)`)."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
 
 
 async def in_order(work: Coroutine[Any, Any, T]) -> T:

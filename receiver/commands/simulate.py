@@ -60,7 +60,7 @@ async def run(
         )
     except ValueError as error:
         raise ConfigurationError([f"simulate: {error}."]) from error
-    simulator.fps_post_to = fps_post_to or (urljoin(post_to, f"/fps/{environment}") if post_to else None)
+    simulator.fps_post_to = fps_post_to or (urljoin(post_to, f"/fps/{account_name(simulator)}") if post_to else None)
     end = ended or at_signal()
     try:
         await simulator.start()
@@ -94,6 +94,12 @@ def greeting(simulator: Simulator, keys: Path) -> str:
     )
 
 
+def account_name(simulator: Simulator) -> str:
+    """The name of the account in the printed settings, as in the documents: `us-sandbox`, `eu`."""
+    place = {"na": "us"}.get(simulator.region, simulator.region)
+    return place if simulator.environment == "live" else f"{place}-{simulator.environment}"
+
+
 EXAMPLE = '{"amount": "12.01", "currencyCode": "USD"}'
 
 
@@ -101,7 +107,7 @@ def snippet(simulator: Simulator, keys: Path) -> str:
     """The `[[accounts]]` table for a receiver that uses this simulator. Paths are absolute."""
     folder = keys.absolute()
     lines = {
-        "name": simulator.environment,
+        "name": account_name(simulator),
         "merchant_id": simulator.merchant_id,
         "region": simulator.region,
         "environment": simulator.environment,

@@ -58,7 +58,7 @@ def token_command(
         token = secrets.token_urlsafe(BYTES)
         text = table(name, token, scope, account or ())
         if token_file is not None:
-            write_secret(token_file, token, "--token-file")
+            write_secret(token_file, token)
             typer.echo(f"The token is in {token_file}. Use it as RECEIVER_TOKEN_FILE={token_file}", err=True)
         else:
             typer.echo(f"Token, shown only once: {token}", err=True)
@@ -71,7 +71,7 @@ def table(name: str, token: str, scopes: Sequence[str], accounts: Sequence[str] 
     checked = _checked(name, token, scopes, accounts)
     lines = [
         "[[tokens]]",
-        f"name = {json.dumps(checked.name)}",
+        f"name = {quoted(checked.name)}",
         f'sha256 = "{checked.sha256}"',
         f"scopes = {json.dumps(list(dict.fromkeys(scopes)))}",
         *([f"accounts = {json.dumps(list(accounts))}"] if accounts else []),
@@ -93,8 +93,13 @@ def _checked(name: str, token: str, scopes: Sequence[str], accounts: Sequence[st
         raise ConfigurationError(sentences(error, TokenSettings)) from None
 
 
-def write_secret(path: Path, secret: str, option: str) -> None:
-    """Write one line to a new file that only its owner can read. Raises `ConfigurationError`: also if it exists."""
+def quoted(text: str) -> str:
+    """A TOML basic string; JSON's escapes are a part of TOML's."""
+    return json.dumps(text, ensure_ascii=False)
+
+
+def write_secret(path: Path, secret: str) -> None:
+    """Write a text to a new file that only its owner can read. Raises `ConfigurationError`: also if it exists."""
     from receiver.errors import ConfigurationError
     from receiver.store.embedded.files import private
 
@@ -102,6 +107,6 @@ def write_secret(path: Path, secret: str, option: str) -> None:
         with open(path, "x", opener=private, encoding="utf-8") as file:
             file.write(f"{secret}\n")
     except FileExistsError:
-        raise ConfigurationError([f"{option}: {path} exists already. Name a new file."]) from None
+        raise ConfigurationError([f"{path}: exists already, and is not overwritten."]) from None
     except OSError as error:
-        raise ConfigurationError([f"{option}: {path} cannot be written ({error.strerror})."]) from None
+        raise ConfigurationError([f"{path}: cannot be written ({error.strerror})."]) from None

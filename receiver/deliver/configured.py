@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -36,6 +37,20 @@ class ConfiguredSubscribers:
     """By account: set when its subscribers have been written once."""
     blocked: dict[str, WrongType] = field(default_factory=dict)
     """Accounts whose subscribers cannot be written because a key has the wrong type."""
+    _stale: set[str] = field(default_factory=set)
+    """Accounts whose stored subscribers may still be those of earlier settings."""
+    _changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        self._stale |= set(self.declared)
+
+    def declare(
+        self, declared: Mapping[str, Sequence[Subscriber]], starts: Mapping[tuple[str, str], int | None]
+    ) -> None:
+        """Keep these from now on, as at a start: stored ones are changed, and those no longer declared are marked."""
+        self.declared, self.starts = declared, starts
+        self._stale |= set(declared)
+        self._changed.set()
 
     async def run(self) -> None:
         """Write them, and again whenever the store was emptied. Until cancelled."""
@@ -45,10 +60,17 @@ class ConfiguredSubscribers:
                     await self._declare_alone(account, subscribers)
                 if not self.blocked:
                     self.done.set()
-                await asyncio.sleep(1.0 if self.blocked else EVERY)
+                await self._rest(1.0 if self.blocked else EVERY)
             except StoreUnavailable as error:
                 log.warning("subscribers.not_written_yet", reason=error.reason)
                 await asyncio.sleep(1.0)
+
+    async def _rest(self, seconds: float) -> None:
+        """Return after this time, or when others are declared."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._changed.wait()
+        self._changed.clear()
 
     async def ready(self, account: str) -> None:
         """Return when the subscribers of this account have been written once."""
@@ -58,6 +80,8 @@ class ConfiguredSubscribers:
         """A key of the wrong type blocks only its own account."""
         try:
             await self._declare(account, subscribers)
+            if self.declared.get(account) is subscribers:
+                self._stale.discard(account)
             self.written[account].set()
             self.blocked.pop(account, None)
         except WrongType as error:
@@ -70,7 +94,7 @@ class ConfiguredSubscribers:
         if await self.store.of(account).subscribers.open() and self.written[account].is_set():
             log.error("store.emptied", account=account)
         names = {subscriber.name for subscriber in subscribers}
-        for each in await self.store.of(account).subscribers.readable() if not self.written[account].is_set() else ():
+        for each in await self.store.of(account).subscribers.readable() if account in self._stale else ():
             if each.origin == "config" and each.name not in names:
                 await self._let_go(account, each)
 
@@ -87,13 +111,13 @@ class ConfiguredSubscribers:
         log.warning("subscriber.no_longer_declared", account=account, subscriber=subscriber.name, fix=fix)
 
     async def _write(self, account: str, subscriber: Subscriber) -> None:
-        """Add the subscriber if it is missing. At the start, also change the stored one.
+        """Add the subscriber if it is missing. At the start and after a reload, also change the stored one.
 
         Later nothing is changed: during a rolling update, a process with another configuration would change it back.
         """
         updated = await self.store.of(account).subscribers.update(
             subscriber.name,
-            lambda stored, _: stored if self.written[account].is_set() else carry_over(subscriber, stored),
+            lambda stored, _: carry_over(subscriber, stored) if account in self._stale else stored,
         )
         if updated is None:
             start = self.starts.get((account, subscriber.name))

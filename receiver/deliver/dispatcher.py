@@ -16,8 +16,9 @@ from itertools import islice
 
 import structlog
 
-from receiver.deliver.send import AnyEvent, DeliveryAttempt, Send, read_all
+from receiver.deliver.send import DeliveryAttempt, Send, read_all
 from receiver.errors import StoreUnavailable
+from receiver.outbox.events.envelope import AnEvent
 from receiver.outbox.formats.registry import format_spec
 from receiver.outbox.retries import ClaimedDelivery
 from receiver.outbox.subscribers.subscriber import Subscriber
@@ -36,7 +37,7 @@ class Message:
 
     subscriber: Subscriber
     deliveries: Sequence[ClaimedDelivery]
-    events: Sequence[AnyEvent | None] | None = None
+    events: Sequence[AnEvent | None] | None = None
     """What `read_all` returned for them; None: they are not read yet."""
 
 
@@ -190,7 +191,7 @@ class Deliverer:
         self,
         deliveries: Sequence[ClaimedDelivery],
         subscriber: Subscriber,
-        events: Sequence[AnyEvent | None] | None = None,
+        events: Sequence[AnEvent | None] | None = None,
     ) -> None:
         """Send one message, and finish each delivery in it."""
         attempt = DeliveryAttempt(

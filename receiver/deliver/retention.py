@@ -17,7 +17,7 @@ import structlog
 from receiver.deliver.failing import publish_operator_events
 from receiver.errors import StoreUnavailable
 from receiver.outbox.dead_letter import dead_event, dead_letter
-from receiver.outbox.events.event import is_newer
+from receiver.outbox.events.kinds import is_newer
 from receiver.outbox.events.operator_event import is_operator
 from receiver.outbox.retries import ClaimedDelivery
 from receiver.runtime.metrics import Metrics

@@ -20,12 +20,12 @@ from receiver.errors import Malformed, StoreUnavailable, TransportError
 from receiver.exchange import Request, Response, in_the_log
 from receiver.ledger.lifecycle import EventType
 from receiver.outbox.dead_letter import dead_event, dead_letter
-from receiver.outbox.events.balance_event import BalanceEvent, is_balance, read_balance_event
-from receiver.outbox.events.dispute_event import DisputeEvent, is_dispute, read_dispute_event
-from receiver.outbox.events.event import Event, from_fields, is_newer
-from receiver.outbox.events.mismatch_event import MismatchEvent, is_mismatch, read_mismatch_event
-from receiver.outbox.events.operator_event import OperatorEvent, is_operator, read_operator_event
-from receiver.outbox.formats.registry import render, render_balance, render_disputes, render_mismatches, render_operator
+from receiver.outbox.events.balance_event import BalanceEvent
+from receiver.outbox.events.envelope import AnEvent
+from receiver.outbox.events.event import Event
+from receiver.outbox.events.kinds import is_newer, read_event
+from receiver.outbox.events.operator_event import is_operator
+from receiver.outbox.formats.registry import render
 from receiver.outbox.retries import (
     ClaimedDelivery,
     Dead,
@@ -59,8 +59,6 @@ STALE_TEST = 120_000
 CHUNK = 25
 """Refunds to read at once. Answers to Amazon are delayed by at most one such chunk."""
 
-AnyEvent = Event | BalanceEvent | DisputeEvent | MismatchEvent | OperatorEvent
-
 
 class Send(Protocol):
     """Sends a request to a subscriber: `Transport.send`."""
@@ -87,7 +85,7 @@ class DeliveryAttempt:
         self,
         deliveries: Sequence[ClaimedDelivery],
         subscriber: Subscriber,
-        events: Sequence[AnyEvent | None] | None = None,
+        events: Sequence[AnEvent | None] | None = None,
     ) -> None:
         """Send events that were claimed for one message, and finish each delivery.
 
@@ -95,9 +93,8 @@ class DeliveryAttempt:
         separate messages, and so does each test. After `StoreUnavailable` the lease expires, and the events are sent
         again.
         """
-        batches: dict[type, list[tuple[ClaimedDelivery, AnyEvent]]] = {
-            kind: [] for kind in (BalanceEvent, Event, DisputeEvent, MismatchEvent, OperatorEvent)
-        }
+        # An alarm comes before the declines that raised it.
+        batches: dict[type, list[tuple[ClaimedDelivery, AnEvent]]] = {BalanceEvent: []}
         found = await read_all(self.store, deliveries) if events is None else events
         for delivery, event in zip(deliveries, found, strict=True):
             if event is None:
@@ -105,22 +102,22 @@ class DeliveryAttempt:
             elif isinstance(event, Event) and event.type is EventType.TEST:
                 await self._test(delivery, event, subscriber)
             else:
-                batches[type(event)].append((delivery, event))
+                batches.setdefault(type(event), []).append((delivery, event))
         for batch in filter(None, batches.values()):
             await self._message(batch, subscriber)
 
-    async def _message(self, batch: Sequence[tuple[ClaimedDelivery, AnyEvent]], subscriber: Subscriber) -> None:
+    async def _message(self, batch: Sequence[tuple[ClaimedDelivery, AnEvent]], subscriber: Subscriber) -> None:
         answer, seconds = await self._post([event for _, event in batch], subscriber)
         for number, (delivery, event) in enumerate(batch):
             with structlog.contextvars.bound_contextvars(**in_the_log(delivery.fields.get("traceparent", ""))):
                 await self._finish(delivery, event, subscriber, answer, seconds, first=number == 0)
 
-    async def _post(self, batch: Sequence[AnyEvent], subscriber: Subscriber) -> tuple[Response | TransportError, float]:
+    async def _post(self, batch: Sequence[AnEvent], subscriber: Subscriber) -> tuple[Response | TransportError, float]:
         began = asyncio.get_running_loop().time()
         answer: Response | TransportError
         try:
             answer = await self.send(
-                request_of(batch, subscriber, self.system_clock()),
+                render(batch, subscriber, self.system_clock()),
                 timeout=self.timeout,
                 connect_timeout=self.connect_timeout,
                 max_body=ANSWER_BYTES,
@@ -133,7 +130,7 @@ class DeliveryAttempt:
     async def _finish(
         self,
         delivery: ClaimedDelivery,
-        event: AnyEvent,
+        event: AnEvent,
         subscriber: Subscriber,
         answer: Response | TransportError,
         seconds: float,
@@ -173,7 +170,7 @@ class DeliveryAttempt:
     def _log(
         self,
         delivery: ClaimedDelivery,
-        event: AnyEvent,
+        event: AnEvent,
         verdict: Verdict,
         attempts: DeliveryAttempts,
         answer: Response | TransportError,
@@ -236,7 +233,7 @@ class DeliveryAttempt:
             await publish_operator_events(self.store, self.metrics)
 
 
-async def read_all(store: AccountStore, deliveries: Sequence[ClaimedDelivery]) -> list[AnyEvent | None]:
+async def read_all(store: AccountStore, deliveries: Sequence[ClaimedDelivery]) -> list[AnEvent | None]:
     """The event of each delivery; None if a later version wrote it, or if it is unreadable.
 
     Events about refunds have current advice, or no judgement if the store cannot be read. An event that several
@@ -244,7 +241,7 @@ async def read_all(store: AccountStore, deliveries: Sequence[ClaimedDelivery]) -
     """
     found = [_read(delivery) for delivery in deliveries]
     refunds = [*dict.fromkeys(each for each in found if isinstance(each, Event) and each.type is not EventType.TEST)]
-    current: dict[AnyEvent, AnyEvent] = {}
+    current: dict[AnEvent, AnEvent] = {}
     for start in range(0, len(refunds), CHUNK):
         chunk = refunds[start : start + CHUNK]
         try:
@@ -255,41 +252,10 @@ async def read_all(store: AccountStore, deliveries: Sequence[ClaimedDelivery]) -
     return [current.get(event, event) if isinstance(event, Event) else event for event in found]
 
 
-def _read(delivery: ClaimedDelivery) -> AnyEvent | None:
+def _read(delivery: ClaimedDelivery) -> AnEvent | None:
     with suppress(Malformed):
-        return None if is_newer(delivery.fields) else read(delivery)
+        return None if is_newer(delivery.fields) else read_event(delivery.account, delivery.fields)
     return None
-
-
-def read(delivery: ClaimedDelivery) -> AnyEvent:
-    """The event of a delivery. Raises `Malformed`."""
-    if is_operator(delivery.fields):
-        return read_operator_event(delivery.account, delivery.fields)
-    if is_balance(delivery.fields):
-        return read_balance_event(delivery.account, delivery.fields)
-    if is_dispute(delivery.fields):
-        return read_dispute_event(delivery.account, delivery.fields)
-    if is_mismatch(delivery.fields):
-        return read_mismatch_event(delivery.account, delivery.fields)
-    return from_fields(delivery.account, delivery.fields)
-
-
-def request_of(batch: Sequence[AnyEvent], subscriber: Subscriber, now: int) -> Request:
-    """One request with all events of the batch. Raises `TransportError`."""
-    for_operators = [each for each in batch if isinstance(each, OperatorEvent)]
-    if for_operators:
-        return render_operator(for_operators, subscriber, now)
-    balance = [each for each in batch if isinstance(each, BalanceEvent)]
-    if balance:
-        return render_balance(balance, subscriber, now)
-    disputes = [each for each in batch if isinstance(each, DisputeEvent)]
-    if disputes:
-        return render_disputes(disputes, subscriber, now)
-    mismatches = [each for each in batch if isinstance(each, MismatchEvent)]
-    if mismatches:
-        return render_mismatches(mismatches, subscriber, now)
-    events = [each for each in batch if isinstance(each, Event)]
-    return render(events, subscriber, now)
 
 
 def _effects(verdict: Verdict, answer: Response | TransportError, now: int) -> AttemptEffects:

@@ -85,23 +85,22 @@ def build(
     `now` is ms UTC. `issuers` and `fps_issuers` (Flexible Payments) are keyed by account. `inside` is the content of
     `/v1/diagnostics`; without it the route does not exist. `sessions` are the dashboard's, in memory by default.
     """
-    sessions, attempts = sessions or Sessions(now), SignInLimit(settings.http.failed_sign_ins)
-    tokens = Tokens(settings.tokens, [account.name for account in settings.accounts], attempts, sessions.reader)
+    sessions = sessions or Sessions(now)
+    tokens = _tokens(settings, sessions)
     configured_fps = {name: issuer for name, issuer in fps_issuers.items() if issuer.is_configured}
     refreshes, reads = Refreshes(settings.http.refreshes), Reads()
     dashboard = Dashboard(store, tokens, sessions, issuers, now, refreshes, reads, settings.delivery.seller_central)
     ipn, forms = Ipn(receiver, settings.ingest, metrics), form_endpoint(configured_fps, settings.ingest, metrics)
     managing = (store, rules_of(settings.delivery), now, new_secret, settings.delivery.max_subscribers)
     apis = [
-        RefundApi(store, tokens.count, now, refreshes, settings.http),
+        RefundApi(store, tokens, now, refreshes, settings.http),
         ChargeApi(store, {name: issuer.amazon_client for name, issuer in issuers.items()}, refreshes),
         IssueApi(issuers),
         CaseApi(store, issuers),
         JobApi(store, issuers),
         FpsApi(configured_fps),
         RequestApi(store, issuers),
-        SubscriberApi(*managing),
-        SubscriberPutApi(*managing),
+        *(each(*managing) for each in (SubscriberApi, SubscriberPutApi)),
         FeedApi(store, tokens, settings.feed, metrics, reads),
         DeliveryApi(store, now),
         *(AuditApi(store), SummaryApi(store, now), FindingApi(store, issuers)),
@@ -119,11 +118,20 @@ def build(
     ]
     return Application(
         metrics=metrics,
+        tokens=tokens,
         ipns=(ipn, forms),
         routes=routes,
         exception_handlers={ReceiverError: on_receiver_error, HTTPException: dashboard.on_http_exception},
         lifespan=lifespan,
     )
+
+
+def _tokens(settings: Settings, sessions: Sessions) -> Tokens:
+    """The tokens of the settings. A session ends with its token."""
+    attempts = SignInLimit(settings.http.failed_sign_ins)
+    tokens = Tokens(settings.tokens, [account.name for account in settings.accounts], attempts, sessions.reader)
+    sessions.is_known = tokens.knows
+    return tokens
 
 
 def split_by_port(app: Application) -> tuple[Application, Application]:

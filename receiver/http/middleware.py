@@ -17,6 +17,7 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from structlog.contextvars import bind_contextvars, reset_contextvars
 
+from receiver.http.api.auth import Tokens
 from receiver.http.headers import DEFAULTS, Headers, RequestIds, brought_id, is_plain, not_plain, trace_of
 from receiver.http.ipn.endpoint import Ipn
 from receiver.http.ipn.pacing import PerTickLimit
@@ -81,10 +82,12 @@ class Application(Starlette):
     """An application in its frame. The frame, not the framework, answers unexpected errors.
 
     Requests to the addresses of notifications go to `ipns` and to nothing else. None: another server takes them.
+    `tokens` are those of the API and of the dashboard.
     """
 
-    def __init__(self, *, metrics: Metrics, ipns: Sequence[Ipn], **more: object) -> None:
+    def __init__(self, *, metrics: Metrics, ipns: Sequence[Ipn], tokens: Tokens | None = None, **more: object) -> None:
         super().__init__(**more)  # type: ignore[arg-type]  # passed through
+        self.tokens = tokens
         self._metrics, self._ipns = metrics, ipns
         self.router.redirect_slashes = False
 

@@ -26,7 +26,7 @@ class Seats:
     def __init__(
         self,
         most: int,
-        of_one: int,
+        of_one: Callable[[], int],
         changed: Callable[[int], None] = lambda _: None,
         *,
         reason: str,
@@ -38,8 +38,8 @@ class Seats:
 
     def take(self, token: str) -> None:
         """Takes one, to be returned with `free`. Raises `Overloaded`."""
-        if self._taken[token] >= self._of_one:
-            self._refuse(f"The token {token} already has {self._of_one}, the limit of {self._settings[1]}.")
+        if self._taken[token] >= (of_one := self._of_one()):
+            self._refuse(f"The token {token} already has {of_one}, the limit of {self._settings[1]}.")
         if self._taken.total() >= self._most:
             self._refuse(f"This process already has {self._most}, the limit of {self._settings[0]}.")
         self._taken[token] += 1

@@ -61,6 +61,8 @@ class Issued:
 
     record: RefundRequestRecord
     refund: Refund | None
+    repeated: bool = False
+    """Whether an earlier call made it, so that this call has changed nothing."""
 
 
 @dataclass(frozen=True, slots=True)

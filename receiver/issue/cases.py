@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import msgspec
 import structlog
 
+from receiver.amazon.ids import no_such_refund
 from receiver.errors import Conflict, NotFound, StoreUnavailable
 from receiver.issue.attempts import details_of
 from receiver.issue.generations import generation_of
@@ -120,13 +121,14 @@ class Cases:
 
     async def _root(self, refund_id: str) -> Refund:
         """The first refund of the chain, which has the case."""
-        refund = await self._known(refund_id)
-        return await self._known(refund.retry_root) if refund.retry_root else refund
+        refund = await self.known(refund_id)
+        return await self.known(refund.retry_root) if refund.retry_root else refund
 
-    async def _known(self, refund_id: str) -> Refund:
+    async def known(self, refund_id: str) -> Refund:
+        """The refund. Raises `NotFound`."""
         found = await self.store.refunds.get(refund_id)
         if found is None:
-            raise NotFound("There is no such refund.", reason="no_such_refund")
+            raise NotFound(no_such_refund(refund_id), reason="no_such_refund")
         return found
 
     async def _guard(self, root: Refund, takes: str) -> CaseGuard | None:

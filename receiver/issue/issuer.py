@@ -22,7 +22,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from receiver.errors import AmazonOutcomeUnknown, BadRequest, Conflict, NotFound, RefundUnclear, StoreUnavailable
+from receiver.errors import AmazonOutcomeUnknown, BadRequest, Conflict, RefundUnclear, StoreUnavailable
 from receiver.issue.attempts import Issued, RefundAttempts
 from receiver.issue.cases import Cases
 from receiver.issue.generations import generation_of
@@ -113,9 +113,7 @@ class Issuer:
         Uses Amazon's default soft descriptor, because Amazon does not return the one that was sent for the declined
         refund. If Amazon provably refused the last retry, this is a new one (see `generations.py`).
         """
-        declined = await self.store.refunds.get(refund_id)
-        if declined is None:
-            raise NotFound("There is no such refund.", reason="no_such_refund")
+        declined = await self.cases.known(refund_id)
         if declined.refund_type == FPS:
             raise Conflict("This is a Flexible Payments refund: Amazon Pay cannot retry it.", reason="not_amazon_pay")
         if declined.conflict:
@@ -227,7 +225,7 @@ class Issuer:
                     raise StoreUnavailable(
                         "The store was emptied; repeat the call with the same key.", reason="store_emptied"
                     )
-                return await self._known(record, prepared.digest)
+                return await self._known(record, prepared.digest, repeated=False)
         return await self._known(reserved, prepared.digest)
 
     async def _check(self, declined: Refund, prepared: PreparedRefund) -> None:
@@ -256,8 +254,8 @@ class Issuer:
         """The time (ms) from which a refund of the same amount has to be named; None: it never has to be."""
         return self.store.now() - self.same_amount_within if self.same_amount_within else None
 
-    async def _known(self, record: RefundRequestRecord, digest: str) -> Issued:
-        """The progress of a recorded request.
+    async def _known(self, record: RefundRequestRecord, digest: str, *, repeated: bool = True) -> Issued:
+        """The progress of a recorded request; `repeated`: an earlier call made it.
 
         A retry is identified by the refund that it repeats, even if more is known about that refund by now.
         """
@@ -270,7 +268,7 @@ class Issuer:
             case RequestState.DONE:
                 refund = await self.store.refunds.get(record.refund_id)
                 current = await current_refunds(self.store, [refund] if refund else [])
-                return Issued(record, current[0] if current else None)
+                return Issued(record, current[0] if current else None, repeated)
             case RequestState.REFUSED:
                 raise refusal(record)
             case RequestState.UNCLEAR:
@@ -282,7 +280,7 @@ class Issuer:
                     refund_request_id=record.order.id,
                     candidate=await self.store.requests.candidate_of(record),
                 )
-        return Issued(record, None)
+        return Issued(record, None, repeated)
 
 
 def _with_reference(prepared: PreparedRefund, charge: Charge) -> PreparedRefund:

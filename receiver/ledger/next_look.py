@@ -37,6 +37,7 @@ from receiver.errors import (
     AmazonRefusesUs,
     AmazonThrottled,
     NothingToAsk,
+    StoreEmptied,
     StoreUnavailable,
 )
 from receiver.ledger.dispute import DAY, MOST_KEPT, Dispute, DisputeObservation, Reminder, learned
@@ -56,6 +57,8 @@ RETRY_FIRST, RETRY_MOST = 5_000, 600_000
 THROTTLED_PAUSE = 5
 """Seconds to wait after a 429 without a Retry-After."""
 DAMAGED_PAUSE = 60_000
+EMPTIED_PAUSE = 2_000
+"""ms: by then the configured subscribers are usually written again (`deliver/configured.py`)."""
 LONGEST_THROTTLE = 3_600_000
 """ms: no `Retry-After` holds a question for longer (as in `store/refunds/block.lua`)."""
 
@@ -165,6 +168,8 @@ def after(
             wait = max(backoff(RETRY_FIRST, RETRY_MOST, follow_up.failures, random), asked)
             follow_up = msgspec.structs.replace(follow_up, failures=follow_up.failures + 1)
             return NextLook(now + wait, follow_up, outcome=error.reason, patient=invented)
+        case StoreEmptied():
+            return NextLook(now + EMPTIED_PAUSE, due.follow_up, outcome=error.reason)
         case StoreUnavailable():
             return NextLook(now + DAMAGED_PAUSE, due.follow_up, outcome=error.reason)
 

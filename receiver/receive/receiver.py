@@ -25,7 +25,7 @@ from receiver.ledger.dispute import signed
 from receiver.ledger.notification import Hint, HintResult, NotificationOutcome, Receipt
 from receiver.ledger.refund import Source
 from receiver.receive.certificates import CertificateStore
-from receiver.receive.unconfigured import UnconfiguredNames
+from receiver.receive.unconfigured import UnconfiguredNames, account_in_path
 from receiver.receive.unrecognized import all_of, environment_of, keep, may_be_for
 from receiver.runtime.batch import Batch
 from receiver.store import Store
@@ -63,6 +63,7 @@ class Receiver:
         self._is_foreign = lru_cache(TOPICS_REMEMBERED)(self._find_foreign)
         self._sha256_topics: dict[str, None] = {}
         self._batch = Batch[Judged]()
+        self.unconfigured_accounts = UnconfiguredNames()
         self.unconfigured_topics = UnconfiguredNames()
         self.unconfigured_merchants = UnconfiguredNames()
 
@@ -86,6 +87,7 @@ class Receiver:
         `NotFound` for an account that does not exist.
         """
         if account not in self._paths:
+            self._note_unknown_path(account or "")
             raise NotFound("There is no such account.")
         if len(body) > MAX_BODY:
             raise TooLarge()
@@ -106,6 +108,12 @@ class Receiver:
         if not (notice.is_refund or notice.dispute):
             return _receipt(NotificationOutcome.NOT_A_REFUND, envelope, now, notice)
         return await self._write(concerned, envelope, notice, now, traceparent)
+
+    def _note_unknown_path(self, asked: str) -> None:
+        """Count and log the name that the path gave: most often an account's name is misspelt in Seller Central."""
+        name = account_in_path(asked)
+        self.unconfigured_accounts.count(name, self._now())
+        log.warning("notification.unconfigured_account", asked=name, configured=[*filter(None, self._paths)])
 
     def _judge(self, body: bytes, headers: Mapping[str, str], account: str | None, now: int) -> Judged:
         """What can be checked without waiting: all but the signature if the certificate is not trusted yet."""

@@ -1,15 +1,23 @@
-"""Pure. Names in notifications that are not configured: topics and merchants, for diagnostics."""
+"""Pure. Names in notifications that are not configured: accounts, topics and merchants, for diagnostics."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 UNCONFIGURED_MAX = 64
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}")
+"""The form of an account's name, in any letter case."""
+
+
+def account_in_path(asked: str) -> str:
+    """The account's name in a path, for the log. Other text of strangers is not repeated."""
+    return asked if NAME.fullmatch(asked) else "a name that no account can have"
 
 
 @dataclass(frozen=True, slots=True)
 class UnconfiguredSeen:
-    """A topic or a merchant that is not configured."""
+    """A topic, a merchant or an account's name that is not configured."""
 
     count: int
     last_seen: int

@@ -125,6 +125,7 @@ class Metrics:
         )
         self._operator_events = self._counter("operator_events", "Operator events published.", "type")
         self._dead_dropped = self._counter("dead_events_dropped", "Dead events dropped because of the limit.")
+        self._reconcile_runs = self._counter("reconcile_runs", "Comparisons with Amazon's reports.", "outcome")
         self._hints_dropped = self._counter("hints_dropped", "Notified refunds that Amazon does not know.")
         self._store_errors = self._counter("store_errors", "Commands that Redis did not confirm.", "kind")
         self._unreadable = self._counter("store_unreadable_records", "Damaged records found.", "kind")
@@ -136,6 +137,7 @@ class Metrics:
         self._feed_cut = self._counter(
             "feed_clients_cut", "Clients of the feed that were disconnected for being too slow."
         )
+        self._reloads = self._counter("settings_reloads", "Settings read again after SIGHUP.", "outcome")
         self._sizes = Sizes()
         self.registry.register(self._sizes)
 
@@ -186,6 +188,10 @@ class Metrics:
         """A new finding was written, with its event."""
         self._events.inc(MismatchEventType.MISMATCH)
 
+    def reconcile_run(self, outcome: str) -> None:
+        """Amazon's reports were fetched and compared: `complete`, or `failed`."""
+        self._reconcile_runs.inc(outcome)
+
     def hint_dropped(self) -> None:
         """Amazon does not know the refund that a notification named."""
         self._hints_dropped.inc()
@@ -230,6 +236,10 @@ class Metrics:
     def feed_cut(self) -> None:
         """A client of the feed was disconnected because it was too slow."""
         self._feed_cut.inc()
+
+    def settings_reloaded(self, outcome: str) -> None:
+        """The settings were read again: `ok`, or `failed` if they are invalid."""
+        self._reloads.inc(bounded(outcome, ("ok", "failed")))
 
     def gauges(self, sizes: Mapping[str, Mapping[str, float]], ends_in: Mapping[str, float] | None = None) -> None:
         """Set the gauges: the store's sizes of each account, and the seconds left of each certificate file."""

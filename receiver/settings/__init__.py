@@ -40,11 +40,28 @@ NO_ACCOUNT = (
 )
 
 
-class Settings(Section):
-    """All settings. Durations are `timedelta`, sizes are in bytes, files are absolute paths."""
+NO_FILE = (
+    "No settings file was named, and the environment has no account. Give --config receiver.toml, or RECEIVER_CONFIG; "
+    "`receiver init` writes such a file. One account alone may come from the environment, as "
+    "RECEIVER_ACCOUNT__MERCHANT_ID and so on."
+)
+
+
+class StoreSettings(Section):
+    """Where the data is: all that commands on the store alone need."""
 
     data_dir: Path = Field(default=Path("receiver-data"), validate_default=True)
     redis: RedisSettings = RedisSettings()
+
+    @field_validator("data_dir")
+    @classmethod
+    def _absolute(cls, path: Path, info: ValidationInfo) -> Path:
+        return absolute(path, base_of(info))
+
+
+class Settings(StoreSettings):
+    """All settings. Durations are `timedelta`, sizes are in bytes, files are absolute paths."""
+
     http: HttpSettings = HttpSettings()
     ingest: IngestSettings = IngestSettings()
     track: TrackSettings = TrackSettings()
@@ -56,11 +73,6 @@ class Settings(Section):
     tokens: tuple[TokenSettings, ...] = ()
     accounts: tuple[AccountSettings, ...] = Field(min_length=1, description=NO_ACCOUNT)
     subscribers: tuple[SubscriberSettings, ...] = ()
-
-    @field_validator("data_dir")
-    @classmethod
-    def _absolute(cls, path: Path, info: ValidationInfo) -> Path:
-        return absolute(path, base_of(info))
 
     def build_accounts(self) -> list[Account]:
         """Build the accounts, in the order of the configuration."""
@@ -85,9 +97,35 @@ def load(path: Path | None, environ: Mapping[str, str]) -> Settings:
     Raises `ConfigurationError` with one sentence for every problem. No sentence repeats a value that may be secret.
     """
     problems: list[str] = []
+    tree = _read(path, environ, problems)
+    if path is None and not tree.keys() & {"accounts", "account"}:
+        problems.append(NO_FILE)
+    return check(tree, _base(path), problems)
+
+
+def load_store(path: Path | None, environ: Mapping[str, str]) -> StoreSettings:
+    """Read `data_dir` and `[redis]` alone: the rest may be wrong, or name secrets that only the service can read.
+
+    Raises `ConfigurationError` like `load`.
+    """
+    problems: list[str] = []
+    tree = _read(path, environ, problems)
+    if problems:
+        raise ConfigurationError(problems)
+    there = {name: tree[name] for name in StoreSettings.model_fields if name in tree}
+    try:
+        return StoreSettings.model_validate(there, context={"base": _base(path)})
+    except ValidationError as error:
+        raise ConfigurationError(sentences(error, StoreSettings)) from None
+
+
+def _read(path: Path | None, environ: Mapping[str, str], problems: list[str]) -> Tree:
     tree = read_file(path, problems) if path else {}
-    tree = merge(tree, read_environment(environ, problems, _takes_json))
-    return check(tree, path.absolute().parent if path else Path.cwd(), problems)
+    return merge(tree, read_environment(environ, problems, _takes_json))
+
+
+def _base(path: Path | None) -> Path:
+    return path.absolute().parent if path else Path.cwd()
 
 
 def _takes_json(path: Sequence[str]) -> bool:
@@ -115,4 +153,4 @@ def check(tree: Tree, base: Path, problems: list[str] | None = None) -> Settings
     return settings
 
 
-__all__ = ["Settings", "check", "load"]
+__all__ = ["Settings", "StoreSettings", "check", "load", "load_store"]

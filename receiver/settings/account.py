@@ -49,6 +49,7 @@ class ThrottleSettings(Section):
     get_charge: Pair | None = None
     get_dispute: Pair | None = None
     create_refund: Pair | None = None
+    reports: Pair | None = None
 
 
 def _key_text(value: object) -> object:
@@ -226,6 +227,7 @@ class AccountSettings(Section):
             second_looks=tuple(_ages(self.second_looks)),
             decline_overdue_after=milliseconds(self.decline_overdue_after),
             settled_within=milliseconds(self.reconcile.settled_within),
+            daily=self.reconcile.build_daily(),
             min_signature_version=self.min_signature_version,
             over={**OVER, **{name: Money(amount, name).minor_units for name, amount in self.over_refund.items()}},
             fps=self.fps.build(environment) if self.fps else None,

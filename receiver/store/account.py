@@ -21,6 +21,7 @@ from receiver.store.refunds.disputes import Disputes
 from receiver.store.refunds.findings import Findings
 from receiver.store.refunds.notifications import Notifications
 from receiver.store.refunds.refunds import Refunds
+from receiver.store.refunds.report_runs import ReportRuns
 from receiver.store.refunds.schedule import RefundSchedule
 from receiver.store.refunds.timeline import Timelines
 from receiver.store.refunds.waves import Waves
@@ -37,6 +38,7 @@ class AccountStore(AccountRepository):
         super().__init__(connection, keys)
         self.refunds = Refunds(connection, keys)
         self.schedule = RefundSchedule(connection, keys)
+        self.report_runs = ReportRuns(connection, keys)
         self.timelines = Timelines(connection, keys)
         self.disputes = Disputes(connection, keys)
         self.findings = Findings(connection, keys)

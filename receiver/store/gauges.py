@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
+from receiver.errors import StoreUnavailable
 from receiver.ledger.dispute import DAY
 from receiver.ledger.money import sums_of_minor
 from receiver.ledger.reconciliation.finding import FindingKind
@@ -20,10 +21,13 @@ from receiver.store.redis.base import AccountRepository, Connection
 from receiver.store.redis.damage import WrongType
 from receiver.store.redis.keys import Keys
 from receiver.store.refunds.cases import OpenCase, OpenCases
+from receiver.store.refunds.report_runs import FAILED
 from receiver.store.requests.open_requests import OpenRequestStore
 
 KNOWN = frozenset(reason.value for reason in Reason)
 """The reason codes with a separate gauge: the set is open, and a label should not be."""
+LONGEST_MEASURE = 1.5
+"""Seconds for one account."""
 MOST_OLD = 200
 """Pending refunds to search for the oldest."""
 AGES = MappingProxyType({"1h": 3_600_000, "1d": 86_400_000, "7d": 604_800_000})
@@ -49,7 +53,7 @@ class Gauges(AccountRepository):
 
     async def measure(self) -> dict[str, float]:
         """Sizes of the account: `pending`, `hinted`, `due`, `refreshed`, `second_looks`, `events`, `lanes`,
-        `findings:<kind>`, and those of `request_sizes`.
+        `findings:<kind>`, and those of `request_sizes`; and `reconcile_failed` (1 or 0).
 
         For each subscriber, as `waiting:<name>` and so on: `waiting`, `owed` (events that must stay in the stream),
         `dead`, `failures` in a row, `paused` (1 or 0), and `oldest_waiting` in seconds.
@@ -69,6 +73,7 @@ class Gauges(AccountRepository):
             "due": ("ZCARD", self.keys("due")),
             "refreshed": ("ZCARD", self.keys("refreshed")),
             "second_looks": ("ZCARD", self.keys("second_looks")),
+            "reconcile_failed": ("HEXISTS", self.keys("report_run"), FAILED),
             "events": ("XLEN", self.keys("events")),
             **{
                 f"pending_unchanged:{age}{state}": ("ZCOUNT", self.keys.state(state), "-inf", self.now() - ms)
@@ -174,3 +179,34 @@ class Gauges(AccountRepository):
         with contextlib.suppress(WrongType):
             return list(await self._read("HMGET", key, "created", "seen"))
         return ()
+
+
+async def measure_each(gauges: Mapping[str, Gauges]) -> dict[str, dict[str, float]]:
+    """The sizes of each account. One whose node of a cluster does not answer is left out.
+
+    Raises `StoreUnavailable` if none answers.
+    """
+
+    async def measured(each: Gauges) -> dict[str, float] | None:
+        try:
+            async with asyncio.timeout(LONGEST_MEASURE):
+                return await each.measure()
+        except (StoreUnavailable, TimeoutError):
+            return None
+
+    answers = await asyncio.gather(*map(measured, gauges.values()))
+    sizes = {name: found for name, found in zip(gauges, answers, strict=True) if found is not None}
+    if not sizes:
+        raise StoreUnavailable
+    return sizes
+
+
+async def alerting_words(gauges: Mapping[str, Gauges]) -> dict[str, str]:
+    """A word for each kind of problem with subscribers; `ok` if no account has it."""
+    problems = await asyncio.gather(*(each.alerting_problems() for each in gauges.values()))
+    found = [each for of_account in problems for each in of_account]
+    return {
+        "subscribers_paused": "paused" if any(each.paused for each in found) else "ok",
+        "subscribers_failing": "failing" if any(each.failing for each in found) else "ok",
+        "subscribers_dead": "dead_events" if any(each.dead for each in found) else "ok",
+    }

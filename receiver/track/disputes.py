@@ -10,7 +10,7 @@ import structlog
 from receiver.amazon.account import Account
 from receiver.amazon.calls import get_dispute, read_dispute
 from receiver.amazon.throttle import Call
-from receiver.errors import AmazonError, AmazonNotFound, AmazonRefused, AmazonRefusesUs, StoreUnavailable
+from receiver.errors import AmazonError, AmazonNotFound, AmazonRefused, AmazonRefusesUs, StoreEmptied, StoreUnavailable
 from receiver.ledger.dispute import Dispute, DisputeObservation, standing
 from receiver.ledger.next_look import DisputeLook, DueDispute, after_dispute
 from receiver.outbox.events.dispute_event import DisputeEvent, dispute_event, dispute_fields
@@ -104,7 +104,7 @@ class DisputeTracker:
             look = after_dispute(stored.dispute, result, self.store.now(), self.recorder.random())
             event = self._event(look)
             if event and self.recorder.declared and not subscriber_list.version:
-                raise StoreUnavailable("The subscribers are being written again.", reason="store_emptied")
+                raise StoreEmptied()
             owed = _owed(event, subscriber_list) if event else None
             match await disputes.finish(due, stored, look, owed, subscriber_list.version):
                 case Finished.OK:

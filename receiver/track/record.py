@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from receiver.amazon.account import Account
-from receiver.errors import StoreUnavailable
+from receiver.errors import StoreEmptied, StoreUnavailable
 from receiver.ledger.audit import AuditEntry
 from receiver.ledger.lifecycle import Change, Details, decide, with_details
 from receiver.ledger.polling import next_look, second_look
@@ -148,7 +148,7 @@ class Recorder:
             for emission in change.emissions
         )
         if self.declared and not subscriber_list.version and any(change.emissions for change in changes):
-            raise StoreUnavailable("The subscribers are being written again.", reason="store_emptied")
+            raise StoreEmptied()
         committed = await store.refunds.commit(
             Commit(
                 known=first.known,

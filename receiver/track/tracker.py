@@ -17,6 +17,7 @@ from receiver.errors import (
     AmazonOutcomeUnknown,
     AmazonThrottled,
     NothingToAsk,
+    StoreEmptied,
     StoreUnavailable,
 )
 from receiver.exchange import in_the_log
@@ -95,14 +96,23 @@ class Tracker:
         )
 
     async def _work(self, due: DueRefund) -> None:
-        """Process one claimed refund. A damaged record is postponed, so that it does not block the others."""
+        """Process one claimed refund. A damaged record is postponed, so that it does not block the others.
+
+        After the store was emptied, the refund is asked about again as soon as the subscribers are back.
+        """
         with structlog.contextvars.bound_contextvars(**_about(due)):
             try:
                 await self.look(due)
             except StoreDamaged as error:
                 log.error("track.damaged", key=error.key, reason=error.reason)
-                with contextlib.suppress(StoreUnavailable):
-                    await self._reschedule(due, error, None)
+                await self._put_off(due, error)
+            except StoreEmptied as error:
+                await self._put_off(due, error)
+
+    async def _put_off(self, due: DueRefund, error: StoreUnavailable) -> None:
+        """Ask again later. If the store is away, the lease expires instead."""
+        with contextlib.suppress(StoreUnavailable):
+            await self._reschedule(due, error, None)
 
     async def look(self, due: DueRefund) -> None:
         """Ask Amazon about one claimed refund, and finish the claim. Raises `StoreUnavailable`; the lease then
@@ -216,7 +226,7 @@ class Tracker:
         return recorded.change.refund
 
     async def _reschedule(
-        self, due: DueRefund, error: AmazonError | NothingToAsk | StoreDamaged | None, known: Refund | None
+        self, due: DueRefund, error: AmazonError | NothingToAsk | StoreUnavailable | None, known: Refund | None
     ) -> None:
         """Finish a claim that changed nothing: decide the next poll and write it."""
         account, now = self.account, self.store.now()

@@ -37,6 +37,7 @@ import ssl
 from collections.abc import Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
+from typing import BinaryIO
 
 import aiohttp
 from aiohttp.abc import AbstractResolver
@@ -46,7 +47,7 @@ from receiver.errors import CertificateUnavailable, TransportError
 from receiver.exchange import Request, Response
 from receiver.transport.addresses import Network, forbidden
 from receiver.transport.errors import judged
-from receiver.transport.head import MAX_FIELDS, MAX_HEAD
+from receiver.transport.head import MAX_FIELDS, MAX_HEAD, joined
 from receiver.transport.interim import NOTE, careful
 from receiver.transport.resolver import AsyncResolver
 from receiver.transport.url import check_headers, checked_url
@@ -58,6 +59,7 @@ CONNECTIONS_PER_HOST = 64
 IDLE = 15.0
 """Seconds for which an idle connection is kept."""
 MAX_CERTIFICATE = 16 * 1024
+CHUNK = 256 * 1024
 
 AddressInfo = tuple[int, int, int, str, tuple[str | int, ...]]
 
@@ -122,16 +124,18 @@ class Transport:
         connect_timeout: float = 3.0,
         max_body: int = 65_536,
         guarded: bool = False,
+        into: BinaryIO | None = None,
     ) -> Response:
         """Send the request unchanged and read the answer, whatever its status.
 
         `timeout` seconds are for everything, `connect_timeout` of them for name, TCP and TLS together. At most
         `max_body` bytes of the body are read; if there are more, the answer is `truncated` and the connection is
-        closed. With `guarded`, every address is checked at the moment a socket is made for it, so changing a name's
-        address between check and use achieves nothing. A pooled connection was checked when it was made. A guarded
-        request whose pooled connection turns out to be dead is sent once more over another; subscribers can recognize
-        the repetition by its id. Failures after the status become the answer's `note` for guarded requests, and for 429
-        and 503. Raises `TransportError`. Its text may name the host, but never a path, a query or a header.
+        closed. The body of a 200 is written `into` a file, if one is given. With `guarded`, every address is checked at
+        the moment a socket is made for it, so changing a name's address between check and use achieves nothing. A
+        pooled connection was checked when it was made. A guarded request whose pooled connection turns out to be dead
+        is sent once more over another; subscribers can recognize the repetition by its id. Failures after the status
+        become the answer's `note` for guarded requests, and for 429 and 503. Raises `TransportError`. Its text may name
+        the host, but never a path, a query or a header.
         """
         url = checked_url(request.url, guarded)
         check_headers(request)
@@ -140,12 +144,12 @@ class Transport:
         try:
             async with asyncio.timeout(timeout):
                 try:
-                    return await self._exchange(request, url, connect_timeout, max_body, guarded)
+                    return await self._exchange(request, url, connect_timeout, max_body, guarded, into)
                 except (aiohttp.ServerDisconnectedError, ConnectionError):
                     # No socket was made, so the request used a pooled connection.
                     if not guarded or attempts.verdicts or attempts.answer:
                         raise
-                return await self._exchange(request, url, connect_timeout, max_body, guarded)
+                return await self._exchange(request, url, connect_timeout, max_body, guarded, into)
         except (aiohttp.ClientError, OSError) as error:
             if attempts.answer is not None and _says_it_all(attempts.answer.status, guarded):
                 return replace(attempts.answer, body=bytes(attempts.body), truncated=True, note=judged(error)[1])
@@ -199,7 +203,13 @@ class Transport:
         )
 
     async def _exchange(
-        self, request: Request, url: URL, connect_timeout: float, max_body: int, guarded: bool
+        self,
+        request: Request,
+        url: URL,
+        connect_timeout: float,
+        max_body: int,
+        guarded: bool,
+        into: BinaryIO | None,
     ) -> Response:
         async with self._session(guarded).request(
             request.method,
@@ -209,7 +219,7 @@ class Transport:
             allow_redirects=False,
             timeout=aiohttp.ClientTimeout(total=None, connect=connect_timeout, sock_connect=connect_timeout),
         ) as answer:
-            head = Response(answer.status, _fields(answer))
+            head = Response(answer.status, joined(answer.headers))
             if (said := answer.reason or "").startswith(NOTE):
                 note = said.removeprefix(NOTE)
                 if not _says_it_all(answer.status, guarded):
@@ -217,7 +227,7 @@ class Transport:
                 return replace(head, truncated=True, note=note)
             attempts = _attempts.get()
             attempts.answer = head
-            truncated = await _read(answer, attempts.body, max_body)
+            truncated = await _read(answer, attempts.body, max_body, into if head.status == 200 else None)
             return replace(head, body=bytes(attempts.body), truncated=truncated)
 
     def _session(self, guarded: bool) -> aiohttp.ClientSession:
@@ -278,25 +288,19 @@ def _says_it_all(status: int, guarded: bool) -> bool:
     return guarded or status in {429, 503}
 
 
-def _fields(answer: aiohttp.ClientResponse) -> dict[str, str]:
-    """The header fields by lower-case name; repeated fields are joined."""
-    fields: dict[str, list[str]] = {}
-    for name, value in answer.headers.items():
-        text = value if value.isascii() else value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-        fields.setdefault(name.lower(), []).append(text)
-    return {name: ", ".join(values) for name, values in fields.items()}
-
-
-async def _read(answer: aiohttp.ClientResponse, body: bytearray, max_body: int) -> bool:
+async def _read(answer: aiohttp.ClientResponse, body: bytearray, max_body: int, into: BinaryIO | None) -> bool:
     """Read the body up to the limit. Returns whether there is more."""
-    while len(body) <= max_body:
-        chunk = await answer.content.read(max_body + 1 - len(body))
-        if not chunk:
-            return False
-        body += chunk
-    answer.close()
-    del body[max_body:]
-    return True
+    left = max_body
+    while chunk := await answer.content.read(min(left + 1, CHUNK)):
+        body += chunk[:left]
+        if into is not None:
+            into.write(body)
+            body.clear()
+        if len(chunk) > left:
+            answer.close()
+            return True
+        left -= len(chunk)
+    return False
 
 
 def _not_sent(error: Exception, host: str, attempts: _Attempts) -> TransportError:

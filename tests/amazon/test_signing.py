@@ -287,6 +287,7 @@ WRONG_KEYS: dict[str, Callable[[], bytes]] = {
         serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     ),
     "is not PEM": lambda: b"amazon-pay.pem",
+    "Give the .pem file": lambda: b"Some notes.\nNo key is among them.\n",
     "is damaged": lambda: pem(private_key())[:600],
     "of the kind EC": lambda: pem(ec.generate_private_key(ec.SECP256R1())),
     "has 1024 bits": lambda: pem(rsa.generate_private_key(public_exponent=65537, key_size=1024)),

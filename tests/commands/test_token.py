@@ -52,7 +52,7 @@ def test_a_token_file_is_for_its_owner_and_never_written_twice(tmp_path: Path) -
     [
         (["Orders!"], "name: "),
         (["orders", "--scope", "everything"], "scopes[0]: must be 'read', 'refund' or 'admin'"),
-        (["orders", "--token-file", "/nowhere/token"], "--token-file: /nowhere/token cannot be written"),
+        (["orders", "--token-file", "/nowhere/token"], "/nowhere/token: cannot be written"),
     ],
 )
 def test_what_the_settings_would_refuse_makes_no_token(words: list[str], says: str) -> None:

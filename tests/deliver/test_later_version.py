@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from receiver.deliver.retention import Retention
-from receiver.outbox.events.event import is_newer
+from receiver.outbox.events.kinds import is_newer
 from receiver.runtime.metrics import Metrics
 from receiver.service import system_clock
 from receiver.store import Store

@@ -18,7 +18,7 @@ import redis
 import yaml
 
 from receiver.settings import load
-from receiver.store.embedded.process import find_binary
+from receiver.store.embedded.program import find_program
 from receiver.store.redis.address import read_address
 from tests.deploy.tools import DEPLOY
 from tests.kit.accounts import merchant_key_pem
@@ -147,7 +147,7 @@ def test_valkey_starts_with_its_settings_and_its_password(tmp_path: Path) -> Non
     script = script.replace("/etc/valkey/valkey.conf", str(tmp_path / "valkey.conf"))
     script = script.replace("/tmp/valkey.conf", str(tmp_path / "made.conf"))
     script = script.replace("/run/secrets/redis-password", str(tmp_path / "password"))
-    script = script.replace("exec valkey-server", f"exec {find_binary()}")
+    script = script.replace("exec valkey-server", f"exec {find_program().path}")
     with (tmp_path / "log").open("wb") as log:
         process = subprocess.Popen(["sh", "-euc", script], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
     try:

@@ -41,6 +41,7 @@ def test_a_stop_is_orderly() -> None:
     assert values("KillMode") == ["mixed"]
     assert int(values("TimeoutStopSec")[0]) > STOP
     assert values("RestartPreventExitStatus") == ["2"]
+    assert values("ExecReload") == ["/bin/kill -HUP $MAINPID"]
 
 
 def test_the_service_accepts_the_settings_of_the_unit(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from redis.exceptions import ResponseError
 
 from receiver.deliver import configured
 from receiver.ledger import next_look
-from receiver.store.embedded.process import find_binary
+from receiver.store.embedded.program import find_program
 from receiver.store.redis.pipeline import connect
 from tests.kit.processes import until
 from tests.kit.proxy import Proxy, proxied
@@ -265,7 +265,7 @@ async def test_it_loads_its_data(at: World) -> None:
     with (at.server.folder / "loading.log").open("wb") as log:
         at.server.processes.append(
             subprocess.Popen(  # noqa: ASYNC220 - it returns at once
-                [str(find_binary()), *options, *slow], cwd=at.server.folder, stdout=log, stderr=log
+                [str(find_program().path), *options, *slow], cwd=at.server.folder, stdout=log, stderr=log
             )
         )
     await until(lambda: loading(at.server), "it is loading")

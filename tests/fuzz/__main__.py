@@ -1,4 +1,4 @@
-"""`python -m tests.fuzz [TARGET …] [--seconds N] [--keep DIRECTORY]`: coverage-guided fuzzing by atheris.
+"""`python -m tests.fuzz [TARGET …] [--seconds N | --runs N] [--keep DIRECTORY]`: coverage-guided fuzzing by atheris.
 
 Without a target all of them, one after the other. Exit code 1 where bytes are found that break one: the traceback is
 printed with them, and they are kept where it says; put them into the target's corpus when it is mended. `--keep` keeps
@@ -27,7 +27,7 @@ MEMORY = 1024
 STATS = ("stat::number_of_executed_units", "stat::average_exec_per_sec", "stat::peak_rss_mb")
 
 
-def fuzz(name: str, seconds: int, folder: Path, keep: Path) -> bool:
+def fuzz(name: str, until: str, folder: Path, keep: Path) -> bool:
     """Fuzz one target in a child of this process, which libFuzzer ends. Returns whether nothing was found."""
     said = folder / f"{name}.log"
     child = os.fork()
@@ -36,7 +36,7 @@ def fuzz(name: str, seconds: int, folder: Path, keep: Path) -> bool:
             os.dup2(log.fileno(), 1)
             os.dup2(log.fileno(), 2)
         atheris, targets = import_module("atheris"), import_module("tests.fuzz.targets")
-        atheris.Setup([name, *options(name, seconds, folder, keep)], targets.TARGETS[name])
+        atheris.Setup([name, *options(name, until, folder, keep)], targets.TARGETS[name])
         atheris.Fuzz()
     _, status = os.waitpid(child, 0)
     text = said.read_text("utf-8", "replace")
@@ -45,10 +45,10 @@ def fuzz(name: str, seconds: int, folder: Path, keep: Path) -> bool:
     return found == 0
 
 
-def options(name: str, seconds: int, folder: Path, keep: Path) -> list[str]:
-    """libFuzzer's: https://llvm.org/docs/LibFuzzer.html#options."""
+def options(name: str, until: str, folder: Path, keep: Path) -> list[str]:
+    """libFuzzer's; `until` is the one that ends it: https://llvm.org/docs/LibFuzzer.html#options."""
     return [
-        f"-max_total_time={seconds}",
+        until,
         f"-max_len={LONGEST}",
         f"-timeout={UNIT_TIMEOUT}",
         f"-rss_limit_mb={MEMORY}",
@@ -72,6 +72,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
     parser.add_argument("target", nargs="*", help=f"of {', '.join(NAMES)}")
     parser.add_argument("--seconds", type=int, default=60, help="for each target")
+    parser.add_argument("--runs", type=int, help="of each target: so many inputs, however long they take")
     parser.add_argument("--keep", type=Path, default=None)
     chosen = parser.parse_args()
     if unknown := set(chosen.target) - set(NAMES):
@@ -81,12 +82,13 @@ def main() -> int:
         return 2
     with import_module("atheris").instrument_imports(include=["receiver", "defusedxml"]):
         import_module("tests.fuzz.targets")
+    until = f"-runs={chosen.runs}" if chosen.runs else f"-max_total_time={chosen.seconds}"
     folder = Path(tempfile.mkdtemp(prefix="fuzz-"))
     good = []
     for name in chosen.target or NAMES:
         keep = (chosen.keep or folder) / name
         keep.mkdir(parents=True, exist_ok=True)
-        good.append(fuzz(name, chosen.seconds, folder, keep))
+        good.append(fuzz(name, until, folder, keep))
     print(f"{sum(good)} of {len(good)} targets hold; logs in {folder}")
     return 0 if all(good) else 1
 

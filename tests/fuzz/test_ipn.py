@@ -224,8 +224,11 @@ def check(answer: Answer, body: bytes) -> None:
 
 
 def check_log(lines: list[Any], believed: bool) -> None:
-    """Of what is not proven nothing is repeated; of what is proven ids alone, and only in the form of ids."""
+    """Of what is not proven nothing is repeated, but for the account's name in the path; of what is proven ids alone,
+    and only in the form of ids."""
     for line in lines:
+        if line["event"] == "notification.unconfigured_account":
+            assert ID.fullmatch(line.pop("asked").replace(" ", ""))
         for name in TOLD if believed else ():
             assert ID.fullmatch(str(line.get(name, "")))
         rest = {name: value for name, value in line.items() if not (believed and name in TOLD)}

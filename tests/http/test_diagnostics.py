@@ -33,6 +33,7 @@ async def service(store: Store, sns: SnsSigner) -> AsyncIterator[Service]:
     for name, times in (("arn:rare", 1), ("arn:often", 3)):
         for _ in range(times):
             receiver.unconfigured_topics.count(name, T0)
+    receiver.unconfigured_accounts.count("us-east", T0)
     receiver.unconfigured_merchants.count("A2STRANGER", T0 + 1000)
     chosen = settings("us", "eu")
     app = build(
@@ -58,6 +59,7 @@ async def test_it_tells_what_nobody_configured(service: Service, sns: SnsSigner)
         "time": "2026-01-01T00:00:00.000Z",
         "store": {"kind": "redis"},
         "workers": WORKERS,
+        "unconfiguredAccounts": [{"name": "us-east", "count": 1, "lastSeen": "2025-10-09T08:53:20.000Z"}],
         "unconfiguredTopics": [
             {"name": "arn:often", "count": 3, "lastSeen": "2025-10-09T08:53:20.000Z"},
             {"name": "arn:rare", "count": 1, "lastSeen": "2025-10-09T08:53:20.000Z"},

@@ -99,7 +99,7 @@ async def test_unknown_routes_and_methods_are_problems(service: Service) -> None
     ("path", "allowed"),
     [
         ("/v1/subscribers", "GET, HEAD, POST"),
-        ("/v1/subscribers/finance", "DELETE, GET, HEAD, PATCH"),
+        ("/v1/subscribers/finance", "DELETE, GET, HEAD, PATCH, PUT"),
         ("/v1/subscribers/finance/pause", "POST"),
         ("/sign-in", "GET, HEAD, POST"),
     ],

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -16,7 +15,7 @@ from receiver.http.limits import AT_ONCE, MOST_WAITING, Reads, TooManyReads
 from receiver.ledger.query import Query
 from receiver.store import Store
 from receiver.store.refunds.refunds import CHUNK, MOST_EXAMINED
-from tests.http.kit import ADMIN, READER, US_ONLY, Service, real_receiver, running, settings
+from tests.http.kit import ADMIN, READER, US_ONLY, Answer, Service, real_receiver, running, settings
 from tests.kit.sns import SnsSigner, notice
 from tests.store.makers import fill, refund_id
 
@@ -95,15 +94,21 @@ async def test_a_full_page_is_not_cut(service: Service, redis: Any) -> None:
     assert (len(answer.json["refunds"]), answer.json["scanCut"], answer.json["nextCursor"]) == (30, False, None)
 
 
+def answered(pages: Iterable[asyncio.Task[Answer]]) -> int:
+    """How many of them have been read."""
+    return sum(page.done() and page.result().status == 200 for page in pages)
+
+
 async def test_three_hundred_pages_do_not_delay_an_answer_to_amazon(
     service: Service, sns: SnsSigner, redis: Any
 ) -> None:
-    """Pages of 200 for three tokens, all at once."""
+    """Pages of 200 for three tokens, all at once. A notification waits for those that are being read, and not for those
+    that wait."""
     await fill(redis, 200)
     bodies = [sns.post_body(notice(ObjectId=refund_id(number))) for number in range(20)]
     assert (await service.call("POST", "/ipn", body=sns.post_body())).status == 200
     crowd = replace(service, session=aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)))
-    slowest = 0.0
+    most = 0
     async with crowd.session:
         pages = [
             asyncio.create_task(
@@ -113,16 +118,16 @@ async def test_three_hundred_pages_do_not_delay_an_answer_to_amazon(
         ]
         await asyncio.sleep(0)
         for body in bodies:
-            sent = time.perf_counter()
+            before = answered(pages)
             assert (await service.call("POST", "/ipn", body=body)).status == 200
-            slowest = max(slowest, time.perf_counter() - sent)
+            most = max(most, answered(pages) - before)
         answers = await asyncio.gather(*pages)
     statuses = [answer.status for answer in answers]
     assert statuses.count(200) >= 2 * MOST_WAITING
     assert set(statuses) <= {200, 429}
     refused = next(answer for answer in answers if answer.status == 429)
     assert (refused.json["reason"], refused.headers["Retry-After"]) == ("too_many_reads", "1")
-    assert slowest < 0.6
+    assert most <= 2 * AT_ONCE
 
 
 async def entered(reads: Reads, token: str, order: list[str], go: asyncio.Event) -> None:

@@ -40,7 +40,7 @@ def test_a_token_has_half_of_the_seats_unless_it_is_alone_or_said_otherwise() ->
 def test_seats_are_counted_for_each_token_and_given_back() -> None:
     """The problem says which limit it is."""
     changes = list[int]()
-    seats = Seats(3, 2, changes.append, reason="full", settings=("a.most", "a.of_one"))
+    seats = Seats(3, lambda: 2, changes.append, reason="full", settings=("a.most", "a.of_one"))
     seats.take("one")
     seats.take("one")
     for token, key in (("one", "a.of_one"), ("two", None), ("three", "a.most")):

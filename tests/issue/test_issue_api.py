@@ -50,8 +50,9 @@ async def test_a_refund_is_created_once_for_a_key(open_shop: Shop) -> None:
     (refund_id,) = amazon.refunds
     assert (body["refundId"], body["orderReference"], body["source"]) == (refund_id, "order-7", "create")
     assert headers["Location"] == f"/v1/refunds/{refund_id}?account=us"
-    again, same, _ = await counter.call("POST", "/v1/refunds", wish, key="refund-1")
-    assert (again, same["refundId"]) == (201, refund_id)
+    assert "Idempotent-Replayed" not in headers
+    again, same, headers = await counter.call("POST", "/v1/refunds", wish, key="refund-1")
+    assert (again, same["refundId"], headers["Idempotent-Replayed"]) == (201, refund_id, "true")
     status, problem, headers = await counter.call(
         "POST", "/v1/refunds", {**wish, "softDescriptor": "y"}, key="refund-1"
     )
@@ -575,14 +576,20 @@ async def test_settling_is_strict(open_desk: Told) -> None:
 async def test_the_commands(open_shop: Shop) -> None:
     """Create, the same again, and what is refused."""
     counter, amazon = open_shop
-    charge = amazon.open_charge("100.00", "USD")
+    charge = amazon.open_charge("100.00", "USD", reference="order-7")
     ran = await counter.run("refund", "create", charge, "14.00", "usd", "--key", "k1", "--json")
     assert ran.code == 0, ran
     assert json.loads(ran.out)["refundId"] in amazon.refunds
     assert "Key: k1" in ran.err
+    assert "Nothing new" not in ran.err
     ran = await counter.run("refund", "create", charge, "14.00", "USD", "--key", "k1")
     assert (ran.code, len(amazon.refunds)) == (0, 1)
+    assert "Nothing new was made" in ran.err
     assert "RefundInitiated" in ran.out
+    assert "order-7" in (await counter.run("refund", "list")).out
+    for wrong, says in (("-5", "must be greater than zero"), ("--ful", "No such option: --ful")):
+        ran = await counter.run("refund", "create", charge, wrong, "USD")
+        assert (ran.code, says in ran.err) == (2, True), ran.err
     ran = await counter.run("refund", "create", charge, "200.00", "USD")
     assert (ran.code, ran.out) == (1, "")
     assert "[409 allowance_exceeded]" in ran.err
@@ -607,6 +614,8 @@ async def test_the_command_retries_what_was_declined(open_shop: Shop) -> None:
     ran = await counter.run("refund", "retry", first["refundId"])
     assert ran.code == 0, ran
     assert f"Retry of       {first['refundId']}" in ran.out
+    ran = await counter.run("refund", "retry", first["refundId"])
+    assert (ran.code, f"Nothing new was made: {first['refundId']}" in ran.err) == (0, True)
     assert len(amazon.refunds) == 2
 
 

@@ -18,7 +18,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError, RedisError
 
-from receiver.store.embedded.process import find_binary
+from receiver.store.embedded.program import find_program
 from tests.kit.processes import short_folder, until
 
 HOST = "127.0.0.1"
@@ -100,7 +100,7 @@ class Fleet:
         port = free_port()
         folder = self.folder / str(port)
         folder.mkdir()
-        command = [str(find_binary())]
+        command = [str(find_program().path)]
         if config is not None:
             (folder / "sentinel.conf").write_text(config)
             command += [str(folder / "sentinel.conf"), "--sentinel"]

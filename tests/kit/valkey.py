@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from urllib.parse import quote
 
-from receiver.store.embedded.process import find_binary
+from receiver.store.embedded.program import find_program
 
 BOUND = 20.0
 """Seconds in which a Valkey is up, or down."""
@@ -22,7 +22,7 @@ def start_valkey(directory: Path, *args: str) -> tuple[subprocess.Popen[bytes], 
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / "valkey.sock"
     settings = ["--port", "0", "--dir", str(directory), "--unixsocket", str(path), "--save", "", "--appendonly", "no"]
-    command = [str(find_binary()), *settings, "--set-proc-title", "no", *args]
+    command = [str(find_program().path), *settings, "--set-proc-title", "no", *args]
     with (directory / "valkey.log").open("ab") as log:
         process = subprocess.Popen(command, cwd=directory, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
     deadline = time.monotonic() + BOUND

@@ -17,6 +17,7 @@ from receiver.errors import (
     AmazonRefusesUs,
     AmazonThrottled,
     NothingToAsk,
+    StoreEmptied,
     StoreUnavailable,
 )
 from receiver.ledger.money import Money
@@ -115,6 +116,7 @@ TABLE: dict[str, Case] = {
     ),
     # Damaged
     "a damaged record": (HINT, StoreUnavailable(reason="store_unreadable"), None, later(M, HINT, "store_unreadable")),
+    "an emptied store": (HINT, StoreEmptied(), None, later(2 * S, HINT, "store_emptied")),
 }  # fmt: skip
 
 

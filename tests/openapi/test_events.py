@@ -22,10 +22,12 @@ from receiver.http.openapi.webhooks import event_schemas
 from receiver.ledger.lifecycle import EventType
 from receiver.outbox.events.balance_event import balance_cloud_event
 from receiver.outbox.events.dispute_event import dispute_cloud_event
-from receiver.outbox.events.envelope import CloudEventJson
+from receiver.outbox.events.envelope import AnEvent, CloudEventJson
+from receiver.outbox.events.kinds import KNOWN_TYPES
 from receiver.outbox.events.mismatch_event import mismatch_cloud_event
-from receiver.outbox.events.operator_event import OperatorType, operator_cloud_event, operator_event
-from receiver.outbox.formats.cloudevents import KINDS, SHAPES, cloud_event
+from receiver.outbox.events.operator_event import OperatorEvent, OperatorType, operator_cloud_event, operator_event
+from receiver.outbox.formats.cloudevents import EVENT_SHAPES, SHAPE_OF, TO_JSON, cloud_event
+from receiver.outbox.formats.registry import FORMATS
 from tests.openapi.conform import event_faults
 from tests.outbox.examples import NOW, an_event
 from tests.outbox.test_balance_event import alarm, over
@@ -44,10 +46,14 @@ def declared() -> set[str]:
 
 
 def test_every_type_has_its_shape_its_webhook_and_its_schema() -> None:
-    """A new kind of event is added to `KINDS`, a new type to the `TYPES` of its kind."""
-    assert {*KINDS} == {*CloudEventJson.__subclasses__()}
-    assert sorted(SHAPES) == sorted(declared())
-    assert [*document()["webhooks"]] == [*event_schemas()] == [*SHAPES]
+    """And every kind is read, and expressed by every format; some have no form for operators."""
+    assert {*EVENT_SHAPES} == {*CloudEventJson.__subclasses__()}
+    assert {*TO_JSON} == {*AnEvent.__subclasses__()}
+    assert declared() == KNOWN_TYPES
+    for each in FORMATS.values():
+        assert {*TO_JSON} - {*each.renderers} <= {OperatorEvent}, each.name
+    assert sorted(SHAPE_OF) == sorted(declared())
+    assert [*document()["webhooks"]] == [*event_schemas()] == [*SHAPE_OF]
     names = [each["post"]["operationId"] for each in document()["webhooks"].values()]
     assert len({*names}) == len(names)
     for type_, schema in event_schemas().items():
@@ -67,7 +73,7 @@ def examples() -> dict[str, CloudEventJson]:
     return {each.type: each for each in made}
 
 
-@pytest.mark.parametrize("type_", SHAPES)
+@pytest.mark.parametrize("type_", SHAPE_OF)
 def test_a_schema_knows_the_events_of_its_type_alone(type_: str) -> None:
     """The example passes. Under another type, without a member, or with one more, it does not."""
     event = msgspec.to_builtins(examples()[type_])

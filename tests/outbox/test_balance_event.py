@@ -15,13 +15,13 @@ from receiver.outbox.events.balance_event import (
     BalanceEvent,
     BalanceEventJson,
     balance_fields,
-    is_balance,
     read_balance_event,
     resolved,
     suspected,
 )
-from receiver.outbox.events.event import from_fields, is_newer, to_fields
-from receiver.outbox.formats.registry import FORMATS, render, render_balance
+from receiver.outbox.events.event import from_fields, to_fields
+from receiver.outbox.events.kinds import BALANCE, is_newer, kind_of
+from receiver.outbox.formats.registry import FORMATS, render
 from receiver.outbox.subscribers.filters import wants_balance
 from receiver.outbox.subscribers.subscriber import Subscriber
 from tests.outbox.examples import NOW, a_refund, a_subscriber, an_event
@@ -40,13 +40,13 @@ def over() -> BalanceEvent:
 
 
 def body_of(subscriber: Subscriber, *events: BalanceEvent) -> Any:
-    return json.loads(render_balance(events, subscriber, NOW).body)
+    return json.loads(render(events, subscriber, NOW).body)
 
 
 @pytest.mark.parametrize("event", [alarm(), over(), alarm(amount=None)])
 def test_flat_texts_are_read_as_they_were_written(event: BalanceEvent) -> None:
     fields = balance_fields(event)
-    assert is_balance(fields)
+    assert kind_of(fields) is BALANCE
     assert not is_newer(fields)
     assert read_balance_event("us", fields) == event
     assert is_newer({**fields, "type": "amazonpay.balance.later"})
@@ -132,4 +132,4 @@ def test_people_who_get_declines_get_it(wanted: bool, changes: dict[str, Any]) -
 def test_every_format_has_a_form_for_it() -> None:
     for name in FORMATS:
         subscriber = a_subscriber() if name == "cloudevents" else teller(name)
-        assert render_balance([alarm()], subscriber, NOW).body
+        assert render([alarm()], subscriber, NOW).body

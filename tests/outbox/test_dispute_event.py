@@ -15,16 +15,16 @@ from receiver.errors import Malformed, TransportError
 from receiver.ledger.dispute import DAY, Dispute, Reminder, dispute_json
 from receiver.ledger.money import Money
 from receiver.ledger.refund import REFUND_ID
+from receiver.outbox.events import kinds
 from receiver.outbox.events.dispute_event import (
     DisputeEvent,
     DisputeEventJson,
     dispute_event,
     dispute_fields,
-    is_dispute,
     read_dispute_event,
 )
-from receiver.outbox.events.event import is_newer
-from receiver.outbox.formats.registry import FORMATS, render_disputes
+from receiver.outbox.events.kinds import is_newer, kind_of
+from receiver.outbox.formats.registry import FORMATS, render
 from receiver.outbox.subscribers.filters import wants_dispute
 from receiver.outbox.subscribers.subscriber import Subscriber
 from tests.outbox.examples import NOW, a_subscriber, any_text, moneys, our_times, times
@@ -51,7 +51,7 @@ def event(reminder: Reminder = Reminder.KNOWN, at: int = NOW, **changes: Any) ->
 
 
 def body_of(subscriber: Subscriber, *events: DisputeEvent) -> Any:
-    return json.loads(render_disputes(events, subscriber, NOW).body)
+    return json.loads(render(events, subscriber, NOW).body)
 
 
 def test_the_id_is_that_of_the_reminder() -> None:
@@ -92,7 +92,7 @@ def test_the_entry_in_the_stream_is_a_public_contract() -> None:
         "region": "na",
     }
     assert read_dispute_event("us", found) == event()
-    assert is_dispute(found)
+    assert kind_of(found) is kinds.DISPUTE
     assert not is_newer(found)
     assert is_newer({**found, "type": "amazonpay.dispute.lost"})
     bare = Dispute(dispute_id="D-1", charge_permission_id="P-1", state="ActionRequired", deadline=NOW)
@@ -131,7 +131,7 @@ def test_only_who_asks_for_it_gets_it() -> None:
 
 def test_programs_get_the_whole_dispute() -> None:
     """As a CloudEvent, signed like any other."""
-    request = render_disputes([event()], a_subscriber(), NOW)
+    request = render([event()], a_subscriber(), NOW)
     assert request.headers["webhook-id"] == event().id
     found = msgspec.json.decode(request.body, type=DisputeEventJson)
     assert (found.type, found.subject, found.source) == (ACTION_REQUIRED, DISPUTE.dispute_id, "/amazonpay/us")
@@ -170,7 +170,7 @@ def test_a_pager_is_paged_by_each_reminder() -> None:
     assert first["payload"]["class"] == ACTION_REQUIRED
     assert first["payload"]["custom_details"]["Answer by"] == "2019-07-25 16:00 UTC"
     with pytest.raises(TransportError):
-        render_disputes([event()], msgspec.structs.replace(teller("pagerduty"), credential=None), NOW)
+        render([event()], msgspec.structs.replace(teller("pagerduty"), credential=None), NOW)
 
 
 def test_an_alert_fires_until_the_deadline() -> None:
@@ -213,4 +213,4 @@ def test_any_dispute_can_be_told_in_every_format(dispute: Dispute, reminder: Rem
     assert dispute_fields(kept) == dispute_fields(told)
     for name in FORMATS:
         subscriber = a_subscriber() if name == "cloudevents" else teller(name)
-        assert json.loads(render_disputes([kept], subscriber, NOW).body)
+        assert json.loads(render([kept], subscriber, NOW).body)

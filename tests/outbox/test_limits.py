@@ -25,7 +25,7 @@ from receiver.outbox.events.operator_event import (
     operator_fields,
     read_operator_event,
 )
-from receiver.outbox.formats.registry import render_operator, wants
+from receiver.outbox.formats.registry import render, wants
 from receiver.outbox.subscribers.filters import guards_declines, wants_operator
 from receiver.outbox.subscribers.limits import (
     amount_problems,
@@ -130,11 +130,11 @@ def test_whatever_stands_there_is_read_or_unreadable(fields: dict[str, str]) -> 
 def test_an_operator_event_is_a_cloud_event_signed_like_any_other() -> None:
     """Checked by the libraries of others."""
     now = 1_790_000_000_000
-    request = render_operator([EVENT], one(), now)
+    request = render([EVENT], one(), now)
     event = from_structured_event(HTTPMessage(dict(request.headers), request.body))
     assert isinstance(event, CloudEvent)
     assert (event.get_type(), event.get_subject(), event.get_id()) == ("receiver.delivery.dead", "finance", EVENT.id)
     signed = Webhook(SECRET).sign(EVENT.id, datetime.fromtimestamp(now / 1000, UTC), request.body.decode())
     assert request.headers["webhook-signature"] == signed
     with pytest.raises(TransportError):
-        render_operator([EVENT], one(secrets=()), now)
+        render([EVENT], one(secrets=()), now)

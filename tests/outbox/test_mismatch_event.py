@@ -13,17 +13,17 @@ from receiver.ledger.age import BACKFILL_AFTER
 from receiver.ledger.money import Money
 from receiver.ledger.reconciliation.finding import Finding, FindingKind
 from receiver.ledger.reconciliation.rows import RefundRow
-from receiver.outbox.events.event import is_newer
+from receiver.outbox.events import kinds
+from receiver.outbox.events.kinds import is_newer, kind_of
 from receiver.outbox.events.mismatch_event import (
     SUMMARIES,
     MismatchEvent,
     MismatchEventJson,
-    is_mismatch,
     mismatch_event,
     mismatch_fields,
     read_mismatch_event,
 )
-from receiver.outbox.formats.registry import FORMATS, render_mismatches, wants_mismatch
+from receiver.outbox.formats.registry import FORMATS, render, wants_mismatch
 from tests.outbox.examples import NOW, a_subscriber
 from tests.outbox.tellers import teller
 
@@ -56,7 +56,7 @@ def test_the_entry_in_the_stream_is_a_public_contract() -> None:
         "region": "na",
     }
     assert mismatch_fields(read_mismatch_event("us", found)) == found
-    assert is_mismatch(found)
+    assert kind_of(found) is kinds.MISMATCH
     assert not is_newer(found)
     old = mismatch_fields(event(FindingKind.UNKNOWN_HERE, here=""))
     assert (old["backfill"], "here" in old) == ("true", False)
@@ -85,13 +85,13 @@ def test_only_who_asks_for_it_gets_it() -> None:
 def test_every_format_says_what_differs_and_what_to_do() -> None:
     """For each kind, alone and with others."""
     for kind in FindingKind:
-        found = msgspec.json.decode(render_mismatches([event(kind)], a_subscriber(), NOW).body, type=MismatchEventJson)
+        found = msgspec.json.decode(render([event(kind)], a_subscriber(), NOW).body, type=MismatchEventJson)
         assert (found.data.finding, found.data.here, found.data.line) == (kind, "Refunded", 7)
         assert found.data.advice is not None
         for name in set(FORMATS) - {"cloudevents"}:
-            body = render_mismatches([event(kind)], teller(name), NOW).body.decode()
+            body = render([event(kind)], teller(name), NOW).body.decode()
             for words in (ID, "refunds.csv, line 7", "14.00 USD", *(each.text[:20] for each in SUMMARIES[kind][1])):
                 assert json.dumps(words)[1:-1] in body or words in body, (name, words)
-    many = json.loads(render_mismatches([event(kind) for kind in FindingKind], teller("slack"), NOW).body)
+    many = json.loads(render([event(kind) for kind in FindingKind], teller("slack"), NOW).body)
     assert many["text"] == "Reconciliation: 6 differences"
-    assert len(json.loads(render_mismatches([event(), event()], teller("alertmanager"), NOW).body)) == 2
+    assert len(json.loads(render([event(), event()], teller("alertmanager"), NOW).body)) == 2

@@ -15,7 +15,7 @@ from receiver.ledger.lifecycle import EventType
 from receiver.ledger.money import Money
 from receiver.outbox.events.event import Event
 from receiver.outbox.events.operator_event import OperatorType, operator_event
-from receiver.outbox.formats.registry import format_spec, render, render_balance, render_disputes, render_operator
+from receiver.outbox.formats.registry import format_spec, render
 from receiver.outbox.formats.teams import LEFT_OUT, MOST_CARD
 from receiver.outbox.retries import Delivered, DeliveryAttempts, Gone, Retry, judge
 from tests.outbox.examples import NOW, an_event, any_text, events, long_text
@@ -129,9 +129,9 @@ def test_what_operators_get_is_counted_and_cut() -> None:
     def told(text: str, subscriber: str = "finance") -> Any:
         return operator_event(OperatorType.DEAD, "us", subscriber, "exhausted", text, NOW, event_id="evt_1")
 
-    found = lines(check(render_operator([told("It is dead.")] * 3, OFFICE, NOW)))
+    found = lines(check(render([told("It is dead.")] * 3, OFFICE, NOW)))
     assert found == ["Subscriber finance of us: delivery.dead (3 times)", "It is dead."]
-    found = lines(check(render_operator([told("😀" * 400, f"s{n}") for n in range(50)], OFFICE, NOW)))
+    found = lines(check(render([told("😀" * 400, f"s{n}") for n in range(50)], OFFICE, NOW)))
     assert (found[0], found[-1]) == ("Subscriber s0 of us: delivery.dead", LEFT_OUT)
 
 
@@ -139,12 +139,12 @@ def test_every_other_kind_of_event_has_a_card() -> None:
     """A test, a case, a suspected balance and its end, one dispute and many."""
     assert lines(check(render([an_event(EventType.TEST)], OFFICE, NOW)))[0].startswith("Test alert")
     assert lines(check(render([resolved()], OFFICE, NOW)))[0] == "Declined refund resolved: 14.00 USD"
-    balance = check(render_balance([alarm(), over()], OFFICE, NOW))
+    balance = check(render([alarm(), over()], OFFICE, NOW))
     assert "Negative balance suspected: 3 refunds declined, 42.00 USD" in lines(balance)
     assert "reason=AmazonRejected" in balance["actions"][0]["url"]
-    one = lines(check(render_disputes([dispute(reason="Fraud <!here>")], OFFICE, NOW)))
+    one = lines(check(render([dispute(reason="Fraud <!here>")], OFFICE, NOW)))
     assert "Filed for: Fraud <!here>" in one
-    many = lines(check(render_disputes([dispute(dispute_id=f"S01-B{n:06}") for n in range(50)], OFFICE, NOW)))
+    many = lines(check(render([dispute(dispute_id=f"S01-B{n:06}") for n in range(50)], OFFICE, NOW)))
     assert many[0] == "50 disputes to answer"
     assert many[50].startswith("S01-B000049: Dispute to answer by 2019-07-25 16:00 UTC: 400.00 USD")
 

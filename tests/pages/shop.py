@@ -23,6 +23,7 @@ import aiohttp
 from tests.kit.forks import FORKS
 from tests.kit.processes import PROJECT, Desk, desk, environment, until
 from tests.kit.sns import SnsSigner
+from tests.pages.kit import Block
 from tests.service.stage import Hook, Says
 
 TOKEN = "token-of-the-test"
@@ -122,6 +123,13 @@ class Shop:
         """The files that pages name, as they were at the start: a page may have written them anew."""
         files(self.place.folder, self.accounts, self.hook.url, self.declined)
 
+    async def run_block(self, block: Block) -> Ran:
+        """Run a block: commands, or a program in Python."""
+        if block.language == "python":
+            (self.place.folder / "block.py").write_text(self.here(block.text), "utf-8")
+            return await self.run("python block.py")
+        return await self.run(block.text)
+
     async def run(self, text: str, bound: float = LONGEST) -> Ran:
         """Run a block in bash: every line must succeed. What it leaves behind runs on until `end`."""
         script = PRELUDE + "\n".join(map(ended, joined(self.here(text))))
@@ -186,7 +194,7 @@ async def shop() -> AsyncIterator[Shop]:
         told = await until(lambda: "curl" in amazon.said and amazon.said, "what the simulator says")
         simulator = str(told[told.rindex("http://") :].split()[0]).removesuffix("/simulator/refunds")
         accounts = told[told.index("[[accounts]]") : told.index("\n\nStart a refund")]
-        accounts = accounts.replace('name = "sandbox"', 'name = "us"', 1)
+        accounts = accounts.replace('name = "us-sandbox"', 'name = "us"', 1)
         programs(place.folder)
         files(place.folder, accounts)
         service = await place.start("serve", "--config", "receiver.toml", env={"RECEIVER_HTTP__PORT": str(port)})

@@ -21,7 +21,7 @@ from tests.pages.kit import PAGES, Block, has_test, named_tests
 from tests.pages.shop import Shop, shop
 
 BLOCKS = [block for page in PAGES for block in page.blocks]
-COMMANDS = [block for block in BLOCKS if block.language == "sh"]
+COMMANDS = [block for block in BLOCKS if block.language in ("sh", "python")]
 RUN = [block for block in COMMANDS if not block.mark]
 NEEDS = ("bash", "curl", "node", "openssl")
 
@@ -41,7 +41,7 @@ async def test_the_commands_of_the_pages_work(part: int) -> None:
         for page in PAGES_WITH_COMMANDS[part::3]:
             at.lay_out()
             for block in RUN:
-                if block.page == page and (ran := await at.run(block.text)).code:
+                if block.page == page and (ran := await at.run_block(block)).code:
                     faults.append(f"{block.id}\n{block.text}\n--- exit code {ran.code}\n{ran.said[-4000:]}")
             at.end()
         await failures_are_seen(at)
@@ -67,7 +67,7 @@ def test_most_is_run() -> None:
     """Of the pages for users, all but a few; the operators' page speaks of Docker, Kubernetes and systemd."""
     users = [block for block in COMMANDS if block.page != "deploy/README.md"]
     assert len([block for block in users if not block.mark]) >= 25
-    assert {block.language for block in BLOCKS} <= {"sh", "text", "toml", "json", "mermaid"}
+    assert {block.language for block in BLOCKS} <= {"sh", "python", "text", "toml", "json", "mermaid"}
 
 
 @pytest.mark.parametrize("block", [block for block in BLOCKS if block.language == "toml"], ids=lambda block: block.id)

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -237,13 +238,37 @@ def test_the_state_of_a_refund_is_waited_for(service: Server, start: Start, name
 def test_a_refund_whose_state_is_not_heard_of_is_not_taken_for_declined(
     service: Server, start: Start, name: str
 ) -> None:
-    """Without a service, and with a token that it refuses, the exit code is a different one."""
+    """Without a service, with a token that it refuses, with an answer of another service, and wrongly called, the exit
+    code is a different one."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     nothing = start(name, REFUND, **access(service, PATIENCE="0", RECEIVER_URL=url))
     refused = start(name, REFUND, **access(service, RECEIVER_TOKEN="another"))
-    assert (nothing.process.wait(30), refused.process.wait(30)) == (5, 5)
+    other = start(name, "../../openapi.json?x=", **access(service, PATIENCE="0"))
+    wrong = [start(name, **access(service)), start(name, REFUND, **access(service, RECEIVER_TOKEN=""))]
+    assert [each.process.wait(30) for each in (nothing, refused, other, *wrong)] == [5] * 5
     assert [(each.err.next() or "").startswith("no answer: ") for each in (nothing, refused)] == [True, True]
+    assert [(each.err.next() or "").startswith("usage: ") for each in wrong] == [True, True]
+
+
+def test_ctrl_c_ends_an_example_without_a_traceback(
+    service: Server, start: Start, tmp_path: Path, valkey_url: str
+) -> None:
+    """While it waits for news."""
+    service.seen()
+    place = tmp_path / "cursor.txt"
+    programs = [
+        start("refund_state.py", REFUND, **access(service)),
+        start("follow_feed.py", str(place), **access(service)),
+        start("consume_stream.py", "us", "test", REDIS_URL=valkey_url),
+        start("webhook.py", "0", WEBHOOK_SECRET=SECRET),
+    ]
+    follower, consumer, hook = programs[1:]
+    assert all(each.out.next() for each in (follower, consumer, hook))
+    for each in programs:
+        each.process.send_signal(signal.SIGINT)
+    assert [each.process.wait(30) for each in programs] == [130] * 4
+    assert not any(each.err.rest() for each in programs)
 
 
 @pytest.mark.parametrize("name", ["refund_state.py", "refund_state.mjs"])
@@ -251,16 +276,18 @@ def test_an_answer_that_breaks_off_is_asked_for_again(start: Start, name: str) -
     """Half an answer is none."""
     body = b'{"final":true,"conflict":false,"refundAmount":null,"advice":null,"statusDetails":{"state":"Refunded"'
     body += b',"reasonCode":null}}'
-    head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(body)
+    line = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n"
+    head = line + b"content-length: %d\r\n\r\n" % len(body)
+    chunked = line + b"transfer-encoding: chunked\r\n\r\n"
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.settimeout(30)
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         waits = start(name, REFUND, RECEIVER_URL=url, RECEIVER_TOKEN=READER)
-        for part in (head + body[:20], head + body):
-            line, _ = listener.accept()
-            with line:
-                line.recv(65_536)
-                line.sendall(part)
+        for part in (head + body[:20], chunked + b"40\r\n" + body[:20], head + body):
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(65_536)
+                connection.sendall(part)
         assert waits.process.wait(30) == 0
     assert waits.out.rest()[0].split() == ["Refunded", "?"]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+from hashlib import sha256
 
 import aiohttp
 from prometheus_client.parser import text_string_to_metric_families
@@ -76,6 +77,18 @@ async def test_several_processes_look_like_one(place: Desk, around: World) -> No
         await until(around.settled, "the other goes on")
         assert [await believed(around) for _ in range(6)] == [30.0] * 6
         assert all([await signed_in(around, browser) for _ in range(6)])
+
+        # All of them read the settings again. Sessions of a token that is gone end, in all of them.
+        digest = sha256(b"another").hexdigest()
+        config.write_text(config.read_text().replace(sha256(TOKEN.encode()).hexdigest(), digest))
+        command.process.send_signal(signal.SIGHUP)
+        await until(lambda: len(command.logged("settings.reloaded")) == 2, "both have read the settings")
+        assert not any([await signed_in(around, browser) for _ in range(6)])
+        for token, status in ((TOKEN, 401), ("another", 200)):
+            headers = {"Authorization": f"Bearer {token}", "Connection": "close"}
+            for _ in range(4):
+                async with browser.get(f"{around.url}/v1/refunds", headers=headers) as answer:
+                    assert answer.status == status
     # As systemd does: all at once. No process may die before it has ended in order.
     os.killpg(command.process.pid, signal.SIGTERM)
     assert await command.ended(15) == 0

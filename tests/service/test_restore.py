@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import shutil
-import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
-from tests.deploy.tools import DEPLOY, run
 from tests.kit.processes import Desk, until
 from tests.service.crash_kit import FINAL_EVENT, Load, World, world
 from tests.service.test_crash import looked_after
 
-SCRIPT = DEPLOY / "backup.py"
 EARLY = 12
 
 
@@ -46,10 +42,11 @@ async def test_a_backup_under_load_holds_what_was_acknowledged_and_a_restore_fin
         assert (await around.post(around.body(refund_id)))[0] == 200
     await until(lambda: pending(around, early), "the first refunds are known, and pending")
 
-    async with Load(around, 10_000, pause=0.01).running() as load:
+    async with Load(around, 10_000, pause=0.03).running() as load:
         await until(lambda: len(load.acknowledged) >= 60, "60 acknowledged")
         acknowledged = {*load.acknowledged, *early}
-        await asyncio.to_thread(run, sys.executable, SCRIPT, "save", store, backup)
+        saved = await place.run("backup", backup, env={"RECEIVER_REDIS__URL": store})
+        assert saved.process.returncode == 0
         during = len(load.acknowledged)
         assert during > len(acknowledged) - EARLY
         await until(lambda: len(load.acknowledged) > during + 20, "more after the backup")
@@ -64,12 +61,12 @@ async def test_a_backup_under_load_holds_what_was_acknowledged_and_a_restore_fin
 
     shutil.move(place.folder / "data", place.folder / "old")
     (place.folder / "data").mkdir(mode=0o700)
-    run(sys.executable, SCRIPT, "restore", backup, place.folder / "data")
+    assert (await place.run("restore", backup, "--config", config)).process.returncode == 0
     deliveries = len(around.deliveries)
     second = await around.at(await place.serve(config))
     assert (await second.line("store.restored"))["refunds_due"] >= EARLY
     assert acknowledged <= await looked_after((await second.line("store.started"))["url"])
-    await until(lambda: right(around, acknowledged), "every refund in its true state, every decline told")
+    await until(lambda: right(around, acknowledged), "every refund in its true state, every decline told", 120)
 
     assert all(len(ids) == 1 for ids in around.ids().values())
 

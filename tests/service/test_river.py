@@ -280,7 +280,7 @@ FORGERIES = {
     Forgery.FROM_FUTURE: (503, "dated_in_future"),
     Forgery.OTHER_MERCHANT: (503, "unconfigured_merchant"),
     Forgery.RAW: (400, "raw_delivery"),
-    Forgery.CONFIRMATION: (400, "bad_subscribe_url"),
+    Forgery.CONFIRMATION: (403, "wrong_topic"),
 }
 """Forgery → answer and reason. The future may be a fault of our own clock, and the merchant one of our settings."""
 

@@ -14,9 +14,10 @@ from typing import Any
 import aiohttp
 import pytest
 
-from receiver.outbox.events.balance_event import is_balance, read_balance_event
+from receiver.outbox.events.balance_event import read_balance_event
 from receiver.outbox.events.event import from_fields
-from receiver.outbox.formats.registry import render, render_balance, wants
+from receiver.outbox.events.kinds import BALANCE, kind_of
+from receiver.outbox.formats.registry import render, wants
 from receiver.outbox.subscribers.filters import wants_balance
 from receiver.simulator.app import Simulator
 from tests.kit.processes import Command, Desk, desk, until
@@ -111,9 +112,9 @@ def incidents(entries: list[dict[str, str]]) -> tuple[Counter[str], set[str]]:
     """What PagerDuty makes of the stream: how often each incident was triggered, and those that are still open."""
     pager, triggered, still_open = teller("pagerduty"), Counter[str](), set[str]()
     for fields in entries:
-        if is_balance(fields):
+        if kind_of(fields) is BALANCE:
             alarm = read_balance_event("us", fields)
-            request = render_balance([alarm], pager, now()) if wants_balance(pager, alarm) else None
+            request = render([alarm], pager, now()) if wants_balance(pager, alarm) else None
         else:
             event = from_fields("us", fields)
             request = render([event], pager, event.at) if wants(pager, event) else None

@@ -47,8 +47,8 @@ def example(directory: Path, text: str) -> Settings:
 def test_the_example_loads(tmp_path: Path) -> None:
     """With the three files that it names beside it."""
     settings = example(tmp_path, EXAMPLE.read_text())
-    assert [account.name for account in settings.build_accounts()] == ["us"]
-    assert [each.name for each in settings.build_subscribers(0)["us"]] == ["finance"]
+    assert [account.name for account in settings.build_accounts()] == ["us-sandbox"]
+    assert [each.name for each in settings.build_subscribers(0)["us-sandbox"]] == ["finance"]
 
 
 def test_what_is_commented_out_is_the_default(tmp_path: Path) -> None:
@@ -70,7 +70,7 @@ def test_the_subscribers_that_are_commented_out_load(tmp_path: Path) -> None:
     (tmp_path / "teams-webhook").write_text("https://prod-1.westus.logic.azure.com/workflows/1?sig=x")
     (tmp_path / "pagerduty-key").write_text("R" * 32)
     (tmp_path / "am-auth").write_text("Bearer token")
-    built = example(tmp_path, told).build_subscribers(0)["us"]
+    built = example(tmp_path, told).build_subscribers(0)["us-sandbox"]
     assert [each.format for each in built] == ["cloudevents", "slack", "teams", "pagerduty", "alertmanager"]
 
 

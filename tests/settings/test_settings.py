@@ -272,6 +272,27 @@ def test_second_looks_are_ages(text: str, days: list[int], problem: str) -> None
         assert list(account.second_looks) == [day * 86_400_000 for day in days]
 
 
+@pytest.mark.parametrize(
+    ("table", "problem"),
+    [
+        ('daily = "04:00"', ""),
+        ('daily = "23:59"\ntime_zone = "Europe/Berlin"\nsince = "30d"', ""),
+        ('daily = "4:00"', "accounts[0].reconcile.daily"),
+        ('daily = "24:00"', "accounts[0].reconcile.daily"),
+        ('time_zone = "Berlin"', "is no time zone that this machine knows"),
+        ('since = "91d"', "accounts[0].reconcile.since"),
+    ],
+)
+def test_the_daily_comparison(tmp_path: Path, table: str, problem: str) -> None:
+    path = written(tmp_path, f"[[accounts]]\n[accounts.reconcile]\n{table}\n")
+    if problem:
+        assert problem in str(problems(alone(), path))
+    else:
+        [account] = load(path, alone()).build_accounts()
+        assert account.daily is not None
+        assert account.daily.minute in (240, 1439)
+
+
 def test_every_problem_is_said_at_once(tmp_path: Path) -> None:
     """One start shows everything that is wrong: file, variables, values, contradictions, each with its key."""
     path = written(
@@ -370,17 +391,19 @@ def test_near_misses_are_suggested() -> None:
     assert only(alone(RECEIVER_RADIS__URL="x")) == "radis: is not a setting. Did you mean redis?"
     far = only(alone(RECEIVER_ACCOUNT__THROTTLE='{"zzz": [1, 1]}'))
     assert far.endswith(
-        "throttle.zzz: is not a setting. Known here: create_refund, get_charge, get_dispute, get_refund."
+        "throttle.zzz: is not a setting. Known here: create_refund, get_charge, get_dispute, get_refund, reports."
     )
 
 
 def test_no_account_is_a_problem() -> None:
-    """Without an account there is nothing to receive; the sentence says both ways to give one."""
-    for environ in ({}, {"RECEIVER_ACCOUNTS": "[]"}):
-        problem = only(environ)
-        assert problem.startswith("accounts: is ")
-        assert "[[accounts]]" in problem
-        assert "RECEIVER_ACCOUNT__MERCHANT_ID" in problem
+    """Without an account there is nothing to receive; the sentence says both ways to give one, and how to name a
+    file where none was named."""
+    for environ in ({}, {"RECEIVER_DATA_DIR": "data"}):
+        assert "--config receiver.toml" in only(environ)
+        assert "RECEIVER_ACCOUNT__MERCHANT_ID" in only(environ)
+    problem = only({"RECEIVER_ACCOUNTS": "[]"})
+    assert problem.startswith("accounts: is empty. It is a table [[accounts]]")
+    assert "RECEIVER_ACCOUNT__MERCHANT_ID" in problem
 
 
 def test_leases_are_long_enough() -> None:
@@ -403,6 +426,7 @@ def test_redis_addresses(tmp_path: Path) -> None:
     plain = load(None, alone(RECEIVER_REDIS__URL="rediss://user@cache.example", RECEIVER_REDIS__PASSWORD="a b"))
     assert plain.redis.address == read_address("rediss://user:a%20b@cache.example")
     assert "must begin with one of redis://" in only(alone(RECEIVER_REDIS__URL="http://cache.example"))
+    assert "has no scheme. Write for example redis://" in only(alone(RECEIVER_REDIS__URL="localhost:6379"))
     assert "a password but no address" in only(alone(RECEIVER_REDIS__PASSWORD="x"))
     twice = alone(RECEIVER_REDIS__URL="redis://:x@cache.example", RECEIVER_REDIS__PASSWORD="y")
     assert "holds a password already" in only(twice)

@@ -35,19 +35,19 @@ async def said(folder: Path, **options: object) -> str:
     return lines[0]
 
 
-@pytest.mark.parametrize("environment", ["sandbox", "live"])
-async def test_the_snippet_is_a_configuration_that_works(tmp_path: Path, environment: str) -> None:
+@pytest.mark.parametrize(("environment", "name"), [("sandbox", "eu-sandbox"), ("live", "eu")])
+async def test_the_snippet_is_a_configuration_that_works(tmp_path: Path, environment: str, name: str) -> None:
     """The receiver's own settings take it as it is printed."""
     text = await said(tmp_path / "keys", environment=environment, region="eu", public_key_id="")
     snippet = text[text.index("[[accounts]]") : text.index("\n\nStart a refund")]
     (tmp_path / "receiver.toml").write_text(snippet)
     (account,) = load(tmp_path / "receiver.toml", {}).build_accounts()
-    assert account.name == account.environment == environment
+    assert (account.name, account.environment) == (name, environment)
     ((url, pem),) = account.signing_certificates.items()
     assert url in text
     assert account.fps is not None
     assert f"FPS          {account.fps.endpoint} (retired in 2015)" in text
-    assert f"posts to http://127.0.0.1:8000/fps/{environment}\n" in text
+    assert f"posts to http://127.0.0.1:8000/fps/{name}\n" in text
     assert pem == (tmp_path / "keys" / "sns-certificate.pem").read_bytes()
     assert account.allows(f"arn:aws:sns:eu-west-1:291180941288:{_market(environment)}A2SIMULATOR01")
 

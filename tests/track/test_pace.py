@@ -39,6 +39,7 @@ def test_the_sandbox_allows_this() -> None:
         Call.GET_CHARGE: Bucket(5, 1),
         Call.GET_DISPUTE: Bucket(5, 1),
         Call.CREATE_REFUND: Bucket(2, 1),
+        Call.REPORTS: Bucket(1, 1),
     } == SANDBOX_THROTTLE
 
 

@@ -19,7 +19,9 @@ from receiver.ledger.reconciliation.rows import Period, RefundRow, SettlementRow
 from receiver.ledger.reconciliation.run import Batch, Compared, Report, reconcile
 from receiver.ledger.refund import Observation, Source
 from receiver.ledger.timestamps import format_rfc3339
-from receiver.outbox.events.mismatch_event import is_mismatch, read_mismatch_event
+from receiver.outbox.events import kinds
+from receiver.outbox.events.kinds import kind_of
+from receiver.outbox.events.mismatch_event import read_mismatch_event
 from receiver.runtime.metrics import Metrics
 from receiver.store import Store
 from receiver.store.refunds.findings import KEPT_CLOSED
@@ -84,7 +86,7 @@ class Desk:
             {name.decode(): value.decode() for name, value in fields.items()}
             for _, fields in await self.redis.xrange("refunds:{us}:events")
         ]
-        events = [read_mismatch_event("us", fields) for fields in entries if is_mismatch(fields)]
+        events = [read_mismatch_event("us", fields) for fields in entries if kind_of(fields) is kinds.MISMATCH]
         assert len({event.id for event in events}) == len(events)
         return sorted((event.finding.kind, event.finding.refund_id) for event in events)
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
 
-from receiver.ledger.next_look import DAMAGED_PAUSE, FollowUp, NextLook
+from receiver.ledger.next_look import DAMAGED_PAUSE, EMPTIED_PAUSE, FollowUp, NextLook
 from receiver.ledger.polling import DEFAULT_POLL, FOLLOW_UPS, PollPlan
 from receiver.ledger.refund import Source
 from receiver.store import Store
@@ -444,6 +445,18 @@ async def test_what_nobody_foresaw_costs_one_look_and_is_told(at: Bench, redis: 
         ("track.damaged", "error"),
     ]
     assert await at.due(1) == DAMAGED_PAUSE
+
+
+async def test_after_the_store_was_emptied_the_question_comes_again_soon(at: Bench, redis: Any) -> None:
+    """An event would be owed to no one before the configured subscribers are back: no lease has to run out for it."""
+    at.tracker.recorder = dataclasses.replace(at.tracker.recorder, declared=True)
+    await redis.delete("refunds:{us}:subscribers")
+    await at.store.of("us").schedule.hint(hint())
+    at.desk.answers = [refund("Refunded", number=1)]
+    (due,) = (await at.tracker._claim(1)).items
+    await at.tracker._work(due)
+    assert await at.due(1) == EMPTIED_PAUSE
+    assert await at.store.of("us").refunds.get(refund_id(1)) is None
 
 
 async def test_a_damaged_hint_harms_no_other(at: Bench, redis: Any) -> None:

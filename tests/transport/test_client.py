@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import io
 import os
 import resource
 import socket
@@ -17,7 +18,7 @@ import pytest
 
 from receiver.errors import TransportError
 from receiver.exchange import Request
-from receiver.transport.client import CONNECTIONS_PER_HOST, Transport
+from receiver.transport.client import CHUNK, CONNECTIONS_PER_HOST, Transport
 from tests.kit.webserver import Names, serving
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi"
@@ -90,6 +91,17 @@ async def test_an_answer_of_any_status_is_an_answer(transport: Transport, status
     assert response.status == status
     assert response.headers["x-a"] == "1, 2"
     assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize(("status", "more"), [(200, 0), (200, 1), (403, 0)])
+async def test_a_body_is_written_into_a_file(transport: Transport, status: int, more: int) -> None:
+    """Only that of a 200, up to the limit, and piece by piece: the answer itself stays empty."""
+    body, into = b"x" * (2 * CHUNK + 10), io.BytesIO()
+    said = f"HTTP/1.1 {status} X\r\nContent-Length: {len(body) + more}\r\n\r\n".encode() + body + b"y" * more
+    async with serving(said) as server:
+        response = await transport.send(Request("GET", server.url), max_body=len(body), into=into)
+    assert response.truncated == bool(more)
+    assert (into.getvalue(), response.body) == ((body, b"") if status == 200 else (b"", body))
 
 
 async def test_nothing_is_remembered_but_the_connection(transport: Transport) -> None:

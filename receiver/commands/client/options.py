@@ -122,11 +122,12 @@ def _check_text(options: dict[str, Any]) -> None:
 
 
 def api_command(
-    app: typer.Typer, *, name: str = "", more_epilog: str = ""
+    app: typer.Typer, *, name: str = "", more_epilog: str = "", context: dict[str, Any] | None = None
 ) -> Callable[[Callable[Concatenate[ServiceCall, P], None]], Callable[Concatenate[ServiceCall, P], None]]:
     """Make a function a command of `app`, by default under the function's name.
 
-    The function gets a `ServiceCall`, made from the options that all such commands share.
+    The function gets a `ServiceCall`, made from the options that all such commands share. `context` are click's
+    settings for the command.
     """
 
     def register(body: Callable[Concatenate[ServiceCall, P], None]) -> Callable[Concatenate[ServiceCall, P], None]:
@@ -149,6 +150,7 @@ def api_command(
             name or body.__name__,
             help="\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs),
             epilog=f"{more_epilog}\n\n{EPILOG}".strip(),
+            context_settings=context,
         )(command)
         return body
 

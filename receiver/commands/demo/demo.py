@@ -179,7 +179,7 @@ class Show:
     def opening(self, scene: Stage, refunds: int) -> None:
         """Print the addresses of everything that runs."""
         lines = (
-            f"[bold]receiver[/]              {scene.url}, with an embedded Valkey",
+            f"[bold]receiver[/]              {scene.url}, with an embedded {scene.store}",
             f"Amazon Pay simulator  {scene.simulator.base_url}",
             "",
             f"Starting {refunds} refunds. Shortened for the demo: an outcome takes {OUTCOME_DELAY:g} s",

@@ -54,6 +54,11 @@ class Stage:
     data_dir: Path
     transport: Transport
 
+    @property
+    def store(self) -> str:
+        """The embedded store's product and version."""
+        return self.service.embedded.server if self.service.embedded else ""
+
     async def refunds(self) -> dict[str, dict[str, Any]]:
         """Every refund, read over HTTP, page by page, as other services do."""
         found: dict[str, dict[str, Any]] = {}

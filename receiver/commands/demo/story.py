@@ -17,7 +17,7 @@ FORGERIES = {
     "resplit": 400,
     "too_old": 403,
     "raw": 400,
-    "confirmation": 400,
+    "confirmation": 403,
 }
 """Kind of forgery → the answer that it must get. All are final: SNS does not repeat the message."""
 

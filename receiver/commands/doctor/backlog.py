@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from receiver.amazon.account import Account
 from receiver.commands.doctor.finding import Finding, fail, ok, skip, warn
+from receiver.commands.doctor.reconcile import check_reconciliation
 from receiver.commands.doctor.site import Site, plural, seconds
 from receiver.errors import ConfigurationError, StoreUnavailable
 from receiver.ledger.notification import UNASSIGNED
@@ -68,6 +69,7 @@ async def _check_account(store: AccountStore, settings: Account) -> list[Finding
     account = settings.name
     sizes, subscriber_list = await store.gauges.measure(), await store.subscribers.read()
     findings = _refunds(account, sizes, settings.stuck_after / 1000)
+    findings += await check_reconciliation(store, settings)
     if not subscriber_list.version:
         found = "no data for this account yet"
         return [*findings, skip(SUBSCRIBER, "not_written_yet", found, "Start `receiver serve`.", account)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from ipaddress import ip_address
 from typing import TypeVar
 from urllib.parse import urlsplit
@@ -20,6 +21,8 @@ TIMEOUT, CONNECT_TIMEOUT, MOST = 4.0, 2.0, 1024 * 1024
 RUNNING, READY, DIAGNOSTICS = "service.running", "service.ready", "service.diagnostics"
 SOON = 30
 """Days."""
+MOST_ACCOUNTS = 5
+"""Names of accounts in paths that are shown: strangers can post to any."""
 
 ALERTING = "subscribers_"
 """Checks of `/readyz` about subscribers: the service works, but a subscriber misses events."""
@@ -111,7 +114,14 @@ async def _diagnostics(site: Site, base: str) -> list[Finding]:
         return [skip(DIAGNOSTICS, "plain_http", "the token is not sent over plain http to another machine", fix)]
     if not site.token:
         fix = "Set RECEIVER_TOKEN or --token-file to a token with the scope admin."
-        return [skip(DIAGNOSTICS, "no_token", "no token, so unconfigured topics and merchants are unknown", fix)]
+        return [
+            skip(
+                DIAGNOSTICS,
+                "no_token",
+                "no token, so unconfigured accounts, topics and merchants are unknown",
+                fix,
+            )
+        ]
     try:
         answer = await _get(site, f"{base}/v1/diagnostics", site.token)
         if answer.status in (401, 403):
@@ -132,12 +142,7 @@ def _judge(site: Site, found: DiagnosticsJson) -> list[Finding]:
     ]
     if not workers:
         findings.append(ok("service.workers", plural(len(found.workers), "task") + ", all running"))
-    findings += [_topic(site, seen) for seen in found.unconfigured_topics]
-    findings += [_merchant(site, seen) for seen in found.unconfigured_merchants]
-    if not found.unconfigured_topics and not found.unconfigured_merchants:
-        findings.append(
-            ok("service.unconfigured", "no notifications for unconfigured topics or merchants since its start")
-        )
+    findings += _unconfigured(site, found)
     findings += [
         warn(
             "service.certificates",
@@ -150,6 +155,27 @@ def _judge(site: Site, found: DiagnosticsJson) -> list[Finding]:
         if each.days_left < SOON
     ]
     return findings
+
+
+def _unconfigured(site: Site, found: DiagnosticsJson) -> list[Finding]:
+    seen = [
+        *(_account(site, each) for each in found.unconfigured_accounts[:MOST_ACCOUNTS]),
+        *(_topic(site, each) for each in found.unconfigured_topics),
+        *(_merchant(site, each) for each in found.unconfigured_merchants),
+    ]
+    none = "no notifications for unconfigured accounts, topics or merchants since its start"
+    return seen or [ok("service.unconfigured", none)]
+
+
+def _account(site: Site, seen: SightingJson) -> Finding:
+    names = [account.name for account in site.accounts]
+    near = difflib.get_close_matches(seen.name, names, n=1, cutoff=0.0)[0] if names else ""
+    fix = (
+        f"If Amazon sent them, enter https://<your host>/ipn/{near} in Seller Central: the path ends with the name of "
+        f"an account. Configured: {', '.join(names)}."
+    )
+    found = f"/ipn/{seen.name}: {_how_often(site, seen)}, but no account has this name; answered 503"
+    return warn("service.unconfigured", "unconfigured_account", found, fix, seen.name)
 
 
 def _topic(site: Site, seen: SightingJson) -> Finding:

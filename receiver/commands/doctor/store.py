@@ -15,7 +15,7 @@ from receiver.commands.doctor.site import Site
 from receiver.errors import ConfigurationError, StoreUnavailable
 from receiver.store import Store
 from receiver.store.embedded.files import DataDir, read_pid
-from receiver.store.embedded.process import find_binary
+from receiver.store.embedded.program import find_program
 from receiver.store.maintenance.probe import examine
 from receiver.store.redis.address import CLUSTER, SENTINEL, RedisAddress, read_address
 from receiver.store.redis.client import link
@@ -96,7 +96,7 @@ async def _check_redis(site: Site, address: RedisAddress, name: str) -> list[Fin
 def check_folder(files: DataDir) -> list[Finding]:
     """Whether the embedded store's folder is usable and its disk has room. Creates nothing and takes no lock."""
     try:
-        find_binary()
+        program = ok("embedded.program", str(find_program()))
     except ConfigurationError as error:
         return [fail("embedded.valkey", "not_installed", " ".join(error.problems), "See the finding.")]
     path = files.path
@@ -104,12 +104,12 @@ def check_folder(files: DataDir) -> list[Finding]:
     if not there.is_dir() or not os.access(there, os.R_OK | os.W_OK | os.X_OK):
         found = f"{there} is not a writable directory"
         fix = "Set data_dir to another one, run doctor as the service's user, or set redis.url."
-        return [fail(DATA_DIR, "data_dir_unusable", found, fix)]
+        return [program, fail(DATA_DIR, "data_dir_unusable", found, fix)]
     if there == path and (trouble := files.open_to_others()):
         refused = f"{path} {trouble}: the service refuses to start"
-        return [fail(DATA_DIR, "data_dir_open", refused, f"Run: chmod go-w {path}"), _room(path)]
+        return [program, fail(DATA_DIR, "data_dir_open", refused, f"Run: chmod go-w {path}"), _room(path)]
     found = f"{path} is writable" if there == path else f"{path} does not exist yet, but can be created"
-    return [ok(DATA_DIR, found), _room(there)]
+    return [program, ok(DATA_DIR, found), _room(there)]
 
 
 def _room(path: Path) -> Finding:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 from typing import Annotated
 
 import typer
 
 from receiver.client.api import decode, target
-from receiver.client.calls import PENDING, until_answered
+from receiver.client.calls import PENDING, REPLAYED, until_answered
 from receiver.commands.client.options import ServiceCall, api_command
 from receiver.commands.console import emit_fields, emit_json, say
 from receiver.commands.refund.jobs import read_max_total, reissue_many
@@ -78,6 +79,7 @@ def create(
     Amazon allows refunds of up to 15 % or 75 USD, GBP or EUR (8,400 JPY) over the captured amount, whichever is less.
     If there is no answer, run it again with the same key.
     """
+    _no_options(charge, amount, currency)
     if full == (amount is not None) or (amount is None) != (currency is None):
         raise typer.BadParameter("give either AMOUNT and CURRENCY, or --full.")
     key = _key(key)
@@ -92,7 +94,20 @@ def create(
         "besides": besides or [],
     }
     body = {name: value for name, value in wanted.items() if value}
-    show(call, call.run(lambda api: until_answered(api, target("refunds"), body, key=key, wait=wait)))
+    show(
+        call,
+        call.run(lambda api: until_answered(api, target("refunds"), body, key=key, wait=wait)),
+        "Nothing new was made: this key has made the refund before. For another refund use another --key.",
+    )
+
+
+def _no_options(*arguments: str | None) -> None:
+    """Raise `typer.BadParameter` for an argument that is an unknown option, or a negative amount."""
+    for text in arguments:
+        if text and re.match(r"-\.?[0-9]", text):
+            raise typer.BadParameter(f"AMOUNT must be greater than zero, and is {text}.")
+        if text and text.startswith("-"):
+            raise typer.BadParameter(f"No such option: {text}")
 
 
 def _key(given: str | None) -> str:
@@ -150,11 +165,18 @@ def retry(
         raise ConfigurationError(["--reason, --since, --max-total, --dry-run and --yes are for many refunds: omit ID."])
     path = target("refunds", refund_id, "retry", account=call.account)
     body = {"besides": besides} if besides else None
-    show(call, call.run(lambda api: until_answered(api, path, body, wait=wait)))
+    show(
+        call,
+        call.run(lambda api: until_answered(api, path, body, wait=wait)),
+        f"Nothing new was made: {refund_id} was reissued before, as the refund shown here.",
+    )
 
 
-def show(call: ServiceCall, answer: Response) -> None:
-    """Print the refund, or that there is no answer yet. A decline and no answer have their own exit codes."""
+def show(call: ServiceCall, answer: Response, when_repeated: str = "") -> None:
+    """Print the refund, or that there is no answer yet. A decline and no answer have their own exit codes.
+
+    `when_repeated` is said if an earlier call made the refund.
+    """
     if answer.status == PENDING:
         pending = decode(answer, PendingJson)
         said = pending.detail if pending.reason == REFUSES_US else "Amazon has not answered yet."
@@ -164,11 +186,14 @@ def show(call: ServiceCall, answer: Response) -> None:
         raise typer.Exit(UNANSWERED)
     refund = decode(answer, AdvisedRefundJson)
     emit_json(answer.body) if call.json else emit_fields(fields(refund))
+    if when_repeated and answer.headers.get(REPLAYED) == "true":
+        say([when_repeated])
     if refund.status_details.state == State.DECLINED:
         raise typer.Exit(DECLINED)
 
 
 def register(app: typer.Typer) -> None:
     """Make these commands of `receiver refund`."""
-    for command in (create, retry):
-        api_command(app, more_epilog=EPILOG)(command)
+    # Otherwise a negative amount would be "no such option".
+    api_command(app, more_epilog=EPILOG, context={"ignore_unknown_options": True})(create)
+    api_command(app, more_epilog=EPILOG)(retry)

@@ -32,6 +32,8 @@ TRIES = 5
 PAUSE = 2.0
 """Seconds before a failed refresh is retried; doubled each time."""
 MOST_SHOWN = 20
+MOST_COLUMNS = 500
+"""Characters of a table's head that an error shows."""
 
 
 @dataclass(slots=True)
@@ -77,9 +79,25 @@ def _values(lines: Sequence[str], column: str) -> Iterator[tuple[int, str, str]]
             return
     if column:
         raise ConfigurationError([f"--column: the first {HEAD_WITHIN} lines have no header with a column {column!r}."])
+    _check_is_a_list(lines)
     for number, line in enumerate(lines, 1):
         if line.strip() and not line.lstrip().startswith("#"):
             yield number, line.strip(), ""
+
+
+def _check_is_a_list(lines: Sequence[str]) -> None:
+    """Raise `ConfigurationError` if the file is a table, which has no column that is known: the first lines that say
+    something have several cells."""
+    said = [line for line in lines[:HEAD_WITHIN] if line.strip() and not line.lstrip().startswith("#")]
+    head = max((_head(line, max(",;\t", key=line.count)) for line in said), key=len, default=[])
+    if len(head) > 1:
+        columns = ", ".join(ascii(name.strip())[1:-1] for name in head[:MOST_SHOWN])
+        raise ConfigurationError(
+            [
+                "the file is a table without a column of refund ids that is known (RefundId, AmazonTransactionId). "
+                f"Name the column with --column. Its columns are: {columns[:MOST_COLUMNS]}."
+            ]
+        )
 
 
 def _rows(

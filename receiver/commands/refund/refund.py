@@ -127,7 +127,7 @@ def list_some(
 
 
 async def _list(api: Api, as_json: bool, filters: dict[str, str], limit: int | None) -> None:
-    shown = 0
+    shown, with_order = 0, False
     accounts: set[str] = set()
     async for answer, page in refund_pages(api, filters, limit):
         refunds = [convert(refund, AdvisedRefundJson) for refund in page.refunds]
@@ -135,7 +135,8 @@ async def _list(api: Api, as_json: bool, filters: dict[str, str], limit: int | N
             emit_json(answer.body)
         elif refunds:
             accounts |= {refund.account for refund in refunds}
-            emit_list(refunds, now=_now(), first=not shown, with_account=len(accounts) > 1)
+            with_order |= any(refund.order_reference for refund in refunds)
+            emit_list(refunds, now=_now(), first=not shown, with_order=with_order, with_account=len(accounts) > 1)
         shown += len(refunds)
     if not shown:
         say(["No refund matches." if any(filters.values()) else "There are no refunds yet."])

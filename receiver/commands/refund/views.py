@@ -91,18 +91,22 @@ class ChangePrinter:
         emit_rich(line.append_text(words).append(named, "dim"))
 
 
-def emit_list(refunds: Sequence[RefundJson], *, now: int, first: bool, with_account: bool) -> None:
+def emit_list(
+    refunds: Sequence[RefundJson], *, now: int, first: bool = True, with_order: bool = False, with_account: bool = False
+) -> None:
     """A table of refunds. With `first` false, it continues an earlier one; `now` is in ms."""
     rows = table(headers=first)
     rows.add_column("Changed UTC", no_wrap=True, min_width=11)
     rows.add_column("Refund", no_wrap=True, min_width=27, overflow="fold")
     rows.add_column("Amount", no_wrap=True, min_width=9, justify="right", overflow="fold")
     rows.add_column("State", min_width=15, overflow="fold")
-    if with_account:
-        rows.add_column("Account", overflow="fold")
+    more = {"Order": with_order, "Account": with_account}
+    for name in (name for name, wanted in more.items() if wanted):
+        rows.add_column(name, overflow="fold")
     for each in refunds:
         cells = [Text(short_moment(each.changed_at, now)), Text(clean(each.refund_id)), Text(_amount(each))]
-        rows.add_row(*cells, state_text(each), *([Text(clean(each.account))] if with_account else []))
+        last = {"Order": each.order_reference or "", "Account": each.account}
+        rows.add_row(*cells, state_text(each), *(Text(clean(last[name])) for name, wanted in more.items() if wanted))
     emit_rich(rows)
 
 

@@ -12,10 +12,11 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import socket
 import sys
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ import structlog
 import uvloop
 
 from receiver.amazon.sns.signature import self_test
+from receiver.commands.serve.reload import reloading
 from receiver.commands.serve.serve import Stopped, addressed, close, listen, running, servers, until_stopped
 from receiver.commands.serve.serve import serve as serve_alone
 from receiver.commands.signals import at_signal
@@ -37,7 +39,15 @@ from receiver.store.embedded.store import EmbeddedStore
 
 log = structlog.get_logger()
 
-START = "from receiver.commands.serve.processes import child; child()"
+START = """\
+import signal
+early = []
+if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
+    signal.signal(signal.SIGHUP, lambda number, frame: early.append(number))
+from receiver.commands.serve.processes import child
+child(early)
+"""
+"""A SIGHUP that comes early would end the process: Python takes a second to import all."""
 FIRST_WAIT, LAST_WAIT, SETTLED = 0.5, 30.0, 30.0
 """Seconds before a process that died is restarted, by the number of restarts. After a run as long as the last of them,
 the first applies again."""
@@ -49,10 +59,11 @@ WRONG_CONFIGURATION = 2
 async def serve(settings: Settings, config: Path | None, *, workers: bool = True, processes: int = 1) -> None:
     """Serve in this many processes until a signal ends them. Raises `ConfigurationError`."""
     if processes == 1:
-        await serve_alone(settings, workers=workers)
+        await serve_alone(settings, config, workers=workers)
         return
     self_test()
-    listeners, stopped = listen(settings), at_signal()
+    listeners, hung_up = listen(settings), asyncio.Event()
+    stopped = at_signal(hung_up.set)
     try:
         async with contextlib.AsyncExitStack() as stack:
             if not settings.redis.address:
@@ -62,6 +73,7 @@ async def serve(settings: Settings, config: Path | None, *, workers: bool = True
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="receiver-")))
             found = ProcessPool(settings, config, workers, listeners, folder)
             pool = await stack.enter_async_context(found.running(processes))
+            stack.enter_context(pool.passing_on(hung_up))
             await pool.wait(stopped)
             log.info("serve.stopping")
     finally:
@@ -81,6 +93,8 @@ class ProcessPool:
         self._processes: dict[int, asyncio.subprocess.Process] = {}
         self._alive, self._ready = os.pipe(), os.pipe()
         self._answering = 0
+        self._was_ready = False
+        """Whether all processes have run with the settings. If these are wrong later, the others go on."""
         self._wrong = asyncio.Event()
         self._stopping = False
 
@@ -100,6 +114,24 @@ class ProcessPool:
             for end in (self._alive[0], *self._ready):
                 os.close(end)
 
+    @contextlib.contextmanager
+    def passing_on(self, hung_up: asyncio.Event) -> Iterator[None]:
+        """Within the block, each process is sent a SIGHUP, to read its settings again, whenever `hung_up` is set."""
+
+        async def keep() -> None:
+            while True:
+                await hung_up.wait()
+                hung_up.clear()
+                for process in self._processes.values():
+                    with contextlib.suppress(ProcessLookupError):
+                        process.send_signal(signal.SIGHUP)
+
+        task = asyncio.get_running_loop().create_task(keep(), name="hang-ups")
+        try:
+            yield
+        finally:
+            task.cancel()
+
     async def wait(self, stopped: asyncio.Event) -> None:
         """Waits for a signal. Raises `ConfigurationError` if a process cannot work with the settings."""
         waits = [asyncio.ensure_future(each.wait()) for each in (stopped, self._wrong)]
@@ -113,6 +145,8 @@ class ProcessPool:
 
     def _hear(self, count: int) -> None:
         self._answering += len(os.read(self._ready[0], 4096))
+        if self._answering >= count:
+            self._was_ready = True
         if self._answering == count:
             names = [account.name for account in self._settings.accounts]
             pids = sorted(process.pid for process in self._processes.values())
@@ -129,7 +163,7 @@ class ProcessPool:
             if self._stopping:
                 return
             log.error("serve.process_died", process=process.pid, exit_status=code)
-            if code == WRONG_CONFIGURATION:
+            if code == WRONG_CONFIGURATION and not self._was_ready:
                 self._wrong.set()
                 return
             if clock() - began > SETTLED:
@@ -169,13 +203,13 @@ class ProcessPool:
         await asyncio.gather(*keepers, return_exceptions=True)
 
 
-def child() -> None:
-    """The main function of one process. Its only argument is JSON."""
+def child(early: Sequence[int]) -> None:
+    """The main function of one process. Its only argument is JSON. `early`: the SIGHUPs that came before."""
     given = json.loads(sys.argv[1])
     try:
         settings = load(Path(given["config"]) if given["config"] else None, os.environ)
         logs.configure(level=settings.log.level, format=settings.log.format)
-        uvloop.run(_serve_member(settings, given))
+        uvloop.run(_serve_member(settings, given, early))
     except ConfigurationError as error:
         sys.stderr.writelines(f"receiver: {problem}\n" for problem in error.problems)
         sys.exit(WRONG_CONFIGURATION)
@@ -184,8 +218,11 @@ def child() -> None:
             shutil.rmtree(Path(given["sessions"]).parent, ignore_errors=True)
 
 
-async def _serve_member(settings: Settings, given: dict[str, Any]) -> None:
-    stopped = at_signal()
+async def _serve_member(settings: Settings, given: dict[str, Any], early: Sequence[int]) -> None:
+    hung_up = asyncio.Event()
+    stopped = at_signal(hung_up.set)
+    if early:
+        hung_up.set()
     alive, ready = int(given["alive"]), int(given["ready"])
     loop = asyncio.get_running_loop()
 
@@ -198,7 +235,10 @@ async def _serve_member(settings: Settings, given: dict[str, Any]) -> None:
     try:
         async with running(Service(settings, workers=bool(given["workers"])), stopped) as service:
             sessions = SharedSessions(service.store.now, Path(given["sessions"]))
-            async with serving_all(servers(service.app(sessions), settings, listeners)):
+            async with (
+                serving_all(servers(service.app(sessions), settings, listeners)),
+                reloading(service, Path(given["config"]) if given["config"] else None, hung_up),
+            ):
                 os.write(ready, b".")
                 await until_stopped(service, stopped)
     except Stopped:

@@ -7,10 +7,12 @@ import contextlib
 import gc
 import socket
 from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
 
 import structlog
 
 from receiver.amazon.sns.signature import self_test
+from receiver.commands.serve.reload import reloading
 from receiver.commands.signals import at_signal
 from receiver.errors import ConfigurationError
 from receiver.http.app import split_by_port
@@ -23,15 +25,17 @@ from receiver.settings import Settings
 log = structlog.get_logger()
 
 
-async def serve(settings: Settings, *, workers: bool = True) -> None:
+async def serve(settings: Settings, config: Path | None, *, workers: bool = True) -> None:
     """HTTP, and workers unless disabled, until a signal ends it. Raises `ConfigurationError`."""
     self_test()
     listeners = listen(settings)
-    stopped = at_signal()
+    hung_up = asyncio.Event()
+    stopped = at_signal(hung_up.set)
     try:
         async with (
             running(Service(settings, workers=workers), stopped) as service,
             serving_all(servers(service.app(), settings, listeners)) as addresses,
+            reloading(service, config, hung_up),
         ):
             log.info("serve.ready", **addressed(addresses), accounts=[account.name for account in service.accounts])
             await until_stopped(service, stopped)
@@ -42,11 +46,12 @@ async def serve(settings: Settings, *, workers: bool = True) -> None:
         close(listeners)
 
 
-async def work(settings: Settings) -> None:
+async def work(settings: Settings, config: Path | None) -> None:
     """Workers only, until a signal ends it."""
-    stopped = at_signal()
+    hung_up = asyncio.Event()
+    stopped = at_signal(hung_up.set)
     try:
-        async with running(Service(settings), stopped) as service:
+        async with running(Service(settings), stopped) as service, reloading(service, config, hung_up):
             log.info("work.ready", accounts=[account.name for account in service.accounts])
             await stopped.wait()
             log.info("work.stopping")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 
 import structlog
@@ -20,11 +20,15 @@ LONGEST_TOKEN = 1024
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """The token's name and rights. `accounts` are those that it may see, in the order of the configuration."""
+    """The token's name and rights. `accounts` are those that it may see, in the order of the configuration.
+
+    `digest` is the start of the token's digest: another token of the same name and rights is another caller.
+    """
 
     name: str
     scopes: frozenset[Scope]
     accounts: tuple[str, ...]
+    digest: str = field(default="", repr=False)
 
     def need(self, *scopes: Scope) -> None:
         """Raise `Forbidden` unless the token has one of the scopes; none includes another."""
@@ -56,12 +60,22 @@ class Tokens:
     ) -> None:
         self._attempts = SignInLimit(0) if attempts is None else attempts
         self._session = session
-        self._callers = {bytes.fromhex(token.sha256): _caller(token, accounts) for token in tokens}
+        self._accounts = accounts
+        self.replace(tokens)
+
+    def replace(self, tokens: Iterable[TokenSettings]) -> None:
+        """Replaces all tokens. A session or a stream of one that is no longer there ends."""
+        self._callers = {bytes.fromhex(token.sha256): _caller(token, self._accounts) for token in tokens}
+        self._known = frozenset(self._callers.values())
 
     @property
     def count(self) -> int:
         """How many tokens are configured."""
         return len(self._callers)
+
+    def knows(self, caller: Caller) -> bool:
+        """Whether the caller's token is still configured, with the same rights."""
+        return caller in self._known
 
     def identify(self, request: HTTPConnection) -> Caller:
         """Identifies the caller.
@@ -75,8 +89,9 @@ class Tokens:
         return caller
 
     def admits(self, request: HTTPConnection) -> bool:
-        """Whether this request would still be identified as the same caller: a session may have ended."""
-        return bool(request.headers.getlist("authorization")) or self._session(request) is not None
+        """Whether this request would still be identified: its session may have ended, its token may be gone."""
+        headers = request.headers.getlist("authorization")
+        return sha256(_bearer(headers)).digest() in self._callers if headers else self._session(request) is not None
 
     def _presented(self, request: HTTPConnection, headers: list[str]) -> Caller:
         token = _bearer(headers)
@@ -112,7 +127,7 @@ def log_actor(request: HTTPConnection, caller: Caller) -> None:
 
 def _caller(token: TokenSettings, accounts: Sequence[str]) -> Caller:
     allowed = accounts if token.accounts is None else [name for name in accounts if name in token.accounts]
-    return Caller(token.name, token.scopes, tuple(allowed))
+    return Caller(token.name, token.scopes, tuple(allowed), token.sha256.lower()[:32])
 
 
 def _bearer(headers: Sequence[str]) -> bytes:

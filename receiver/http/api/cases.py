@@ -96,7 +96,7 @@ class CaseApi:
     )
     async def close(self, call: Call) -> Response:
         closing = read_closing(await read_object(call.request), actor_of(call.request, call.caller))
-        refund = the_refund(await find_refunds(self._store, call.accounts, call[REFUND]))
+        refund = the_refund(await find_refunds(self._store, call.accounts, call[REFUND]), call[REFUND])
         return await self._answer(await self._issuers[refund.account].cases.close(refund.refund_id, closing))
 
     @Operation(
@@ -116,7 +116,7 @@ class CaseApi:
         ),
     )
     async def reopen(self, call: Call) -> Response:
-        refund = the_refund(await find_refunds(self._store, call.accounts, call[REFUND]))
+        refund = the_refund(await find_refunds(self._store, call.accounts, call[REFUND]), call[REFUND])
         actor = actor_of(call.request, call.caller)
         return await self._answer(await self._issuers[refund.account].cases.reopen(refund.refund_id, actor))
 

@@ -80,6 +80,7 @@ class DiagnosticsApi:
                 kind=inside.store,
             ),
             workers={name: state for name, state in inside.workers().items() if _may_see(call.caller, name)},
+            unconfigured_accounts=tuple(unconfigured(inside.receiver.unconfigured_accounts)),
             unconfigured_topics=unconfigured(inside.receiver.unconfigured_topics),
             unconfigured_merchants=unconfigured(inside.receiver.unconfigured_merchants),
             certificates=[

@@ -116,7 +116,11 @@ RETRY: Final = object_schema(
 TO_REFUND: Final = {"getRefund": {"operationId": "getRefund", "parameters": {"refund_id": "$response.body#/refundId"}}}
 OF_ANSWER: Final = {"request_id": "$response.body#/refundRequestId"}
 TO_REQUEST: Final = {"getRefundRequest": {"operationId": "getRefundRequest", "parameters": OF_ANSWER}}
-STILL_PENDING: Final = Answer(202, PendingRequestJson, "Amazon has not answered yet.", PENDING, TO_REQUEST)
+REPEATED: Final = {"Idempotent-Replayed": "`true` if an earlier call made it, so that this one has changed nothing."}
+MADE: Final = {**LOCATION, **REPEATED}
+STILL_PENDING: Final = Answer(
+    202, PendingRequestJson, "Amazon has not answered yet.", {**PENDING, **REPEATED}, TO_REQUEST
+)
 REFUSALS: Final[tuple[Reasons, ...]] = (
     {
         400: ("bad_amount", "bad_besides", "currency_mismatch"),
@@ -149,7 +153,7 @@ class IssueApi:
         parameters=(KEY,),
         body=Body(CREATE),
         answers=(
-            Answer(201, RefundJson, "Accepted by Amazon.", LOCATION, TO_REFUND),
+            Answer(201, RefundJson, "Accepted by Amazon.", MADE, TO_REFUND),
             STILL_PENDING,
         ),
         problem=RefundProblemJson,
@@ -182,7 +186,7 @@ class IssueApi:
         parameters=(REFUND, ACCOUNT),
         body=Body(RETRY, required=False),
         answers=(
-            Answer(201, RefundJson, "Amazon accepted the new refund.", LOCATION, TO_REFUND),
+            Answer(201, RefundJson, "Amazon accepted the new refund.", MADE, TO_REFUND),
             STILL_PENDING,
         ),
         problem=RefundProblemJson,
@@ -285,10 +289,11 @@ def pending_detail(last_error: str, detail: str, again: str) -> str:
 
 
 def _answer(account: str, issued: Issued) -> Response:
+    repeated = {"Idempotent_Replayed": "true"} if issued.repeated else {}
     if issued.refund is not None:
         refund = issued.refund
         location = f"/v1/refunds/{refund.refund_id}?account={account}"
-        return json_answer(refund_json(refund), 201, Location=location)
+        return json_answer(refund_json(refund), 201, Location=location, **repeated)
     record, order = issued.record, issued.record.order
     body = PendingRequestJson(
         account=account,
@@ -301,4 +306,4 @@ def _answer(account: str, issued: Issued) -> Response:
         detail=pending_detail(record.last_error, record.detail, "repeat the call with the same key"),
         amazon=refusal_json(record),
     )
-    return json_answer(body, 202, Retry_After=str(ASK_AGAIN))
+    return json_answer(body, 202, Retry_After=str(ASK_AGAIN), **repeated)

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
+from receiver.amazon.ids import no_such_refund
 from receiver.errors import Conflict, NotFound
 from receiver.ledger.audit import AuditEntry
 from receiver.ledger.declines.job import Job
@@ -36,12 +37,9 @@ async def find_refunds(store: Store, accounts: Sequence[str], refund_id: str) ->
     return [refund for refund in answers if refund is not None]
 
 
-def the_refund(found: Sequence[Refund]) -> Refund:
-    """The only refund found. Raises `NotFound`, `Conflict`."""
-    missing = NotFound(
-        "Refund not found. Fetch it with `receiver refund refresh ID`, or check the token's accounts.",
-        reason="no_such_refund",
-    )
+def the_refund(found: Sequence[Refund], refund_id: str) -> Refund:
+    """The only refund found with this id. Raises `NotFound`, `Conflict`."""
+    missing = NotFound(no_such_refund(refund_id), reason="no_such_refund")
     return _the_one([(refund.account, refund) for refund in found], "know this refund", missing)[1]
 
 

@@ -6,7 +6,6 @@ A refund is searched in every account that the token may see; `?account=` narrow
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -14,7 +13,9 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
+from receiver.amazon.ids import EXAMPLE_ID, other_object
 from receiver.errors import BadRequest
+from receiver.http.api.auth import Tokens
 from receiver.http.api.bodies import only_account
 from receiver.http.api.listing import as_of_now, check_words, merged
 from receiver.http.api.lookup import find_history, find_refunds, the_refund
@@ -47,9 +48,6 @@ from receiver.store import Store
 WAITING = ("http.waiting", "http.waiting_per_token")
 LOOK_EVERY = 1.0
 """Poll this often (seconds) while waiting, since a wake-up can be lost."""
-OTHER_ID = re.compile(r"[A-Z][0-9]{2}-[0-9]{7}-[0-9]{7}(?:-([CA])[0-9]{6})?")
-OTHER_OBJECTS = {"": "a charge permission", "C": "a charge", "A": "an authorization"}
-"""Other objects whose ids begin like a refund's, by the letter that follows."""
 
 STATE: Final = word("state", "A state that refunds have, such as Declined. In any letter case.", spelling=state_of)
 REASON: Final = word(
@@ -70,13 +68,16 @@ ONE: Final[tuple[Reasons, ...]] = (
 
 
 class RefundApi:
-    """The handlers. `now` is ms since the epoch, UTC; `tokens` is the number of configured tokens."""
+    """The handlers. `now` is ms since the epoch, UTC; `tokens` are the configured ones."""
 
     def __init__(
-        self, store: Store, tokens: int, now: Callable[[], int], refreshes: Refreshes, http: HttpSettings
+        self, store: Store, tokens: Tokens, now: Callable[[], int], refreshes: Refreshes, http: HttpSettings
     ) -> None:
         self._store, self._now, self._refreshes = store, now, refreshes
-        of_one = share_of(http.waiting, http.waiting_per_token, tokens)
+
+        def of_one() -> int:
+            return share_of(http.waiting, http.waiting_per_token, tokens.count)
+
         self._seats = Seats(http.waiting, of_one, reason="too_many_waiting", settings=WAITING)
 
     @Operation(
@@ -124,7 +125,7 @@ class RefundApi:
         if wait and not _settled(found):
             with self._seats.taken(call.caller.name):
                 found = await self._look(call.request, accounts, refund_id, found, wait)
-        refund = the_refund(found)
+        refund = the_refund(found, refund_id)
         (refund,) = await as_of_now(self._store, [refund])
         body = advised_json(refund, advice_of(refund))
         encoded = msgspec.json.encode(body)
@@ -145,7 +146,7 @@ class RefundApi:
         reasons=ONE,
     )
     async def history(self, call: Call) -> Response:
-        refund = the_refund(await find_refunds(self._store, call.accounts, call[REFUND]))
+        refund = the_refund(await find_refunds(self._store, call.accounts, call[REFUND]), call[REFUND])
         revisions, disputes = await find_history(self._store, refund)
         body = HistoryJson(
             refund_id=refund.refund_id,
@@ -175,7 +176,9 @@ class RefundApi:
         self._refreshes.take(call.caller.name)
         is_amazons = AMAZON_REFUND_ID.fullmatch(refund_id) is not None
         found = [] if is_amazons and len(accounts) == 1 else await find_refunds(self._store, accounts, refund_id)
-        account = the_refund(found).account if found else only_account(accounts, "the account with ?account=")
+        account = (
+            the_refund(found, refund_id).account if found else only_account(accounts, "the account with ?account=")
+        )
         if not (found or is_amazons or await self._store.of(account).fps.get(refund_id)):
             raise _no_refund_id(refund_id)
         hint = Hint(
@@ -225,10 +228,10 @@ def _settled(found: Sequence[Refund]) -> bool:
 
 def _no_refund_id(text: str) -> BadRequest:
     """Amazon is not asked about an id that cannot be a refund's: its rate limit is shared with all that can."""
-    other = OTHER_ID.fullmatch(text)
-    what = f" This is the id of {OTHER_OBJECTS[other[1] or '']}." if other else ""
+    other = other_object(text)
+    what = f" This is the id of {other}." if other else ""
     return BadRequest(
-        "Amazon's refund ids look like S01-5105180-3221187-R022311, and no refund with this id is known."
+        f"Amazon's refund ids look like {EXAMPLE_ID}, and no refund with this id is known."
         f"{what} Find the refund's id with `receiver refund list` or in Seller Central.",
         reason="bad_refund_id",
     )

@@ -246,7 +246,7 @@ class UnrecognizedMessageJson(UnrecognizedJson, kw_only=True):
 
 
 class SightingJson(Json, kw_only=True):
-    """A topic or merchant that is not configured."""
+    """A topic, merchant or account that is not configured."""
 
     name: str
     count: int
@@ -262,8 +262,6 @@ class CertificateJson(Json, kw_only=True):
 
 
 class StoreJson(Json, kw_only=True):
-    """Where data is stored."""
-
     kind: Literal["embedded", "redis"]
 
 
@@ -274,6 +272,7 @@ class DiagnosticsJson(Json, kw_only=True):
     time: Rfc3339
     store: StoreJson
     workers: Annotated[dict[str, str], Meta(description="By task, such as track:us: running, failing or ended.")]
+    unconfigured_accounts: Annotated[tuple[SightingJson, ...], Meta(description="Names in `/ipn/{account}`.")] = ()
     unconfigured_topics: list[SightingJson]
     unconfigured_merchants: list[SightingJson]
     certificates: list[CertificateJson]

@@ -295,6 +295,7 @@ def not_configured(subscriber: Subscriber, what: str) -> None:
     """Raise `Conflict` (`configured`) for a subscriber that the configuration would restore unchanged."""
     if subscriber.origin == "config":
         raise Conflict(
-            f"The subscriber comes from the configuration, which would restore it at the next start: {what} there.",
+            "The subscriber comes from the configuration, which would restore it at the next start or reload: "
+            f"{what} there.",
             reason="configured",
         )

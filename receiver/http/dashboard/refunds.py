@@ -134,7 +134,7 @@ async def refund_of(store: Store, request: Request, caller: Caller) -> Refund:
     """The refund that the path names, with its case and current advice. Raises `NotFound`, `Conflict`, `Forbidden`."""
     caller.need(Scope.READ)
     accounts = caller.seen(ACCOUNT.of(request) or None)
-    refund = the_refund(await find_refunds(store, accounts, REFUND.of(request)))
+    refund = the_refund(await find_refunds(store, accounts, REFUND.of(request)), REFUND.of(request))
     return (await as_of_now(store, [refund]))[0]
 
 

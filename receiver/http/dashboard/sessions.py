@@ -53,6 +53,8 @@ class Sessions:
         self._now, self._random = now, random
         self.form_key = secrets.token_bytes(32)
         """Signs the sign-in form, for which there is no session yet."""
+        self.is_known: Callable[[Caller], bool] = lambda _: True
+        """Whether the token of a session is still configured. If not, the session ends."""
         self._found: OrderedDict[bytes, Session] = OrderedDict()
 
     def begin(self, caller: Caller) -> str:
@@ -71,10 +73,13 @@ class Sessions:
         """The session of the cookie, unless it has ended."""
         key = digest(connection.cookies.get(cookie_name(connection), ""))
         session = self._found.get(key)
-        if session is not None and session.ends_at <= self._now():
+        if session is not None and self._has_ended(session):
             del self._found[key]
             return None
         return session
+
+    def _has_ended(self, session: Session) -> bool:
+        return session.ends_at <= self._now() or not self.is_known(session.caller)
 
     def end(self, connection: HTTPConnection) -> None:
         self._found.pop(digest(connection.cookies.get(cookie_name(connection), "")), None)

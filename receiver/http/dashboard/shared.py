@@ -80,7 +80,7 @@ class SharedSessions(Sessions):
             session = msgspec.json.decode(path.read_bytes(), type=Session)
         except FileNotFoundError:
             return None
-        if session.ends_at <= self._now():
+        if self._has_ended(session):
             path.unlink(missing_ok=True)
             return None
         return session

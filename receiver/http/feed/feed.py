@@ -41,11 +41,8 @@ from receiver.http.limits import Reads
 from receiver.http.respond import json_answer
 from receiver.http.seats import Seats, share_of
 from receiver.ledger.refund import REASONS
-from receiver.outbox.events.balance_event import is_balance
-from receiver.outbox.events.dispute_event import is_dispute
 from receiver.outbox.events.event import Event, from_fields
-from receiver.outbox.events.mismatch_event import is_mismatch
-from receiver.outbox.events.operator_event import is_operator
+from receiver.outbox.events.kinds import REFUND, kind_of
 from receiver.runtime.metrics import Metrics
 from receiver.runtime.rounds import ChangeSignal
 from receiver.settings.sections import FeedSettings
@@ -125,8 +122,7 @@ class CurrentFeed:
 def readable(account: str, fields: Mapping[str, str]) -> Event | None:
     """The refund event that an entry contains; None if it contains another kind, or is unreadable."""
     try:
-        is_other = any(is_it(fields) for is_it in (is_operator, is_dispute, is_balance, is_mismatch))
-        return None if is_other else from_fields(account, fields)
+        return from_fields(account, fields) if kind_of(fields) is REFUND else None
     except Malformed:
         return None
 
@@ -147,7 +143,10 @@ class FeedApi:
         self._store, self._tokens, self._metrics, self._reads = store, tokens, metrics, reads
         self._buffer, self._timing = settings.buffer, timing or Timing()
         self._hub = Hub(store, settings.buffer)
-        of_one = share_of(settings.clients, settings.clients_per_token, tokens.count)
+
+        def of_one() -> int:
+            return share_of(settings.clients, settings.clients_per_token, tokens.count)
+
         self._seats = Seats(settings.clients, of_one, metrics.feed_clients, reason="feed_full", settings=CLIENTS)
 
     @Operation(

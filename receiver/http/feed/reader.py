@@ -14,25 +14,19 @@ from receiver.errors import BadRequest
 from receiver.http.api.params import WORD
 from receiver.http.feed.hub import FeedItem, FeedStore, Hub, Listener
 from receiver.http.feed.schema import ResetJson
-from receiver.ledger.lifecycle import EventType
 from receiver.ledger.refund import REASONS, is_known_reason, reason_of
-from receiver.outbox.events.balance_event import BalanceEventType, is_balance
 from receiver.outbox.events.cursor import Place, read_cursor, write_cursor
-from receiver.outbox.events.dispute_event import DisputeEventType, is_dispute
-from receiver.outbox.events.mismatch_event import MismatchEventType, is_mismatch
+from receiver.outbox.events.kinds import NAMED, REFUND, kind_of
 from receiver.store.deliveries.feed import FeedPage, Where
 
 CATCH_UP = 100
 """How many events of a stream one page has."""
 PREFIX, BESIDE_REFUNDS = "amazonpay.refund.", "amazonpay."
 TYPES = {
-    **{name: each.value for each in EventType for name in (each.value, each.value.removeprefix(PREFIX))},
-    **{
-        name: each.value
-        for each in (*BalanceEventType, *DisputeEventType)
-        for name in (each.value, each.value.removeprefix(BESIDE_REFUNDS))
-    },
-    **{name: each.value for each in MismatchEventType for name in (each.value, each.value.removeprefix(PREFIX))},
+    name: each.value
+    for kind in (REFUND, *NAMED)
+    for each in kind.types
+    for name in (each.value, each.value.removeprefix(PREFIX).removeprefix(BESIDE_REFUNDS))
 }
 EVENT_STREAM = "text/event-stream"
 NOT_AT_ALL = re.compile(r"q=0(\.0{0,3})?")
@@ -59,7 +53,7 @@ class FeedFilter:
         """Whether the client wants this event."""
         if (self.types and item.type not in self.types) or (self.reasons and item.reason not in self.reasons):
             return False
-        if not self.types and any(is_it(item.fields) for is_it in (is_balance, is_dispute, is_mismatch)):
+        if not self.types and kind_of(item.fields) is not REFUND:
             return False
         return not item.lost and bool(item.body())
 

@@ -8,7 +8,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from receiver.http.api.schema import either
 from receiver.ledger.schema import Json
-from receiver.outbox.formats.cloudevents import KINDS
+from receiver.outbox.formats.cloudevents import EVENT_SHAPES
 
 
 class ResetJson(Json, kw_only=True):
@@ -21,7 +21,7 @@ class ResetJson(Json, kw_only=True):
 class EventPageJson(Json, kw_only=True):
     """A page of events, oldest first."""
 
-    events: Annotated[list[Any], Meta(extra_json_schema=either(*KINDS))]
+    events: Annotated[list[Any], Meta(extra_json_schema=either(*EVENT_SHAPES))]
     cursors: Annotated[list[str], Meta(description="For each event, the cursor after it.")]
     after: Annotated[str, Meta(description="The cursor for the next page.")]
     more: Annotated[bool, Meta(description="Whether more events are already available.")]

@@ -38,7 +38,7 @@ from receiver.http.openapi.describe import BEARER, components, described, shared
 from receiver.http.openapi.webhooks import webhooks
 from receiver.http.respond import matches
 from receiver.http.summary import SummaryApi
-from receiver.outbox.formats.cloudevents import KINDS
+from receiver.outbox.formats.cloudevents import EVENT_SHAPES
 from receiver.runtime.version import package_version
 
 APIS: Final = (
@@ -98,7 +98,7 @@ def document() -> dict[str, Any]:
     for (path, method), operation in OPERATIONS.items():
         paths.setdefault(path, {})[method] = described(operation)
     shapes = {shape for operation in OPERATIONS.values() for shape in types_of(operation)}
-    listed = (DeadDeliveryJson, WaitingDeliveryJson, *KINDS)
+    listed = (DeadDeliveryJson, WaitingDeliveryJson, *EVENT_SHAPES)
     return {
         "openapi": "3.1.0",
         "info": {"title": "Amazon Pay refund receiver", "version": package_version() or "0", "description": ABOUT},

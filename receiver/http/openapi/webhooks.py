@@ -7,7 +7,7 @@ from typing import Any, Final
 from receiver.http.api.params import Schema
 from receiver.http.openapi.describe import REF, components, named
 from receiver.outbox.events.envelope import EVENT_ID
-from receiver.outbox.formats.cloudevents import CONTENT_TYPE, SHAPES
+from receiver.outbox.formats.cloudevents import CONTENT_TYPE, SHAPE_OF
 
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 MEDIA_TYPE: Final = CONTENT_TYPE.partition(";")[0]
@@ -33,16 +33,16 @@ ANSWERS: Final = {
 
 def webhooks() -> dict[str, Schema]:
     """The member `webhooks`, by type of event."""
-    return {type_: {"post": _webhook(type_)} for type_ in SHAPES}
+    return {type_: {"post": _webhook(type_)} for type_ in SHAPE_OF}
 
 
 def event_schemas() -> dict[str, Schema]:
     """A JSON Schema (draft 2020-12) for each type of event. None refers to anything outside."""
-    return {type_: _schema(type_) for type_ in SHAPES}
+    return {type_: _schema(type_) for type_ in SHAPE_OF}
 
 
 def _webhook(type_: str) -> Schema:
-    body = {"$ref": REF.format(name=named(SHAPES[type_])), "properties": {"type": {"const": type_}}}
+    body = {"$ref": REF.format(name=named(SHAPE_OF[type_])), "properties": {"type": {"const": type_}}}
     return {
         "operationId": "on" + "".join(word.capitalize() for part in type_.split(".")[1:] for word in part.split("_")),
         "tags": ["webhooks"],
@@ -58,14 +58,14 @@ def _webhook(type_: str) -> Schema:
 
 
 def _schema(type_: str) -> Schema:
-    parts = components([SHAPES[type_]])
-    whole = parts.pop(named(SHAPES[type_]))
+    parts = components([SHAPE_OF[type_]])
+    whole = parts.pop(named(SHAPE_OF[type_]))
     whole |= {"description": _about(type_), "properties": {**whole["properties"], "type": {"const": type_}}}
     return {"$schema": DIALECT, "title": type_, **_inside(whole), "$defs": _inside(parts)}
 
 
 def _about(type_: str) -> str:
-    return next(about for word, about in SHAPES[type_].TYPES.items() if word.value == type_)
+    return next(about for word, about in SHAPE_OF[type_].TYPES.items() if word.value == type_)
 
 
 def _inside(schema: Any) -> Any:

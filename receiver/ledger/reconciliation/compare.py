@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 from decimal import Decimal
 
 from receiver.ledger.money import Money
-from receiver.ledger.reconciliation.finding import Finding, FindingKind
+from receiver.ledger.reconciliation.finding import SETTLED, Finding, FindingKind
 from receiver.ledger.reconciliation.rows import Period, RefundRow, SettlementRow
 from receiver.ledger.refund import FPS, Refund, State, is_final
 
@@ -48,14 +48,14 @@ def compare_settlement(rows: Sequence[SettlementRow], known: Refund | None) -> l
     """
     first, settled = rows[0], settled_sum(rows)
     if known is None:
-        there = f"settled {_text(settled, first)}"
+        there = f"{SETTLED}{_text(settled, first)}"
         return [Finding(kind=FindingKind.UNKNOWN_HERE, refund_id=first.refund_id, there=there, row=first)]
     if known.state == State.DECLINED:
-        return [_finding(FindingKind.SETTLED_BUT_DECLINED, first, known.state, f"settled {_text(settled, first)}")]
+        return [_finding(FindingKind.SETTLED_BUT_DECLINED, first, known.state, f"{SETTLED}{_text(settled, first)}")]
     is_comparable = known.amount and first.amount.currency_code == known.amount.currency_code
     if not known.amount or not is_comparable or settled in (None, known.amount.amount):
         return []
-    return [_finding(FindingKind.AMOUNT_DIFFERS, first, str(known.amount), f"settled {_text(settled, first)}")]
+    return [_finding(FindingKind.AMOUNT_DIFFERS, first, str(known.amount), f"{SETTLED}{_text(settled, first)}")]
 
 
 def is_short(rows: Sequence[SettlementRow], known: Refund | None) -> bool:

@@ -9,6 +9,8 @@ import msgspec
 
 from receiver.ledger.reconciliation.rows import RefundRow, SettlementRow
 
+SETTLED = "settled "
+
 
 class FindingKind(StrEnum):
     """The kinds of differences. At most one finding of each kind is open for a refund."""
@@ -56,5 +58,6 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, ren
         file, it was found."""
         parts = [self.kind.value, self.refund_id]
         if self.kind in (FindingKind.STATE_DIFFERS, FindingKind.AMOUNT_DIFFERS):
-            parts += [self.here, self.there]
+            # Reports of both kinds can show the same other amount.
+            parts += [self.here, self.there.removeprefix(SETTLED)]
         return hashlib.sha256("\n".join(parts).encode("utf-8", "replace")).hexdigest()[:32]

@@ -93,16 +93,6 @@ def resolved(account: str, alarm: str, at: int, region: str = "") -> BalanceEven
     return BalanceEvent(id=id_, type=BalanceEventType.RESOLVED, account=account, at=at, alarm=alarm, region=region)
 
 
-def is_balance(fields: Mapping[str, str]) -> bool:
-    """Whether a stream entry is a balance event."""
-    return fields.get("type", "").startswith(FAMILY)
-
-
-def is_known(fields: Mapping[str, str]) -> bool:
-    """Whether this version knows the type of a balance event."""
-    return fields.get("type", "") in set(BalanceEventType)
-
-
 def advice_of(event: BalanceEvent) -> Advice:
     """What happened, and what to do."""
     if event.type is BalanceEventType.RESOLVED:

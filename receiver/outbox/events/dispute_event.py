@@ -70,16 +70,6 @@ def dispute_event(account: str, dispute: Dispute, reminder: Reminder, at: int, r
     return DisputeEvent(id=id_, type=type_, account=account, at=at, reminder=reminder, dispute=dispute, region=region)
 
 
-def is_dispute(fields: Mapping[str, str]) -> bool:
-    """Whether a stream entry is a dispute event."""
-    return fields.get("type", "").startswith(FAMILY)
-
-
-def is_known(fields: Mapping[str, str]) -> bool:
-    """Whether this version knows the type of a dispute event."""
-    return fields.get("type", "") in set(DisputeEventType)
-
-
 def advice_of(event: DisputeEvent) -> Advice:
     """What happened, and what to do. Source: `DisputeReasonCode` of Amazon's Java SDK."""
     dispute = event.dispute

@@ -54,7 +54,6 @@ from receiver.ledger.order_reference import whole_reference
 from receiver.ledger.refund import FIELD_NAMES, REFUND_ID, How, Refund, Resolution, RetryRefused, Source
 from receiver.ledger.schema import DESCRIPTION_LIMIT, MAX_TEXT, known_time, tidy
 from receiver.ledger.timestamps import format_rfc3339, parse_time
-from receiver.outbox.events import balance_event, dispute_event, mismatch_event, operator_event
 from receiver.outbox.events.advice import Advice, advice_of
 from receiver.outbox.events.envelope import EVENT_ID, AnEvent, derived_id
 
@@ -62,10 +61,6 @@ SAME = 512
 """Events cached in parsed and in rendered form: all subscribers get the same ones at about the same time."""
 REPEATABLE = frozenset({EventType.CONFLICT, EventType.RESOLVED, EventType.REOPENED})
 """Types that can happen several times for one refund."""
-NEWER = re.compile(r"amazonpay\.[a-z_.]{1,64}")
-TYPES, SOURCES = frozenset(EventType), frozenset(Source)
-WORD = re.compile(r"[a-z_]{1,64}")
-OPERATORS = "receiver."
 REGIONS = ("na", "eu", "jp")
 COUNT = re.compile(r"[0-9]{1,15}")
 FINALS = re.compile(r"(?:[A-Za-z]{1,32}@-?[0-9]{1,15})(?: [A-Za-z]{1,32}@-?[0-9]{1,15}){0,31}")
@@ -164,22 +159,6 @@ def to_fields(event: Event) -> dict[str, str]:
         "suspectedEventId": event.alarm,
     }
     return {name: value for name, value in fields.items() if value}
-
-
-def is_newer(fields: Mapping[str, str]) -> bool:
-    """Whether a later version wrote the entry: its type or source is unknown here. That version handles it."""
-    word = fields.get("type", "")
-    if word.startswith(OPERATORS):
-        return not operator_event.is_known(fields)
-    if balance_event.is_balance(fields):
-        return not balance_event.is_known(fields)
-    if dispute_event.is_dispute(fields):
-        return not dispute_event.is_known(fields)
-    if mismatch_event.is_mismatch(fields):
-        return False
-    source = fields.get("source", "")
-    has_later_source = source not in SOURCES and WORD.fullmatch(source) is not None
-    return (word not in TYPES or has_later_source) and NEWER.fullmatch(word) is not None
 
 
 def from_fields(account: str, fields: Mapping[str, str]) -> Event:

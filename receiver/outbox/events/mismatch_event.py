@@ -136,11 +136,6 @@ def mismatch_event(
     )
 
 
-def is_mismatch(fields: Mapping[str, str]) -> bool:
-    """Whether a stream entry is a mismatch event."""
-    return fields.get("type", "") == MismatchEventType.MISMATCH
-
-
 def advice_of(kind: FindingKind) -> Advice:
     """What a finding means, and what to do."""
     return Advice(*SUMMARIES[kind])

@@ -79,11 +79,6 @@ def is_operator(fields: Mapping[str, str]) -> bool:
     return fields.get("type", "").startswith("receiver.")
 
 
-def is_known(fields: Mapping[str, str]) -> bool:
-    """Whether this version knows the type of an operator event."""
-    return fields.get("type", "") in set(OperatorType)
-
-
 def operator_fields(event: OperatorEvent) -> dict[str, str]:
     """The event as flat texts (see the table above)."""
     fields = {

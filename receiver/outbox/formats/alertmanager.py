@@ -259,10 +259,12 @@ def _authorization_problems(value: object) -> list[str]:
 FORMAT = Format(
     name="alertmanager",
     types=NEEDS_A_PERSON,
-    render=render,
-    render_balance=render_balance,
-    render_disputes=render_disputes,
-    render_mismatches=render_mismatches,
+    renderers={
+        Event: render,
+        BalanceEvent: render_balance,
+        DisputeEvent: render_disputes,
+        MismatchEvent: render_mismatches,
+    },
     incidents=True,
     credential="authorization",
     credential_problems=_authorization_problems,

@@ -5,9 +5,9 @@ Every attempt and every subscriber gets the same body; the signature's time and 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
-from typing import Annotated, ClassVar, Final, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal
 
 import msgspec
 
@@ -19,7 +19,7 @@ from receiver.ledger.schema import RefundJson, refund_as
 from receiver.outbox.events.advice import Advice, AdviceJson, advice_json
 from receiver.outbox.events.balance_event import BalanceEvent, BalanceEventJson, balance_cloud_event
 from receiver.outbox.events.dispute_event import DisputeEvent, DisputeEventJson, dispute_cloud_event
-from receiver.outbox.events.envelope import CloudEventJson, enveloped
+from receiver.outbox.events.envelope import AnEvent, CloudEventJson, enveloped
 from receiver.outbox.events.event import SAME, Event
 from receiver.outbox.events.mismatch_event import MismatchEvent, MismatchEventJson, mismatch_cloud_event
 from receiver.outbox.events.operator_event import OperatorEvent, OperatorEventJson, operator_cloud_event
@@ -83,9 +83,9 @@ class RefundEventJson(CloudEventJson, kw_only=True):
     ) = msgspec.UNSET
 
 
-KINDS: Final = (RefundEventJson, BalanceEventJson, DisputeEventJson, MismatchEventJson, OperatorEventJson)
+EVENT_SHAPES: Final = (RefundEventJson, BalanceEventJson, DisputeEventJson, MismatchEventJson, OperatorEventJson)
 """The JSON of every kind of event that is pushed."""
-SHAPES: Final[Mapping[str, type[CloudEventJson]]] = {word.value: kind for kind in KINDS for word in kind.TYPES}
+SHAPE_OF: Final[Mapping[str, type[CloudEventJson]]] = {word.value: kind for kind in EVENT_SHAPES for word in kind.TYPES}
 """The same, by the type of the event."""
 
 
@@ -101,61 +101,28 @@ def cloud_event(event: Event) -> RefundEventJson:
     )
 
 
+TO_JSON: Final[Mapping[type[AnEvent], Callable[[Any], CloudEventJson]]] = {
+    Event: cloud_event,
+    BalanceEvent: balance_cloud_event,
+    DisputeEvent: dispute_cloud_event,
+    MismatchEvent: mismatch_cloud_event,
+    OperatorEvent: operator_cloud_event,
+}
+
+
 @lru_cache(SAME)
-def render_body(event: Event) -> bytes:
+def render_body(event: AnEvent) -> bytes:
     """The body: compact JSON in UTF-8, at most `LARGEST_BODY` bytes."""
-    return msgspec.json.encode(cloud_event(event))
+    return msgspec.json.encode(TO_JSON[type(event)](event))
 
 
-def render(events: Sequence[Event], subscriber: Subscriber, now: int) -> Request:
+def render(events: Sequence[AnEvent], subscriber: Subscriber, now: int) -> Request:
     """The request for the one event, signed at `now` (ms) with every secret that is live then.
 
     Raises `TransportError` (`no_live_secret`) if there is none: the subscriber could not trust an unsigned event.
     """
     (event,) = events
     return _signed(event.id, render_body(event), subscriber, now)
-
-
-def render_operator(events: Sequence[OperatorEvent], subscriber: Subscriber, now: int) -> Request:
-    """The signed request for the one operator event. Raises as `render` does."""
-    (event,) = events
-    return _signed(event.id, msgspec.json.encode(operator_cloud_event(event)), subscriber, now)
-
-
-def render_disputes(events: Sequence[DisputeEvent], subscriber: Subscriber, now: int) -> Request:
-    """The signed request for the one dispute event. Raises as `render` does."""
-    (event,) = events
-    return _signed(event.id, render_dispute_body(event), subscriber, now)
-
-
-def render_mismatches(events: Sequence[MismatchEvent], subscriber: Subscriber, now: int) -> Request:
-    """The signed request for the one mismatch event. Raises as `render` does."""
-    (event,) = events
-    return _signed(event.id, render_mismatch_body(event), subscriber, now)
-
-
-def render_balance(events: Sequence[BalanceEvent], subscriber: Subscriber, now: int) -> Request:
-    """The signed request for the one balance event. Raises as `render` does."""
-    (event,) = events
-    return _signed(event.id, render_balance_body(event), subscriber, now)
-
-
-@lru_cache(SAME)
-def render_balance_body(event: BalanceEvent) -> bytes:
-    """The body of a balance event."""
-    return msgspec.json.encode(balance_cloud_event(event))
-
-
-@lru_cache(SAME)
-def render_dispute_body(event: DisputeEvent) -> bytes:
-    """The body of a dispute event."""
-    return msgspec.json.encode(dispute_cloud_event(event))
-
-
-@lru_cache(SAME)
-def render_mismatch_body(event: MismatchEvent) -> bytes:
-    """The body of a mismatch event."""
-    return msgspec.json.encode(mismatch_cloud_event(event))
 
 
 def _signed(event_id: str, body: bytes, subscriber: Subscriber, now: int) -> Request:
@@ -176,11 +143,7 @@ def _keys(subscriber: Subscriber, now: int) -> list[bytes]:
 FORMAT = Format(
     name=CLOUDEVENTS,
     types=(EventType.DECLINED,),
-    render=render,
-    render_balance=render_balance,
-    render_disputes=render_disputes,
-    render_mismatches=render_mismatches,
-    render_operator=render_operator,
+    renderers=dict.fromkeys(TO_JSON, render),
     signed=True,
     backfill=True,
 )

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
 
 from receiver.exchange import Request
 from receiver.ledger.lifecycle import EventType
-from receiver.outbox.events.balance_event import BalanceEvent
-from receiver.outbox.events.dispute_event import DisputeEvent, DisputeEventType
+from receiver.outbox.events.dispute_event import DisputeEventType
+from receiver.outbox.events.envelope import AnEvent
 from receiver.outbox.events.event import Event
 from receiver.outbox.events.incident import closes
-from receiver.outbox.events.mismatch_event import MismatchEvent, MismatchEventType
-from receiver.outbox.events.operator_event import OperatorEvent
+from receiver.outbox.events.mismatch_event import MismatchEventType
 from receiver.outbox.subscribers.filters import matches
 from receiver.outbox.subscribers.subscriber import Subscriber
 from receiver.outbox.subscribers.url import EXAMPLE, FORBIDDEN_CHARACTERS, URL_TEXT
@@ -32,21 +32,14 @@ NEEDS_A_PERSON = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Format:
-    """One format: its default events, its fields, how many events a message holds, and its renderer."""
+    """One format: its default events, its fields, how many events a message holds, and its renderers."""
 
     name: str
     types: tuple[EventType | DisputeEventType | MismatchEventType, ...]
     """The event types that are sent by default."""
-    render: Callable[[Sequence[Event], Subscriber, int], Request]
-    """Makes the request for 1 to `most_in_one` events at a time in ms. Raises `TransportError`."""
-    render_balance: Callable[[Sequence[BalanceEvent], Subscriber, int], Request]
-    """The same for balance events."""
-    render_disputes: Callable[[Sequence[DisputeEvent], Subscriber, int], Request]
-    """The same for dispute events."""
-    render_mismatches: Callable[[Sequence[MismatchEvent], Subscriber, int], Request]
-    """The same for mismatch events."""
-    render_operator: Callable[[Sequence[OperatorEvent], Subscriber, int], Request] | None = None
-    """The same for operator events; None if the format has no form for them."""
+    renderers: Mapping[type[AnEvent], Callable[[Sequence[Any], Subscriber, int], Request]]
+    """For each kind of event that the format can express: makes the request for 1 to `most_in_one` of them at a time in
+    ms. Raises `TransportError`."""
     signed: bool = False
     backfill: bool = False
     """Whether it sends by default the events of refunds that were final long before they were first seen. Programs need

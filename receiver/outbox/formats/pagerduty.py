@@ -230,10 +230,12 @@ def _routing_key_problems(value: object) -> list[str]:
 FORMAT = Format(
     name="pagerduty",
     types=(EventType.DECLINED, EventType.CONFLICT, DisputeEventType.ACTION_REQUIRED),
-    render=render,
-    render_balance=render_balance,
-    render_disputes=render_disputes,
-    render_mismatches=render_mismatches,
+    renderers={
+        Event: render,
+        BalanceEvent: render_balance,
+        DisputeEvent: render_disputes,
+        MismatchEvent: render_mismatches,
+    },
     incidents=True,
     credential="routing_key",
     credential_problems=_routing_key_problems,

@@ -6,11 +6,9 @@ from collections.abc import Mapping, Sequence
 
 from receiver.errors import TransportError
 from receiver.exchange import Request
-from receiver.outbox.events.balance_event import BalanceEvent
-from receiver.outbox.events.dispute_event import DisputeEvent
+from receiver.outbox.events.envelope import AnEvent
 from receiver.outbox.events.event import Event
 from receiver.outbox.events.mismatch_event import MismatchEvent
-from receiver.outbox.events.operator_event import OperatorEvent
 from receiver.outbox.formats import alertmanager, cloudevents, pagerduty, slack, teams
 from receiver.outbox.formats.format import Format
 from receiver.outbox.subscribers.limits import large_enough
@@ -45,36 +43,17 @@ def wants_mismatch(subscriber: Subscriber, event: MismatchEvent) -> bool:
     return event.type.value in subscriber.types and not is_old and large_enough(event.amount, subscriber.min_amount)
 
 
-def render(events: Sequence[Event], subscriber: Subscriber, now: int) -> Request:
-    """The request that delivers these events at `now` (ms, this machine's clock). It may hold credentials.
+def render(events: Sequence[AnEvent], subscriber: Subscriber, now: int) -> Request:
+    """The request that delivers these events, all of one kind, at `now` (ms, this machine's clock). It may hold
+    credentials.
 
     Raises `TransportError`: `no_live_secret` if it cannot be signed, `no_credential` if the routing key is missing,
-    `unknown_format` for a format of a later version.
+    `unknown_format` for a format of a later version, or one that cannot express these events.
     """
-    return _known(subscriber).render(events, subscriber, now)
-
-
-def render_operator(events: Sequence[OperatorEvent], subscriber: Subscriber, now: int) -> Request:
-    """The request that delivers these operator events. Raises `TransportError` as `render` does."""
-    renderer = _known(subscriber).render_operator
+    renderer = _known(subscriber).renderers.get(type(events[0]))
     if renderer is None:
-        raise TransportError("The subscriber's format cannot express operator events.", reason="unknown_format")
+        raise TransportError("The subscriber's format cannot express these events.", reason="unknown_format")
     return renderer(events, subscriber, now)
-
-
-def render_balance(events: Sequence[BalanceEvent], subscriber: Subscriber, now: int) -> Request:
-    """The request that delivers these balance events. Raises `TransportError` as `render` does."""
-    return _known(subscriber).render_balance(events, subscriber, now)
-
-
-def render_disputes(events: Sequence[DisputeEvent], subscriber: Subscriber, now: int) -> Request:
-    """The request that delivers these dispute events. Raises `TransportError` as `render` does."""
-    return _known(subscriber).render_disputes(events, subscriber, now)
-
-
-def render_mismatches(events: Sequence[MismatchEvent], subscriber: Subscriber, now: int) -> Request:
-    """The request that delivers these mismatch events. Raises `TransportError` as `render` does."""
-    return _known(subscriber).render_mismatches(events, subscriber, now)
 
 
 def _known(subscriber: Subscriber) -> Format:

@@ -236,11 +236,13 @@ def _mrkdwn(text: str) -> dict[str, Any]:
 FORMAT = Format(
     name="slack",
     types=NEEDS_A_PERSON,
-    render=render,
-    render_balance=render_balance,
-    render_disputes=render_disputes,
-    render_mismatches=render_mismatches,
-    render_operator=render_operator,
+    renderers={
+        Event: render,
+        BalanceEvent: render_balance,
+        DisputeEvent: render_disputes,
+        MismatchEvent: render_mismatches,
+        OperatorEvent: render_operator,
+    },
     credential="url",
     example="https://hooks.slack.com/services/T…/B…/…",
     most_in_one=50,

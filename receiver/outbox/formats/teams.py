@@ -217,11 +217,13 @@ def _run(text: str, **style: str) -> Block:
 FORMAT = Format(
     name="teams",
     types=NEEDS_A_PERSON,
-    render=render,
-    render_balance=render_balance,
-    render_disputes=render_disputes,
-    render_mismatches=render_mismatches,
-    render_operator=render_operator,
+    renderers={
+        Event: render,
+        BalanceEvent: render_balance,
+        DisputeEvent: render_disputes,
+        MismatchEvent: render_mismatches,
+        OperatorEvent: render_operator,
+    },
     credential="url",
     example="https://….powerplatform.com/…/workflows/…/triggers/manual/paths/invoke?…&sig=…",
     most_in_one=50,

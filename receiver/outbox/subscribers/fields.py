@@ -9,9 +9,7 @@ import re
 
 from receiver.ledger.lifecycle import EventType
 from receiver.ledger.refund import REASONS, is_known_reason
-from receiver.outbox.events.balance_event import BalanceEventType
-from receiver.outbox.events.dispute_event import DisputeEventType
-from receiver.outbox.events.mismatch_event import MismatchEventType
+from receiver.outbox.events.kinds import NAMED
 from receiver.outbox.events.operator_event import FAMILY, OperatorType
 from receiver.outbox.subscribers.secrets import PREFIX
 
@@ -21,7 +19,7 @@ REASON = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 ALL = "*"
 KNOWN_TYPES = tuple(each.value for each in EventType if each is not EventType.TEST)
 OPERATOR_TYPES = (*(each.value for each in OperatorType), FAMILY)
-OTHER_TYPES = tuple(each.value for each in (*BalanceEventType, *DisputeEventType, *MismatchEventType))
+OTHER_TYPES = tuple(each.value for kind in NAMED for each in kind.types)
 """Amazon's, but about no change of a single refund."""
 BESIDE_REFUNDS = (*OTHER_TYPES, *OPERATOR_TYPES)
 """The types that `*` does not mean."""

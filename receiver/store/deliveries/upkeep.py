@@ -14,10 +14,11 @@ import msgspec
 import structlog
 
 from receiver.errors import Malformed
-from receiver.outbox.events.balance_event import is_balance, read_balance_event
-from receiver.outbox.events.dispute_event import is_dispute, read_dispute_event
-from receiver.outbox.events.event import from_fields, is_newer
-from receiver.outbox.events.mismatch_event import is_mismatch, read_mismatch_event
+from receiver.outbox.events.balance_event import BalanceEvent
+from receiver.outbox.events.dispute_event import DisputeEvent
+from receiver.outbox.events.event import Event
+from receiver.outbox.events.kinds import is_newer, read_event
+from receiver.outbox.events.mismatch_event import MismatchEvent
 from receiver.outbox.events.operator_event import OperatorEvent, is_operator, read_operator_event
 from receiver.outbox.formats.registry import wants, wants_mismatch
 from receiver.outbox.retries import ClaimedDelivery
@@ -205,12 +206,17 @@ def _wanted(account: str, subscriber: Subscriber, fields: dict[str, str]) -> boo
         # Written by a later version: only subscribers to all events want it.
         return ALL in subscriber.types and not is_operator(fields)
     try:
-        if is_balance(fields):
-            return wants_balance(subscriber, read_balance_event(account, fields))
-        if is_dispute(fields):
-            return wants_dispute(subscriber, read_dispute_event(account, fields))
-        if is_mismatch(fields):
-            return wants_mismatch(subscriber, read_mismatch_event(account, fields))
-        return wants(subscriber, from_fields(account, fields))
+        event = read_event(account, fields)
     except Malformed:
         return False
+    match event:
+        case BalanceEvent():
+            return wants_balance(subscriber, event)
+        case DisputeEvent():
+            return wants_dispute(subscriber, event)
+        case MismatchEvent():
+            return wants_mismatch(subscriber, event)
+        case Event():
+            return wants(subscriber, event)
+        case _:
+            return False

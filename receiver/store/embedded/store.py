@@ -28,8 +28,9 @@ from structlog.typing import FilteringBoundLogger
 
 from receiver.errors import ReceiverError, StoreUnavailable
 from receiver.store.embedded.files import DataDir, reason_of
-from receiver.store.embedded.process import ServerProcess, find_binary
-from receiver.store.embedded.socket import TROUBLE, ServerConnection, try_a_write
+from receiver.store.embedded.process import ServerProcess
+from receiver.store.embedded.program import find_program
+from receiver.store.embedded.socket import TROUBLE, ServerConnection, described, try_a_write
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -72,7 +73,7 @@ class EmbeddedStore:
         self._thread: ThreadPoolExecutor | None = None
         self._life: asyncio.Task[None] | None = None
         self._healthy = False
-        self._version = ""
+        self._told: dict[str, str] = {}
         self._opened_at, self._wait = 0.0, FIRST_WAIT
         self._stopping = False
 
@@ -102,9 +103,9 @@ class EmbeddedStore:
         return None if self._server is None else self._server.pid
 
     @property
-    def version(self) -> str:
-        """Valkey's version, such as `9.1.2`; empty before the first start."""
-        return self._version
+    def server(self) -> str:
+        """Product and version, such as `Valkey 9.1.2`; empty before the first start."""
+        return f"{self._told['product']} {self._told['version']}" if self._told else ""
 
     async def start(self) -> str:
         """Make sure that one server is up and answering, even if another process started it. Returns its `url`.
@@ -138,7 +139,7 @@ class EmbeddedStore:
         """Runs from start to stop. Only `stop` and the end of the event loop cancel this task."""
         try:
             await self._do(self._files.prepare)
-            self._server = ServerProcess(self._files, await self._do(find_binary), self._log)
+            self._server = ServerProcess(self._files, await self._do(find_program), self._log)
             self._log_state("store.started" if await self._open() else "store.attached")
             if not opened.done():
                 opened.set_result(None)
@@ -194,7 +195,7 @@ class EmbeddedStore:
         if await line.directory() != str(self._files.path):
             return False
         info = await line.info()
-        self._version = info.get("valkey_version", "")
+        self._told = described(info)
         await self._do(self._running.met, int(info["process_id"]))
         return True
 
@@ -299,9 +300,8 @@ class EmbeddedStore:
             self._log.warning("store.unhealthy", answer=answer)
         self._healthy = answer == "PONG"
 
-    def _log_state(self, event: str) -> None:
-        where = {"data_dir": str(self._files.path), "url": self.url}
-        self._log.info(event, **where, pid=self.pid, owner=self.owner, version=self._version)
+    def _log_state(self, name: str) -> None:
+        self._log.info(name, data_dir=str(self._files.path), url=self.url, pid=self.pid, owner=self.owner, **self._told)
 
 
 def _fail(opened: asyncio.Future[None], error: Exception) -> bool:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
 from types import MappingProxyType
@@ -92,6 +93,10 @@ class DataVersion(RedisRepository):
             raise
         finally:
             _migrating.reset(token)
+
+    async def mark_restored(self) -> None:
+        """Tell all receivers that the data was restored from a backup. Raises `StoreUnavailable`."""
+        await self._write("SET", RESTORED, secrets.token_hex(8), "GET")
 
     async def _catch_up(self) -> None:
         mark: bytes | None = await self._read("GET", RESTORED)

@@ -10,11 +10,7 @@ import msgspec
 
 from receiver.errors import Malformed
 from receiver.ledger.refund import REFUND_ID, How, Source
-from receiver.outbox.events.balance_event import is_balance, read_balance_event
-from receiver.outbox.events.dispute_event import is_dispute, read_dispute_event
-from receiver.outbox.events.event import from_fields, is_newer
-from receiver.outbox.events.mismatch_event import is_mismatch, read_mismatch_event
-from receiver.outbox.events.operator_event import is_operator, read_operator_event
+from receiver.outbox.events.kinds import is_newer, read_event
 from receiver.store.account import AccountStore
 from receiver.store.deliveries.dead_letters import STREAM_ID
 from receiver.store.deliveries.queues import FARTHEST
@@ -142,18 +138,8 @@ class Records(AccountRepository):
                     self.damage.record(key, after, "not an event")
 
     def _judge_event(self, fields: dict[str, str]) -> None:
-        if is_newer(fields):
-            return
-        if is_operator(fields):
-            read_operator_event(self.account, fields)
-        elif is_balance(fields):
-            read_balance_event(self.account, fields)
-        elif is_dispute(fields):
-            read_dispute_event(self.account, fields)
-        elif is_mismatch(fields):
-            read_mismatch_event(self.account, fields)
-        else:
-            from_fields(self.account, fields)
+        if not is_newer(fields):
+            read_event(self.account, fields)
 
     async def restore_refund(self, refund_id: str, kept: str) -> None:
         """After a refund's record was set aside, write the readable part of it, and make the refund due.

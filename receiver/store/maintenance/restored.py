@@ -1,8 +1,8 @@
 """Edge: Redis. After a restore from a backup, refunds that are not final and open cases may be outdated, so all of them
 become due.
 
-`deploy/backup.py` writes a unique text to `refunds:restored`. Each account stores the text that it has dealt with, so
-that several processes may do this at once, and again after a crash.
+`receiver restore` (`backup.py`) writes a unique text to `refunds:restored`. Each account stores the text that it has
+dealt with, so that several processes may do this at once, and again after a crash.
 """
 
 from __future__ import annotations

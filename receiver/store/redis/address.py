@@ -137,7 +137,13 @@ def read_address(url: str) -> RedisAddress:
 
 def _read(url: str) -> RedisAddress:
     scheme, there, rest = url.partition("://")
-    if not there or scheme.lower() not in SCHEMES:
+    if not there:
+        raise BadAddress(
+            "bad_scheme",
+            "the address has no scheme. Write for example redis://localhost:6379, or rediss:// for TLS, or "
+            "unix:///path/of/the/socket.",
+        )
+    if scheme.lower() not in SCHEMES:
         raise BadAddress("bad_scheme", f"the address must begin with one of {', '.join(f'{s}://' for s in SCHEMES)}.")
     kind, tls = SCHEMES[scheme.lower()]
     if "#" in rest:

@@ -102,6 +102,10 @@ CATALOGUE: Final[Mapping[str, Kind]] = MappingProxyType(
         "unrecognized": Kind(ZSET, KeyScope.ACCOUNT, "notifications not understood, by when they came", _UNRECOGNIZED),
         "unrecognized:details": Kind(HASH, KeyScope.ACCOUNT, "what is known of each of them", _UNRECOGNIZED),
         "unrecognized:messages": Kind(HASH, KeyScope.ACCOUNT, "their messages, compressed", _UNRECOGNIZED),
+        "report_run": Kind(
+            HASH, KeyScope.ACCOUNT, "the run that fetches reports, and how the last ones ended", "never"
+        ),
+        "reconciling": Kind(STRING, KeyScope.ACCOUNT, "the lease of that run", "its age: a minute"),
         # Events and their delivery
         "subscribers": Kind(HASH, KeyScope.ACCOUNT, "name → the subscriber; `:version` of the list", "never"),
         "events": Kind(STREAM, KeyScope.ACCOUNT, "the events; a public contract", "trimming, entry by entry"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator
@@ -339,7 +340,9 @@ async def test_the_embedded_folder_without_a_server(tmp_path: Path) -> None:
     assert "can be created" in only(found, "embedded.data_dir").found
     assert not (tmp_path / "new").exists()
     (tmp_path / "file").write_text("")
-    [unusable] = await check_store(site(data_dir=str(tmp_path / "file")))
+    [program, unusable] = await check_store(site(data_dir=str(tmp_path / "file")))
+    assert (program.check, program.status) == ("embedded.program", Status.OK)
+    assert re.fullmatch(r"Valkey [0-9.]+, /.*/valkey-server", program.found)
     assert (unusable.status, unusable.reason) == (Status.FAIL, "data_dir_unusable")
 
 

@@ -43,7 +43,7 @@ async def look(url: str = "", token: str = "", **more: Any) -> list[Finding]:
 
 
 async def test_what_nobody_configured_is_shown_with_the_fix(server: Server) -> None:
-    """A notification of another topic of Amazon Pay's, twice."""
+    """A notification of another topic of Amazon Pay's, twice, and one for an account's name that is misspelt."""
     envelope = SnsSigner().envelope(topic_arn=STRANGE, timestamp_ms=system_clock())
     before = await look(server.url, ADMIN)
     assert "service.unconfigured" not in words(before)
@@ -51,15 +51,20 @@ async def test_what_nobody_configured_is_shown_with_the_fix(server: Server) -> N
         for _ in range(2):
             async with session.post(f"{server.url}/ipn", data=json.dumps(envelope), headers=headers(envelope)) as said:
                 assert said.status == 503
+        async with session.post(f"{server.url}/ipn/US", data="{}") as said:
+            assert said.status == 503
     server.service.receiver.unconfigured_merchants.count("A2STRANGER", system_clock())
     found = [each for each in await look(server.url, ADMIN) if each.check == "service.unconfigured"]
     assert [(each.reason, each.subject) for each in found] == [
+        ("unconfigured_account", "US"),
         ("unconfigured_topic", STRANGE),
         ("unconfigured_merchant", "A2STRANGER"),
     ]
-    assert f'"{STRANGE}" to topic_arns' in found[0].fix
-    assert "2 notifications" in found[0].found
-    assert 'merchant_id = "A2STRANGER"' in found[1].fix
+    assert "/ipn/us in Seller Central" in found[0].fix
+    assert "/ipn/US: 1 notification" in found[0].found
+    assert f'"{STRANGE}" to topic_arns' in found[1].fix
+    assert "2 notifications" in found[1].found
+    assert 'merchant_id = "A2STRANGER"' in found[2].fix
 
 
 @pytest.mark.parametrize(("token", "reason"), [("", "no_token"), ("wrong", "token_refused"), (READER, "token_refused")])

@@ -7,17 +7,20 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from receiver.amazon.account import Account
+from receiver.amazon.account import Account, DailyReconciliation
 from receiver.commands.doctor.backlog import check_work
 from receiver.commands.doctor.finding import Finding, Status
+from receiver.commands.doctor.reconcile import check_reconciliation
 from receiver.errors import StoreUnavailable
 from receiver.ledger.notification import UNASSIGNED, UnrecognizedNotification
+from receiver.ledger.reconciliation.report_run import RunResult
 from receiver.ledger.refund import Source
 from receiver.outbox.dead_letter import DeadEvent
 from receiver.outbox.subscribers.subscriber import pause
 from receiver.store import Store
 from receiver.track.record import Recorder
 from tests.commands.doctor.kit import only, site, words
+from tests.kit.accounts import make_account
 from tests.kit.clock import T0, ManualClock
 from tests.store.makers import hint, refund_id, seen, subscriber
 
@@ -64,6 +67,26 @@ async def test_one_that_the_settings_no_longer_name_is_shown_until_it_is_removed
     assert "receiver subscriber remove audit" in found.fix
     await subscribers.remove("audit")
     assert words(await look(store)) == {}
+
+
+async def test_the_daily_comparison_with_amazons_reports(store: Store, clock: ManualClock) -> None:
+    """Silent while it is not configured; late, failed with the reason and the fix, done."""
+    runs, daily = store.of("us").report_runs, DailyReconciliation(240, "UTC", 7 * 86_400_000)
+    account = make_account(daily=daily)
+
+    async def found() -> list[tuple[Status, str]]:
+        return [(each.status, each.reason) for each in await check_reconciliation(store.of("us"), account)]
+
+    assert await check_reconciliation(store.of("us"), make_account()) == []
+    assert await found() == [(Status.WARN, "late")]
+    await runs.finish(RunResult(at=clock(), reason="amazon_refuses_us", detail="No right."))
+    [failed] = await check_reconciliation(store.of("us"), make_account())
+    assert (failed.status, failed.reason) == (Status.WARN, "amazon_refuses_us")
+    assert "Reports API" in failed.fix
+    await runs.finish(RunResult(at=clock()))
+    assert await found() == [(Status.OK, "")]
+    clock.tick(3 * 86_400_000)
+    assert await found() == [(Status.WARN, "late")]
 
 
 async def test_one_that_was_added_with_plain_http(store: Store) -> None:

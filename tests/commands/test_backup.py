@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -15,28 +16,43 @@ from receiver.ledger.money import Money
 from receiver.ledger.refund import Observation, Refund, Source
 from receiver.store import Store
 from receiver.store.embedded.store import EmbeddedStore
+from receiver.store.maintenance.backup import restore
 from receiver.store.redis.keys import RESTORED
 from receiver.store.redis.pipeline import connect
 from receiver.track.record import Recorder
-from tests.deploy.tools import DEPLOY, run
 from tests.kit.accounts import make_account
 from tests.kit.clock import T0
-from tests.kit.processes import short_folder
+from tests.kit.processes import PROJECT, Desk
 from tests.kit.valkey import start_valkey, stop_valkey
 from tests.store.embedded_kit import kill_servers
 
-SCRIPT = DEPLOY / "backup.py"
 IDS = [f"S01-5105180-3221187-R02231{number}" for number in range(8)]
 DURABLE = ("--appendonly", "yes", "--appendfsync", "always")
 
 
 @pytest.fixture
-def folder() -> Iterator[Path]:
+def folder(place: Desk) -> Iterator[Path]:
     """A short folder; no server of it outlives the test."""
-    path = short_folder()
-    yield path
-    kill_servers(path)
-    shutil.rmtree(path)
+    yield place.folder
+    kill_servers(place.folder)
+
+
+async def said(place: Desk, *words: str | Path, store: str | Path) -> str:
+    """What the command prints; it ends well. `store` is a folder with data, or an address."""
+    ran = await place.run(*words, env=environment(store))
+    assert (ran.process.returncode, ran.complaint) == (0, "")
+    return ran.said
+
+
+async def refusal(place: Desk, *words: str | Path, store: str | Path = "") -> str:
+    """What a command that is refused says."""
+    ran = await place.run(*words, env=environment(store))
+    assert (ran.process.returncode, ran.said) == (2, "")
+    return ran.complaint
+
+
+def environment(store: str | Path) -> dict[str, str]:
+    return {"RECEIVER_DATA_DIR" if isinstance(store, Path) else "RECEIVER_REDIS__URL": str(store)}
 
 
 @asynccontextmanager
@@ -79,29 +95,23 @@ async def marked(store: Store) -> bytes | None:
     return found
 
 
-def refusal(file: Path, into: Path) -> str:
-    """What a restore that is refused says."""
-    done = subprocess.run([sys.executable, SCRIPT, "restore", file, into], check=False, capture_output=True, text=True)
-    assert done.returncode == 1
-    return done.stderr
-
-
-async def test_the_embedded_store_is_backed_up_while_it_runs_and_restored(folder: Path) -> None:
+async def test_the_embedded_store_is_backed_up_while_it_runs_and_restored(place: Desk, folder: Path) -> None:
     """Into a folder that never had data. What was written after the backup is not there, all else is as it was."""
     backup, data = folder / "refunds.rdb", folder / "data"
     embedded = EmbeddedStore(data)
     url = await embedded.start()
     async with opened(url) as store:
         before = await fill(store)
-        run(sys.executable, SCRIPT, "save", url, backup)
+        assert "bytes" in await said(place, "backup", backup, store=data)
+        assert "a Valkey is running there" in await refusal(place, "restore", backup, store=data)
         await settle(store, "S01-5105180-3221187-R999999", "Refunded")
     await embedded.stop()
     assert backup.stat().st_mode & 0o777 == 0o600
-    assert "holds data already" in refusal(backup, data)
+    assert "holds data already" in await refusal(place, "restore", backup, store=data)
 
     shutil.rmtree(data)
     data.mkdir(mode=0o700)
-    run(sys.executable, SCRIPT, "restore", backup, data)
+    assert f"for {data.owner()}" in await said(place, "restore", backup, store=data)
     again = EmbeddedStore(data)
     async with opened(await again.start()) as store:
         assert await known(store) == before
@@ -117,26 +127,27 @@ async def test_the_embedded_store_is_backed_up_while_it_runs_and_restored(folder
     await third.stop()
 
 
-async def test_a_plain_valkey_is_backed_up_and_restored(folder: Path) -> None:
+async def test_a_plain_valkey_is_backed_up_and_restored(place: Desk, folder: Path) -> None:
     """With appendonly, as a server to which refunds are entrusted has it; the lanes and the schedule come along."""
     backup = folder / "refunds.rdb"
     process, url = start_valkey(folder / "old", *DURABLE)
     try:
         async with opened(url) as store:
             before, sizes = await fill(store), await store.of("us").gauges.measure()
-        run(sys.executable, SCRIPT, "save", url, backup)
-        run(sys.executable, SCRIPT, "save", url, backup)
+        await said(place, "backup", backup, store=url)
+        await said(place, "backup", backup, store=url)
     finally:
         stop_valkey(process)
     (folder / "new").mkdir()
-    run(sys.executable, SCRIPT, "restore", backup, folder / "new")
+    assert "FOLDER is missing" in await refusal(place, "restore", backup, store=url)
+    await said(place, "restore", backup, folder / "new", store=url)
     process, url = start_valkey(folder / "new", *DURABLE)
     try:
         async with opened(url) as store:
             assert await known(store) == before
             found = await store.of("us").gauges.measure()
             marks = [await marked(store)]
-            run(sys.executable, SCRIPT, "restored", url)
+            assert "Marked" in await said(place, "restore", "--mark-only", store=url)
             marks.append(await marked(store))
         assert len({*marks, None}) == 3
     finally:
@@ -146,8 +157,14 @@ async def test_a_plain_valkey_is_backed_up_and_restored(folder: Path) -> None:
     assert sizes["pending"] == len(IDS) / 2
 
 
+IMPORTS = """
+import asyncio
+from pathlib import Path
+from receiver.store.maintenance.backup import restore, save
+from receiver.store.redis.pipeline import connect
+"""
 PEEP = """
-import os, runpy, sys
+import os, sys
 def peep(event, args):
     if event == "open" and isinstance(args[0], str) and args[2] & os.O_CREAT:
         made.append(args[0])
@@ -161,19 +178,21 @@ def peep(event, args):
 made = []
 os.umask(0)
 sys.addaudithook(peep)
-sys.argv = sys.argv[1:]
-runpy.run_path(sys.argv[0], run_name="__main__")
 """
-"""Runs a program, and looks at the mode of every file that it makes at everything that it does."""
+"""Looks at the mode of every file that is made from here on, at everything that is done."""
 
 
-def peeped(*words: str | Path) -> str:
-    """What the program did wrong, and says."""
-    done = subprocess.run(
-        [sys.executable, "-B", "-c", PEEP, *words], check=True, capture_output=True, text=True, timeout=60
-    )
+def peeped(code: str, *words: str | Path) -> str:
+    """What the code did wrong."""
+    command = [sys.executable, "-B", "-c", PEEP + code, *words]
+    done = subprocess.run(command, cwd=PROJECT, check=True, capture_output=True, text=True, timeout=60)
     assert "bytes" in done.stdout
     return done.stderr
+
+
+SAVE = f"{IMPORTS}print(asyncio.run(save(connect(sys.argv[1]), Path(sys.argv[2]), 60)), 'bytes')"
+RESTORE = f"{IMPORTS}print(restore(Path(sys.argv[1]), Path(sys.argv[2])), 'bytes')"
+CARELESS = "with open(sys.argv[1], 'wb') as file:\n    os.chmod(file.name, 0o600)\nprint('bytes')"
 
 
 def test_what_is_saved_and_restored_is_never_open_to_others(folder: Path) -> None:
@@ -183,11 +202,11 @@ def test_what_is_saved_and_restored_is_never_open_to_others(folder: Path) -> Non
     (folder / "refunds.rdb.part").write_bytes(b"left by one that was cut, and open to all")
     (folder / "refunds.rdb.part").chmod(0o666)
     try:
-        assert peeped(SCRIPT, "save", url, backup) == ""
+        assert peeped(SAVE, url, backup) == ""
     finally:
         stop_valkey(process)
     (folder / "new").mkdir()
-    assert peeped(SCRIPT, "restore", backup, folder / "new") == ""
+    assert peeped(RESTORE, backup, folder / "new") == ""
     place = folder / "new" / "appendonlydir"
     assert place.stat().st_mode & 0o777 == 0o700
     assert {path.stat().st_mode & 0o777 for path in (backup, *place.iterdir())} == {0o600}
@@ -196,15 +215,35 @@ def test_what_is_saved_and_restored_is_never_open_to_others(folder: Path) -> Non
 
 def test_the_peep_sees_a_file_that_is_closed_afterwards(folder: Path) -> None:
     """Else the test before would prove nothing."""
-    careless = folder / "careless.py"
-    careless.write_text(
-        "import os, sys\nwith open(sys.argv[1], 'wb') as file:\n    os.chmod(file.name, 0o600)\nprint('bytes')\n"
-    )
-    assert "was 666" in peeped(careless, folder / "made")
+    assert "was 666" in peeped(CARELESS, folder / "made")
 
 
-def test_what_is_no_snapshot_is_refused(folder: Path) -> None:
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
+def test_restored_files_belong_to_the_owner_of_the_folder(folder: Path) -> None:
+    """As after `sudo receiver restore`. A folder that is made belongs to the owner of the one around it."""
+    (folder / "file").write_bytes(b"REDIS0011")
+    os.chown(folder, 10001, 10002)
+    restore(folder / "file", folder / "new" / "data")
+    made = [folder / "new", *(folder / "new").rglob("*")]
+    assert len(made) == 6
+    assert {(path.stat().st_uid, path.stat().st_gid) for path in made} == {(10001, 10002)}
+    assert {path.stat().st_mode & 0o777 for path in made if path.is_dir()} == {0o700}
+
+
+async def test_what_is_no_snapshot_is_refused(place: Desk, folder: Path) -> None:
     """A log or an append-only file must not become a store."""
     (folder / "file").write_text("*2\r\n$6\r\nSELECT\r\n")
-    assert "not a snapshot" in refusal(folder / "file", folder / "data")
+    assert "not a snapshot" in await refusal(place, "restore", folder / "file", store=folder / "data")
     assert not (folder / "data").exists()
+
+
+async def test_only_the_place_of_the_store_is_read_of_the_settings(place: Desk, folder: Path) -> None:
+    """A timer of root has the file of the settings, and not the secrets that systemd gives to the service alone."""
+    config = folder / "receiver.toml"
+    config.write_text('data_dir = "data"\n[[accounts]]\nprivate_key_file = "/run/credentials/none.pem"\n')
+    commands: list[list[str | Path]] = [["backup", folder / "refunds.rdb"], ["restore", "--mark-only"]]
+    for words in commands:
+        assert f"{folder / 'data'}: no Valkey is running there" in await refusal(
+            place, *words, "-c", config, store=folder / "data"
+        )
+    assert "redis.url: " in await refusal(place, "backup", "--config", config, folder / "x", store="localhost")

@@ -1,0 +1,34 @@
+"""Pure. What an id names that is no known refund's, in words for the person who gave it."""
+
+from __future__ import annotations
+
+import re
+
+from receiver.ledger.refund import AMAZON_REFUND_ID
+
+EXAMPLE_ID = "S01-5105180-3221187-R022311"
+OTHER_ID = re.compile(r"[A-Z][0-9]{2}-[0-9]{7}-[0-9]{7}(?:-([CA])[0-9]{6})?")
+CHARGE = "a charge"
+OTHER_OBJECTS = {"": "a charge permission", "C": CHARGE, "A": "an authorization"}
+"""Other objects whose ids begin like a refund's, by the letter that follows."""
+
+
+def other_object(text: str) -> str:
+    """What of Amazon's an id names that is not a refund's, such as `a charge`; empty if it may be a refund's."""
+    found = OTHER_ID.fullmatch(text)
+    return OTHER_OBJECTS[found[1] or ""] if found else ""
+
+
+def no_such_refund(refund_id: str) -> str:
+    """Why no refund with this id is known, and what to do."""
+    what = other_object(refund_id)
+    if what:
+        said = f"{refund_id} is the id of {what}; refund ids look like {EXAMPLE_ID}."
+        charge = f" `receiver charge show {refund_id}` shows its refunds (GET /v1/charges/{refund_id})."
+        return said + (charge if what == CHARGE else "")
+    if AMAZON_REFUND_ID.fullmatch(refund_id):
+        return (
+            "Refund not found: no notification about it has arrived, or the token may not see its account. "
+            f"`receiver refund refresh {refund_id}` asks Amazon about it (POST /v1/refunds/{refund_id}/refresh)."
+        )
+    return f"Refund not found. Amazon's ids look like {EXAMPLE_ID}. `receiver refund list` shows those known."

@@ -1,0 +1,56 @@
+"""Pure. A run that fetches Amazon's reports: what it asked for, so that it can be killed and continued; and its end."""
+
+from __future__ import annotations
+
+import hashlib
+
+import msgspec
+
+from receiver.ledger.age import DAY
+
+LAG = 15 * 60_000
+"""ms: a report ends this long before it is asked for, because a change may reach Amazon's reports late."""
+LONGEST = 90 * DAY
+"""ms: Amazon keeps reports for 90 days."""
+RESUMABLE = DAY
+"""ms: an unfinished run is continued if its period ended no longer ago than this; a later run asks for newer data."""
+
+
+class ReportRun(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
+    """An unfinished run. Times in ms."""
+
+    start: int
+    """The period of the report that is asked for, in whole seconds."""
+    end: int
+    began_at: int
+    report_id: str = ""
+    """Empty until Amazon has answered."""
+    attempt: int = 0
+    """How many reports of this run Amazon has failed to make, or forgotten."""
+
+    def idempotency_key(self, account: str, report_type: str) -> str:
+        """The same for the same request: asking again after a crash makes no second report. 32 hex digits."""
+        text = f"{account}\n{report_type}\n{self.start}\n{self.end}\n{self.attempt}"
+        return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+class RunResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
+    """How the last run ended. Times in ms."""
+
+    at: int
+    start: int = 0
+    end: int = 0
+    rows: int = 0
+    findings: dict[str, int] = {}
+    """By kind."""
+    reason: str = ""
+    """Why it failed; empty if it is complete."""
+    detail: str = ""
+
+
+def planned(unfinished: ReportRun | None, span: int, now: int) -> ReportRun:
+    """The run that fetches the reports of the last `span` ms: the unfinished one if it covers as much, or a new one."""
+    if unfinished and unfinished.end >= now - RESUMABLE and unfinished.end - unfinished.start >= span:
+        return unfinished
+    end = (now - LAG) // 1000 * 1000
+    return ReportRun(start=end - span, end=end, began_at=now)

@@ -1,0 +1,69 @@
+"""Pure. The kinds of events in the stream: which one an entry is, and how it is read."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from receiver.ledger.lifecycle import EventType
+from receiver.ledger.refund import Source
+from receiver.outbox.events.balance_event import BalanceEventType, read_balance_event
+from receiver.outbox.events.dispute_event import DisputeEventType, read_dispute_event
+from receiver.outbox.events.envelope import AnEvent
+from receiver.outbox.events.event import from_fields
+from receiver.outbox.events.mismatch_event import MismatchEventType, read_mismatch_event
+from receiver.outbox.events.operator_event import OperatorType, read_operator_event
+
+Fields = Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of event."""
+
+    types: type[StrEnum]
+    prefix: str
+    """With which its types begin, those of later versions too."""
+    read: Callable[[str, Fields], AnEvent]
+    """Reads an entry of the account's stream. Raises `Malformed` (`bad_event`) only."""
+
+
+REFUND = Kind(EventType, "", from_fields)
+"""A change of a refund. Also whatever is of no other kind."""
+BALANCE = Kind(BalanceEventType, "amazonpay.balance.", read_balance_event)
+DISPUTE = Kind(DisputeEventType, "amazonpay.dispute.", read_dispute_event)
+MISMATCH = Kind(MismatchEventType, MismatchEventType.MISMATCH.value, read_mismatch_event)
+OPERATOR = Kind(OperatorType, "receiver.", read_operator_event)
+NAMED = (BALANCE, DISPUTE, MISMATCH)
+"""Kinds about Amazon Pay that are no change of a refund: they have to be asked for by type."""
+KINDS = (REFUND, *NAMED, OPERATOR)
+"""A new kind is added here; its JSON in `formats/cloudevents.py`; and how it is shown, in each format."""
+KNOWN_TYPES = frozenset(word.value for kind in KINDS for word in kind.types)
+"""Every type of event that this version knows."""
+
+NEWER = re.compile(r"amazonpay\.[a-z_.]{1,64}")
+SOURCES = frozenset(Source)
+WORD = re.compile(r"[a-z_]{1,64}")
+
+
+def kind_of(fields: Fields) -> Kind:
+    """The kind of a stream entry."""
+    word = fields.get("type", "")
+    return next((kind for kind in KINDS[1:] if word.startswith(kind.prefix)), REFUND)
+
+
+def read_event(account: str, fields: Fields) -> AnEvent:
+    """The event of a stream entry, of whatever kind. Raises `Malformed` (`bad_event`) only."""
+    return kind_of(fields).read(account, fields)
+
+
+def is_newer(fields: Fields) -> bool:
+    """Whether a later version wrote the entry: its type or source is unknown here. That version handles it."""
+    word = fields.get("type", "")
+    if kind_of(fields) is not REFUND:
+        return word not in KNOWN_TYPES
+    source = fields.get("source", "")
+    has_later_source = source not in SOURCES and WORD.fullmatch(source) is not None
+    return (word not in KNOWN_TYPES or has_later_source) and NEWER.fullmatch(word) is not None
