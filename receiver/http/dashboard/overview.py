@@ -71,12 +71,15 @@ class OverviewPage:
         values |= {"unclear": [], "unclear_total": 0, "alerting": [], "declines": [], "conflicts": [], "stuck": []}
         values |= {
             "jobs": [],
+            "findings": 0,
             "undeclared": [],
             "may_refresh": not caller.scopes.isdisjoint((Scope.REFUND, Scope.ADMIN)),
         }
         if Scope.READ in caller.scopes:
             values |= await self._refunds(caller, now)
             values |= await self._declines(caller)
+            counts = await self._of_each(caller, self._findings)
+            values["findings"] = sum(count for _, (_, count) in counts)
         if Scope.REFUND in caller.scopes:
             values |= await self._requests(caller)
             values["jobs"] = await self._of_each(caller, self._job)
@@ -87,6 +90,10 @@ class OverviewPage:
             found = await all_subscribers(self._store, caller.accounts)
             values["undeclared"] = [(account, each.name) for account, each in found if each.undeclared_at]
         return self._frame.render("overview.html", session, values, at="overview")
+
+    async def _findings(self, account: str) -> Sequence[tuple[str, int]]:
+        """How many findings of each kind are open."""
+        return [*(await self._store.of(account).findings.counts()).items()]
 
     async def _job(self, account: str) -> Sequence[Job]:
         """The account's unfinished job, if there is one."""

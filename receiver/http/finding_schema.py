@@ -1,0 +1,119 @@
+"""HTTP. What a part of a reconciliation is sent and answered as."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final
+
+import msgspec
+from msgspec import Meta
+
+from receiver.errors import BadRequest, Malformed
+from receiver.http.api.schema import NextCursor
+from receiver.ledger.money import Money
+from receiver.ledger.reconciliation.rows import RefundRow, SettlementRow
+from receiver.ledger.reconciliation.run import BATCH
+from receiver.ledger.refund import AMAZON_REFUND_ID
+from receiver.ledger.schema import Json, MoneyJson
+from receiver.outbox.events.mismatch_event import FindingJson
+
+LATEST: Final = 253_402_300_799_999
+"""ms: the end of the year 9999, the last time that can be formatted."""
+MOST_PERIODS: Final = 1_000
+
+Ms = Annotated[int, Meta(ge=0, le=LATEST)]
+Text = Annotated[str, Meta(max_length=200)]
+Id = Annotated[str, Meta(pattern=f"^(?:{AMAZON_REFUND_ID.pattern})$")]
+
+
+class RowJson(msgspec.Struct, kw_only=True, rename="camel", forbid_unknown_fields=True):
+    """A row of a report, as a caller sends it."""
+
+    report: Annotated[str, Meta(pattern="^(refunds|settlements)$")]
+    refund_id: Id
+    state: Text = ""
+    reason_code: Text = ""
+    amount: MoneyJson | None = None
+    created_at: Ms = 0
+    updated_at: Ms = 0
+    settlement_id: Text = ""
+    posted_at: Ms = 0
+    line: Annotated[int, Meta(ge=0, le=10**12)] = 0
+
+
+class PeriodJson(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """The time that a report covers."""
+
+    report: Annotated[str, Meta(pattern="^(refunds|settlements)$")]
+    start: Ms
+    end: Ms
+
+
+class BatchJson(msgspec.Struct, kw_only=True, rename="camel", forbid_unknown_fields=True):
+    """A part of a run, as a caller sends it."""
+
+    account: str | None = None
+    source: Text = ""
+    seller_id: Text = ""
+    rows: Annotated[list[RowJson], Meta(max_length=BATCH)] = []
+    again: Annotated[list[Id], Meta(max_length=BATCH)] = []
+    is_last: bool = False
+    periods: Annotated[list[PeriodJson], Meta(max_length=MOST_PERIODS)] = []
+
+
+class ComparedJson(Json, kw_only=True):
+    """What differs in a part of a run."""
+
+    account: str
+    findings: Annotated[list[FindingJson], Meta(description="All that differs, known before or not.")]
+    again: Annotated[
+        list[str],
+        Meta(description="Refunds that are settled for less than their amount so far: send them when all rows are."),
+    ]
+
+
+class FindingListJson(Json, kw_only=True):
+    """Open findings, by account and kind, the oldest first."""
+
+    findings: list[FindingJson]
+    counts: Annotated[dict[str, int], Meta(description="How many are open, by kind, in all these accounts.")]
+    next_cursor: NextCursor = None
+
+
+def read_row(given: RowJson) -> RefundRow | SettlementRow:
+    if given.report == "settlements":
+        amount = _money(given.amount)
+        if amount is None:
+            raise BadRequest("A row of settlement data needs `amount`.", reason="bad_reconciliation")
+        return SettlementRow(
+            refund_id=given.refund_id,
+            amount=amount,
+            settlement_id=given.settlement_id,
+            posted_at=given.posted_at,
+            line=given.line,
+        )
+    if not given.state:
+        raise BadRequest("A row of refund data needs `state`.", reason="bad_reconciliation")
+    return RefundRow(
+        refund_id=given.refund_id,
+        state=given.state,
+        amount=_money(given.amount),
+        created_at=given.created_at,
+        updated_at=given.updated_at,
+        reason_code=given.reason_code,
+        line=given.line,
+    )
+
+
+def _money(given: MoneyJson | None) -> Money | None:
+    try:
+        return Money.parse(given.amount, given.currency_code) if given else None
+    except Malformed as error:
+        raise BadRequest(error.detail, reason="bad_reconciliation") from None
+
+
+def row_json(row: RefundRow | SettlementRow) -> dict[str, Any]:
+    """A row in the form that the API reads."""
+    fields = msgspec.to_builtins(row)
+    if row.amount is not None:
+        fields["amount"] = {"amount": row.amount.text, "currencyCode": row.amount.currency_code}
+    return dict(fields)
