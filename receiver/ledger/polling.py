@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from receiver.ledger.age import DAY, started_at
 from receiver.ledger.charge import has_more_to_tell
-from receiver.ledger.refund import Refund, is_final
+from receiver.ledger.refund import FPS, Refund, is_final
 from receiver.ledger.timestamps import SPAN, milliseconds, parse_duration
 
 STEP = re.compile(rf"every\s+({SPAN})(?:until\s+({SPAN}))?", re.IGNORECASE)
@@ -143,8 +143,9 @@ def second_look_again(refund: Refund, now: int, ages: Sequence[int]) -> int | No
 
 
 def _settled_for(refund: Refund, now: int) -> int | None:
-    """For how long (ms) the refund has had its final state, by Amazon's time of it."""
-    if not is_final(refund.state):
+    """For how long (ms) the refund has had its final state, by Amazon's time of it. None for Flexible Payments, which
+    Amazon has retired."""
+    if not is_final(refund.state) or refund.refund_type == FPS:
         return None
     since = min(refund.updated_at or refund.changed_at, refund.changed_at)
     return max(now - since, 0)

@@ -18,7 +18,7 @@ from receiver.amazon.account import DailyReconciliation
 from receiver.amazon.reports.reader import REPORT_TYPES, SETTLEMENTS, Heading, Item, Refused, read
 from receiver.errors import ReceiverError, StoreUnavailable, Unavailable
 from receiver.ledger.reconciliation.finding import Finding
-from receiver.ledger.reconciliation.report_run import ReportRun, RunResult, planned
+from receiver.ledger.reconciliation.report_run import LAG, ReportRun, RunResult, planned
 from receiver.ledger.reconciliation.rows import Period, RefundRow, Row, SettlementRow
 from receiver.ledger.reconciliation.run import Batch, Compared, Report, reconcile
 from receiver.runtime.metrics import Metrics
@@ -109,7 +109,7 @@ def _report(fetched: Fetched, file: Path, run: ReportRun) -> Report:
     info, items = fetched.info, read(_chunks(file))
     heading = next((each for each in items if isinstance(each, Heading)), Heading(info.kind))
     is_asked_for = info.report_type != REPORT_TYPES[SETTLEMENTS]
-    start, end = (run.start, run.end) if is_asked_for else (info.start, info.end)
+    start, end = (run.start, run.end - LAG) if is_asked_for else (info.start, info.end)
     period = Period(report=heading.report, start=start, end=end) if start and end else None
     report = Report(source=info.report_id, rows=(), period=period, seller_id=heading.seller_id)
     report.rows = _rows(items, report)

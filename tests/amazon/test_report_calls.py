@@ -21,7 +21,7 @@ from receiver.amazon.reports.calls import (
 )
 from receiver.errors import AmazonError, AmazonNotFound, AmazonOutcomeUnknown, AmazonRefusesUs
 from receiver.exchange import Response
-from receiver.ledger.reconciliation.report_run import LAG, RESUMABLE, ReportRun, planned
+from receiver.ledger.reconciliation.report_run import RESUMABLE, ReportRun, planned
 from tests.kit.clock import T0
 
 LIVE = Endpoint(Region.EU, "live", "LIVE-TESTKEY")
@@ -84,7 +84,7 @@ def test_no_other_answer_is_believed(read: Any, body: object, status: int, kind:
 
 def test_an_unfinished_run_is_continued_while_it_covers_what_is_wanted() -> None:
     new = planned(None, 7 * DAY, T0)
-    assert (new.start, new.end) == (T0 - LAG - 7 * DAY, T0 - LAG)
+    assert (new.start, new.end) == (T0 - 7 * DAY, T0)
     assert planned(new, 7 * DAY, T0 + DAY // 2) is new
     assert planned(new, 3 * DAY, T0) is new
     assert planned(new, 8 * DAY, T0) is not new

@@ -19,7 +19,7 @@ from receiver.ledger.polling import (
     next_look,
     second_look,
 )
-from receiver.ledger.refund import Refund, Source
+from receiver.ledger.refund import FPS, Refund, Source
 
 MINUTE, HOUR, DAY = 60_000, 3_600_000, 86_400_000
 T = 1_760_000_000_000
@@ -128,6 +128,7 @@ def test_the_age_is_that_of_amazons_state_and_not_of_our_knowledge_of_it() -> No
     assert second_look(refund("Declined", updated_at=T + 9 * DAY, changed_at=T), T, AGES, 0) == T + DAY
     assert second_look(refund("RefundInitiated"), T, AGES, 0) is None
     assert second_look(refund("Declined"), T, (), 0) is None
+    assert second_look(refund("Declined", refund_type=FPS), T, AGES, 0) is None
 
 
 def test_a_creation_time_in_our_future_is_not_believed() -> None:

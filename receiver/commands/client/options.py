@@ -81,11 +81,14 @@ class ServiceCall:
 
     base: str
     token: str = field(repr=False)
+    """Empty if none was given."""
     account: str
     json: bool
 
     def run(self, action: Callable[[Client], Awaitable[T]]) -> T:
-        """Run the action with the API, on new connections."""
+        """Run the action with the API, on new connections. Raises `ConfigurationError` if there is no token."""
+        if not self.token:
+            raise ConfigurationError(["No token. Set RECEIVER_TOKEN or use --token-file."])
 
         async def do() -> T:
             async with Client(self.base, token=self.token, account=self.account, insecure=True) as client:
@@ -105,10 +108,9 @@ def reach(
     base = read_base(url, insecure=insecure, name=URL_NAMES, allow="--insecure")
     if token_file is not None:
         token = read_token(read_secret_file(token_file, "--token-file"), "--token-file")
-    elif os.environ.get("RECEIVER_TOKEN", "").strip():
-        token = read_token(os.environ["RECEIVER_TOKEN"], "RECEIVER_TOKEN")
     else:
-        raise ConfigurationError(["No token. Set RECEIVER_TOKEN or use --token-file."])
+        given = os.environ.get("RECEIVER_TOKEN", "")
+        token = read_token(given, "RECEIVER_TOKEN") if given.strip() else ""
     return ServiceCall(base, token, account, as_json)
 
 

@@ -9,7 +9,8 @@ import msgspec
 from receiver.ledger.age import DAY
 
 LAG = 15 * 60_000
-"""ms: a report ends this long before it is asked for, because a change may reach Amazon's reports late."""
+"""ms: what happened later than this before the end of a report may be missing in it, because a change may reach
+Amazon's reports late."""
 LONGEST = 90 * DAY
 """ms: Amazon keeps reports for 90 days."""
 RESUMABLE = DAY
@@ -52,5 +53,5 @@ def planned(unfinished: ReportRun | None, span: int, now: int) -> ReportRun:
     """The run that fetches the reports of the last `span` ms: the unfinished one if it covers as much, or a new one."""
     if unfinished and unfinished.end >= now - RESUMABLE and unfinished.end - unfinished.start >= span:
         return unfinished
-    end = (now - LAG) // 1000 * 1000
+    end = now // 1000 * 1000
     return ReportRun(start=end - span, end=end, began_at=now)
