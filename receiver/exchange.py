@@ -1,7 +1,7 @@
 """Pure. An HTTP request and its response, as plain values. Only `transport/client.py` sends one and returns the other.
 
 The `traceparent` (W3C Trace Context) of an incoming request is stored with what the request causes, and passed on byte
-for byte. The service records no spans and does not pass `tracestate` on.
+for byte, unless spans are recorded (`runtime/tracing.py`): then the span's own is. `tracestate` is not passed on.
 """
 
 from __future__ import annotations

@@ -129,6 +129,7 @@ class Service:
             wait_replicas=redis.wait_replicas,
             wait_timeout=redis.wait_timeout.total_seconds(),
             on_error=self.metrics.store_error,
+            address=address.without_secrets,
             on_dropped=self.metrics.dead_dropped,
             on_record=self.metrics.record_unreadable,
             gone=lambda: self.embedded is not None and self.embedded.gone,

@@ -114,6 +114,7 @@ ONLY_IN: Mapping[str, tuple[str, ...]] = {
     "aiodns": ("receiver.transport.resolver",),
     "pycares": ("receiver.transport.resolver",),
     "prometheus_client": ("receiver.runtime.gauges", "receiver.runtime.metrics", "receiver.runtime.tallies"),
+    "opentelemetry": ("receiver.runtime.tracing",),
     "typer": ("receiver.commands",),
     "rich": ("receiver.commands",),
     "subprocess": ("receiver.store.embedded.process", "receiver.store.embedded.program"),

@@ -109,8 +109,8 @@ def main(handle: Callable[[Event], None] = handle) -> None:
     if len(sys.argv) != 2 or not sys.argv[1].isdecimal() or not os.environ.get("WEBHOOK_SECRET"):
         sys.exit(f"usage: WEBHOOK_SECRET=whsec_… {os.path.basename(sys.argv[0])} PORT")
     hook = server(int(sys.argv[1]), os.environ["WEBHOOK_SECRET"].split(), handle)
-    print(f"http://127.0.0.1:{hook.server_port}/hooks", flush=True)
     try:
+        print(f"http://127.0.0.1:{hook.server_port}/hooks", flush=True)
         hook.serve_forever()
     except KeyboardInterrupt:
         sys.exit(130)

@@ -94,7 +94,7 @@ class Client(Api):
         """The refunds that match all filters, latest change first, read page by page.
 
         `since`: changed at this time or later, with a time zone. `is_open`: declined, and the buyer may still be owed
-        the money. A refund whose record is damaged is left out; `receiver doctor` reports it.
+        the money. A refund whose record is damaged is left out: `unreadable` of the API's page names it.
         """
         filters = {
             "state": state,
@@ -126,7 +126,7 @@ class Client(Api):
         If events were lost, because they are older than what the service keeps or its store was emptied, `on_lost` is
         called, and the feed goes on with the oldest event that is kept. Without it, `EventsLost` is raised.
         """
-        follower = EventFollower(self, self._steadily, types=types, reasons=reasons, after=after)
+        follower = EventFollower(self, self._steadily, types=_each(types), reasons=_each(reasons), after=after)
         async for page in follower.pages():
             if page.reset:
                 if on_lost is None:
@@ -169,7 +169,7 @@ class Client(Api):
             "softDescriptor": soft_descriptor,
             "orderReference": order_reference,
             "account": self.account,
-            "besides": [*besides],
+            "besides": _each(besides),
         }
         body = {name: value for name, value in wanted.items() if value}
         return _issued(await until_answered(self, target("refunds"), body, key=key, wait=wait))
@@ -181,7 +181,7 @@ class Client(Api):
         `issue`.
         """
         path = target("refunds", refund_id, "retry", account=self.account)
-        body = {"besides": [*besides]} if besides else None
+        body = {"besides": _each(besides)} if besides else None
         return _issued(await until_answered(self, path, body, wait=wait))
 
     async def close_case(self, refund_id: str, how: How | str, *, note: str = "", paid_by: str = "") -> RefundJson:
@@ -229,6 +229,11 @@ def _transport() -> Transport:
     from receiver.transport.client import Transport
 
     return Transport()
+
+
+def _each(words: Sequence[str]) -> Sequence[str]:
+    """The words; a single text is one word, and not its letters."""
+    return [words] if isinstance(words, str) else [*words]
 
 
 def _issued(answer: Response) -> Issued:

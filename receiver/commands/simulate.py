@@ -90,6 +90,9 @@ def greeting(simulator: Simulator, keys: Path) -> str:
             "",
             "Start a refund that Amazon declines:",
             f"  curl -H 'content-type: application/json' -d '{EXAMPLE}' {simulator.base_url}/simulator/refunds",
+            "",
+            "Make a charge, for `receiver refund create`:",
+            f"  curl -H 'content-type: application/json' -d '{CHARGE}' {simulator.base_url}/simulator/charges",
         )
     )
 
@@ -101,6 +104,7 @@ def account_name(simulator: Simulator) -> str:
 
 
 EXAMPLE = '{"amount": "12.01", "currencyCode": "USD"}'
+CHARGE = '{"amount": "100.00", "currencyCode": "USD"}'
 
 
 def snippet(simulator: Simulator, keys: Path) -> str:

@@ -62,7 +62,7 @@ class ConfiguredSubscribers:
                     self.done.set()
                 await self._rest(1.0 if self.blocked else EVERY)
             except StoreUnavailable as error:
-                log.warning("subscribers.not_written_yet", reason=error.reason)
+                log.debug("subscribers.not_written_yet", reason=error.reason)
                 await asyncio.sleep(1.0)
 
     async def _rest(self, seconds: float) -> None:

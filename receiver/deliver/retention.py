@@ -51,7 +51,7 @@ class Retention:
             try:
                 await self.round()
             except StoreUnavailable as error:
-                log.warning("upkeep.store_unavailable", account=self.store.account, reason=error.reason)
+                log.debug("upkeep.store_unavailable", account=self.store.account, reason=error.reason)
             await asyncio.sleep(IDLE)
 
     async def round(self) -> None:

@@ -13,7 +13,7 @@ from receiver.ledger.money import Money
 from receiver.ledger.reconciliation.rows import RefundRow, SettlementRow
 from receiver.ledger.reconciliation.run import BATCH
 from receiver.ledger.refund import AMAZON_REFUND_ID
-from receiver.ledger.schema import Json, MoneyJson
+from receiver.ledger.schema import Json
 from receiver.outbox.events.mismatch_event import FindingJson
 
 LATEST: Final = 253_402_300_799_999
@@ -22,22 +22,41 @@ MOST_PERIODS: Final = 1_000
 
 Ms = Annotated[int, Meta(ge=0, le=LATEST)]
 Text = Annotated[str, Meta(max_length=200)]
+Line = Annotated[int, Meta(ge=0, le=10**12)]
 Id = Annotated[str, Meta(pattern=f"^(?:{AMAZON_REFUND_ID.pattern})$")]
 
 
-class RowJson(msgspec.Struct, kw_only=True, rename="camel", forbid_unknown_fields=True):
-    """A row of a report, as a caller sends it."""
+class AmountJson(msgspec.Struct, kw_only=True, rename="camel", forbid_unknown_fields=True):
+    """An amount, as a caller sends it."""
 
-    report: Annotated[str, Meta(pattern="^(refunds|settlements)$")]
+    amount: str
+    currency_code: str
+
+
+class RefundRowJson(
+    msgspec.Struct, kw_only=True, rename="camel", forbid_unknown_fields=True, tag="refunds", tag_field="report"
+):
+    """A row of refund data, as a caller sends it."""
+
     refund_id: Id
-    state: Text = ""
+    state: Annotated[str, Meta(min_length=1, max_length=200)]
     reason_code: Text = ""
-    amount: MoneyJson | None = None
+    amount: AmountJson | None = None
     created_at: Ms = 0
     updated_at: Ms = 0
+    line: Line = 0
+
+
+class SettlementRowJson(
+    msgspec.Struct, kw_only=True, rename="camel", forbid_unknown_fields=True, tag="settlements", tag_field="report"
+):
+    """A row of settlement data, as a caller sends it."""
+
+    refund_id: Id
+    amount: AmountJson
     settlement_id: Text = ""
     posted_at: Ms = 0
-    line: Annotated[int, Meta(ge=0, le=10**12)] = 0
+    line: Line = 0
 
 
 class PeriodJson(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -54,7 +73,7 @@ class BatchJson(msgspec.Struct, kw_only=True, rename="camel", forbid_unknown_fie
     account: str | None = None
     source: Text = ""
     seller_id: Text = ""
-    rows: Annotated[list[RowJson], Meta(max_length=BATCH)] = []
+    rows: Annotated[list[RefundRowJson | SettlementRowJson], Meta(max_length=BATCH)] = []
     again: Annotated[list[Id], Meta(max_length=BATCH)] = []
     is_last: bool = False
     periods: Annotated[list[PeriodJson], Meta(max_length=MOST_PERIODS)] = []
@@ -79,24 +98,20 @@ class FindingListJson(Json, kw_only=True):
     next_cursor: NextCursor = None
 
 
-def read_row(given: RowJson) -> RefundRow | SettlementRow:
-    if given.report == "settlements":
-        amount = _money(given.amount)
-        if amount is None:
-            raise BadRequest("A row of settlement data needs `amount`.", reason="bad_reconciliation")
+def read_row(given: RefundRowJson | SettlementRowJson) -> RefundRow | SettlementRow:
+    """A row that a caller sent. Raises `BadRequest` (`bad_reconciliation`)."""
+    if isinstance(given, SettlementRowJson):
         return SettlementRow(
             refund_id=given.refund_id,
-            amount=amount,
+            amount=_money(given.amount),
             settlement_id=given.settlement_id,
             posted_at=given.posted_at,
             line=given.line,
         )
-    if not given.state:
-        raise BadRequest("A row of refund data needs `state`.", reason="bad_reconciliation")
     return RefundRow(
         refund_id=given.refund_id,
         state=given.state,
-        amount=_money(given.amount),
+        amount=_money(given.amount) if given.amount else None,
         created_at=given.created_at,
         updated_at=given.updated_at,
         reason_code=given.reason_code,
@@ -104,9 +119,9 @@ def read_row(given: RowJson) -> RefundRow | SettlementRow:
     )
 
 
-def _money(given: MoneyJson | None) -> Money | None:
+def _money(given: AmountJson) -> Money:
     try:
-        return Money.parse(given.amount, given.currency_code) if given else None
+        return Money.parse(given.amount, given.currency_code)
     except Malformed as error:
         raise BadRequest(error.detail, reason="bad_reconciliation") from None
 

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 from starlette.responses import Response
 
 from receiver.errors import BadRequest
-from receiver.http.api.bodies import READ_TIMEOUT, REFUND_FIELD, money_schema, object_schema, only_account, read_whole
+from receiver.http.api.bodies import (
+    READ_TIMEOUT,
+    REFUND_FIELD,
+    check_fields,
+    money_schema,
+    object_schema,
+    only_account,
+    read_whole,
+)
 from receiver.http.api.listing import read_cursor, write_cursor
 from receiver.http.api.operations import COMMIT, NO_ACCOUNT, READ, Answer, Body, Call, Operation
 from receiver.http.api.params import ACCOUNT, Schema, choice, number, text, whole
@@ -40,28 +48,47 @@ def _words(about: str) -> Schema:
 
 REPORT: Final[Schema] = {"type": "string", "enum": ["refunds", "settlements"], "description": "Which report it is of."}
 ID: Final[Schema] = {**REFUND_FIELD, "pattern": whole(AMAZON_REFUND_ID)}
-ROW: Final = object_schema(
-    "What a row says of a refund. A row of refund data needs `state`, one of settlement data `amount`.",
-    ("report", "refundId"),
+LINE: Final[Schema] = {
+    "type": "integer",
+    "minimum": 0,
+    "maximum": 10**12,
+    "default": 0,
+    "description": "In the report.",
+}
+MONEY: Final = money_schema({"type": "string", "pattern": whole(CURRENCY)}, "Without its sign.")
+REFUND_ROW: Final = object_schema(
+    "What a row of refund data says.",
+    ("report", "refundId", "state"),
     {
-        "report": REPORT,
+        "report": {"const": "refunds"},
         "refundId": ID,
-        "state": _words("RefundInitiated, Refunded, Declined, or another word of Amazon's."),
+        "state": {**_words("RefundInitiated, Refunded, Declined, or another word of Amazon's."), "minLength": 1},
         "reasonCode": _words("Amazon's reason code."),
-        "amount": {
-            "oneOf": [
-                money_schema({"type": "string", "pattern": whole(CURRENCY)}, "Without its sign."),
-                {"type": "null"},
-            ]
-        },
+        "amount": {"oneOf": [MONEY, {"type": "null"}]},
         "createdAt": _ms("When the refund was made"),
         "updatedAt": _ms("When its state last changed"),
-        "settlementId": _words("Amazon's id of the settlement."),
-        "postedAt": _ms("When the settlement took the money"),
-        "line": {"type": "integer", "minimum": 0, "maximum": 10**12, "default": 0, "description": "In the report."},
+        "line": LINE,
     },
     {"report": "refunds", "refundId": "S01-5105180-3221187-R022311", "state": "Refunded", "line": 7},
 )
+SETTLEMENT_ROW: Final = object_schema(
+    "What a row of settlement data says.",
+    ("report", "refundId", "amount"),
+    {
+        "report": {"const": "settlements"},
+        "refundId": ID,
+        "amount": MONEY,
+        "settlementId": _words("Amazon's id of the settlement."),
+        "postedAt": _ms("When the settlement took the money"),
+        "line": LINE,
+    },
+    {
+        "report": "settlements",
+        "refundId": "S01-5105180-3221187-R022311",
+        "amount": {"amount": "14.00", "currencyCode": "USD"},
+    },
+)
+ROW: Final[Schema] = {"oneOf": [REFUND_ROW, SETTLEMENT_ROW]}
 BATCH_SCHEMA: Final = object_schema(
     "A part of a run over reports. The last one has `isLast` and the `periods`.",
     (),
@@ -89,7 +116,10 @@ BATCH_SCHEMA: Final = object_schema(
             "description": "Only of reports that were read completely: refunds that they lack are found by it.",
         },
     },
-    {"source": "refunds.csv", "rows": [{"report": "refunds", "refundId": "S01-5105180-3221187-R022311"}]},
+    {
+        "source": "refunds.csv",
+        "rows": [{"report": "refunds", "refundId": "S01-5105180-3221187-R022311", "state": "Refunded"}],
+    },
 )
 
 
@@ -118,7 +148,7 @@ class FindingApi:
         answers=(Answer(200, ComparedJson),),
         reasons=(
             {
-                400: ("too_large", "body_timeout", "bad_reconciliation", "bad_parameter", "other_merchant"),
+                400: ("not_json", "unknown_field", "bad_reconciliation", "other_merchant", "too_large", "body_timeout"),
                 409: ("account_needed",),
             },
             NO_ACCOUNT,
@@ -178,8 +208,13 @@ def reconciler_of(issuer: Issuer) -> Reconciler:
 
 def _read(raw: bytes) -> BatchJson:
     try:
-        return msgspec.json.decode(raw, type=BatchJson)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        fields = msgspec.json.decode(raw, type=dict[str, Any])
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        raise BadRequest("The body is not a JSON object.", reason="not_json") from None
+    check_fields(fields, BATCH_SCHEMA["properties"])
+    try:
+        return msgspec.convert(fields, BatchJson)
+    except msgspec.MsgspecError as error:
         raise BadRequest(f"The body is no part of a reconciliation: {error}.", reason="bad_reconciliation") from None
 
 

@@ -110,7 +110,7 @@ class Rounds(Generic[Item]):
         try:
             claimed = await self.claim(room)
         except StoreUnavailable as error:
-            log.warning(f"{self.name}.store_unavailable", account=self.account, reason=error.reason)
+            log.debug(f"{self.name}.store_unavailable", account=self.account, reason=error.reason)
             return inf
         for item in claimed.items:
             task = asyncio.get_running_loop().create_task(self.work_on(item))

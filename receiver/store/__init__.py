@@ -30,6 +30,7 @@ from receiver.store.redis.client import Client, pipelines
 from receiver.store.redis.clock import Clock
 from receiver.store.redis.damage import Damage
 from receiver.store.redis.keys import CERTIFICATES, PROBE, SEALS, Keys
+from receiver.store.redis.outage import Outage
 from receiver.store.redis.wakeups import ChangeNotifier
 
 log = structlog.get_logger()
@@ -37,7 +38,10 @@ CLOCK_EVERY, CLOCK_RETRY = 30.0, 1.0
 
 
 class Store(AccountStores):
-    """All stored data. Every method raises `StoreUnavailable` when Redis does not confirm."""
+    """All stored data. Every method raises `StoreUnavailable` when Redis does not confirm.
+
+    `address` (without secrets) is shown in the log when Redis is away; without one, nothing is logged.
+    """
 
     def __init__(
         self,
@@ -47,12 +51,19 @@ class Store(AccountStores):
         wait_replicas: int = 0,
         wait_timeout: float = 0.5,
         on_error: Callable[[str], None] = lambda kind: None,
+        address: str = "",
         gone: Callable[[], bool] = lambda: False,
         on_dropped: Callable[[int], None] = lambda count: None,
         on_record: Callable[[str], None] = lambda kind: None,
     ) -> None:
-        reads = pipelines(client, on_error=on_error)
-        writes = pipelines(client, wait_replicas, int(wait_timeout * 1000), on_error, gone)
+        self._outage = Outage(address, lambda: self.check_writes(self.connection.accounts))
+
+        def failed(kind: str) -> None:
+            on_error(kind)
+            self._outage.failed(kind)
+
+        reads = pipelines(client, on_error=failed)
+        writes = pipelines(client, wait_replicas, int(wait_timeout * 1000), failed, gone)
         notifier = ChangeNotifier(client)
         damage = Damage(on_record)
         super().__init__(Connection(client, reads, writes, clock or Clock(), notifier, damage, on_dropped=on_dropped))
@@ -74,6 +85,7 @@ class Store(AccountStores):
             self._timekeeper.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._timekeeper
+        await self._outage.stop()
         await self.connection.change_notifier.stop()
         await self._writes.close()
         await self._reads.close()

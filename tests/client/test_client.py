@@ -199,7 +199,7 @@ async def test_problems_have_their_reason_and_their_members(open_shop: Shop) -> 
         assert caught.value.http_request_id
         others = [each["refundId"] for each in caught.value.more["refunds"]]
         assert others == [first.refund_id]
-        second = await client.issue(charge, "14.00", "USD", key="r-2", besides=others)
+        second = await client.issue(charge, "14.00", "USD", key="r-2", besides=first.refund_id)
         assert isinstance(second, RefundJson)
         with pytest.raises(ApiProblem, match=r"\w") as caught:
             await client.get("S01-0000000-0000000-R000000")

@@ -20,7 +20,7 @@ import yaml
 from receiver.settings import load
 from receiver.store.embedded.program import find_program
 from receiver.store.redis.address import read_address
-from tests.deploy.tools import DEPLOY
+from tests.deploy.tools import DEPLOY, PROJECT
 from tests.kit.accounts import merchant_key_pem
 from tests.kit.valkey import BOUND, stop_valkey
 from tests.store.makers import SECRET
@@ -182,3 +182,19 @@ def test_prometheus_scrapes_under_the_name_that_the_alerts_expect() -> None:
     assert set(re.findall(r'job="([^"$]+)"', alerts)) == {scrape["job_name"]}
     assert config["rule_files"] == ["alerts.yml"]
     assert os.fspath(scrape["static_configs"][0]["targets"][0]) == "receiver:8000"
+
+
+def test_the_demo_needs_no_file_and_no_secret() -> None:
+    """`docker compose --profile demo up` in a clone: all that it names is the Dockerfile. It is locked in as the others
+    are, and has no network: everything runs inside."""
+    demo: dict[str, Any] = yaml.safe_load((PROJECT / "compose.yaml").read_text())
+    assert set(demo) == {"name", "services"}
+    (service,) = demo["services"].values()
+    assert service["profiles"] == ["demo"]
+    assert service["command"] == ["demo"]
+    assert service["network_mode"] == "none"
+    assert not {"configs", "secrets", "volumes", "env_file", "environment", "depends_on"} & set(service)
+    for key in ("init", "read_only", "cap_drop", "security_opt"):
+        assert service[key] == SERVICES["receiver"][key], key
+    assert (PROJECT / "compose.yaml").parent.joinpath(service["build"], "Dockerfile").is_file()
+    assert "$" not in (PROJECT / "compose.yaml").read_text()

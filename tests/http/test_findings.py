@@ -19,6 +19,7 @@ from tests.kit.accounts import make_account
 from tests.store.makers import refund_id
 
 __all__ = ["browser", "service"]
+BAD = "bad_reconciliation"
 HOSTILE = "<script>alert(1)</script>.csv"
 
 
@@ -58,28 +59,23 @@ async def test_findings_are_listed_page_by_page(service: Service, found: Store) 
 
 
 @pytest.mark.parametrize(
-    "body",
+    ("body", "reason"),
     [
-        {"rows": [{"report": "refunds", "refundId": "not-an-id", "state": "Refunded"}]},
-        {"rows": [{"report": "refunds", "refundId": refund_id()}]},
-        {"rows": [{"report": "settlements", "refundId": refund_id()}]},
-        {"rows": [{"report": "charges", "refundId": refund_id(), "state": "Refunded"}]},
-        {
-            "rows": [
-                {"report": "settlements", "refundId": refund_id(), "amount": {"amount": "-1", "currencyCode": "USD"}}
-            ]
-        },
-        {"periods": [{"report": "refunds", "start": -1, "end": 0}]},
-        {"later": 1},
-        [],
-        1,
+        ({"rows": [{"report": "refunds", "refundId": "not-an-id", "state": "Refunded"}]}, BAD),
+        ({"rows": [{"report": "refunds", "refundId": refund_id()}]}, BAD),
+        ({"rows": [{"report": "settlements", "refundId": refund_id()}]}, BAD),
+        ({"rows": [{"report": "charges", "refundId": refund_id(), "state": "Refunded"}]}, BAD),
+        ({"rows": [{"report": "settlements", "refundId": refund_id(), "amount": {"amount": "-1"}}]}, BAD),
+        ({"periods": [{"report": "refunds", "start": -1, "end": 0}]}, BAD),
+        ({"later": 1}, "unknown_field"),
+        ([], "not_json"),
     ],
 )
-async def test_what_is_no_part_of_a_reconciliation_is_refused(service: Service, body: object) -> None:
+async def test_what_is_no_part_of_a_reconciliation_is_refused(service: Service, body: object, reason: str) -> None:
     headers = {"Authorization": f"Bearer {REFUNDER}", "Content-Type": "application/json"}
     text = json.dumps({**body, "account": "us"} if isinstance(body, dict) else body)
     answer = await service.call("POST", "/v1/reconciliations", body=text.encode(), headers=headers)
-    assert (answer.status, json.loads(answer.body)["reason"]) == (400, "bad_reconciliation")
+    assert (answer.status, json.loads(answer.body)["reason"]) == (400, reason)
 
 
 async def test_the_page_shows_what_differs_and_what_to_do(service: Service, browser: Browser, found: Store) -> None:

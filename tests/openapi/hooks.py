@@ -17,6 +17,8 @@ BEYOND = {
     "listRefunds": {"bad_cursor", "bad_parameter", "unknown_state", "unknown_reason"},
     "followEvents": {"bad_cursor"},
     "listDeliveries": {"bad_cursor"},
+    "listFindings": {"bad_cursor"},
+    "reconcile": {"bad_reconciliation", "other_merchant"},
     "createRefund": {"bad_amount", "bad_soft_descriptor", "bad_order_reference", "currency_mismatch"},
     "retryRefunds": {"unknown_reason"},
     "createFpsRefund": {"bad_amount", "bad_description"},

@@ -192,7 +192,7 @@ async def shop() -> AsyncIterator[Shop]:
             *("--post-to", f"http://127.0.0.1:{port}/ipn", "--fps-post-to", f"http://127.0.0.1:{port}/fps/us"),
         )
         told = await until(lambda: "curl" in amazon.said and amazon.said, "what the simulator says")
-        simulator = str(told[told.rindex("http://") :].split()[0]).removesuffix("/simulator/refunds")
+        simulator = str(told[told.rindex("http://") :].split()[0]).partition("/simulator/")[0]
         accounts = told[told.index("[[accounts]]") : told.index("\n\nStart a refund")]
         accounts = accounts.replace('name = "us-sandbox"', 'name = "us"', 1)
         programs(place.folder)

@@ -40,6 +40,7 @@ OTHERS = frozenset(
     word
     for line in (
         "appendonly appendfsync always everysec maxmemory maxmemory-policy noeviction SLOWLOG NOGROUP dump rdb",
+        "OTEL_EXPORTER_OTLP_HEADERS OTEL_BSP_SCHEDULE_DELAY",
         "XREAD XREADGROUP XGROUP XACK XAUTOCLAIM XRANGE ACL SETUSER CONFIG LATENCY valkey-cli",
         "pay-api.amazon.com pay-api.amazon.eu pay-api.amazon.jp pay.example sns.*.amazonaws.com x-amz-pay-authtoken",
         "TopicArn SubscriptionConfirmation merchantReferenceId AmazonTransactionId TransactionType publicKey.pub pem",

@@ -9,6 +9,7 @@ import re
 import shlex
 import shutil
 import signal
+import subprocess
 import sys
 import time
 from asyncio.subprocess import DEVNULL, PIPE, Process
@@ -21,6 +22,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from receiver.commands.simulate import EXAMPLE
 from receiver.http.feed.reader import TYPES
 from receiver.ledger.lifecycle import EventType
 from tests.kit.forks import FORKS
@@ -30,9 +32,10 @@ from tests.pages.kit import PAGES
 from tests.pages.shop import free_port
 
 ANNOUNCED = 180.0
-BLOCKS = [
-    block.text for page in PAGES if page.name == "deploy/try.md" for block in page.blocks if "test_walk" in block.mark
-]
+TRY, CONNECT = (
+    [block.text for page in PAGES if page.name == name for block in page.blocks if word in block.mark + block.text]
+    for name, word in (("deploy/try.md", "test_walk"), ("deploy/connect.md", "simulator.txt"))
+)
 
 
 class Terminals:
@@ -117,7 +120,7 @@ async def test_the_walk(terminals: Terminals) -> None:
     if not shutil.which("curl"):
         pytest.skip("install curl")
     began = time.monotonic()
-    demo, hook, subscribe = BLOCKS
+    demo, hook, subscribe = TRY
     first = await terminals.open(demo)
     export = await line_with(first, "export RECEIVER_URL=")
     curl = await line_with(first, "/simulator/refunds")
@@ -142,3 +145,49 @@ async def test_the_walk(terminals: Terminals) -> None:
     }
     assert [fault for each in kept for fault in event_faults(json.dumps(each))] == []
     assert time.monotonic() - began < ANNOUNCED
+
+
+async def test_the_way_without_an_account(terminals: Terminals) -> None:
+    """Pasted into one terminal as they stand: simulator, settings, token, service; then a refund is declined."""
+    if not shutil.which("curl"):
+        pytest.skip("install curl")
+    paste = "\n".join([". .venv/bin/activate", *CONNECT])
+    amazon, service = free_port(), free_port()
+    swaps = {
+        "receiver simulate": f"receiver simulate --port {amazon} --delay 0.2 --post-to {{url}}/ipn/us-sandbox",
+        "http://127.0.0.1:8000": "{url}",
+    }
+    for example, real in swaps.items():
+        paste = paste.replace(example, real.format(url=f"http://127.0.0.1:{service}"))
+    then = (
+        f"curl -sf -H 'content-type: application/json' -d '{EXAMPLE}' http://127.0.0.1:{amazon}/simulator/refunds\n"
+        f"until receiver refund list --url http://127.0.0.1:{service} | grep DECLINED; do sleep 0.1; done\n"
+    )
+    terminal = await terminals.open(f"export RECEIVER_HTTP__PORT={service}\n{paste}\n{then}")
+    assert re.search(r"S01-\d{7}-\d{7}-R\d{6} +12\.01 USD +DECLINED", await line_with(terminal, "DECLINED"))
+    text = (terminals.folder / "receiver.toml").read_text()
+    assert 'name = "us-sandbox"' in text
+    assert (terminals.folder / "me.token").read_text().strip() not in text
+
+
+SECRETS = """
+receiver.toml me.token webhook.secret finance.secret mail.secret fps.secret amazon-pay.pem publicKey.pub slack-webhook
+teams-webhook pd-key am-auth redis-password authtoken simulator.txt receiver.log cursor.txt receiver-data/valkey.sock
+receiver-simulator/sns-private-key.pem deploy/secrets/amazon-pay.pem
+"""
+"""What the pages have a user put into the clone."""
+
+
+def test_what_a_walk_leaves_in_the_clone_is_not_committed_by_accident() -> None:
+    """Every file that the pages name for a secret, and what the commands write."""
+    if not shutil.which("git") or not (PROJECT / ".git").exists():
+        pytest.skip("needs a clone, and git")
+    ask = ["git", "-c", "core.excludesFile=", "check-ignore", "--no-index", *SECRETS.split()]
+    found = subprocess.run(ask, cwd=PROJECT, capture_output=True, text=True, check=False)
+    assert found.stdout.split() == SECRETS.split()
+    text = "\n".join(page.text for page in PAGES)
+    named = set(re.findall(r"(?:--[a-z-]+-file|_file =|> ) ?\"?([a-z][a-z.-]+)\b", text)) - {
+        "backup.tar",
+        "openapi.json",
+    }
+    assert named <= {*SECRETS.split()}

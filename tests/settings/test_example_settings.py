@@ -30,6 +30,7 @@ EXAMPLES = (
     "user_header",
     "waiting_per_token",
     "clients_per_token",
+    *("daily =", "time_zone =", "since =", "settled_within ="),
 )
 """Lines that are commented out and are no defaults."""
 EXAMPLE = Path(__file__).parents[2] / "deploy" / "receiver.toml"

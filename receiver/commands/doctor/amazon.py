@@ -111,15 +111,22 @@ def _judge(account: Account, signed: Request, answer: Response) -> Finding:
     try:
         judge(answer)
     except AmazonNotFound:
-        return ok(KEY, f"{host} answers and accepts the key {account.signer.public_key_id}", account.name)
+        return _accepted(account, f"{host} answers and accepts the key {account.signer.public_key_id}")
     except AmazonThrottled:
-        return ok(KEY, f"{host} answers 429 (throttled), so it accepts the key", account.name)
+        return _accepted(account, f"{host} answers 429 (throttled), so it accepts the key")
     except AmazonRefusesUs as error:
         return _refused(account, signed, error)
     except AmazonError as error:
         fix = "If this persists, check Amazon Pay's status page and `endpoint`."
         return warn(KEY, error.reason, f"{host}: {error.detail}", fix, account.name)
-    return ok(KEY, f"{host} answers and accepts the key", account.name)
+    return _accepted(account, f"{host} answers and accepts the key")
+
+
+def _accepted(account: Account, found: str) -> Finding:
+    """Amazon finds the merchant by the key: the configured id is not a part of any call."""
+    return ok(
+        KEY, f"{found}. merchant_id is not checked: the first notification shows whether it is right", account.name
+    )
 
 
 def _refused(account: Account, signed: Request, error: AmazonRefusesUs) -> Finding:

@@ -121,6 +121,8 @@ def _tokens(site: Site) -> Iterator[Finding]:
 
 def token_fault(token: TokenSettings) -> str:
     """What is wrong with the token behind the digest; empty if nothing is known."""
+    if not token.sha256.strip("0"):
+        return "the zeros of the example, which are the digest of no token"
     for text in (*GUESSABLE, token.name):
         for ending in ("", "\n"):
             if _digest(text + ending) == token.sha256.lower():

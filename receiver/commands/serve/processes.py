@@ -27,6 +27,7 @@ from receiver.amazon.sns.signature import self_test
 from receiver.commands.serve.reload import reloading
 from receiver.commands.serve.serve import Stopped, addressed, close, listen, running, servers, until_stopped
 from receiver.commands.serve.serve import serve as serve_alone
+from receiver.commands.serve.traces import traced
 from receiver.commands.signals import at_signal
 from receiver.errors import ConfigurationError
 from receiver.http.dashboard.shared import SharedSessions
@@ -233,7 +234,10 @@ async def _serve_member(settings: Settings, given: dict[str, Any], early: Sequen
     loop.add_reader(alive, leave)
     listeners = [socket.socket(fileno=each) for each in given["listeners"]]
     try:
-        async with running(Service(settings, workers=bool(given["workers"])), stopped) as service:
+        async with (
+            traced(os.environ),
+            running(Service(settings, workers=bool(given["workers"])), stopped) as service,
+        ):
             sessions = SharedSessions(service.store.now, Path(given["sessions"]))
             async with (
                 serving_all(servers(service.app(sessions), settings, listeners)),

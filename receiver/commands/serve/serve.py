@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import os
 import socket
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ import structlog
 
 from receiver.amazon.sns.signature import self_test
 from receiver.commands.serve.reload import reloading
+from receiver.commands.serve.traces import traced
 from receiver.commands.signals import at_signal
 from receiver.errors import ConfigurationError
 from receiver.http.app import split_by_port
@@ -33,6 +35,7 @@ async def serve(settings: Settings, config: Path | None, *, workers: bool = True
     stopped = at_signal(hung_up.set)
     try:
         async with (
+            traced(os.environ),
             running(Service(settings, workers=workers), stopped) as service,
             serving_all(servers(service.app(), settings, listeners)) as addresses,
             reloading(service, config, hung_up),
@@ -51,7 +54,11 @@ async def work(settings: Settings, config: Path | None) -> None:
     hung_up = asyncio.Event()
     stopped = at_signal(hung_up.set)
     try:
-        async with running(Service(settings), stopped) as service, reloading(service, config, hung_up):
+        async with (
+            traced(os.environ),
+            running(Service(settings), stopped) as service,
+            reloading(service, config, hung_up),
+        ):
             log.info("work.ready", accounts=[account.name for account in service.accounts])
             await stopped.wait()
             log.info("work.stopping")

@@ -209,7 +209,7 @@ class Tail:
             page = await self._store.events_after(self._account, self._place, self._page)
         except StoreUnavailable as error:
             if not self._away:
-                log.warning("feed.store_away", account=self._account, reason=error.reason)
+                log.debug("feed.store_away", account=self._account, reason=error.reason)
                 self._remark(AWAY)
             self._away = True
             await asyncio.sleep(LOOK_EVERY)

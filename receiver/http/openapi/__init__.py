@@ -71,8 +71,8 @@ Tracks and issues Amazon Pay refunds, and notifies subscribers of their outcome.
 Errors are `application/problem+json` (RFC 9457) with a stable `reason`. New reasons may be added; handle an unknown \
 one by its status. Unknown parameters and fields are rejected. Every GET also supports HEAD. Every response has an \
 `X-Request-Id`, which also appears in the service's log: yours, if you send one. A `traceparent` (W3C Trace Context) \
-is passed on to Amazon and to the resulting events. Bodies are read as JSON whatever their Content-Type. Responses may \
-gain new members: ignore those that you do not know.
+is passed on to Amazon and to the resulting events, or that of the service's own span. Bodies are read as JSON \
+whatever their Content-Type. Responses may gain new members: ignore those that you do not know.
 
 If `http.admin_port` is set, everything here is on that port, except notifications, which are on `http.port`. Both \
 ports have `/healthz` and `/readyz`.

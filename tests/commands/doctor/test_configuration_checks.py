@@ -113,6 +113,13 @@ async def test_a_token_that_everybody_would_try(text: str) -> None:
     assert ("empty" in found.found) is (not text.strip())
 
 
+async def test_the_digest_of_the_example_is_refused() -> None:
+    """Whoever copies the file and forgets it could not sign in."""
+    found = only(await check_configuration(site(tokens=[{**GOOD, "sha256": "0" * 64}])), "configuration.tokens")
+    assert (found.status, found.reason) == (Status.FAIL, "token_guessable")
+    assert "the zeros of the example" in found.found
+
+
 async def test_no_token_and_a_token_with_its_line_end() -> None:
     """`echo TOKEN | sha256sum` is a common slip."""
     assert words(await check_configuration(site())) == {"configuration.tokens": "no_tokens"}
