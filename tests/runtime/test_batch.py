@@ -1,0 +1,60 @@
+"""Steps that are submitted in one turn of the loop run together."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+
+import pytest
+
+from receiver.errors import Malformed
+from receiver.runtime.batch import Batch
+
+
+async def test_steps_of_one_turn_run_one_after_the_other_in_the_next() -> None:
+    batch, order = Batch[int](), list[str]()
+
+    def step(number: int) -> int:
+        order.append(f"step {number}")
+        return number
+
+    async def one(number: int) -> int:
+        found = await batch.run(lambda: step(number))
+        order.append(f"end {number}")
+        return found
+
+    assert [*await asyncio.gather(one(1), one(2), one(3))] == [1, 2, 3]
+    assert order == ["step 1", "step 2", "step 3", "end 1", "end 2", "end 3"]
+
+
+async def test_an_error_is_that_of_its_own_caller() -> None:
+    batch = Batch[int]()
+
+    def broken() -> int:
+        raise Malformed("No.", reason="bad_type")
+
+    good, bad, last = batch.run(lambda: 1), batch.run(broken), batch.run(lambda: 3)
+    assert (await good, await last) == (1, 3)
+    with pytest.raises(Malformed) as caught:
+        await bad
+    assert caught.value.reason == "bad_type"
+
+
+async def test_a_step_whose_caller_is_gone_does_not_run() -> None:
+    batch, ran = Batch[None](), list[int]()
+    tasks = [batch.run(partial(ran.append, number)) for number in range(3)]
+    tasks[1].cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    assert ran == [0, 2]
+
+
+async def test_a_step_that_is_submitted_by_a_step_runs_in_the_turn_after_it() -> None:
+    batch, order = Batch[None](), list[str]()
+
+    def first() -> None:
+        batch.run(lambda: order.append("later"))
+        order.append("first")
+
+    await asyncio.gather(batch.run(first), batch.run(lambda: order.append("second")))
+    await asyncio.sleep(0)
+    assert order == ["first", "second", "later"]
