@@ -49,8 +49,8 @@ def token_command(
     The table for receiver.toml goes to standard output, the token itself to standard error or to --token-file:
     receiver token orders --token-file orders.token >> receiver.toml
 
-    The settings contain only the token's SHA-256, so the token cannot be shown again. Restart the service after
-    changing its settings.
+    The settings contain only the token's SHA-256, so the token cannot be shown again. Send the service SIGHUP to make
+    it known.
     """
     from receiver.commands.client.options import ending
 
