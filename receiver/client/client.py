@@ -11,11 +11,11 @@ from decimal import Decimal
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from receiver.client.answers import RefundPage
+from receiver.client.answers import EventPage, RefundPage
 from receiver.client.api import Api, convert, decode, read_base, read_token, target
 from receiver.client.calls import PENDING, refund_pages, until_answered, until_final
 from receiver.client.errors import ClientClosed, EventsLost
-from receiver.client.feed import EventFollower, FeedEvent, events_of
+from receiver.client.feed import EventFollower, FeedEvent
 from receiver.client.retrying import Notify, RetryingCaller
 from receiver.errors import ReceiverError, TransportError
 from receiver.exchange import Request, Response
@@ -126,14 +126,16 @@ class Client(Api):
         If events were lost, because they are older than what the service keeps or its store was emptied, `on_lost` is
         called, and the feed goes on with the oldest event that is kept. Without it, `EventsLost` is raised.
         """
-        follower = EventFollower(self, self._steadily, types=_each(types), reasons=_each(reasons), after=after)
-        async for page in follower.pages():
+
+        async def look(page: EventPage) -> None:
             if page.reset:
                 if on_lost is None:
                     raise EventsLost(page.reset.detail, page.reset.accounts)
                 await on_lost(page.reset)
-            for event in events_of(page, follower.after):
-                yield event
+
+        follower = EventFollower(self, self._steadily, types=_each(types), reasons=_each(reasons), after=after)
+        async for event in follower.events(look):
+            yield event
 
     async def issue(
         self,

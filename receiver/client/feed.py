@@ -4,7 +4,7 @@ service."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
 
 import msgspec
 
@@ -57,6 +57,17 @@ class EventFollower:
             page = await self._steadily(self._page, 0 if page.more else WAIT)
             if not (page.events or page.more):
                 await asyncio.sleep(max(0.0, began + LEAST - clock()))
+
+    async def events(self, on_page: Callable[[EventPage], Awaitable[None]]) -> AsyncGenerator[FeedEvent, None]:
+        """Events without end; each counts as read when the next is requested. `on_page` comes before those of a page.
+
+        Raises as `pages` does.
+        """
+        async for page in self.pages():
+            await on_page(page)
+            for event in events_of(page, self.after):
+                yield event
+                self.after = event.cursor
 
     async def _page(self, wait: int) -> EventPage:
         path = target("events", account=self._api.account, after=self.after, limit=PAGE, wait=wait, **self._filters)

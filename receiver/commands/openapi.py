@@ -8,8 +8,6 @@ from typing import Annotated, Any
 
 import typer
 
-from receiver.commands.console import say
-
 
 def register(app: typer.Typer) -> None:
     """Make it a command of `app`."""
@@ -38,6 +36,7 @@ def openapi(
 
         typer.echo(_text(document()))
         return
+    from receiver.commands.console import say
     from receiver.http.openapi.webhooks import event_schemas
 
     schemas = event_schemas()

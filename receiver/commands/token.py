@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import secrets
 from collections.abc import Sequence
-from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -49,9 +47,11 @@ def token_command(
     The table for receiver.toml goes to standard output, the token itself to standard error or to --token-file:
     receiver token orders --token-file orders.token >> receiver.toml
 
-    The settings contain only the token's SHA-256, so the token cannot be shown again. Send the service SIGHUP to make
-    it known.
+    The settings contain only the token's SHA-256, so the token cannot be shown again. The service takes over
+    new tokens on SIGHUP or at a restart.
     """
+    import secrets
+
     from receiver.commands.client.options import ending
 
     with ending():
@@ -80,6 +80,8 @@ def table(name: str, token: str, scopes: Sequence[str], accounts: Sequence[str] 
 
 
 def _checked(name: str, token: str, scopes: Sequence[str], accounts: Sequence[str]) -> TokenSettings:
+    from hashlib import sha256
+
     from pydantic import ValidationError
 
     from receiver.errors import ConfigurationError

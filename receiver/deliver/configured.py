@@ -104,9 +104,14 @@ class ConfiguredSubscribers:
         Until then the dashboard and the doctor show it.
         """
         now = self.store.now()
-        await self.store.of(account).subscribers.update(
-            subscriber.name, lambda stored, _: structs.replace(stored, origin="api", undeclared_at=now)
+        updated = await self.store.of(account).subscribers.update(
+            subscriber.name,
+            lambda stored, _: (
+                structs.replace(stored, origin="api", undeclared_at=now) if stored.origin == "config" else stored
+            ),
         )
+        if updated is None or not updated.changed:
+            return
         fix = f"receiver subscriber remove {subscriber.name}, or declare it again"
         log.warning("subscriber.no_longer_declared", account=account, subscriber=subscriber.name, fix=fix)
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 from receiver.errors import StoreUnavailable
+from receiver.ledger.declines.job import JobState
 from receiver.ledger.dispute import DAY
 from receiver.ledger.money import sums_of_minor
 from receiver.ledger.reconciliation.finding import FindingKind
@@ -58,7 +59,8 @@ class Gauges(AccountRepository):
         For each subscriber, as `waiting:<name>` and so on: `waiting`, `owed` (events that must stay in the stream),
         `dead`, `failures` in a row, `paused` (1 or 0), and `oldest_waiting` in seconds.
 
-        Of open cases those of `_open_declines`, of disputes those of `_disputes_to_answer`.
+        Of open cases those of `_open_declines`, of disputes those of `_disputes_to_answer`, of jobs that of
+        `_paused_job`.
 
         `oldest_pending_seconds` is the age of the oldest pending refund among the `MOST_OLD` that changed least
         recently. Events such as `stuck` count as changes, so the oldest refund need not be the first of these.
@@ -96,6 +98,7 @@ class Gauges(AccountRepository):
         sizes["oldest_pending_seconds"] = await self._oldest_pending_age() / 1000
         sizes["wrong_type_keys"] = sum(each.account in ("", self.account) for each in self.damage.foreign)
         sizes |= await self._open_declines()
+        sizes |= await self._paused_job()
         return sizes | await self._requests.request_sizes() | await self._disputes_to_answer()
 
     async def _open_declines(self) -> dict[str, float]:
@@ -110,6 +113,14 @@ class Gauges(AccountRepository):
             **{f"declines:{reason}": float(count) for reason, count in counts.items()},
             **{f"declines_amount:{total.currency_code}": float(total.amount) for total in totals},
         }
+
+    async def _paused_job(self) -> dict[str, float]:
+        """`job_paused`: 1 while the account's job waits for a person, else 0."""
+        with contextlib.suppress(WrongType):
+            if name := await self._read("GET", self.keys("current_job")):
+                state = await self._read("HGET", self.keys("job", name.decode()), "state")
+                return {"job_paused": float(state == JobState.PAUSED.encode())}
+        return {"job_paused": 0.0}
 
     async def _disputes_to_answer(self) -> dict[str, float]:
         """`to_answer`: disputes that Amazon waits for; `answer_seconds`: the time left for the next of them, if any."""

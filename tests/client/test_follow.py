@@ -198,3 +198,19 @@ def test_events_are_read_by_their_type() -> None:
     assert [first.cursor, second.cursor] == ["a", "c"]
     older = EventPage(events=[msgspec.Raw(raw), msgspec.Raw(raw)], after="c", more=False)
     assert [each.cursor for each in feed.events_of(older, "start")] == ["start", "c"]
+
+
+async def test_an_event_counts_as_read_when_the_next_is_asked_for(service: Service, store: Store, redis: Redis) -> None:
+    """So a program that is stopped while it handles one gets it again, and none before it."""
+    await happened(store, redis, 1, 2, 3)
+
+    async def look(page: EventPage) -> None:
+        assert len(page.events) == 3
+
+    async with Client(url_of(service), token=READER, account="us") as client:
+        steadily = retrying.RetryingCaller(client, lambda error, seconds: None)
+        follower = feed.EventFollower(client, steadily, types=(), reasons=(), after="beginning")
+        async with aclosing(follower.events(look)) as events:
+            first, second = await anext(events), await anext(events)
+        assert follower.after == first.cursor
+        assert [number(each) for each in await read(client, follower.after, 2)] == [number(second), 3]

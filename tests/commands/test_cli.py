@@ -65,6 +65,7 @@ COMMANDS = {
     "refund create": CLIENT | {"--full", "--soft-descriptor", "--reference", "--key", "--besides", "--wait"},
     "refund retry": CLIENT | {"--besides", "--wait", "--reason", "--since", "--max-total", "--dry-run", "--yes"},
     "refund job": CLIENT | {"--resume", "--cancel"},
+    "refund jobs": CLIENT | {"--limit"},
     "refund close": CLIENT | {"--refunded-elsewhere", "--compensated", "--not-owed", "--note"},
     "refund reopen": CLIENT,
     "refund requests": CLIENT | {"--state", "--limit"},
@@ -369,7 +370,10 @@ SERVICE = ["aiohttp", "prometheus_client", "redis", "starlette"]
 @pytest.mark.parametrize(
     ("words", "unneeded"),
     [
-        (["--help"], [*SERVICE, "cryptography", "structlog", "pydantic", "receiver.commands.client.api"]),
+        (
+            ["--help"],
+            [*SERVICE, "cryptography", "structlog", "pydantic", "msgspec", "secrets", "receiver.commands.client.api"],
+        ),
         (["refund", "list", "--help"], [*SERVICE, "cryptography", "structlog"]),
         (["events", "tail", "--help"], [*SERVICE, "cryptography", "structlog"]),
         (["serve", "--help"], [*SERVICE, "cryptography", "structlog"]),

@@ -84,6 +84,20 @@ async def test_selected_refunds_are_reissued(open_shop: Shop) -> None:
     started = await start(counter, {"refundIds": [made[2], made[0], made[2]]})
     done = await reaches(counter, started["id"], "done")
     assert {each["refundId"] for each in done["refunds"]} == {made[0], made[2]}
+    await reaches(counter, (second := await start(counter, {"refundIds": [made[1]]}))["id"], "done")
+    pages, cursor = [], ""
+    for _ in range(2):
+        status, page, _ = await counter.call("GET", f"/v1/jobs?limit=1{cursor}")
+        assert (status, page["unreadable"]) == (200, [])
+        pages += [each["id"] for each in page["jobs"]]
+        cursor = f"&cursor={page['nextCursor']}"
+    assert (pages, page["nextCursor"]) == ([second["id"], started["id"]], None)
+    assert (await counter.call("GET", "/v1/jobs?cursor=next"))[1]["reason"] == "bad_cursor"
+    ran = await counter.run("refund", "jobs")
+    assert [line.split()[2:6] for line in ran.out.splitlines()[1:]] == [
+        [second["id"], "done", "1", "of"],
+        [started["id"], "done", "2", "of"],
+    ], ran.out
 
 
 async def test_a_job_that_is_declined_again_waits_for_a_person(open_shop: Shop) -> None:

@@ -225,6 +225,7 @@ async def test_if_the_first_are_declined_again_the_job_pauses(shop: Desk, clock:
     await turn(shop)
     paused = await known(shop, job.id)
     assert (paused.state, paused.reason, paused.reissued) == (JobState.PAUSED, "declined_again", FIRST)
+    assert (await shop.store.of("us").gauges.measure())["job_paused"] == 1
     clock.tick(WAIT_FOR_FIRST)
     await turn(shop)
     assert (await known(shop, job.id)).reissued == FIRST
@@ -235,8 +236,10 @@ async def test_if_the_first_are_declined_again_the_job_pauses(shop: Desk, clock:
     clock.tick(2_000)
     await turn(shop)
     assert (await known(shop, job.id)).state is JobState.PAUSED
+    assert (await shop.store.of("us").gauges.measure())["job_paused"] == 1
     for _ in range(2):
         assert (await jobs_of(shop).cancel(job.id, ANN)).state is JobState.CANCELLED
+    assert (await shop.store.of("us").gauges.measure())["job_paused"] == 0
     with pytest.raises(Conflict) as caught:
         await jobs_of(shop).resume(job.id, ANN)
     assert caught.value.reason == "job_ended"

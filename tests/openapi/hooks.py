@@ -15,6 +15,7 @@ from schemathesis import Case, CheckContext, HookContext, Response
 
 BEYOND = {
     "listRefunds": {"bad_cursor", "bad_parameter", "unknown_state", "unknown_reason"},
+    "listJobs": {"bad_cursor"},
     "followEvents": {"bad_cursor"},
     "listDeliveries": {"bad_cursor"},
     "createRefund": {"bad_amount", "bad_soft_descriptor", "bad_order_reference", "currency_mismatch"},

@@ -175,12 +175,10 @@ async def test_the_feed_has_it_where_it_is_asked_for(at: Court) -> None:
     assert f'receiver_events_total{{type="{ACTION_REQUIRED}"}} 1.0' in text
 
 
-async def test_the_dashboard_shows_each_change_on_the_refunds_timeline(at: Court) -> None:
-    """With the deadline, and how it ended."""
+async def test_the_dashboard_shows_what_is_to_answer_and_each_change_on_the_refunds_timeline(at: Court) -> None:
+    """With the deadline, and how it ended; the overview lists it until it is answered."""
     dispute = at.amazon.disputes.open(at.charge, filing_reason="<b>Fraud</b>")
     await until(lambda: _is(at, "ActionRequired"), "it is known")
-    at.amazon.disputes.move(dispute.dispute_id, "Resolved", "BuyerWon")
-    await until(lambda: _is(at, "Resolved"), "its end is known")
     url = at.stage.url
     async with aiohttp.ClientSession(cookie_jar=aiohttp.CookieJar(unsafe=True)) as browser:
         async with browser.get(f"{url}/sign-in") as page:
@@ -188,9 +186,19 @@ async def test_the_dashboard_shows_each_change_on_the_refunds_timeline(at: Court
         fields = {"token": TOKEN, "csrf": csrf, "next": "/"}
         async with browser.post(f"{url}/sign-in", data=fields, headers={"Origin": url}) as page:
             assert page.status == 200
+            overview = await page.text()
+        at.amazon.disputes.move(dispute.dispute_id, "Resolved", "BuyerWon")
+        await until(lambda: _is(at, "Resolved"), "its end is known")
+        async with browser.get(url) as page:
+            later = await page.text()
         async with browser.get(f"{url}/refunds/{at.refund}") as page:
             text = await page.text()
     assert page.status == 200
+    assert "Disputes to answer" in overview
+    assert dispute.dispute_id in overview
+    assert "&lt;b&gt;Fraud&lt;/b&gt; · answer within " in overview
+    assert f"/refunds?q={at.charge}" in overview
+    assert "Disputes to answer" not in later
     assert "<b>Fraud</b>" not in text
     for words in ("won by the buyer", "ActionRequired", "MerchantResponseRequired", "answer by", "BuyerWon"):
         assert words in text, words

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 from redis.asyncio import Redis
 from structlog.testing import capture_logs
 
@@ -18,9 +19,11 @@ from receiver.outbox.subscribers.subscriber import pause
 from receiver.runtime import supervisor as module
 from receiver.service import Service
 from receiver.settings import check
+from receiver.settings.reloading import reloaded
 from receiver.simulator.outcomes import Outcome
 from receiver.track.tracker import Tracker
 from receiver.transport.client import Transport
+from tests.kit.accounts import merchant_key_pem
 from tests.kit.processes import until
 from tests.kit.valkey import start_valkey, stop_valkey
 from tests.service.stage import Amazon, Hook, Stage, account, running
@@ -201,6 +204,24 @@ async def test_one_that_is_no_longer_declared_can_be_removed(
     assert await origins() == ["api undeclared", "subscriber.no_longer_declared"]
     assert await origins() == ["api undeclared"]
     assert await origins(audit) == ["config"]
+
+
+async def test_a_reload_takes_over_the_key_of_an_account(
+    shop: Amazon, audit: Hook, redis: Redis, valkey_url: str, tmp_path: Path
+) -> None:
+    """Amazon refuses the calls until the settings have the right one."""
+    right = account(shop, tmp_path)
+    async with running(valkey_url, [{**right, "private_key": merchant_key_pem().decode()}], [audit]) as stage:
+        shop.post_to = f"{stage.url}/ipn"
+        await until(stage.ready, "the subscribers are written")
+        shop.start_refund("12.00", "USD", Outcome.DECLINED_AT_ONCE)
+        await until(lambda: stage.counted("amazon_requests", call="get_refund", outcome="amazon_refuses_us"), "refused")
+        running_on = stage.service.settings
+        (table,) = running_on.accounts
+        table = table.model_copy(update={"private_key": SecretStr(right["private_key"])})
+        stage.service.reload(reloaded(running_on, running_on.model_copy(update={"accounts": (table,)})).settings)
+        refund_id = shop.start_refund("13.00", "USD", Outcome.DECLINED_AT_ONCE)
+        await until(lambda: (refund_id, "declined") in audit.told, "it is told")
 
 
 async def many(redis: Any, command: str, count: int) -> bool:

@@ -20,7 +20,7 @@ from receiver.store.embedded.program import Program, find_program
 from receiver.store.embedded.store import EmbeddedStore
 from receiver.store.redis.pipeline import connect
 from tests.commands.test_cli import account
-from tests.kit.processes import desk
+from tests.kit.processes import desk, until
 from tests.store.embedded_kit import kill_servers, mode
 
 
@@ -72,6 +72,9 @@ def test_a_platform_without_a_server_says_how_to_fix_it(tmp_path: Path, monkeypa
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ConfigurationError, match=r"no Valkey for this platform \(Unsupported .*plan9\), and none"):
         find_program()
+    module.get_binary_path = lambda: tmp_path / "broken"  # type: ignore[attr-defined]
+    with pytest.raises(ConfigurationError, match=r"broken cannot be run, and none is on PATH"):
+        find_program()
     there = program(tmp_path, "valkey-server", "Valkey server v=8.1.0")
     assert find_program().path == there
 
@@ -85,7 +88,7 @@ def test_a_server_on_path_is_used_where_the_package_is_missing(tmp_path: Path, m
     assert find_program() == Program(redis, "Redis", (7, 0, 15))
     assert not find_program().hides_user_data
     valkey = program(tmp_path / "b", "valkey-server", "Valkey server v=9.1.2")
-    assert str(find_program()) == f"Valkey 9.1.2, {valkey}"
+    assert str(find_program()) == f"Valkey 9.1.2 ({valkey})"
     assert find_program().hides_user_data
     program(tmp_path / "a", "valkey-server", "Valkey server v=7.0.1")
     assert find_program().path == redis
@@ -98,7 +101,7 @@ def test_a_server_that_is_too_old_is_refused(tmp_path: Path, monkeypatch: pytest
     path = program(tmp_path, "redis-server", version)
     with pytest.raises(ConfigurationError) as error:
         find_program()
-    old = f"none is on PATH; Redis 6.2.14, {path} is older than 7.0: pip install"
+    old = f"none is on PATH; Redis 6.2.14 ({path}) is older than 7.0: pip install"
     assert (old in error.value.problems[0]) == version.startswith("Redis")
 
 
@@ -121,6 +124,26 @@ async def test_the_store_runs_on_a_redis_of_path(data_dir: Path, monkeypatch: py
         assert await client.get("refunds:anything") == b"1"
     await again.stop()
     assert sizes(data_dir, "damaged-*") == [100]
+
+
+@pytest.mark.skipif(shutil.which("redis-server") is None, reason="install redis-server: the embedded store on it")
+async def test_data_of_a_newer_server_is_not_taken_for_broken(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Redis would recommend to repair it, which destroys it. With the right server it is all there."""
+    store = EmbeddedStore(data_dir)
+    async with connect(await store.start()) as client:
+        await client.set("refunds:anything", "1")
+        await client.bgrewriteaof()
+        await until(DataDir(data_dir).needs_valkey_9, "the file is rewritten")
+    await store.stop()
+    with monkeypatch.context() as patch:
+        without_package(patch, os.environ["PATH"])
+        patch.setattr("receiver.store.embedded.program.ON_PATH", ("redis-server",))
+        with pytest.raises(ConfigurationError, match=r"written by Valkey 9 or newer, which Redis .* cannot read: pip"):
+            await EmbeddedStore(data_dir).start()
+    again = EmbeddedStore(data_dir)
+    async with connect(await again.start()) as client:
+        assert await client.get("refunds:anything") == b"1"
+    await again.stop()
 
 
 def sizes(folder: Path, names: str) -> list[int]:

@@ -9,7 +9,7 @@ import typer
 
 from receiver.client.answers import EventPage
 from receiver.client.api import Api
-from receiver.client.feed import EventFollower
+from receiver.client.feed import EventFollower, FeedEvent
 from receiver.client.retrying import RetryingCaller
 from receiver.commands.client.messages import notifier
 from receiver.commands.client.options import ServiceCall, api_command
@@ -46,7 +46,7 @@ After = Annotated[
 ]
 
 
-Use = Callable[[AsyncIterator[EventPage]], Awaitable[None]]
+Use = Callable[[AsyncIterator[FeedEvent]], Awaitable[None]]
 
 
 @api_command(app)
@@ -58,10 +58,9 @@ def tail(call: ServiceCall, types: Types = None, reasons: Reasons = None, after:
     """
     screen = ChangePrinter(call.json)
 
-    async def show(pages: AsyncIterator[EventPage]) -> None:
-        async for page in pages:
-            for event in page.events:
-                screen.show_event(bytes(event))
+    async def show(events: AsyncIterator[FeedEvent]) -> None:
+        async for each in events:
+            screen.show_event(each.raw)
 
     _follow(call, types, reasons, after, "Following events. Press Ctrl-C to stop.", show)
 
@@ -92,11 +91,10 @@ def forward(
     """
     address, key = read_target(to), signing_key(secret)
 
-    async def send(pages: AsyncIterator[EventPage]) -> None:
+    async def send(events: AsyncIterator[FeedEvent]) -> None:
         async with Forward(address, key, call.json) as forward:
-            async for page in pages:
-                for event in page.events:
-                    await forward.post(bytes(event))
+            async for each in events:
+                await forward.post(each.raw)
 
     _follow(call, types, reasons, after, f"Forwarding events to {address}. Press Ctrl-C to stop.", send)
 
@@ -116,7 +114,7 @@ def _follow(
         steadily = RetryingCaller(api, notifier(say))
         follow = EventFollower(api, steadily, types=types or (), reasons=reasons or (), after=after)
         try:
-            await use(_told(follow.pages(), greeting))
+            await use(follow.events(_Announcer(greeting)))
         finally:
             last = follow.after
 
@@ -127,13 +125,14 @@ def _follow(
             say([f"To continue from here: --after {last}"])
 
 
-async def _told(pages: AsyncIterator[EventPage], greeting: str) -> AsyncIterator[EventPage]:
-    """The same pages. Says the greeting after the service's first answer, and what was lost."""
-    greeted = False
-    async for page in pages:
-        if not greeted:
-            say([greeting])
-            greeted = True
+class _Announcer:
+    """Says the greeting after the service's first answer, and what was lost."""
+
+    def __init__(self, greeting: str) -> None:
+        self._greeting = [greeting]
+
+    async def __call__(self, page: EventPage) -> None:
+        if self._greeting:
+            say([self._greeting.pop()])
         if page.reset:
             say([page.reset.detail or "Events may be lost. Continuing with the oldest kept event."])
-        yield page

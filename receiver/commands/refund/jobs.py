@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import time
 from collections.abc import Mapping
 from typing import Annotated
 
@@ -17,10 +18,10 @@ from receiver.client.errors import ApiProblem
 from receiver.client.retrying import RetryingCaller
 from receiver.commands.client.messages import notifier
 from receiver.commands.client.options import ServiceCall, api_command
-from receiver.commands.console import clean, emit, emit_json, emit_rich, say, table
+from receiver.commands.console import clean, emit, emit_json, emit_rich, say, short_moment, table
 from receiver.errors import ConfigurationError, Malformed
 from receiver.ledger.declines.job import FIRST, REISSUED, UNFINISHED, JobState
-from receiver.ledger.declines.job_shape import JobJson, JobRefundJson, PlanJson
+from receiver.ledger.declines.job_shape import JobJson, JobListJson, JobRefundJson, PlanJson
 from receiver.ledger.money import parse_amount
 from receiver.ledger.schema import MoneyJson
 
@@ -187,7 +188,41 @@ def _money(sums: list[MoneyJson]) -> str:
     return ", ".join(clean(f"{each.amount} {each.currency_code}") for each in sums)
 
 
+def jobs(
+    call: ServiceCall,
+    limit: Annotated[int, typer.Option(min=1, max=200, metavar="N", help="Show at most this many.")] = 20,
+) -> None:
+    """List jobs that reissue refunds, newest first. Jobs are kept for 30 days after their end. Times are UTC."""
+    answer = call.run(lambda api: api.call("GET", target("jobs", account=call.account, limit=limit)))
+    found = decode(answer, JobListJson)
+    if call.json:
+        emit_json(answer.body)
+        return
+    if not found.jobs:
+        say(["There are no jobs."])
+        return
+    rows, now = table(), time.time_ns() // 1_000_000
+    for name in ("Created", "Job", "State", "Reissued", "Sum", "Account"):
+        rows.add_column(name, overflow="fold")
+    for each in found.jobs:
+        failed = f", {each.failed} not" if each.failed else ""
+        done = f"{each.reissued} of {each.total}{failed}"
+        cells = (
+            short_moment(each.created_at, now),
+            each.id,
+            each.state,
+            done,
+            _money(each.sums),
+            each.account,
+        )
+        rows.add_row(*(Text(clean(cell)) for cell in cells))
+    emit_rich(rows)
+    if found.next_cursor:
+        say([f"Showing {len(found.jobs)} jobs. Use a higher --limit for more."])
+
+
 def register(app: typer.Typer) -> None:
-    """Make `job` a command of `receiver refund`."""
+    """Make `job` and `jobs` commands of `receiver refund`."""
+    api_command(app)(jobs)
     epilog = "Exit codes: 4 the job is paused · 5 some refunds were not reissued."
     api_command(app, more_epilog=epilog)(job)

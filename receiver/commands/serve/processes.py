@@ -16,7 +16,7 @@ import signal
 import socket
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ import structlog
 import uvloop
 
 from receiver.amazon.sns.signature import self_test
-from receiver.commands.serve.reload import reloading
+from receiver.commands.serve.reload import at_each, log_reload, read_again, reloading
 from receiver.commands.serve.serve import Stopped, addressed, close, listen, running, servers, until_stopped
 from receiver.commands.serve.serve import serve as serve_alone
 from receiver.commands.serve.traces import traced
@@ -36,6 +36,7 @@ from receiver.runtime.metrics import FOLDER, process_died
 from receiver.runtime.serving import base_url, serving_all
 from receiver.service import Service
 from receiver.settings import Settings, load
+from receiver.settings.reloading import Reloaded
 from receiver.store.embedded.store import EmbeddedStore
 
 log = structlog.get_logger()
@@ -74,7 +75,7 @@ async def serve(settings: Settings, config: Path | None, *, workers: bool = True
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="receiver-")))
             found = ProcessPool(settings, config, workers, listeners, folder)
             pool = await stack.enter_async_context(found.running(processes))
-            stack.enter_context(pool.passing_on(hung_up))
+            await stack.enter_async_context(at_each(hung_up, pool.reload))
             await pool.wait(stopped)
             log.info("serve.stopping")
     finally:
@@ -88,7 +89,7 @@ class ProcessPool:
     def __init__(
         self, settings: Settings, config: Path | None, workers: bool, listeners: list[socket.socket], folder: Path
     ) -> None:
-        self._settings, self._listeners = settings, listeners
+        self._settings, self._config, self._listeners = settings, config, listeners
         self._counts, self._sessions = folder / "metrics", folder / "sessions"
         self._given = {"config": str(config.absolute()) if config else "", "workers": workers}
         self._processes: dict[int, asyncio.subprocess.Process] = {}
@@ -115,23 +116,15 @@ class ProcessPool:
             for end in (self._alive[0], *self._ready):
                 os.close(end)
 
-    @contextlib.contextmanager
-    def passing_on(self, hung_up: asyncio.Event) -> Iterator[None]:
-        """Within the block, each process is sent a SIGHUP, to read its settings again, whenever `hung_up` is set."""
-
-        async def keep() -> None:
-            while True:
-                await hung_up.wait()
-                hung_up.clear()
-                for process in self._processes.values():
-                    with contextlib.suppress(ProcessLookupError):
-                        process.send_signal(signal.SIGHUP)
-
-        task = asyncio.get_running_loop().create_task(keep(), name="hang-ups")
-        try:
-            yield
-        finally:
-            task.cancel()
+    async def reload(self) -> None:
+        """Have each process read the settings again. What changes, or why they are invalid, is logged here, once."""
+        found = await read_again(self._settings, self._config)
+        log_reload(found)
+        if isinstance(found, Reloaded):
+            self._settings = found.settings
+        for process in self._processes.values():
+            with contextlib.suppress(ProcessLookupError):
+                process.send_signal(signal.SIGHUP)
 
     async def wait(self, stopped: asyncio.Event) -> None:
         """Waits for a signal. Raises `ConfigurationError` if a process cannot work with the settings."""
@@ -241,7 +234,7 @@ async def _serve_member(settings: Settings, given: dict[str, Any], early: Sequen
             sessions = SharedSessions(service.store.now, Path(given["sessions"]))
             async with (
                 serving_all(servers(service.app(sessions), settings, listeners)),
-                reloading(service, Path(given["config"]) if given["config"] else None, hung_up),
+                reloading(service, Path(given["config"]) if given["config"] else None, hung_up, logs=False),
             ):
                 os.write(ready, b".")
                 await until_stopped(service, stopped)

@@ -5,31 +5,49 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import structlog
 
 from receiver.errors import ConfigurationError
 from receiver.service import Service
-from receiver.settings import load
-from receiver.settings.reloading import reloaded
+from receiver.settings import Settings, load
+from receiver.settings.reloading import Reloaded, reloaded
 
 log = structlog.get_logger()
 
 
 @contextlib.asynccontextmanager
-async def reloading(service: Service, config: Path | None, asked: asyncio.Event) -> AsyncIterator[None]:
-    """Within the block, the settings are read again whenever `asked` is set."""
+async def reloading(
+    service: Service, config: Path | None, asked: asyncio.Event, *, logs: bool = True
+) -> AsyncIterator[None]:
+    """Within the block, the settings are read again whenever `asked` is set. `logs`: whether this process logs it."""
+
+    async def reload() -> None:
+        """Read the settings, and take over what can be. Invalid ones change nothing."""
+        found = await read_again(service.settings, config)
+        if logs:
+            log_reload(found)
+        if isinstance(found, Reloaded):
+            service.reload(found.settings)
+        service.metrics.settings_reloaded("ok" if isinstance(found, Reloaded) else "failed")
+
+    async with at_each(asked, reload):
+        yield
+
+
+@contextlib.asynccontextmanager
+async def at_each(asked: asyncio.Event, act: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
+    """Within the block, `act` is called whenever `asked` is set, also if it failed before."""
 
     async def keep() -> None:
         while True:
             await asked.wait()
             asked.clear()
             try:
-                await reload(service, config)
-            except Exception:  # The next signal must find this still at work.
-                service.metrics.settings_reloaded("failed")
+                await act()
+            except Exception:
                 log.exception("settings.not_reloaded")
 
     task = asyncio.create_task(keep(), name="reload")
@@ -40,20 +58,22 @@ async def reloading(service: Service, config: Path | None, asked: asyncio.Event)
         await asyncio.wait({task})
 
 
-async def reload(service: Service, config: Path | None) -> None:
-    """Read the settings again, and take over what can be. Invalid ones change nothing."""
+async def read_again(running: Settings, config: Path | None) -> Reloaded | ConfigurationError:
+    """What the settings of now would change, or why they are invalid."""
     try:
-        found = await asyncio.to_thread(load, config, os.environ)
+        return reloaded(running, await asyncio.to_thread(load, config, os.environ))
     except ConfigurationError as error:
-        service.metrics.settings_reloaded("failed")
+        return error
+
+
+def log_reload(found: Reloaded | ConfigurationError) -> None:
+    """Say what was taken over, what needs a restart, or every problem."""
+    if isinstance(found, ConfigurationError):
         fix = "The earlier settings stay in use. Fix these and send SIGHUP again."
-        log.error("settings.not_reloaded", problems=list(error.problems), fix=fix)
+        log.error("settings.not_reloaded", problems=list(found.problems), fix=fix)
         return
-    change = reloaded(service.settings, found)
-    service.reload(change.settings)
-    service.metrics.settings_reloaded("ok")
-    names = [each.name for each in change.settings.tokens]
-    log.info("settings.reloaded", callers=names, subscribers=len(change.settings.subscribers))
-    if change.need_restart:
+    names = [each.name for each in found.settings.tokens]
+    log.info("settings.reloaded", callers=names, subscribers=len(found.settings.subscribers))
+    if found.need_restart:
         fix = "Restart the service to have these too."
-        log.warning("settings.need_restart", settings=list(change.need_restart), fix=fix)
+        log.warning("settings.need_restart", settings=list(found.need_restart), fix=fix)

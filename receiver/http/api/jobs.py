@@ -1,4 +1,4 @@
-"""HTTP. `POST /v1/refunds/retry` and `/v1/jobs/{id}`: reissue many declined refunds, as a job that survives a crash."""
+"""HTTP. `POST /v1/refunds/retry` and `/v1/jobs…`: reissue many declined refunds, as a job that survives a crash."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from receiver.http.api.bodies import (
     read_money,
     read_object,
 )
-from receiver.http.api.listing import check_words
+from receiver.http.api.listing import check_words, read_cursor, write_cursor
 from receiver.http.api.lookup import find_job
 from receiver.http.api.operations import ISSUE, NO_ACCOUNT, SEVERAL, Answer, Body, Call, Operation
-from receiver.http.api.params import ACCOUNT, WORD, Schema, in_path, number, time, whole
+from receiver.http.api.params import ACCOUNT, WORD, Schema, in_path, number, text, time, whole
 from receiver.http.problems import JobProblemJson
 from receiver.http.respond import json_answer
 from receiver.issue.issuer import Issuer
 from receiver.issue.jobs import Jobs
 from receiver.ledger.declines.job import MOST_REFUNDS, Job, Selection
-from receiver.ledger.declines.job_shape import JobJson, PlanJson, job_json, plan_json
+from receiver.ledger.declines.job_shape import JobJson, JobListJson, PlanJson, job_json, plan_json
 from receiver.ledger.query import Query
 from receiver.ledger.refund import REASONS, REFUND_ID, is_known_reason, reason_of
 from receiver.ledger.timestamps import parse_any_time
@@ -91,9 +91,41 @@ TO_JOB: Final = {"getJob": {"operationId": "getJob", "parameters": {"job_id": "$
 ONE_JOB: Final = ({404: ("no_such_job",)}, SEVERAL)
 
 
+CURSOR: Final = text("cursor", "`nextCursor` of the previous page.")
+MOST: Final = number("limit", "Maximum number of items.", 50, 1, 200)
+
+
 class JobApi:
     def __init__(self, store: Store, issuers: Mapping[str, Issuer]) -> None:
         self._store, self._issuers = store, issuers
+
+    @Operation(
+        "GET",
+        "/v1/jobs",
+        id="listJobs",
+        tag="issuing",
+        summary="Jobs, newest first",
+        about="Jobs are kept for 30 days after their end.",
+        scopes=ISSUE,
+        parameters=(ACCOUNT, CURSOR, MOST),
+        answers=(Answer(200, JobListJson),),
+        reasons=({400: ("bad_cursor",)},),
+        in_turn=True,
+    )
+    async def many(self, call: Call) -> Response:
+        """Newest first, a page at a time."""
+        accounts, limit = call.accounts, call[MOST]
+        below = _read_place(read_cursor(call[CURSOR], "jobs", accounts))
+        lists = await asyncio.gather(*(self._store.of(account).jobs.page(below, limit + 1) for account in accounts))
+        found = [each for jobs in lists for each in jobs if isinstance(each, Job)]
+        shown = sorted(found, key=_place_of, reverse=True)
+        last = _place_of(shown[limit - 1]) if len(shown) > limit else None
+        body = JobListJson(
+            jobs=[job_json(job, [], 0) for job in shown[:limit]],
+            unreadable=[each for jobs in lists for each in jobs if isinstance(each, str)],
+            next_cursor=write_cursor(f"{last[0]} {last[1]}", "jobs", accounts) if last else None,
+        )
+        return json_answer(body)
 
     @Operation(
         "POST",
@@ -188,6 +220,16 @@ class JobApi:
         after = call[AFTER]
         outcomes = await self._store.of(job.account).jobs.outcomes(job.id, after, call[LIMIT])
         return json_answer(job_json(job, outcomes, after))
+
+
+def _place_of(job: Job) -> tuple[int, str]:
+    return job.created_at, job.id
+
+
+def _read_place(text: str) -> tuple[int, str] | None:
+    """The place in a cursor of ours; None for the first page."""
+    at, _, job_id = text.partition(" ")
+    return (int(at), job_id) if text else None
 
 
 def read_selection(fields: Mapping[str, Any]) -> Selection:

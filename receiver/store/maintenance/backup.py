@@ -50,15 +50,18 @@ async def save(store: Client, file: Path, bound: float) -> int:
                 await _written(client, source, before)
         except TimeoutError:
             raise StoreUnavailable(f"no snapshot after {bound:g} s. Allow more with --bound.") from None
-    if not source.is_file():
+    try:
+        reader = source.open("rb")
+    except OSError as error:
         raise ConfigurationError(
             [
-                f"{source}: the server's snapshot is not on this machine, or you may not read it. Run this there, "
-                "or use valkey-cli --rdb FILE."
+                f"{source}: the server's snapshot cannot be read ({reason_of(error)}). Run this on its machine, as a "
+                "user who may read it, or use valkey-cli --rdb FILE."
             ]
-        )
+        ) from error
     try:
-        return _copied(source, file)
+        with reader:
+            return _copied(reader, file)
     except OSError as error:
         raise ConfigurationError([f"{file}: cannot be written ({reason_of(error)})."]) from error
 
@@ -84,10 +87,10 @@ async def _written(client: Redis, source: Path, before: Any) -> None:
         await asyncio.sleep(STEP)
 
 
-def _copied(source: Path, file: Path) -> int:
+def _copied(reader: BinaryIO, file: Path) -> int:
     part = file.with_name(f"{file.name}.part")
     part.unlink(missing_ok=True)
-    with source.open("rb") as reader, _new(part) as writer:
+    with _new(part) as writer:
         shutil.copyfileobj(reader, writer)
         writer.flush()
         os.fsync(writer.fileno())

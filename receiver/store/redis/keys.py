@@ -158,6 +158,7 @@ CATALOGUE: Final[Mapping[str, Kind]] = MappingProxyType(
         "job_todo": Kind(HASH, KeyScope.JOB, "its refunds that have no outcome yet", "its last refund"),
         "job_outcomes": Kind(LIST, KeyScope.JOB, "the outcomes of its refunds, in order", _JOB),
         "jobs": Kind(ZSET, KeyScope.ACCOUNT, "running job → when to work on it", "its last job"),
+        "job_list": Kind(ZSET, KeyScope.ACCOUNT, "the jobs, by when they were created", "its job, when it is listed"),
         "current_job": Kind(STRING, KeyScope.ACCOUNT, "the unfinished job", "its job"),
         # The store itself
         "restored": Kind(STRING, KeyScope.ACCOUNT, "the restore that the account has caught up with", "never"),

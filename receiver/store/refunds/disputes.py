@@ -10,6 +10,7 @@ does a value in any other form.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -18,7 +19,7 @@ import msgspec
 
 from receiver.amazon.throttle import Bucket, Call
 from receiver.errors import StoreUnavailable
-from receiver.ledger.dispute import Dispute, joined
+from receiver.ledger.dispute import DAY, Dispute, joined
 from receiver.ledger.next_look import DisputeLook, DueDispute
 from receiver.ledger.notification import HintResult
 from receiver.ledger.refund import REFUND_ID
@@ -84,6 +85,22 @@ class Disputes(AccountRepository):
         raw: Mapping[bytes, bytes] = await self._read("HGETALL", key)
         found = (self._dispute(key, name, value).dispute for name, value in raw.items())
         return tuple(sorted(found, key=lambda each: (each.first_told_at, each.dispute_id)))
+
+    async def to_answer(self, limit: int) -> list[Dispute]:
+        """At most `limit` disputes that Amazon waits for the merchant to answer, the next deadline first. A deadline
+        that passed over a day ago is left out."""
+        key = self.keys("disputes_to_answer")
+        names: list[bytes] = await self._read("ZRANGE", key, self.now() - DAY, "+inf", "BYSCORE", "LIMIT", 0, limit)
+        pairs = [name.decode(errors="replace").partition(" ")[::2] for name in names]
+        keys = [self.keys("disputes", permission) for permission, _ in pairs]
+        places = [*zip(keys, (id_ for _, id_ in pairs), strict=True)]
+        values = await asyncio.gather(*(self._read("HGET", *place) for place in places))
+        found = [
+            self._dispute(key, id_.encode(), value).dispute
+            for (key, id_), value in zip(places, values, strict=True)
+            if value
+        ]
+        return [each for each in found if each.wants_answer]
 
     async def ask_again(self, disputes: Sequence[Dispute]) -> None:
         """Make these disputes of one charge permission due now, at most once a minute: this ends a claim of them."""

@@ -8,6 +8,7 @@ end.
 | `{a}:job_outcomes:<id>` | list | the outcomes, in their order |
 | `{a}:jobs` | zset | running job → when to work on it; a claimed one: the end of its lease |
 | `{a}:current_job` | string | the unfinished job |
+| `{a}:job_list` | zset | job → when it was created |
 """
 
 from __future__ import annotations
@@ -21,12 +22,16 @@ from receiver.ledger.declines.job import REISSUED, UNFINISHED, Item, Job, JobSta
 from receiver.ledger.money import Money
 from receiver.runtime.rounds import Claim
 from receiver.store.redis.base import AccountRepository
-from receiver.store.redis.damage import unreadable
+from receiver.store.redis.damage import RecordUnreadable, WrongType, unreadable
 from receiver.store.redis.wakeups import News
 from receiver.store.requests.requests import Attempt
 
 KEPT_FOR = 30 * 86_400_000
 """ms after its end."""
+
+
+JobPlace = tuple[int, str]
+"""(when it was created in ms, id). Lists are in descending order of it."""
 
 
 class Spec(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,7 +54,7 @@ class JobStore(AccountRepository):
         fields += ["state", job.state, "changed_at", job.changed_at]
         lines = [text for item in items for text in (item.root, msgspec.json.encode(item))]
         own = [self.keys("job", job.id), self.keys("job_todo", job.id)]
-        keys = [*own, *(self.keys(kind) for kind in ("jobs", "current_job", "audit"))]
+        keys = [*own, *(self.keys(kind) for kind in ("jobs", "current_job", "audit", "job_list"))]
         act = AuditEntry(
             action=Action.JOB_START, actor=job.actor, job=job.id, outcome=Outcome.ACCEPTED, count=job.total
         )
@@ -67,6 +72,27 @@ class JobStore(AccountRepository):
         except (KeyError, ValueError, msgspec.MsgspecError, RecursionError) as error:
             self.damage.record(key, what="a job that this version cannot read")
             raise unreadable(key) from error
+
+    async def page(self, below: JobPlace | None, limit: int) -> list[Job | str]:
+        """At most `limit` jobs, newest first, below this place; of a damaged one its id.
+
+        Jobs that are no longer kept leave the list.
+        """
+        key = self.keys("job_list")
+        listed = self._scored(key, await self._read("ZRANGE", key, 0, -1, "WITHSCORES"))
+        found: list[Job | str] = []
+        for place in sorted(((at, job_id) for job_id, at in listed), reverse=True):
+            if len(found) < limit and (below is None or place < below):
+                try:
+                    job = await self.get(place[1])
+                except (RecordUnreadable, WrongType):
+                    found.append(place[1])
+                    continue
+                if job is None:
+                    await self._write("ZREM", key, place[1])
+                else:
+                    found.append(job)
+        return found
 
     async def current(self) -> str:
         """The id of the unfinished job; empty if there is none."""

@@ -342,7 +342,7 @@ async def test_the_embedded_folder_without_a_server(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     [program, unusable] = await check_store(site(data_dir=str(tmp_path / "file")))
     assert (program.check, program.status) == ("embedded.program", Status.OK)
-    assert re.fullmatch(r"Valkey [0-9.]+, /.*/valkey-server", program.found)
+    assert re.fullmatch(r"Valkey [0-9.]+ \(/.*/valkey-server\)", program.found)
     assert (unusable.status, unusable.reason) == (Status.FAIL, "data_dir_unusable")
 
 
