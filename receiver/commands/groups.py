@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import typer
 from typer.core import TyperGroup
-from typer.main import get_group
+from typer.main import get_command, get_group
 
 
 class Group(NamedTuple):
@@ -16,6 +16,8 @@ class Group(NamedTuple):
 
     load: Callable[[], typer.Typer]
     help: str
+    is_single: bool = False
+    """Whether it is one command with a help of its own. This text is in the list of commands."""
 
 
 @cache
@@ -71,6 +73,12 @@ def _audit() -> typer.Typer:
     return audit.app
 
 
+def _reconcile() -> typer.Typer:
+    from receiver.commands import reconcile
+
+    return reconcile.app
+
+
 GROUPS: Mapping[str, Group] = {
     "refund": Group(
         _refund,
@@ -107,6 +115,12 @@ GROUPS: Mapping[str, Group] = {
         "Show Amazon's notifications that this version does not understand. They were answered 200, and the last "
         "1,000 are kept for 30 days. Needs a running `receiver serve` and a token with the scope admin.",
     ),
+    "reconcile": Group(
+        _reconcile,
+        "Compare Amazon's reports of refunds and settlements with what the service knows, and show what differs. Needs "
+        "a running `receiver serve` and a token with the scope refund or admin.",
+        is_single=True,
+    ),
     "audit": Group(
         _audit,
         "Show who did what: every refund that was requested, settled or refreshed, and every change of a subscriber, "
@@ -139,6 +153,10 @@ class RootGroup(TyperGroup):
 
     def _load(self, name: str) -> None:
         if name not in self.commands:
-            group = get_group(GROUPS[name].load())
-            group.name, group.help = name, GROUPS[name].help
+            entry = GROUPS[name]
+            if entry.is_single:
+                self.add_command(get_command(entry.load()), name)
+                return
+            group = get_group(entry.load())
+            group.name, group.help = name, entry.help
             self.add_command(group)

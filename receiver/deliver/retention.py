@@ -25,6 +25,7 @@ from receiver.store.account import AccountStore
 from receiver.store.deliveries.queues import AttemptEffects
 from receiver.store.deliveries.upkeep import EXPIRY_BATCH, MAINTENANCE_LEASE
 from receiver.store.redis.damage import WrongType
+from receiver.track.review import review
 
 log = structlog.get_logger()
 
@@ -63,7 +64,7 @@ class Retention:
             return
         self._next = now + MAINTENANCE_LEASE
         if await self.store.deliveries.take_maintenance_lease(MAINTENANCE_LEASE - 1000):
-            for part in (self.expire, self.trim):
+            for part in (self.expire, self.trim, partial(review, self.store)):
                 with self._alone():
                     await part()
 

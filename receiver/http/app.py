@@ -34,6 +34,7 @@ from receiver.http.audit import AuditApi
 from receiver.http.dashboard.routes import Dashboard
 from receiver.http.dashboard.sessions import Sessions
 from receiver.http.feed.feed import FeedApi
+from receiver.http.findings import FindingApi
 from receiver.http.health import Check, HealthApi
 from receiver.http.ipn.endpoint import Ipn, Receives
 from receiver.http.ipn.operations import ipn_routes
@@ -102,8 +103,7 @@ def build(
         *(each(*managing) for each in (SubscriberApi, SubscriberPutApi)),
         FeedApi(store, tokens, settings.feed, metrics, reads),
         DeliveryApi(store, now),
-        AuditApi(store),
-        SummaryApi(store, now),
+        *(AuditApi(store), SummaryApi(store, now), FindingApi(store, issuers)),
         NotificationApi(store, [account.name for account in settings.accounts]),
         HealthApi(checks, metrics, refresh_gauges, advisory_checks, alerting),
         *([DiagnosticsApi(inside, now)] if inside else []),

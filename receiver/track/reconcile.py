@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -21,7 +21,6 @@ from receiver.ledger.reconciliation.compare import (
     is_short,
     not_in_report,
     not_settled,
-    still_holds,
     with_row,
 )
 from receiver.ledger.reconciliation.finding import Finding, FindingKind
@@ -32,9 +31,11 @@ from receiver.outbox.events.mismatch_event import mismatch_event, mismatch_field
 from receiver.outbox.formats.registry import wants_mismatch
 from receiver.runtime.metrics import Metrics
 from receiver.store.account import AccountStore
+from receiver.store.deliveries.subscribers import SubscriberList
 from receiver.store.redis.keys import STATES
 from receiver.store.refunds.findings import Opened, StoredFinding
-from receiver.store.refunds.refunds import CHUNK, Owed
+from receiver.store.refunds.refunds import Owed
+from receiver.track.review import about, close_if_over, known_refunds, review
 
 log = structlog.get_logger()
 
@@ -70,12 +71,12 @@ class Reconciler:
         if batch.is_last:
             await self.store.findings.add_periods(batch.periods)
             found += await self._missing({each.report for each in batch.periods})
-            await self.review()
+            await review(self.store)
         return Compared(findings=tuple(found), again=tuple(again))
 
     async def _refunds(self, rows: Sequence[RefundRow], source: str) -> list[Finding]:
         latest = {row.refund_id: row for row in sorted(rows, key=lambda row: row.updated_at)}
-        known = await self._known(latest)
+        known = await known_refunds(self.store, latest)
         await self.store.findings.mark_reported(latest)
         found = [each for name in known for each in compare_refund(latest[name], known[name])]
         return await self._recorded(found, known, KINDS_OF_REFUND_ROW, source)
@@ -84,7 +85,7 @@ class Reconciler:
         """The findings, and the refunds that are settled for too little as far as is known. Those of `again` are
         judged now."""
         ids = [*dict.fromkeys([*(row.refund_id for row in rows), *batch.again])]
-        settled, known = await self.store.findings.settled(ids), await self._known(ids)
+        settled, known = await self.store.findings.settled(ids), await known_refunds(self.store, ids)
         for row in rows:
             settled[row.refund_id] = with_row(settled[row.refund_id], row)
         await self.store.findings.mark_settled({row.refund_id: settled[row.refund_id] for row in rows})
@@ -92,15 +93,6 @@ class Reconciler:
         judged = {name: refund for name, refund in known.items() if settled[name] and name not in again}
         found = [each for name in judged for each in compare_settlement(settled[name], judged[name])]
         return await self._recorded(found, judged, KINDS_OF_SETTLEMENT, batch.source), again
-
-    async def _known(self, refund_ids: Iterable[str]) -> dict[str, Refund | None]:
-        """The refunds as they are known here; unreadable ones are left out."""
-        ids, found = [*refund_ids], dict[str, Refund | None]()
-        for start in range(0, len(ids), CHUNK):
-            chunk = ids[start : start + CHUNK]
-            refunds = await asyncio.gather(*map(self.store.refunds.get_or_id, chunk))
-            found |= {name: each for name, each in zip(chunk, refunds, strict=True) if not isinstance(each, str)}
-        return found
 
     async def _recorded(
         self,
@@ -117,20 +109,27 @@ class Reconciler:
         stored = await self.store.findings.stored([*names])
         for name, held in stored.items():
             if name not in by_name and held.finding and not held.finding.closed_at:
-                await self._close_if_over(held, known[held.finding.refund_id])
+                await close_if_over(self.store, held, known[held.finding.refund_id])
+        if not by_name:
+            return []
+        subscriber_list = await self.store.subscribers.read()
         shown = await asyncio.gather(
-            *(self._record(each, stored[name], known[each.refund_id]) for name, each in by_name.items())
+            *(
+                self._record(each, stored[name], known[each.refund_id], subscriber_list)
+                for name, each in by_name.items()
+            )
         )
         await asyncio.gather(*(self._ask_again(each.refund_id) for each in shown if each.kind in ASKED))
         return shown
 
-    async def _record(self, finding: Finding, stored: StoredFinding, known: Refund | None) -> Finding:
+    async def _record(
+        self, finding: Finding, stored: StoredFinding, known: Refund | None, subscriber_list: SubscriberList
+    ) -> Finding:
         """The finding as it is recorded: the same difference keeps the time when it was first found."""
         for _ in range(MOST_COLLISIONS):
             held = stored.finding
             if held and not held.closed_at and held.digest == finding.digest:
                 return held
-            subscriber_list = await self.store.subscribers.read()
             if self.declared and not subscriber_list.version:
                 raise StoreUnavailable("The subscribers are being written again.", reason="store_emptied")
             region = self.account.endpoint.region.value
@@ -140,9 +139,10 @@ class Reconciler:
             owed = Owed(mismatch_fields(event), [*wanting, *subscriber_list.unreadable])
             if await self.store.findings.record(finding, stored, owed, subscriber_list.version) is Opened.OK:
                 self.metrics.mismatch_event()
-                log.warning("reconcile.finding", account=self.account.name, **_about(finding))
+                log.warning("reconcile.finding", account=self.account.name, **about(finding))
                 return finding
             stored = (await self.store.findings.stored([finding.name]))[finding.name]
+            subscriber_list = await self.store.subscribers.read()
         raise StoreUnavailable("Others kept writing the same finding.", reason="store_collision")
 
     async def _ask_again(self, refund_id: str) -> None:
@@ -163,7 +163,7 @@ class Reconciler:
     async def _lacking(self, ids: Sequence[str], report: str, covered: Sequence[Period]) -> list[Finding]:
         findings, now = self.store.findings, self.store.now()
         present = await (findings.reported(ids) if report == "refunds" else findings.are_settled(ids))
-        known = await self._known(each for each in ids if each not in present)
+        known = await known_refunds(self.store, [each for each in ids if each not in present])
         found = [
             not_in_report(each, covered)
             if report == "refunds"
@@ -172,34 +172,3 @@ class Reconciler:
             if each is not None
         ]
         return await self._recorded([each for each in found if each is not None], known, (), "")
-
-    async def review(self) -> None:
-        """Close the open findings that no longer hold, and forget those closed long ago."""
-        async for batch in self.store.findings.every_open():
-            known = await self._known(each.finding.refund_id for each in batch if each.finding)
-            for stored in batch:
-                if stored.finding and stored.finding.refund_id in known:
-                    await self._close_if_over(stored, known[stored.finding.refund_id])
-        await self.store.findings.drop_old()
-
-    async def _close_if_over(self, stored: StoredFinding, known: Refund | None) -> None:
-        finding = stored.finding
-        if finding is None:
-            return
-        ids = [finding.refund_id]
-        settled = (await self.store.findings.settled(ids))[finding.refund_id]
-        is_reported = bool(await self.store.findings.reported(ids))
-        if not still_holds(finding, known, settled, is_reported) and await self.store.findings.close(stored):
-            log.info("reconcile.finding_closed", account=self.account.name, **_about(finding))
-
-
-def _about(finding: Finding) -> dict[str, object]:
-    row = finding.row
-    return {
-        "finding": finding.kind.value,
-        "refund_id": finding.refund_id,
-        "here": finding.here or None,
-        "there": finding.there or None,
-        "report": finding.source or None,
-        "line": (row.line or None) if row else None,
-    }

@@ -27,6 +27,7 @@ from receiver.store import Store
 from receiver.store.refunds.findings import KEPT_CLOSED
 from receiver.track.reconcile import Reconciler
 from receiver.track.record import Recorder
+from receiver.track.review import review
 from tests.amazon import reports
 from tests.kit.accounts import make_account
 from tests.kit.clock import T0, ManualClock
@@ -188,7 +189,7 @@ async def test_a_finding_closes_when_it_is_explained(office: Desk) -> None:
     assert {(each.kind, each.refund_id) for each in await findings.closed()} == closed
     assert len(await office.told()) == len(PLANTED) + 1
     office.clock.tick(KEPT_CLOSED + 1)
-    await office.reconciler.review()
+    await review(office.store.of("us"))
     assert await findings.closed() == []
     assert await office.redis.hlen("refunds:{us}:findings:details") == len(left)
 

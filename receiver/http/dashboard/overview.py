@@ -72,6 +72,7 @@ class OverviewPage:
         values |= {"unclear": [], "unclear_total": 0, "alerting": [], "declines": [], "conflicts": [], "stuck": []}
         values |= {
             "jobs": [],
+            "findings": 0,
             "to_answer": [],
             "undeclared": [],
             "may_refresh": not caller.scopes.isdisjoint((Scope.REFUND, Scope.ADMIN)),
@@ -79,6 +80,8 @@ class OverviewPage:
         if Scope.READ in caller.scopes:
             values |= await self._refunds(caller, now)
             values |= await self._declines(caller)
+            counts = await self._of_each(caller, self._findings)
+            values["findings"] = sum(count for _, (_, count) in counts)
             values["to_answer"] = await self._of_each(caller, self._to_answer)
         if Scope.REFUND in caller.scopes:
             values |= await self._requests(caller)
@@ -90,6 +93,10 @@ class OverviewPage:
             found = await all_subscribers(self._store, caller.accounts)
             values["undeclared"] = [(account, each.name) for account, each in found if each.undeclared_at]
         return self._frame.render("overview.html", session, values, at="overview")
+
+    async def _findings(self, account: str) -> Sequence[tuple[str, int]]:
+        """How many findings of each kind are open."""
+        return [*(await self._store.of(account).findings.counts()).items()]
 
     async def _to_answer(self, account: str) -> Sequence[Dispute]:
         return await self._store.of(account).disputes.to_answer(MOST_DISPUTES)

@@ -12,6 +12,7 @@ from starlette.routing import BaseRoute, Route
 
 from receiver.http.api.auth import Tokens
 from receiver.http.dashboard.cases import CasePages
+from receiver.http.dashboard.findings import FindingPage
 from receiver.http.dashboard.guard import PageFrame
 from receiver.http.dashboard.jobs import JobPages
 from receiver.http.dashboard.overview import OverviewPage
@@ -54,6 +55,7 @@ class Dashboard:
         self._cases = CasePages(self._frame, store, issuers)
         self._jobs = JobPages(self._frame, store, issuers)
         self._requests = RequestPages(issuers)
+        self._findings = FindingPage(self._frame, store)
         self._subscribers = SubscriberPages(self._frame, store, now)
 
     def routes(self) -> list[BaseRoute]:
@@ -71,6 +73,7 @@ class Dashboard:
             Route("/refunds/{refund_id}/retry", form(refunds.retry), methods=["POST"]),
             *self._of_cases_and_jobs(),
             Route("/requests/{request_id}/repeat", form(self._requests.repeat), methods=["POST"]),
+            Route("/findings", page(self._findings.show), methods=["GET"]),
             Route("/subscribers", page(subscribers.many), methods=["GET"]),
             Route("/subscribers/{name}/test", form(subscribers.test), methods=["POST"]),
             Route("/subscribers/{name}/pause", page(subscribers.ask_pause), methods=["GET"]),

@@ -31,6 +31,7 @@ from receiver.http.api.subscriber_put import SubscriberPutApi
 from receiver.http.api.subscribers import SubscriberApi
 from receiver.http.audit import AuditApi
 from receiver.http.feed.feed import FeedApi
+from receiver.http.findings import FindingApi
 from receiver.http.health import HealthApi
 from receiver.http.ipn import operations as ipn
 from receiver.http.openapi.describe import BEARER, components, described, shared_answers, types_of
@@ -42,7 +43,7 @@ from receiver.runtime.version import package_version
 
 APIS: Final = (
     *(RefundApi, ChargeApi, IssueApi, CaseApi, JobApi, FpsApi, RequestApi, DeliveryApi, FeedApi),
-    *(SubscriberApi, SubscriberPutApi, SummaryApi, NotificationApi, DiagnosticsApi, AuditApi, HealthApi),
+    *(SubscriberApi, SubscriberPutApi, SummaryApi, FindingApi, NotificationApi, DiagnosticsApi, AuditApi, HealthApi),
 )
 DESCRIBE: Final = Operation(
     "GET",

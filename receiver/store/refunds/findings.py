@@ -138,16 +138,16 @@ class Findings(AccountRepository):
 
     async def changed_since(self, state: str, since: int) -> AsyncIterator[list[str]]:
         """The refunds in this state whose last change is at or after `since` (ms), in batches, the oldest first."""
-        index, at, seen = self.keys.state(state), since, set[str]()
+        index, at, skipped = self.keys.state(state), since, 0
         while True:
-            limits = ("BYSCORE", "LIMIT", 0, BATCH + len(seen), "WITHSCORES")
+            limits = ("BYSCORE", "LIMIT", skipped, BATCH, "WITHSCORES")
             pairs = self._scored(index, await self._read("ZRANGE", index, at, "+inf", *limits))
-            fresh = [name for name, _ in pairs if name not in seen]
-            if not fresh:
+            if not pairs:
                 return
-            yield fresh
-            at = pairs[-1][1]
-            seen = {name for name, score in pairs if score == at}
+            yield [name for name, _ in pairs]
+            last = pairs[-1][1]
+            same = sum(score == last for _, score in pairs)
+            at, skipped = last, same + (skipped if last == at else 0)
 
     async def mark_reported(self, refund_ids: Iterable[str]) -> None:
         """Remember that a report of refund data has these refunds."""

@@ -1,0 +1,229 @@
+"""HTTP. `POST /v1/reconciliations` compares rows of Amazon's reports; `GET /v1/findings` lists what differs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+from starlette.responses import Response
+
+from receiver.errors import BadRequest
+from receiver.http.api.bodies import (
+    READ_TIMEOUT,
+    REFUND_FIELD,
+    check_fields,
+    money_schema,
+    object_schema,
+    only_account,
+    read_whole,
+)
+from receiver.http.api.listing import read_cursor, write_cursor
+from receiver.http.api.operations import COMMIT, NO_ACCOUNT, READ, Answer, Body, Call, Operation
+from receiver.http.api.params import ACCOUNT, Schema, choice, number, text, whole
+from receiver.http.finding_schema import LATEST, MOST_PERIODS, BatchJson, ComparedJson, FindingListJson, read_row
+from receiver.http.respond import json_answer
+from receiver.issue.issuer import Issuer
+from receiver.ledger.money import CURRENCY
+from receiver.ledger.reconciliation.finding import FindingKind
+from receiver.ledger.reconciliation.rows import Period
+from receiver.ledger.reconciliation.run import BATCH, Batch
+from receiver.ledger.refund import AMAZON_REFUND_ID
+from receiver.outbox.events.mismatch_event import FindingJson, finding_json
+from receiver.settings.sections import Scope
+from receiver.store import Store
+from receiver.track.reconcile import Reconciler
+
+MOST_BODY: Final = 1024 * 1024
+
+
+def _ms(about: str) -> Schema:
+    return {"type": "integer", "minimum": 0, "maximum": LATEST, "default": 0, "description": f"{about}, in ms."}
+
+
+def _words(about: str) -> Schema:
+    return {"type": "string", "maxLength": 200, "default": "", "description": about}
+
+
+REPORT: Final[Schema] = {"type": "string", "enum": ["refunds", "settlements"], "description": "Which report it is of."}
+ID: Final[Schema] = {**REFUND_FIELD, "pattern": whole(AMAZON_REFUND_ID)}
+LINE: Final[Schema] = {
+    "type": "integer",
+    "minimum": 0,
+    "maximum": 10**12,
+    "default": 0,
+    "description": "In the report.",
+}
+MONEY: Final = money_schema({"type": "string", "pattern": whole(CURRENCY)}, "Without its sign.")
+REFUND_ROW: Final = object_schema(
+    "What a row of refund data says.",
+    ("report", "refundId", "state"),
+    {
+        "report": {"const": "refunds"},
+        "refundId": ID,
+        "state": {**_words("RefundInitiated, Refunded, Declined, or another word of Amazon's."), "minLength": 1},
+        "reasonCode": _words("Amazon's reason code."),
+        "amount": {"oneOf": [MONEY, {"type": "null"}]},
+        "createdAt": _ms("When the refund was made"),
+        "updatedAt": _ms("When its state last changed"),
+        "line": LINE,
+    },
+    {"report": "refunds", "refundId": "S01-5105180-3221187-R022311", "state": "Refunded", "line": 7},
+)
+SETTLEMENT_ROW: Final = object_schema(
+    "What a row of settlement data says.",
+    ("report", "refundId", "amount"),
+    {
+        "report": {"const": "settlements"},
+        "refundId": ID,
+        "amount": MONEY,
+        "settlementId": _words("Amazon's id of the settlement."),
+        "postedAt": _ms("When the settlement took the money"),
+        "line": LINE,
+    },
+    {
+        "report": "settlements",
+        "refundId": "S01-5105180-3221187-R022311",
+        "amount": {"amount": "14.00", "currencyCode": "USD"},
+    },
+)
+ROW: Final[Schema] = {"oneOf": [REFUND_ROW, SETTLEMENT_ROW]}
+BATCH_SCHEMA: Final = object_schema(
+    "A part of a run over reports. The last one has `isLast` and the `periods`.",
+    (),
+    {
+        "account": {"type": ["string", "null"], "description": "Required if the token sees several."},
+        "source": _words("The report's name. It is shown with what differs."),
+        "sellerId": _words("The merchant id in the report. If given, it must be the account's."),
+        "rows": {"type": "array", "maxItems": BATCH, "items": ROW},
+        "again": {
+            "type": "array",
+            "maxItems": BATCH,
+            "items": ID,
+            "description": "What earlier answers had in `again`, once all rows have been sent.",
+        },
+        "isLast": {"type": "boolean", "default": False, "description": "All rows of all reports have been sent."},
+        "periods": {
+            "type": "array",
+            "maxItems": MOST_PERIODS,
+            "items": object_schema(
+                "The time that a report covers, both ends included, in ms.",
+                ("report", "start", "end"),
+                {"report": REPORT, "start": _ms("From"), "end": _ms("To")},
+                {"report": "refunds", "start": 1760000000000, "end": 1760086400000},
+            ),
+            "description": "Only of reports that were read completely: refunds that they lack are found by it.",
+        },
+    },
+    {
+        "source": "refunds.csv",
+        "rows": [{"report": "refunds", "refundId": "S01-5105180-3221187-R022311", "state": "Refunded"}],
+    },
+)
+
+
+KIND: Final = choice("finding", "Only findings of this kind.", [*FindingKind])
+CURSOR: Final = text("cursor", "`nextCursor` of the previous page, for the same filters.")
+LIMIT: Final = number("limit", "Most findings in a page.", 50, 1, 200)
+
+
+class FindingApi:
+    """The handlers. `issuers` by account."""
+
+    def __init__(self, store: Store, issuers: Mapping[str, Issuer]) -> None:
+        self._store = store
+        self._reconcilers = {name: reconciler_of(issuer) for name, issuer in issuers.items()}
+
+    @Operation(
+        "POST",
+        "/v1/reconciliations",
+        id="reconcile",
+        tag="operation",
+        summary="Compare rows of Amazon's reports with what is known",
+        about="What `receiver reconcile` calls, with up to 500 rows at a time. Each difference is recorded once, with "
+        "an event; a refund that is not known is looked up. Every call can be repeated.",
+        scopes=(Scope.REFUND, Scope.ADMIN),
+        body=Body(BATCH_SCHEMA),
+        answers=(Answer(200, ComparedJson),),
+        reasons=(
+            {
+                400: ("not_json", "unknown_field", "bad_reconciliation", "other_merchant", "too_large", "body_timeout"),
+                409: ("account_needed",),
+            },
+            NO_ACCOUNT,
+            COMMIT,
+        ),
+    )
+    async def compare(self, call: Call) -> Response:
+        given = _read(await read_whole(call.request, "body", MOST_BODY, READ_TIMEOUT))
+        account, batch = only_account(call.caller.seen(given.account)), _batch(given)
+        compared = await self._reconcilers[account].compare(batch)
+        body = ComparedJson(
+            account=account,
+            findings=[finding_json(account, each) for each in compared.findings],
+            again=[*compared.again],
+        )
+        return json_answer(body)
+
+    @Operation(
+        "GET",
+        "/v1/findings",
+        id="listFindings",
+        tag="operation",
+        summary="Differences between Amazon's reports and what is known",
+        about="Open ones: a finding closes when Amazon's answer or a later report explains it.",
+        scopes=READ,
+        parameters=(ACCOUNT, KIND, CURSOR, LIMIT),
+        answers=(Answer(200, FindingListJson),),
+        reasons=({400: ("bad_cursor",)}, NO_ACCOUNT),
+        in_turn=True,
+    )
+    async def many(self, call: Call) -> Response:
+        accounts, kind, limit = call.accounts, call[KIND], call[LIMIT]
+        kinds = [FindingKind(kind)] if kind else [*FindingKind]
+        places = [(account, each) for account in accounts for each in kinds]
+        at, _, after = read_cursor(call[CURSOR], kind, accounts).partition(" ")
+        number_, found, following = int(at or 0), list[FindingJson](), ""
+        while number_ < len(places) and len(found) < limit:
+            account, of = places[number_]
+            page, after = await self._store.of(account).findings.page(of, after, limit - len(found))
+            found += [finding_json(account, each) for each in page]
+            number_ += not after
+            following = f"{number_} {after}" if number_ < len(places) else ""
+        counts = await asyncio.gather(*(self._store.of(account).findings.counts() for account in accounts))
+        body = FindingListJson(
+            findings=found,
+            counts={each.value: sum(of_account[each] for of_account in counts) for each in FindingKind},
+            next_cursor=write_cursor(following, kind, accounts) if following else None,
+        )
+        return json_answer(body)
+
+
+def reconciler_of(issuer: Issuer) -> Reconciler:
+    """The comparison for the account of this issuer."""
+    client, recorder = issuer.amazon_client, issuer.recorder
+    return Reconciler(client.account, client.store, issuer.metrics, recorder.declared)
+
+
+def _read(raw: bytes) -> BatchJson:
+    try:
+        fields = msgspec.json.decode(raw, type=dict[str, Any])
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        raise BadRequest("The body is not a JSON object.", reason="not_json") from None
+    check_fields(fields, BATCH_SCHEMA["properties"])
+    try:
+        return msgspec.convert(fields, BatchJson)
+    except msgspec.MsgspecError as error:
+        raise BadRequest(f"The body is no part of a reconciliation: {error}.", reason="bad_reconciliation") from None
+
+
+def _batch(given: BatchJson) -> Batch:
+    return Batch(
+        source=given.source,
+        seller_id=given.seller_id,
+        rows=tuple(read_row(each) for each in given.rows),
+        again=tuple(dict.fromkeys(given.again)),
+        is_last=given.is_last,
+        periods=tuple(Period(report=each.report, start=each.start, end=each.end) for each in given.periods),
+    )
