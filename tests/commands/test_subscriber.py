@@ -239,3 +239,14 @@ def test_what_is_owed_and_sent_again(admin: Run) -> None:
     assert admin("delivery", "redrive", "finance", "1-1").err == "receiver: Not found: 1-1.\n"
     ran = admin("delivery", "list", "nobody")
     assert (ran.code, "no_such_subscriber" in ran.err) == (1, True)
+
+
+def test_a_subscriber_needs_an_address_and_a_span_its_unit(run: Run) -> None:
+    """The command says so itself, with an example of the format's address."""
+    for words, says in (
+        (("add", "chat", "--format", "Slack"), "https://hooks.slack.com/services/"),
+        (("add", "shop"), "https://finance.example/hooks"),
+        (("rotate", "shop", "--old-valid-for", "24"), "24 has no unit"),
+    ):
+        ran = run("subscriber", *words)
+        assert (ran.code, ran.out, says in ran.err) == (2, "", True), ran.err

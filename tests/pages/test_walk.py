@@ -191,3 +191,13 @@ def test_what_a_walk_leaves_in_the_clone_is_not_committed_by_accident() -> None:
         "openapi.json",
     }
     assert named <= {*SECRETS.split()}
+
+
+def test_the_account_has_one_name_in_all_that_a_new_user_reads() -> None:
+    """A notification posted to any other name is answered 503."""
+    texts = {page.name: page.text for page in PAGES} | {"receiver.toml": (PROJECT / "deploy/receiver.toml").read_text()}
+    named = {name: set(re.findall(r"/ipn/([a-z][a-z-]*)", texts[name])) for name in ("README.md", "deploy/README.md")}
+    assert set().union(*named.values()) == {"us-sandbox"}
+    assert set(re.findall(r"`?https://[^/ ]+/ipn/([a-z-]+)", texts["deploy/connect.md"])) == {"us-sandbox"}
+    for name in ("deploy/connect.md", "receiver.toml"):
+        assert re.search(r'\[\[accounts\]\]\nname = "us-sandbox"', texts[name])

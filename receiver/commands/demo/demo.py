@@ -43,7 +43,9 @@ async def run(*, refunds: int, keep: bool, as_json: bool) -> int:
         show.closing(report)
         if as_json:
             print(json.dumps(report, indent=2))  # noqa: T201 - the command's result
-        if stopped is not None:
+        if stopped is None:
+            show.ending()
+        else:
             show.keeping(scene)
             await stopped.wait()
     return 0 if report["ok"] else 1
@@ -244,6 +246,9 @@ class Show:
             self._console.print(
                 "\n[green]Every expected state and delivery was observed, each event once per subscriber.[/]"
             )
+
+    def ending(self) -> None:
+        """Print what to try after a demo that ends."""
         self._console.print(
             "Next: README.md, “Connect your Amazon Pay account”. To look around: receiver demo --keep", soft_wrap=True
         )
