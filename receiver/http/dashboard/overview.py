@@ -72,7 +72,8 @@ class OverviewPage:
         values |= {"unclear": [], "unclear_total": 0, "alerting": [], "declines": [], "conflicts": [], "stuck": []}
         values |= {
             "jobs": [],
-            **{"findings": 0, "to_answer": []},
+            "findings": 0,
+            "to_answer": [],
             "undeclared": [],
             "may_refresh": not caller.scopes.isdisjoint((Scope.REFUND, Scope.ADMIN)),
         }
