@@ -209,7 +209,7 @@ def text(account: Mapping[str, str], token: str, redis_url: str, webhook: str, p
     """The settings file, as TOML. `token` is the table of the token."""
     parts = [
         "# Made by `receiver init`. Relative paths count from this file's folder. Secrets are in files of their own.\n"
-        "# After a change: receiver doctor --config FILE, then restart the service."
+        "# After a change: receiver doctor --config FILE, then send the service SIGHUP. Its log says what needs more."
     ]
     if redis_url:
         parts.append(f"[redis]\nurl = {quoted(redis_url)}")

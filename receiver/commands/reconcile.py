@@ -1,4 +1,4 @@
-"""Command. `receiver reconcile`: compares Amazon's report files with what the service knows."""
+"""Command. `receiver reconcile`: compares Amazon's reports, from files or its API, with what the service knows."""
 
 from __future__ import annotations
 
@@ -19,12 +19,14 @@ from receiver.client.errors import may_pass, not_the_api
 from receiver.commands.client.options import ServiceCall, api_command
 from receiver.commands.console import clean, emit, emit_rich, emit_value, read_ms, say, table
 from receiver.commands.refund.export import cells, csv_row
+from receiver.commands.setup import Config, read_settings
+from receiver.commands.signals import in_order
 from receiver.errors import ConfigurationError, Malformed, ReceiverError
 from receiver.http.finding_schema import ComparedJson, row_json
 from receiver.ledger.reconciliation.finding import Finding, FindingKind
 from receiver.ledger.reconciliation.rows import Period, RefundRow, Row
 from receiver.ledger.reconciliation.run import Batch, Compared, Report, Tally, reconcile
-from receiver.outbox.events.mismatch_event import FindingJson
+from receiver.outbox.events.mismatch_event import FindingJson, finding_json
 
 COLUMNS: Final = {
     name: (name,) for name in ("account", "finding", "refundId", "here", "there", "report", "line", "since")
@@ -159,14 +161,18 @@ def _finding(given: FindingJson) -> Finding:
 def reconcile_files(
     call: ServiceCall,
     files: Annotated[
-        list[Path], typer.Argument(metavar="FILE…", help="Reports of refund data and of settlement data.")
-    ],
+        list[Path] | None, typer.Argument(metavar="FILE…", help="Reports of refund data and of settlement data.")
+    ] = None,
+    since: Annotated[
+        str, typer.Option(metavar="SPAN", help="Fetch the reports of this time through Amazon's API: 7d. 1h to 90d.")
+    ] = "",
+    config: Config = None,
     form: Annotated[Form, typer.Option("--format", help="table, csv, or jsonl (as --json).")] = "table",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only read the files and show what is refused.")] = False,
 ) -> None:
     """Compare Amazon's reports with what the service knows, and show what differs.
 
-    Reads the flat files that Seller Central and the Reports API give: refund data
+    With files, reads the flat files that Seller Central and the Reports API give: refund data
     (_GET_FLAT_FILE_OFFAMAZONPAYMENTS_REFUND_DATA_) and settlement data (…SETTLEMENT_DATA_), as CSV or with tabs, in
     UTF-8, UTF-16 or cp932. Differences: unknown_here (the service looks the refund up), state_differs, amount_differs,
     settled_but_declined, not_settled (accounts.reconcile.settled_within) and not_in_report.
@@ -176,25 +182,55 @@ def reconcile_files(
     of no refund that it is missing. Needs a token with the scope refund or admin, and --account if the token sees
     several.
 
+    With --since, fetches the reports through Amazon's API. That needs the settings of the service (--config) and no
+    token, and runs where the service runs. Amazon takes minutes to make a report. A killed run is continued, and asks
+    for no second report.
+
     Exit code 1: something differs, or a line was refused.
     """
-    opened = [ReportFile(path) for path in files]
-    shown, tally = Findings("jsonl" if call.json else form), Tally()
-    if dry_run:
-        tally.rows = sum(1 for file in opened for _ in file.report.rows)
+    if bool(files) == bool(since) or (since and dry_run):
+        raise ConfigurationError(["Give either files, or --since (without --dry-run)."])
+    shown = Findings("jsonl" if call.json else form)
+    refused, others = 0, ""
+    if since:
+        tally = _fetched(call, since, config, shown)
     else:
-        reports = [file.report for file in opened]
-        tally = call.run(lambda api: reconcile(reports, comparer(api, shown), shown.show))
-        shown.end()
-    refused, others = sum(file.refused for file in opened), sum(file.others for file in opened)
+        opened = [ReportFile(path) for path in files or ()]
+        tally = _compared(call, opened, shown, dry_run=dry_run)
+        refused = sum(file.refused for file in opened)
+        others = f", {refused} lines refused, {sum(file.others for file in opened)} not about refunds"
+    shown.end()
     differences = sum(tally.findings.values())
-    summary = f"{tally.rows} rows, {differences} differences, {refused} lines refused, {others} not about refunds"
+    summary = f"{tally.rows} rows, {differences} differences{others}"
     if form == "table" and not call.json:
         emit(summary)
     else:
         say([summary])
     if differences or refused:
         raise typer.Exit(1)
+
+
+def _compared(call: ServiceCall, files: Sequence[ReportFile], shown: Findings, *, dry_run: bool) -> Tally:
+    if dry_run:
+        return Tally(rows=sum(1 for file in files for _ in file.report.rows))
+    reports = [file.report for file in files]
+    return call.run(lambda api: reconcile(reports, comparer(api, shown), shown.show))
+
+
+def _fetched(call: ServiceCall, since: str, config: Path | None, shown: Findings) -> Tally:
+    """Fetch the reports through Amazon's API, and compare them."""
+    from receiver.commands.reconcile_since import fetch_and_compare, read_since
+
+    def show(account: str, finding: Finding) -> None:
+        shown.found[finding.name] = finding_json(account, finding)
+        shown.show(finding)
+
+    tally, span = Tally(), read_since(since)
+    for result in asyncio.run(in_order(fetch_and_compare(read_settings(config), call.account, span, show))):
+        tally.rows += result.rows
+        for kind, count in result.findings.items():
+            tally.findings[kind] = tally.findings.get(kind, 0) + count
+    return tally
 
 
 app = typer.Typer(add_completion=False)

@@ -80,7 +80,8 @@ class ReportReconciliation:
     @contextlib.asynccontextmanager
     async def _leased(self, owner: str) -> AsyncIterator[None]:
         if not await self.runs.lease(owner):
-            raise Unavailable("Another process is comparing this account's reports.", reason="reconcile_running")
+            text = "Another process is comparing this account's reports, or was killed less than a minute ago."
+            raise Unavailable(text, reason="reconcile_running")
         keeping = asyncio.create_task(self._keep(owner))
         try:
             yield

@@ -17,6 +17,7 @@ from receiver.ledger.money import Money
 from receiver.ledger.refund import Observation, Source
 from receiver.service import Service
 from receiver.settings import Settings, check
+from receiver.store.redis.pipeline import connect
 from receiver.track.record import Recorder
 from tests.http.kit import ADMIN, READER, REFUNDER, token
 from tests.kit.accounts import MERCHANT, TOPIC, make_account, merchant_key_pem
@@ -55,8 +56,16 @@ def settings(valkey_url: str) -> Settings:
     return check(tree, Path("/"))
 
 
+async def _emptied(valkey_url: str) -> None:
+    """Other tests leave data, also of formats that this version does not know."""
+    client = connect(valkey_url)
+    await client.flushall()
+    await client.aclose()
+
+
 class Server:
-    """The service without workers, on one port of loopback. It can be stopped, and started there again."""
+    """The service without workers, on one port of loopback and an empty store. It can be stopped, and started there
+    again."""
 
     def __init__(self, valkey_url: str) -> None:
         self._settings = settings(valkey_url)
@@ -64,6 +73,7 @@ class Server:
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
         self.port = 0
+        self.run(_emptied(valkey_url))
         self.start()
 
     @property

@@ -37,7 +37,7 @@ COMMANDS = {
     "backup": {"--config", "--bound"},
     "restore": {"--config", "--mark-only"},
     "openapi": {"--events"},
-    "reconcile": CLIENT | {"--format", "--dry-run"},
+    "reconcile": CLIENT | {"--format", "--dry-run", "--since", "--config"},
     "token": {"--scope", "--account", "--token-file"},
     "simulate": {
         "--host",

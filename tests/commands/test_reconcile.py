@@ -5,12 +5,19 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
+from receiver.simulator.app import Simulator
 from tests.amazon import reports
 from tests.commands.conftest import Ran, Run
-from tests.commands.kit import REFUND, Server
+from tests.commands.kit import BOUND, REFUND, Server
 from tests.http.kit import READER, REFUNDER
+from tests.kit.forks import FORKS
 
 OTHER = "S01-5105180-3221187-R022312"
 UNKNOWN = "S01-5105180-3221187-R022399"
@@ -104,3 +111,55 @@ def test_a_run_that_cannot_work_says_why_before_it_compares(server: Server, run:
         assert words in " ".join(answer.err.split())
     counts = server.run(server.service.store.of("us").findings.counts())
     assert not any(counts.values())
+
+
+@pytest.fixture
+def amazon(server: Server) -> Iterator[Simulator]:
+    """A live account's Amazon, in the loop of the service, with one refund that the service does not know."""
+
+    async def start() -> Simulator:
+        simulator = Simulator(environment="live", outcome_delay=0, throttle={})
+        await simulator.start()
+        simulator.start_refund("12.00", "USD")
+        return simulator
+
+    found = server.run(start())
+    yield found
+    server.run(found.stop())
+
+
+def test_reports_are_fetched_through_amazons_api(amazon: Simulator, valkey_url: str, tmp_path: Path) -> None:
+    """With the settings of the service, and no token. What is found is shown as with files."""
+    key = tmp_path / "key.pem"
+    key.write_bytes(amazon.merchant_private_key_pem)
+    environment = {
+        "RECEIVER_ACCOUNT__NAME": "eu",
+        "RECEIVER_ACCOUNT__MERCHANT_ID": amazon.merchant_id,
+        "RECEIVER_ACCOUNT__REGION": "na",
+        "RECEIVER_ACCOUNT__PUBLIC_KEY_ID": amazon.public_key_id,
+        "RECEIVER_ACCOUNT__PRIVATE_KEY_FILE": str(key),
+        "RECEIVER_ACCOUNT__TOPIC_ARNS": amazon.topic_arn,
+        "RECEIVER_ACCOUNT__ENDPOINT": amazon.base_url,
+        "RECEIVER_REDIS__URL": valkey_url,
+    }
+
+    def ran(*args: str) -> subprocess.CompletedProcess[str]:
+        command, env = [*FORKS.command(), "reconcile", *args], {**os.environ, **environment}
+        return subprocess.run(command, check=False, capture_output=True, text=True, env=env, timeout=BOUND)
+
+    found = ran("--since", "1h", "--json")
+    assert found.returncode == 1, found.stderr
+    [finding] = map(json.loads, found.stdout.splitlines())
+    [refund_id] = amazon.refunds
+    assert (finding["finding"], finding["refundId"], finding["account"]) == ("unknown_here", refund_id, "eu")
+    assert "1 rows, 1 differences" in found.stderr
+    for args, why in (
+        ([], "Give either files, or --since"),
+        (["--since", "1h", "x.csv"], "Give either files, or --since"),
+        (["--since", "91d"], "Amazon keeps reports for 90 days"),
+        (["--since", "7"], "has no unit"),
+        (["--since", "7d", "--account", "us"], "the settings have no account 'us'"),
+    ):
+        wrong = ran(*args)
+        assert (wrong.returncode, wrong.stdout) == (2, "")
+        assert why in wrong.stderr

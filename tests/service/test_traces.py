@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import gzip
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -13,7 +14,10 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import web
+from structlog.testing import capture_logs
 
+from receiver.commands.serve.traces import traced
+from receiver.receive.receiver import Receiver
 from receiver.runtime import tracing
 from receiver.runtime.tracing import is_wanted, other_protocol
 from tests.kit.processes import Desk, until
@@ -158,6 +162,26 @@ async def test_a_notification_is_followed_to_the_subscriber(place: Desk, around:
 def test_the_usual_variables_decide(environ: dict[str, str], wanted: bool, other: str) -> None:
     """An endpoint turns it on; there are two ways to turn it off again; the protocol is OTLP over HTTP."""
     assert (is_wanted(environ), other_protocol(environ)) == (wanted, other)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "reason"),
+    [
+        ("OTEL_BSP_MAX_QUEUE_SIZE", "-1", "bad_variable"),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc", "other_protocol"),
+    ],
+)
+async def test_wrong_variables_stop_nothing(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, reason: str
+) -> None:
+    """They are named in the log, and no method is replaced."""
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setenv(name, value)
+    receive = Receiver.receive
+    with capture_logs() as logs:
+        async with traced(os.environ):
+            assert Receiver.receive is receive
+    assert [(line["event"], line["reason"]) for line in logs] == [("traces.not_started", reason)]
 
 
 def test_nothing_of_it_is_imported_before_it_is_used() -> None:

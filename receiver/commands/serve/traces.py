@@ -61,7 +61,9 @@ def _spans(environ: Mapping[str, str]) -> Spans | None:
     except ImportError:
         fix = "Install the extra otel, or unset OTEL_EXPORTER_OTLP_ENDPOINT."
         log.error("traces.not_started", reason="not_installed", fix=fix)
-        return None
+    except Exception as error:  # The SDK raises what its parsers raise. A wrong variable must not stop the service.
+        log.error("traces.not_started", reason="bad_variable", error=type(error).__name__, fix="Check OTEL_….")
+    return None
 
 
 def _notification(spans: Spans, receive: Method) -> Method:

@@ -72,14 +72,15 @@ class DataVersion(RedisRepository):
         """
         token = _migrating.set(True)
         try:
-            found = await self.version()
+            found = stored = await self.version()
             while found != version:
                 if found is None:
                     found = _number(await self._run("format", [FORMAT], ["", FIRST]))
                 elif found > version:
                     raise ConfigurationError([too_new(found, version)])
                 else:
-                    log.info("store.migrating", version=found, to=found + 1)
+                    if stored is not None:
+                        log.info("store.migrating", version=found, to=found + 1)
                     await steps[found](self._all)
                     found = _number(await self._run("format", [FORMAT], [found, found + 1]))
             await self._catch_up()
