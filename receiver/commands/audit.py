@@ -81,7 +81,8 @@ def export(
     ] = "",
     actor: Annotated[str, typer.Option(metavar="NAME", help="Only what this token or person did.")] = "",
     form: Annotated[
-        Literal["csv", "jsonl"], typer.Option("--format", help="csv, or jsonl: the API's JSON, one entry per line.")
+        Literal["csv", "jsonl"],
+        typer.Option("--format", case_sensitive=False, help="csv, or jsonl: the API's JSON, one entry per line."),
     ] = "jsonl",
     output: Annotated[
         Path | None, typer.Option(help="File to write. Default: standard output.", show_default=False)

@@ -121,12 +121,13 @@ def complete(place: Place, given: Mapping[str, str], redis_url: str, webhook: st
 
     Raises `ConfigurationError` with every problem; also for what no question is about.
     """
-    account = {key: value for key, value in given.items() if value}
+    account = {key: _spelled(key, value) for key, value in given.items() if value}
     questions = [key for key in QUESTIONS if key not in account]
     while True:
         for key in questions:
             default = _default(key, account)
-            account[key] = typer.prompt(QUESTIONS[key], default=default) if asks else default or ""
+            answer = typer.prompt(QUESTIONS[key], default=default) if asks else default or ""
+            account[key] = _spelled(key, answer)
         problems = _problems(place, account, redis_url, webhook)
         if not problems:
             return account
@@ -137,6 +138,12 @@ def complete(place: Place, given: Mapping[str, str], redis_url: str, webhook: st
             typer.echo(each.removeprefix("accounts[0]."), err=True)
         for key in questions:
             del account[key]
+
+
+def _spelled(key: str, value: str) -> str:
+    """The value. Words that the settings know in any letter case are in lower case: the name and the topic follow from
+    them."""
+    return value.lower() if key in ("region", "environment") else value
 
 
 def _default(key: str, account: Mapping[str, str]) -> str | None:

@@ -56,7 +56,7 @@ def token_command(
 
     with ending():
         token = secrets.token_urlsafe(BYTES)
-        text = table(name, token, scope, account or ())
+        text = table(name, token, [each.lower() for each in scope], account or ())
         if token_file is not None:
             write_secret(token_file, token)
             typer.echo(f"The token is in {token_file}. Use it as RECEIVER_TOKEN_FILE={token_file}", err=True)

@@ -77,6 +77,15 @@ def test_the_files_say_what_was_given(folder: Path) -> None:
     assert settings.redis.url is None
 
 
+def test_region_and_environment_are_known_in_any_letter_case(folder: Path) -> None:
+    """The name and the topic follow from them as from the usual spelling."""
+    words = ["EU" if each == "eu" else each for each in FLAGS]
+    ran = run_command("init", str(folder / "receiver.toml"), *words, "--environment", "Sandbox")
+    assert (ran.code, ran.err) == (0, "")
+    (account,) = load(folder / "receiver.toml", {}).accounts
+    assert (account.name, account.topic_arns) == ("eu-sandbox", ("arn:aws:sns:eu-west-1:291180941288:*",))
+
+
 def test_an_address_with_a_password_is_kept_from_others(folder: Path) -> None:
     """The settings may hold a secret then."""
     address = "redis://:hush@127.0.0.1:6379/0"

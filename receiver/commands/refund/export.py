@@ -233,7 +233,8 @@ def export(
     ] = "",
     state: Annotated[str, typer.Option(help="RefundInitiated, Refunded or Declined.")] = "",
     form: Annotated[
-        Literal["csv", "jsonl"], typer.Option("--format", help="csv, or jsonl: the API's JSON, one refund per line.")
+        Literal["csv", "jsonl"],
+        typer.Option("--format", case_sensitive=False, help="csv, or jsonl: the API's JSON, one refund per line."),
     ] = "csv",
     output: Annotated[
         Path | None, typer.Option(help="File to write. Default: standard output.", show_default=False)

@@ -31,9 +31,9 @@ def _request_id(text: str | None) -> str | None:
 
 
 def _state(text: str) -> str:
-    if text and text not in OPEN:
-        raise typer.BadParameter(f"is one of {', '.join(OPEN)}.")
-    return text
+    if text and text.lower() not in OPEN:
+        raise typer.BadParameter(f"must be one of {', '.join(OPEN)}.")
+    return text.lower()
 
 
 RequestId = Annotated[str, typer.Argument(metavar="ID", callback=_request_id, help="The id of the request.")]

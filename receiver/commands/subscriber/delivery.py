@@ -41,7 +41,7 @@ def list_all(
         elif page.deliveries:
             _emit(page.deliveries)
         else:
-            say([f"There are no {'more ' if cursor else ''}{clean(state)} events."])
+            say([f"There are no {'more ' if cursor else ''}{clean(state.lower())} events."])
         cursor = page.next_cursor if every else None
     if page.next_cursor:
         say(["Use --all to list more."])
