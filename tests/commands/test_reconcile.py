@@ -102,6 +102,7 @@ def test_a_run_that_cannot_work_says_why_before_it_compares(server: Server, run:
         ((good, rubbish, *us), REFUNDER, 2, "image.csv: This is no report"),
         ((good, str(tmp_path / "missing.csv"), *us), REFUNDER, 2, "missing.csv: cannot be read"),
         ((other, *us), REFUNDER, 1, "other_merchant"),
+        ((good, "--account", "eu"), REFUNDER, 1, "other_environment"),
         ((good, *us), READER, 1, "scope_missing"),
         ((good,), REFUNDER, 1, "account_needed"),
         ((good, "--account", "uss"), REFUNDER, 1, "no_such_account"),
