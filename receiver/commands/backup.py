@@ -26,7 +26,7 @@ def register(app: typer.Typer) -> None:
 
 
 def backup_command(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="Where to save the snapshot. It is replaced.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Where to save the snapshot. An older one is replaced.")],
     config: Config = None,
     bound: Annotated[float, typer.Option("--bound", min=1, help="Seconds that the snapshot may take.")] = 600.0,
 ) -> None:

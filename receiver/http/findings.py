@@ -148,7 +148,15 @@ class FindingApi:
         answers=(Answer(200, ComparedJson),),
         reasons=(
             {
-                400: ("not_json", "unknown_field", "bad_reconciliation", "other_merchant", "too_large", "body_timeout"),
+                400: (
+                    "not_json",
+                    "unknown_field",
+                    "bad_reconciliation",
+                    "other_merchant",
+                    "other_environment",
+                    "too_large",
+                    "body_timeout",
+                ),
                 409: ("account_needed",),
             },
             NO_ACCOUNT,

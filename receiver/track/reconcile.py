@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import msgspec
 import structlog
 
-from receiver.amazon.account import Account
+from receiver.amazon.account import Account, Environment
 from receiver.errors import BadRequest, StoreUnavailable
 from receiver.ledger.age import DAY
 from receiver.ledger.notification import Hint
@@ -56,14 +56,9 @@ class Reconciler:
     async def compare(self, batch: Batch) -> Compared:
         """Compare a part of a run, and record what differs. Safe to repeat.
 
-        Raises `BadRequest` (`other_merchant`), `StoreUnavailable`.
+        Raises `BadRequest` (`other_merchant`, `other_environment`), `StoreUnavailable`.
         """
-        if batch.seller_id and batch.seller_id.upper() != self.account.merchant_id.upper():
-            raise BadRequest(
-                f"The report is of the merchant {batch.seller_id}, not of the account {self.account.name}. Name the "
-                "account that it belongs to.",
-                reason="other_merchant",
-            )
+        self._check_account(batch)
         found = await self._refunds([row for row in batch.rows if isinstance(row, RefundRow)], batch.source)
         rows = [row for row in batch.rows if isinstance(row, SettlementRow)]
         of_settlements, again = await self._settlements(rows, batch)
@@ -73,6 +68,24 @@ class Reconciler:
             found += await self._missing({each.report for each in batch.periods})
             await review(self.store)
         return Compared(findings=tuple(found), again=tuple(again))
+
+    def _check_account(self, batch: Batch) -> None:
+        """The same merchant has ids of both environments: sandbox ids begin with S, live ones with P."""
+        name = self.account.name
+        if batch.seller_id and batch.seller_id.upper() != self.account.merchant_id.upper():
+            raise BadRequest(
+                f"The report is of the merchant {batch.seller_id}, not of the account {name}. Name the account that it "
+                "belongs to.",
+                reason="other_merchant",
+            )
+        foreign = "P" if self.account.environment is Environment.SANDBOX else "S"
+        other = next((row.refund_id for row in batch.rows if row.refund_id.startswith(foreign)), "")
+        if other:
+            raise BadRequest(
+                f"The report has the refund {other}, but the account {name} is {self.account.environment.value}. Name "
+                "the account that the report belongs to.",
+                reason="other_environment",
+            )
 
     async def _refunds(self, rows: Sequence[RefundRow], source: str) -> list[Finding]:
         latest = {row.refund_id: row for row in sorted(rows, key=lambda row: row.updated_at)}

@@ -105,13 +105,19 @@ class ReportReconciliation:
         try:
             with tempfile.TemporaryDirectory(prefix="receiver-reports-") as folder:
                 fetched = await self.fetcher.fetch(run, Path(folder))
-                reports = (_report(each, each.file, run) for each in fetched if each.file)
+                reports = [_report(each, each.file, run) for each in fetched if each.file]
                 # In a thread: a report may have a million rows about payments between two refunds.
                 tally = await reconcile(reports, self.compare, on_finding, asyncio.to_thread)
         except OSError as error:
             raise not_kept(error) from error
-        now = self.runs.now()
-        return RunResult(at=now, start=run.start, end=run.end, rows=tally.rows, findings=tally.findings)
+        return RunResult(
+            at=self.runs.now(),
+            start=run.start,
+            end=run.end,
+            rows=tally.rows,
+            findings=tally.findings,
+            unread=sum(not each.complete for each in reports),
+        )
 
 
 def _report(fetched: Fetched, file: Path, run: ReportRun) -> Report:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from receiver.simulator.app import Simulator
+from receiver.simulator.app import Simulator, system_clock
 from tests.amazon import reports
 from tests.commands.conftest import Ran, Run
 from tests.commands.kit import BOUND, REFUND, Server
@@ -102,6 +102,7 @@ def test_a_run_that_cannot_work_says_why_before_it_compares(server: Server, run:
         ((good, rubbish, *us), REFUNDER, 2, "image.csv: This is no report"),
         ((good, str(tmp_path / "missing.csv"), *us), REFUNDER, 2, "missing.csv: cannot be read"),
         ((other, *us), REFUNDER, 1, "other_merchant"),
+        ((good, "--account", "eu"), REFUNDER, 1, "other_environment"),
         ((good, *us), READER, 1, "scope_missing"),
         ((good,), REFUNDER, 1, "account_needed"),
         ((good, "--account", "uss"), REFUNDER, 1, "no_such_account"),
@@ -115,10 +116,12 @@ def test_a_run_that_cannot_work_says_why_before_it_compares(server: Server, run:
 
 @pytest.fixture
 def amazon(server: Server) -> Iterator[Simulator]:
-    """A live account's Amazon, in the loop of the service, with one refund that the service does not know."""
+    """A live account's Amazon, in the loop of the service, with one refund that the service does not know.
+
+    Its clock is behind: the refund is not of the second in which the report is asked for."""
 
     async def start() -> Simulator:
-        simulator = Simulator(environment="live", outcome_delay=0, throttle={})
+        simulator = Simulator(environment="live", outcome_delay=0, throttle={}, now=lambda: system_clock() - 5_000)
         await simulator.start()
         simulator.start_refund("12.00", "USD")
         return simulator

@@ -23,8 +23,8 @@ BASE, IMAGE = "localhost/python-base", "localhost/receiver"
 PROGRAMS = ("buildah", "debootstrap")
 ROOM = 4 * 2**30
 """Bytes of disk: each layer is a whole copy."""
-BOUND = 600.0
-"""Seconds that one step may take."""
+BASE_BOUND, BOUND = 300.0, 600.0
+"""Seconds that the base, and any other step, may take."""
 CERTIFICATES = ("cert", "client-cert")
 FOR_PIP = ("index-url", "extra-index-url", "trusted-host", "proxy", "timeout", *CERTIFICATES)
 """What says where and how packages are fetched. Whatever else is configured here must not change the image."""
@@ -48,10 +48,14 @@ class Engine:
         Raises `Unavailable` if its packages cannot be fetched.
         """
         root = self.folder / "root"
-        try:
-            run("debootstrap", "--variant=minbase", f"--include={PACKAGES}", RELEASE, root)
-        except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
-            raise Unavailable(f"debootstrap cannot make {RELEASE}: {str(error.stdout)[-300:]}") from None
+        for attempt in (1, 2):
+            try:
+                run("debootstrap", "--variant=minbase", f"--include={PACKAGES}", RELEASE, root, bound=BASE_BOUND)
+                break
+            except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
+                shutil.rmtree(root, ignore_errors=True)
+                if attempt == 2 or isinstance(error, subprocess.TimeoutExpired):
+                    raise Unavailable(f"debootstrap cannot make {RELEASE}: {str(error.stdout)[-300:]}") from None
         (root / "usr/bin/python").symlink_to("python3")
         for marker in (root / "usr/lib").glob("python3*/EXTERNALLY-MANAGED"):
             marker.unlink()
@@ -87,7 +91,7 @@ class Engine:
         return run("buildah", *self._storage, *words).stdout
 
 
-def run(*command: str | Path, check: bool = True) -> subprocess.CompletedProcess[str]:
+def run(*command: str | Path, check: bool = True, bound: float = BOUND) -> subprocess.CompletedProcess[str]:
     """Run a program. If it fails, what it said is in the error's notes."""
     try:
         return subprocess.run(
@@ -98,7 +102,7 @@ def run(*command: str | Path, check: bool = True) -> subprocess.CompletedProcess
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=BOUND,
+            timeout=bound,
             check=check,
         )
     except subprocess.CalledProcessError as error:

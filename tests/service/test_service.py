@@ -21,6 +21,7 @@ from receiver.service import Service
 from receiver.settings import check
 from receiver.settings.reloading import reloaded
 from receiver.simulator.outcomes import Outcome
+from receiver.simulator.reports.book import SANDBOX_SETTLEMENT_DATA
 from receiver.track.tracker import Tracker
 from receiver.transport.client import Transport
 from tests.kit.accounts import merchant_key_pem
@@ -111,6 +112,18 @@ async def test_a_worker_that_fails_is_started_again(
             assert await stage.ready()
     failed = [line for line in logs if line["event"] == "worker.failed"]
     assert [(line["worker"], line["again_in_seconds"]) for line in failed] == [("track:us", 0.2), ("track:us", 0.4)]
+
+
+async def test_reports_are_fetched_daily(
+    shop: Amazon, audit: Hook, redis: Redis, valkey_url: str, tmp_path: Path
+) -> None:
+    """A worker asks for the sandbox's settlement data."""
+    daily = account(shop, tmp_path) | {"reconcile": {"daily": "04:00"}}
+    async with running(valkey_url, [daily], [audit]) as stage:
+        await until(lambda: shop.reports.known, "a requested report")
+        assert await stage.ready()
+    [report] = shop.reports.known.values()
+    assert report.report_type == SANDBOX_SETTLEMENT_DATA
 
 
 async def test_several_processes_share_the_work_and_do_nothing_twice(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
@@ -217,6 +218,16 @@ async def test_a_failure_is_recorded_and_the_run_can_go_on(
     assert (await runs.last_failure(), shop.requested) == (None, 1)
 
 
+async def test_a_line_that_cannot_be_read_is_told(shop: Shop) -> None:
+    """The others are compared, and the report proves no more of what it lacks."""
+    refunds = await trade(shop)
+    shop.amazon.reports.alterations[refunds["known"]] = Alteration(amount="rubbish", missing_in=[SETTLEMENT_DATA])
+    assert await shop.run() == expected(refunds)
+    result = await shop.store.of("us").report_runs.last_complete()
+    assert result is not None
+    assert (result.rows, result.unread) == (8, 1)
+
+
 async def test_an_empty_period_proves_nothing(shop: Shop) -> None:
     """A report can also be CANCELLED by a person, so a refund is not missing in it."""
     assert await shop.run() == set()
@@ -291,24 +302,22 @@ async def test_a_full_disk_or_a_bug_fails_the_run_and_not_the_worker(
 ) -> None:
     """A worker that fails makes its process unready: then it would get no notifications, because of reports."""
     await trade(shop)
-    daily, runs = (
-        Daily(shop.reconciliation(), DailyReconciliation(4 * 60, "UTC", 7 * DAY)),
-        shop.store.of("us").report_runs,
-    )
+    daily = Daily(shop.reconciliation(), DailyReconciliation(4 * 60, "UTC", 7 * DAY))
+    runs, raw = shop.store.of("us").report_runs, io.FileIO
 
-    def broken(error: Exception) -> Any:
-        def write(*_: object) -> None:
-            raise error
+    def no_folder(**_: object) -> Any:
+        raise FileNotFoundError(2, "No usable temporary directory")
 
-        return write
+    def bug(_: object) -> Any:
+        raise ZeroDivisionError
 
-    for place, error, reason in (
-        ("receiver.track.reports.io.FileIO", OSError(28, "No space left on device"), "report_not_kept"),
-        ("receiver.track.report_run.tempfile.TemporaryDirectory", FileNotFoundError(2, "None"), "report_not_kept"),
-        ("receiver.track.report_run.read", ZeroDivisionError(), "internal_error"),
+    for place, instead, reason in (
+        ("receiver.track.reports.io.FileIO", lambda *_: raw("/dev/full", "w"), "report_not_kept"),
+        ("receiver.track.report_run.tempfile.TemporaryDirectory", no_folder, "report_not_kept"),
+        ("receiver.track.report_run.read", bug, "internal_error"),
     ):
         with monkeypatch.context() as patch:
-            patch.setattr(place, broken(error))
+            patch.setattr(place, instead)
             await daily.once()
         failure = await runs.last_failure()
         assert failure is not None

@@ -14,6 +14,7 @@ import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -90,10 +91,7 @@ async def _written(client: Redis, source: Path, before: Any) -> None:
 def _copied(reader: BinaryIO, file: Path) -> int:
     part = file.with_name(f"{file.name}.part")
     part.unlink(missing_ok=True)
-    with _new(part) as writer:
-        shutil.copyfileobj(reader, writer)
-        writer.flush()
-        os.fsync(writer.fileno())
+    _fill(part, reader)
     part.replace(file)
     return file.stat().st_size
 
@@ -127,11 +125,10 @@ def _lay(file: Path, folder: Path, place: Path, database: int) -> None:
         shutil.rmtree(fresh)
     fresh.mkdir(mode=0o700)
     mark = _command("SELECT", str(database)) + _command("SET", RESTORED, secrets.token_hex(8))
-    with file.open("rb") as reader, _new(fresh / "appendonly.aof.1.base.rdb") as writer:
-        shutil.copyfileobj(reader, writer)
+    with file.open("rb") as reader:
+        _fill(fresh / "appendonly.aof.1.base.rdb", reader)
     for name, content in {"1.incr.aof": mark, "manifest": MANIFEST}.items():
-        with _new(fresh / f"appendonly.aof.{name}") as writer:
-            writer.write(content)
+        _fill(fresh / f"appendonly.aof.{name}", BytesIO(content))
     for path in (fresh, *fresh.iterdir()):
         _give(path, folder)
     fresh.rename(place)
@@ -164,9 +161,12 @@ def _stopped(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def _new(path: Path) -> BinaryIO:
-    """A new file that only its owner may read, from its first moment. Raises `OSError`, also if it exists."""
-    return open(path, "xb", opener=private)
+def _fill(path: Path, reader: BinaryIO) -> None:
+    """Copy to a new file on disk, which only its owner may read from its first moment. Raises `OSError`."""
+    with open(path, "xb", opener=private) as writer:
+        shutil.copyfileobj(reader, writer)
+        writer.flush()
+        os.fsync(writer.fileno())
 
 
 def _command(*words: str) -> bytes:
