@@ -117,8 +117,9 @@ GROUPS: Mapping[str, Group] = {
     ),
     "reconcile": Group(
         _reconcile,
-        "Compare Amazon's reports of refunds and settlements with what the service knows, and show what differs. Needs "
-        "a running `receiver serve` and a token with the scope refund or admin.",
+        "Compare Amazon's reports of refunds and settlements with what the service knows, and show what differs. With "
+        "files, it needs a running `receiver serve` and a token with the scope refund or admin; with --since, it "
+        "fetches the reports through Amazon's API, and needs the settings.",
         is_single=True,
     ),
     "audit": Group(

@@ -193,7 +193,7 @@ def reconcile_files(
     shown = Findings("jsonl" if call.json else form)
     refused, others = 0, ""
     if since:
-        tally = _fetched(call, since, config, shown)
+        tally, refused = _fetched(call, since, config, shown)
     else:
         opened = [ReportFile(path) for path in files or ()]
         tally = _compared(call, opened, shown, dry_run=dry_run)
@@ -217,20 +217,20 @@ def _compared(call: ServiceCall, files: Sequence[ReportFile], shown: Findings, *
     return call.run(lambda api: reconcile(reports, comparer(api, shown), shown.show))
 
 
-def _fetched(call: ServiceCall, since: str, config: Path | None, shown: Findings) -> Tally:
-    """Fetch the reports through Amazon's API, and compare them."""
+def _fetched(call: ServiceCall, since: str, config: Path | None, shown: Findings) -> tuple[Tally, int]:
+    """Fetch the reports through Amazon's API, and compare them. Also returns how many have lines that are refused."""
     from receiver.commands.reconcile_since import fetch_and_compare, read_since
 
     def show(account: str, finding: Finding) -> None:
         shown.found[finding.name] = finding_json(account, finding)
         shown.show(finding)
 
-    tally, span = Tally(), read_since(since)
+    tally, unread, span = Tally(), 0, read_since(since)
     for result in asyncio.run(in_order(fetch_and_compare(read_settings(config), call.account, span, show))):
-        tally.rows += result.rows
+        tally.rows, unread = tally.rows + result.rows, unread + result.unread
         for kind, count in result.findings.items():
             tally.findings[kind] = tally.findings.get(kind, 0) + count
-    return tally
+    return tally, unread
 
 
 app = typer.Typer(add_completion=False)

@@ -99,10 +99,16 @@ class ReportReconciliation:
     async def _compared(self, run: ReportRun, on_finding: Callable[[Finding], None]) -> RunResult:
         with tempfile.TemporaryDirectory(prefix="receiver-reports-") as folder:
             fetched = await self.fetcher.fetch(run, Path(folder))
-            reports = (_report(each, each.file, run) for each in fetched if each.file)
+            reports = [_report(each, each.file, run) for each in fetched if each.file]
             tally = await reconcile(reports, self.compare, on_finding)
-        now = self.runs.now()
-        return RunResult(at=now, start=run.start, end=run.end, rows=tally.rows, findings=tally.findings)
+        return RunResult(
+            at=self.runs.now(),
+            start=run.start,
+            end=run.end,
+            rows=tally.rows,
+            findings=tally.findings,
+            unread=sum(not each.complete for each in reports),
+        )
 
 
 def _report(fetched: Fetched, file: Path, run: ReportRun) -> Report:

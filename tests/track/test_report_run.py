@@ -215,6 +215,16 @@ async def test_a_failure_is_recorded_and_the_run_can_go_on(
     assert (await runs.last_failure(), shop.requested) == (None, 1)
 
 
+async def test_a_line_that_cannot_be_read_is_told(shop: Shop) -> None:
+    """The others are compared, and the report proves no more of what it lacks."""
+    refunds = await trade(shop)
+    shop.amazon.reports.alterations[refunds["known"]] = Alteration(amount="rubbish", missing_in=[SETTLEMENT_DATA])
+    assert await shop.run() == expected(refunds)
+    result = await shop.store.of("us").report_runs.last_complete()
+    assert result is not None
+    assert (result.rows, result.unread) == (8, 1)
+
+
 async def test_an_empty_period_proves_nothing(shop: Shop) -> None:
     """A report can also be CANCELLED by a person, so a refund is not missing in it."""
     assert await shop.run() == set()

@@ -44,6 +44,8 @@ class RunResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, r
     rows: int = 0
     findings: dict[str, int] = {}
     """By kind."""
+    unread: int = 0
+    """Reports with lines that cannot be read. They prove of no refund that it is missing."""
     reason: str = ""
     """Why it failed; empty if it is complete."""
     detail: str = ""
