@@ -126,6 +126,12 @@ def still_holds(finding: Finding, known: Refund | None, settled: Sequence[Settle
     return finding.kind in {each.kind for each in found}
 
 
+def is_same(held: Finding, found: Finding) -> bool:
+    """Whether an open finding already says what was found. Both kinds of reports show a wrong amount."""
+    is_told = found.kind is FindingKind.AMOUNT_DIFFERS and held.here == found.here
+    return held.digest == found.digest or is_told
+
+
 def with_row(rows: Collection[SettlementRow], row: SettlementRow) -> tuple[SettlementRow, ...]:
     """The rows about a refund with one more, which comes first. A row that was read before, in whichever file, is not
     counted again."""
