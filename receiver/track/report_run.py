@@ -18,14 +18,14 @@ from receiver.amazon.account import DailyReconciliation
 from receiver.amazon.reports.reader import REPORT_TYPES, SETTLEMENTS, Heading, Item, Refused, read
 from receiver.errors import ReceiverError, StoreUnavailable, Unavailable
 from receiver.ledger.reconciliation.finding import Finding
-from receiver.ledger.reconciliation.report_run import LAG, ReportRun, RunResult, planned
+from receiver.ledger.reconciliation.report_run import LAG, LONGEST, ReportRun, RunResult, planned
 from receiver.ledger.reconciliation.rows import Period, RefundRow, Row, SettlementRow
 from receiver.ledger.reconciliation.run import Batch, Compared, Report, reconcile
 from receiver.runtime.metrics import Metrics
 from receiver.store.refunds.report_runs import COMPLETE, FAILED, LEASE, ReportRuns
 from receiver.track.amazon_client import AmazonClient
 from receiver.track.reconcile import Reconciler
-from receiver.track.reports import Fetched, ReportFetcher, Send
+from receiver.track.reports import Fetched, ReportFetcher, Send, not_kept
 
 log = structlog.get_logger()
 
@@ -57,7 +57,8 @@ class ReportReconciliation:
         """Fetch the reports of the last `span` ms, or go on with an unfinished run, and compare them.
 
         Raises `Unavailable` (`reconcile_running`) if another process does it, the `AmazonError` tree, `Malformed` for a
-        document that is no report, and `StoreUnavailable`. A failure is recorded, and can be continued.
+        document that is no report, `ReceiverError` (`report_not_kept`) if this machine has no room for the files, and
+        `StoreUnavailable`. A failure is recorded, and can be continued.
         """
         owner = self.new_owner()
         async with self._leased(owner):
@@ -66,16 +67,20 @@ class ReportReconciliation:
             log.info("reconcile.started", account=self.account, report_id=run.report_id or None)
             try:
                 result = await self._compared(run, on_finding)
-            except ReceiverError as error:
-                self.metrics.reconcile_run(FAILED)
-                if not isinstance(error, StoreUnavailable):
-                    now = self.runs.now()
-                    await self.runs.finish(RunResult(at=now, reason=error.reason, detail=error.detail))
+            except Exception as error:
+                await self._failed(error)
                 raise
             await self.runs.finish(result)
             self.metrics.reconcile_run(COMPLETE)
             log.info("reconcile.complete", account=self.account, rows=result.rows, findings=result.findings)
             return result
+
+    async def _failed(self, error: Exception) -> None:
+        self.metrics.reconcile_run(FAILED)
+        if isinstance(error, StoreUnavailable):
+            return
+        told = error if isinstance(error, ReceiverError) else ReceiverError(f"{type(error).__name__}: see the log.")
+        await self.runs.finish(RunResult(at=self.runs.now(), reason=told.reason, detail=told.detail))
 
     @contextlib.asynccontextmanager
     async def _leased(self, owner: str) -> AsyncIterator[None]:
@@ -97,10 +102,14 @@ class ReportReconciliation:
                 await self.runs.lease(owner)
 
     async def _compared(self, run: ReportRun, on_finding: Callable[[Finding], None]) -> RunResult:
-        with tempfile.TemporaryDirectory(prefix="receiver-reports-") as folder:
-            fetched = await self.fetcher.fetch(run, Path(folder))
-            reports = [_report(each, each.file, run) for each in fetched if each.file]
-            tally = await reconcile(reports, self.compare, on_finding)
+        try:
+            with tempfile.TemporaryDirectory(prefix="receiver-reports-") as folder:
+                fetched = await self.fetcher.fetch(run, Path(folder))
+                reports = [_report(each, each.file, run) for each in fetched if each.file]
+                # In a thread: a report may have a million rows about payments between two refunds.
+                tally = await reconcile(reports, self.compare, on_finding, asyncio.to_thread)
+        except OSError as error:
+            raise not_kept(error) from error
         return RunResult(
             at=self.runs.now(),
             start=run.start,
@@ -117,7 +126,8 @@ def _report(fetched: Fetched, file: Path, run: ReportRun) -> Report:
     heading = next((each for each in items if isinstance(each, Heading)), Heading(info.kind))
     is_asked_for = info.report_type != REPORT_TYPES[SETTLEMENTS]
     start, end = (run.start, run.end - LAG) if is_asked_for else (info.start, info.end)
-    period = Period(report=heading.report, start=start, end=end) if start and end else None
+    is_expected = heading.report == info.kind
+    period = Period(report=heading.report, start=start, end=end) if start and end and is_expected else None
     report = Report(source=info.report_id, rows=(), period=period, seller_id=heading.seller_id)
     report.rows = _rows(items, report)
     return report
@@ -157,23 +167,31 @@ class Daily:
 
     async def once(self) -> None:
         """Do it if it is due. Failures are logged, counted and recorded."""
-        about = {"account": self.reconciliation.account}
+        about, runs = {"account": self.reconciliation.account}, self.reconciliation.runs
         try:
-            if await self._is_due():
-                await self.reconciliation.run(self.settings.span)
+            complete, failure, now = await runs.last_complete(), await runs.last_failure(), runs.now()
+            if _is_due(self.settings, complete, failure, now):
+                await self.reconciliation.run(span_to_fetch(self.settings.span, complete, now))
         except StoreUnavailable as error:
             log.warning("reconcile.store_unavailable", reason=error.reason, **about)
         except Unavailable as error:
             log.debug("reconcile.not_now", reason=error.reason, **about)
         except ReceiverError as error:
             log.error("reconcile.failed", reason=error.reason, problem=error.detail, **about)
+        except Exception:  # A report that breaks the reader must not make the process unready.
+            log.exception("reconcile.failed", reason=ReceiverError.reason, **about)
 
-    async def _is_due(self) -> bool:
-        runs = self.reconciliation.runs
-        complete, failure, now = await runs.last_complete(), await runs.last_failure(), runs.now()
-        if failure is not None and failure.at > now - RETRY_AFTER:
-            return False
-        return complete is None or complete.at < last_time(self.settings, now)
+
+def _is_due(settings: DailyReconciliation, complete: RunResult | None, failure: RunResult | None, now: int) -> bool:
+    if failure is not None and failure.at > now - RETRY_AFTER:
+        return False
+    return complete is None or complete.at < last_time(settings, now)
+
+
+def span_to_fetch(span: int, complete: RunResult | None, now: int) -> int:
+    """How far back (ms) the next reports go: to the end of the last ones, if that is further than the setting."""
+    gap = now - complete.end + LAG if complete and complete.end else 0
+    return min(max(span, gap), LONGEST)
 
 
 def last_time(settings: DailyReconciliation, now: int) -> int:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import io
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Protocol, TypeVar
+from typing import TYPE_CHECKING, BinaryIO, Protocol, TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
@@ -28,12 +29,22 @@ from receiver.amazon.reports.calls import (
 )
 from receiver.amazon.reports.reader import REFUNDS, REPORT_TYPES, SETTLEMENTS
 from receiver.amazon.throttle import Call
-from receiver.errors import AmazonError, AmazonNotFound, AmazonOutcomeUnknown, AmazonThrottled, TransportError
+from receiver.errors import (
+    AmazonError,
+    AmazonNotFound,
+    AmazonOutcomeUnknown,
+    AmazonThrottled,
+    ReceiverError,
+    TransportError,
+)
 from receiver.exchange import Request, Response
 from receiver.ledger.next_look import THROTTLED_PAUSE
 from receiver.ledger.reconciliation.report_run import ReportRun
 from receiver.store.refunds.report_runs import ReportRuns
 from receiver.track.amazon_client import AmazonClient
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 log = structlog.get_logger()
 
@@ -48,6 +59,8 @@ TRIES = 6
 RETRY_FIRST, RETRY_MOST = 2.0, 60.0
 POLLS = (2.0, 5.0, 10.0, 20.0, 30.0)
 """Seconds between two questions about a report that is being made; the last one repeats."""
+ENDED = frozenset({"content-length", "transfer-encoding"})
+"""One of these says where a document ends. Without them, a connection that is cut off looks like its end."""
 MADE_WITHIN = 3600.0
 MOST_ATTEMPTS = 3
 """How many reports are asked for in one run if Amazon fails to make them."""
@@ -158,7 +171,7 @@ class ReportFetcher:
             if not is_own and urlsplit(url).scheme.lower() != "https":
                 raise _no_document(info, "its address is not https")
             try:
-                with file.open("wb") as into:
+                with _Writer(file) as into:
                     how = {"timeout": DOWNLOAD_TIMEOUT, "max_body": MOST_BYTES, "guarded": not is_own}
                     answer = await self.send(Request("GET", url), into=into, **how)  # type: ignore[arg-type]
             except TransportError as error:
@@ -168,9 +181,11 @@ class ReportFetcher:
             else:
                 if answer.status == 200 and answer.truncated and not answer.note:
                     raise _no_document(info, f"it is over {MOST_BYTES // 2**20} MiB")
-                if answer.status == 200 and not answer.note:
+                if answer.status == 200 and not answer.note and not ENDED.isdisjoint(answer.headers):
                     return
                 problem = answer.note or f"the storage answered {answer.status}"
+                if answer.status == 200 and not answer.note:
+                    problem = "the answer does not say where it ends, so it may have been cut off"
             log.warning("reconcile.download_failed", report_id=info.report_id, problem=problem)
             await self.sleep(_backoff(failures))
         raise _no_document(info, problem)
@@ -190,6 +205,29 @@ class ReportFetcher:
             if failures < TRIES - 1:
                 await self.sleep(min(wait, 5 * RETRY_MOST))
         raise last
+
+
+class _Writer(io.BufferedWriter):
+    """A new file. A full disk is told from a broken connection."""
+
+    def __init__(self, file: Path) -> None:
+        super().__init__(io.FileIO(file, "w"))
+
+    def write(self, data: Buffer) -> int:
+        """Raises `ReceiverError` (`report_not_kept`)."""
+        try:
+            return super().write(data)
+        except OSError as error:
+            raise not_kept(error) from error
+
+
+def not_kept(error: OSError) -> ReceiverError:
+    """This machine has no room for a report."""
+    what = error.strerror or type(error).__name__
+    return ReceiverError(
+        f"A report cannot be kept in a temporary file: {what}. Make room, or set TMPDIR to a folder that has it.",
+        reason="report_not_kept",
+    )
 
 
 def _backoff(failures: int) -> float:

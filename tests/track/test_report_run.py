@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import io
 from collections import Counter
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -17,7 +18,9 @@ from receiver.amazon.calls import Endpoint, Region, get_refund, read_refund
 from receiver.amazon.signing import Signer
 from receiver.amazon.throttle import LIVE_THROTTLE, Bucket, Call
 from receiver.errors import AmazonOutcomeUnknown, Unavailable
+from receiver.exchange import Request, Response
 from receiver.ledger.reconciliation.finding import Finding, FindingKind
+from receiver.ledger.reconciliation.report_run import LAG, LONGEST, RunResult
 from receiver.ledger.refund import Source
 from receiver.runtime.metrics import Metrics
 from receiver.simulator.app import MERCHANT_ID, Simulator
@@ -26,7 +29,7 @@ from receiver.simulator.reports.book import REFUND_DATA, SETTLEMENT_DATA, Altera
 from receiver.store import Store
 from receiver.track.amazon_client import AmazonClient
 from receiver.track.record import Recorder
-from receiver.track.report_run import Daily, ReportReconciliation, last_time, report_reconciliation
+from receiver.track.report_run import Daily, ReportReconciliation, last_time, report_reconciliation, span_to_fetch
 from receiver.track.reports import MOST_ATTEMPTS, TRIES, ReportFetcher
 from receiver.transport.client import Transport
 from tests.kit.accounts import make_account
@@ -292,3 +295,56 @@ def test_the_time_of_day_is_that_of_the_zone(zone: str, now: str, due: str) -> N
         ZoneInfo(zone)
     found = last_time(DailyReconciliation(240, zone, DAY), round(datetime.fromisoformat(now).timestamp() * 1000))
     assert found == round(datetime.fromisoformat(due).timestamp() * 1000)
+
+
+async def test_a_full_disk_or_a_bug_fails_the_run_and_not_the_worker(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that fails makes its process unready: then it would get no notifications, because of reports."""
+    await trade(shop)
+    daily = Daily(shop.reconciliation(), DailyReconciliation(4 * 60, "UTC", 7 * DAY))
+    runs, raw = shop.store.of("us").report_runs, io.FileIO
+
+    def no_folder(**_: object) -> Any:
+        raise FileNotFoundError(2, "No usable temporary directory")
+
+    def bug(_: object) -> Any:
+        raise ZeroDivisionError
+
+    for place, instead, reason in (
+        ("receiver.track.reports.io.FileIO", lambda *_: raw("/dev/full", "w"), "report_not_kept"),
+        ("receiver.track.report_run.tempfile.TemporaryDirectory", no_folder, "report_not_kept"),
+        ("receiver.track.report_run.read", bug, "internal_error"),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(place, instead)
+            await daily.once()
+        failure = await runs.last_failure()
+        assert failure is not None
+        assert failure.reason == reason
+        shop.clock.tick(HOUR)
+    await daily.once()
+    assert await runs.last_failure() is None
+
+
+async def test_a_document_whose_end_is_unknown_is_not_believed(shop: Shop) -> None:
+    """Without a length, an answer that was cut off looks like a whole one."""
+    await trade(shop)
+    whole = shop.transport.send
+
+    async def send(request: Request, **how: Any) -> Response:
+        answer = await whole(request, **how)
+        kept = {name: value for name, value in answer.headers.items() if name != "content-length"}
+        return replace(answer, headers=kept) if "into" in how else answer
+
+    reconciliation = shop.reconciliation()
+    fetcher = replace(reconciliation.fetcher, send=send)
+    with pytest.raises(AmazonOutcomeUnknown, match="cut off"):
+        await replace(reconciliation, fetcher=fetcher).run(7 * DAY)
+
+
+def test_a_gap_of_the_service_is_fetched_as_well() -> None:
+    now = T0 + 100 * DAY
+    ended = [RunResult(at=now - days * DAY, end=now - days * DAY) for days in (1, 20, 95)]
+    spans = [span_to_fetch(7 * DAY, each, now) for each in (None, *ended)]
+    assert spans == [7 * DAY, 7 * DAY, 20 * DAY + LAG, LONGEST]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from typing import TypeVar
 
@@ -69,14 +70,20 @@ class Tally:
     """By kind."""
 
 
+async def _at_once(step: Callable[[], tuple[Row, ...]]) -> tuple[Row, ...]:
+    return step()
+
+
 async def reconcile(
     reports: Iterable[Report],
     compare: Callable[[Batch], Awaitable[Compared]],
     on_finding: Callable[[Finding], None] = lambda found: None,
+    read: Callable[[Callable[[], tuple[Row, ...]]], Awaitable[tuple[Row, ...]]] = _at_once,
 ) -> Tally:
     """Compare all rows of these reports, then find what they lack. `on_finding` is called once for each difference.
 
-    Raises what `compare` raises. Memory grows with the differences, not with the reports.
+    `read` runs the step that reads the next rows, which can take long. Raises what `compare` raises. Memory grows with
+    the differences, not with the reports.
     """
     tally, names, again, periods = Tally(), set[str](), dict[str, str](), list[Period]()
 
@@ -91,7 +98,8 @@ async def reconcile(
 
     for report in reports:
         extent = _Extent()
-        for rows in _batches(report.rows):
+        batches = _batches(report.rows)
+        while rows := await read(partial(next, batches, ())):
             extent.include(rows)
             tally.rows += len(rows)
             await send(Batch(source=report.source, seller_id=report.seller_id, rows=rows))
