@@ -19,10 +19,10 @@ from receiver.ledger.reconciliation.compare import (
     KINDS_OF_SETTLEMENT,
     compare_refund,
     compare_settlement,
+    is_same,
     is_short,
     not_in_report,
     not_settled,
-    says_more,
     with_row,
 )
 from receiver.ledger.reconciliation.finding import Finding, FindingKind
@@ -155,8 +155,7 @@ class Reconciler:
     ) -> Finding:
         """The finding as it is recorded: the same difference keeps the time when it was first found."""
         for _ in range(MOST_COLLISIONS):
-            held = stored.finding
-            if held and not held.closed_at and (held.digest == finding.digest or says_more(held, finding)):
+            if (held := stored.finding) and not held.closed_at and is_same(held, finding):
                 return held
             if self.declared and not subscriber_list.version:
                 raise StoreUnavailable("The subscribers are being written again.", reason="store_emptied")

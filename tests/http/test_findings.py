@@ -52,7 +52,12 @@ async def test_findings_are_listed_page_by_page(service: Service, found: Store) 
     ]
     assert (seen[0]["here"], seen[0]["there"], seen[0]["report"]) == (None, "Refunded", HOSTILE)
     assert (await page("?finding=state_differs"))["findings"] == []
-    assert len((await page("", US_ONLY))["findings"]) == 7
+    first = await page("?limit=3")
+    (stored,) = (await found.of("us").findings.stored([f"unknown_here {refund_id(1)}"])).values()
+    assert await found.of("us").findings.close(stored)
+    following = (await page(f"?limit=3&cursor={first['nextCursor']}"))["findings"]
+    assert [each["refundId"] for each in following] == [refund_id(number) for number in (3, 4, 5)]
+    assert len((await page("", US_ONLY))["findings"]) == 6
     for path, status in (("?finding=lost", 400), ("?cursor=x", 400), ("?account=other", 404)):
         answer = await service.call("GET", f"/v1/findings{path}", headers={"Authorization": f"Bearer {READER}"})
         assert answer.status == status

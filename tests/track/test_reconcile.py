@@ -194,6 +194,20 @@ async def test_a_finding_closes_when_it_is_explained(office: Desk) -> None:
     assert await office.redis.hlen("refunds:{us}:findings:details") == len(left)
 
 
+async def test_a_wrong_amount_is_told_once_although_both_reports_show_it(office: Desk) -> None:
+    when = at(T0 - 10 * DAY)
+    wrong = [
+        reports.refunds([reports.refund_row(refund_id(1), amount="15.00", updated=when)]),
+        reports.settlements([reports.settlement_row(refund_id(1), "-15.00", posted=when)]),
+    ]
+    for _ in range(2):
+        found = await office.run(*wrong)
+        assert [(each.there, each.source) for each in found if each.refund_id == refund_id(1)] == [
+            ("15.00 USD", "refunds.csv")
+        ]
+    assert [name for kind, name in await office.told() if kind is FindingKind.AMOUNT_DIFFERS] == [refund_id(1)]
+
+
 async def test_an_old_unknown_refund_pages_no_one(office: Desk) -> None:
     """Its event is a backfill. A state that differs is told however old it is."""
     await office.store.of("us").subscribers.add(subscriber("people", types=(MISMATCH,), backfill=False))
@@ -255,13 +269,3 @@ async def test_a_later_report_closes_what_an_earlier_one_found(office: Desk) -> 
         assert kind in {each.kind for each in await office.run(report(**wrong))}
         await office.run(report())
         assert (await office.store.of("us").findings.counts())[kind] == 0
-
-
-async def test_two_reports_with_other_amounts_do_not_take_turns(office: Desk) -> None:
-    when = at(T0 - 10 * DAY)
-    refunds = reports.refunds([reports.refund_row(refund_id(1), updated=when, created=when, amount="15.00")])
-    settled = reports.settlements([reports.settlement_row(refund_id(1), "-16.00")])
-    for _ in range(2):
-        await office.run(settled, refunds)
-    told = [each for each in await office.told() if each[0] is FindingKind.AMOUNT_DIFFERS]
-    assert len(told) == 2, "once for each report"

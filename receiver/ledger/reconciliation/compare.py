@@ -126,17 +126,23 @@ def still_holds(finding: Finding, known: Refund | None, settled: Sequence[Settle
     return finding.kind in {each.kind for each in found}
 
 
+def is_same(held: Finding, found: Finding) -> bool:
+    """Whether an open finding already says what was found. Both kinds of reports show a wrong amount."""
+    is_told = found.kind is FindingKind.AMOUNT_DIFFERS and held.here == found.here
+    return held.digest == found.digest or is_told
+
+
 def with_row(rows: Collection[SettlementRow], row: SettlementRow) -> tuple[SettlementRow, ...]:
     """The rows about a refund with one more, which comes first. A row that was read before, in whichever file, is not
     counted again. One file may leave out what another one says of it: the time's zone, or the settlement."""
-    same = sorted((each for each in rows if _is_same(each, row)), key=lambda each: _key(each) != _key(row))
+    same = sorted((each for each in rows if _is_same_row(each, row)), key=lambda each: _key(each) != _key(row))
     if not same:
         return row, *rows
     others = [each for each in rows if each is not same[0]]
     return max(row, same[0], key=lambda each: bool(each.posted_at) + bool(each.settlement_id)), *others
 
 
-def _is_same(one: SettlementRow, other: SettlementRow) -> bool:
+def _is_same_row(one: SettlementRow, other: SettlementRow) -> bool:
     return (
         one.amount == other.amount
         and (one.settlement_id == other.settlement_id or not (one.settlement_id and other.settlement_id))
@@ -146,12 +152,6 @@ def _is_same(one: SettlementRow, other: SettlementRow) -> bool:
 
 def _key(row: SettlementRow) -> tuple[str, int, Money]:
     return row.settlement_id, row.posted_at, row.amount
-
-
-def says_more(held: Finding, found: Finding) -> bool:
-    """Whether an open finding stays as it is: refund data and settlement data can each have another amount. Refund data
-    goes first, so that the two do not replace each other in every run."""
-    return isinstance(held.row, RefundRow) and isinstance(found.row, SettlementRow)
 
 
 def _finding(kind: FindingKind, row: RefundRow | SettlementRow, here: str, there: str) -> Finding:

@@ -104,13 +104,18 @@ class Findings(AccountRepository):
                 await self._write("ZREM", key, name)
 
     async def page(self, kind: FindingKind, after: str = "", limit: int = 100) -> tuple[list[Finding], str]:
-        """Open findings of one kind, the oldest first, and the cursor of the next page; empty on the last one."""
-        key = self.keys("findings", kind)
-        start = int(after) if after.isascii() and after.isdigit() and len(after) < 10 else 0
-        members = self._texts(key, await self._read("ZRANGE", key, start, start + limit - 1))
-        stored = await self.stored([f"{kind} {member}" for member in members])
+        """Open findings of one kind, the oldest first, and the cursor of the next page; empty on the last one.
+
+        A finding that closes meanwhile moves no other one to another page.
+        """
+        index, (since, last) = self.keys("findings", kind), _place(after)
+        # At most one batch of a run is found in the same millisecond.
+        limits = ("BYSCORE", "LIMIT", 0, limit + BATCH + 1, "WITHSCORES")
+        pairs = self._scored(index, await self._read("ZRANGE", index, since, "+inf", *limits))
+        rest = [(at, name) for name, at in pairs if (at, name) > (since, last)]
+        stored = await self.stored([f"{kind} {name}" for _, name in rest[:limit]])
         found = [each.finding for each in stored.values() if each.finding and not each.finding.closed_at]
-        return found, str(start + limit) if len(members) == limit else ""
+        return found, f"{rest[limit - 1][0]}_{rest[limit - 1][1]}" if len(rest) > limit else ""
 
     async def closed(self, limit: int = 100) -> list[Finding]:
         """The findings that were closed last."""
@@ -210,6 +215,12 @@ class Findings(AccountRepository):
         except (ValueError, ArithmeticError):
             self.damage.record(key, refund_id, "no rows of settlements")
             return ()
+
+
+def _place(cursor: str) -> tuple[int, str]:
+    """The place that a cursor of ours names; the first one for an empty cursor."""
+    since, _, refund_id = cursor.partition("_")
+    return int(since) if since.isascii() and since.isdigit() and len(since) < 16 else 0, refund_id
 
 
 def _line(row: SettlementRow) -> str:
