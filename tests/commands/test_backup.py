@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import subprocess
@@ -12,11 +13,12 @@ from pathlib import Path
 
 import pytest
 
+from receiver.errors import ConfigurationError
 from receiver.ledger.money import Money
 from receiver.ledger.refund import Observation, Refund, Source
 from receiver.store import Store
 from receiver.store.embedded.store import EmbeddedStore
-from receiver.store.maintenance.backup import restore
+from receiver.store.maintenance.backup import restore, save
 from receiver.store.redis.keys import RESTORED
 from receiver.store.redis.pipeline import connect
 from receiver.track.record import Recorder
@@ -203,6 +205,9 @@ def test_what_is_saved_and_restored_is_never_open_to_others(folder: Path) -> Non
     (folder / "refunds.rdb.part").chmod(0o666)
     try:
         assert peeped(SAVE, url, backup) == ""
+        with pytest.raises(ConfigurationError, match="cannot be written"):
+            asyncio.run(save(connect(url), folder / "old", 60))
+        assert not (folder / "old.part").exists(), "half a copy has secrets, too"
     finally:
         stop_valkey(process)
     (folder / "new").mkdir()
@@ -221,7 +226,7 @@ def test_the_peep_sees_a_file_that_is_closed_afterwards(folder: Path) -> None:
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
 def test_restored_files_belong_to_the_owner_of_the_folder(folder: Path) -> None:
     """As after `sudo receiver restore`. A folder that is made belongs to the owner of the one around it."""
-    (folder / "file").write_bytes(b"REDIS0011")
+    (folder / "file").write_bytes(b"REDIS0011\xff" + bytes(8))
     os.chown(folder, 10001, 10002)
     restore(folder / "file", folder / "new" / "data")
     made = [folder / "new", *(folder / "new").rglob("*")]
@@ -234,6 +239,8 @@ async def test_what_is_no_snapshot_is_refused(place: Desk, folder: Path) -> None
     """A log or an append-only file must not become a store."""
     (folder / "file").write_text("*2\r\n$6\r\nSELECT\r\n")
     assert "not a snapshot" in await refusal(place, "restore", folder / "file", store=folder / "data")
+    (folder / "file").write_bytes(b"REDIS0011\xff" + bytes(7))
+    assert "was cut off" in await refusal(place, "restore", folder / "file", store=folder / "data")
     assert not (folder / "data").exists()
 
 

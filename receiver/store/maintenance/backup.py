@@ -33,6 +33,8 @@ STEP = 0.1
 """Seconds between two looks at the server."""
 MAGIC = (b"REDIS", b"VALKE")
 """How a snapshot begins."""
+END, END_WITHIN = b"\xff", 9
+"""How it ends: with this byte, and a checksum of eight bytes."""
 
 
 async def save(store: Client, file: Path, bound: float) -> int:
@@ -91,8 +93,12 @@ async def _written(client: Redis, source: Path, before: Any) -> None:
 def _copied(reader: BinaryIO, file: Path) -> int:
     part = file.with_name(f"{file.name}.part")
     part.unlink(missing_ok=True)
-    _fill(part, reader)
-    part.replace(file)
+    try:
+        _fill(part, reader)
+        part.replace(file)
+    except OSError:
+        part.unlink(missing_ok=True)
+        raise
     return file.stat().st_size
 
 
@@ -107,6 +113,9 @@ def restore(file: Path, folder: Path, database: int = 0) -> int:
         with file.open("rb") as reader:
             if reader.read(5) not in MAGIC:
                 raise ConfigurationError([f"{file}: is not a snapshot of Redis or Valkey."])
+            reader.seek(-min(END_WITHIN, file.stat().st_size), os.SEEK_END)
+            if reader.read(1) != END:
+                raise ConfigurationError([f"{file}: was cut off: its end is missing. Restore another backup."])
         with _stopped(folder):
             if place.exists():
                 raise ConfigurationError(
