@@ -23,6 +23,7 @@ from receiver.ledger.reconciliation.compare import (
     is_short,
     not_in_report,
     not_settled,
+    past,
     with_row,
 )
 from receiver.ledger.reconciliation.finding import Finding, FindingKind
@@ -73,11 +74,12 @@ class Reconciler:
         of_settlements, again = await self._settlements(rows, batch)
         found += of_settlements
         if batch.is_last:
-            periods = [*await self.store.findings.periods(), *batch.periods]
-            for report in sorted({each.report for each in batch.periods}):
-                await self._check_whole(report, batch.periods, periods)
-            await self.store.findings.add_periods(batch.periods)
-            for report in sorted({each.report for each in batch.periods}):
+            new = past(batch.periods, self.store.now())
+            periods, read = [*await self.store.findings.periods(), *new], sorted({each.report for each in new})
+            for report in read:
+                await self._check_whole(report, new, periods)
+            await self.store.findings.add_periods(new)
+            for report in read:
                 found += await self._missing(report, periods)
             await review(self.store)
         return Compared(findings=tuple(found), again=tuple(again))

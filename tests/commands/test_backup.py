@@ -197,6 +197,11 @@ RESTORE = f"{IMPORTS}print(restore(Path(sys.argv[1]), Path(sys.argv[2])), 'bytes
 CARELESS = "with open(sys.argv[1], 'wb') as file:\n    os.chmod(file.name, 0o600)\nprint('bytes')"
 
 
+async def saved(url: str, file: Path) -> None:
+    async with opened(url) as store:
+        await save(store.connection.client, file, 60)
+
+
 def test_what_is_saved_and_restored_is_never_open_to_others(folder: Path) -> None:
     """Not even for a moment, and whatever the umask is: from the first byte on, only the owner may read it."""
     process, url = start_valkey(folder / "old", *DURABLE)
@@ -206,7 +211,7 @@ def test_what_is_saved_and_restored_is_never_open_to_others(folder: Path) -> Non
     try:
         assert peeped(SAVE, url, backup) == ""
         with pytest.raises(ConfigurationError, match="cannot be written"):
-            asyncio.run(save(connect(url), folder / "old", 60))
+            asyncio.run(saved(url, folder / "old"))
         assert not (folder / "old.part").exists(), "half a copy has secrets, too"
     finally:
         stop_valkey(process)

@@ -18,6 +18,7 @@ from receiver.ledger.reconciliation.compare import (
     is_short,
     not_in_report,
     not_settled,
+    past,
     still_holds,
     with_row,
 )
@@ -127,6 +128,15 @@ def test_a_refund_is_missing_in_settlements_only_if_all_that_could_have_it_were_
     assert not covered([], T, T)
 
 
+def test_a_period_ends_now_at_the_latest() -> None:
+    """Of the future no report can say what it lacks."""
+    whole = [
+        Period(report="refunds", start=start, end=end)
+        for start, end in ((T - 9, T - 1), (T - 9, T + 9), (T + 1, T + 9))
+    ]
+    assert [(each.start, each.end) for each in past(whole, T)] == [(T - 9, T - 1), (T - 9, T)]
+
+
 def test_a_refund_is_missing_in_a_report_of_its_time() -> None:
     of = [Period(report="refunds", start=T - 10, end=T + 10)]
     found = not_in_report(known(), of)
@@ -187,7 +197,7 @@ def test_a_run_sends_batches_and_says_at_the_end_what_the_reports_cover() -> Non
     whole, torn = Report("whole.csv", ()), Report("torn.csv", ())
     whole.rows, torn.rows = rows(whole), rows(torn)
     told = list[Finding]()
-    tally = asyncio.run(reconcile([whole, torn, Report("s.csv", [settled()])], compare, told.append))
+    tally = asyncio.run(reconcile([whole, torn, Report("s.csv", [settled()])], compare, told.append, asyncio.to_thread))
     assert [(each.source, len(each.rows), each.again, each.is_last) for each in sent] == [
         *(("whole.csv", BATCH, (), False), ("whole.csv", 1, (), False)),
         *(("torn.csv", BATCH, (), False), ("torn.csv", 1, (), False), ("s.csv", 1, (), False)),

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from decimal import Decimal
 
+from msgspec import structs
+
 from receiver.ledger.money import Money
 from receiver.ledger.reconciliation.finding import SETTLED, Finding, FindingKind
 from receiver.ledger.reconciliation.rows import Period, RefundRow, SettlementRow
@@ -96,6 +98,13 @@ def not_in_report(known: Refund, periods: Sequence[Period]) -> Finding | None:
     if known.refund_type == FPS or not any(covered(periods, each, each) for each in times):
         return None
     return Finding(kind=FindingKind.NOT_IN_REPORT, refund_id=known.refund_id, here=_here(known))
+
+
+def past(periods: Sequence[Period], now: int) -> list[Period]:
+    """What the periods cover until now. One that ended in the future would prove of every later refund that it is
+    missing: one mistyped year is enough."""
+    cut = (structs.replace(each, end=min(each.end, now)) for each in periods)
+    return [each for each in cut if each.start <= each.end]
 
 
 def covered(periods: Sequence[Period], start: int, end: int) -> bool:
