@@ -154,6 +154,7 @@ class FindingApi:
                     "bad_reconciliation",
                     "other_merchant",
                     "other_environment",
+                    "report_incomplete",
                     "too_large",
                     "body_timeout",
                 ),

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import msgspec
 import structlog
@@ -41,6 +42,12 @@ from receiver.track.review import about, close_if_over, known_refunds, review
 log = structlog.get_logger()
 
 MOST_COLLISIONS = 16
+FEW = 10
+"""Refunds that a report may lack even if it has fewer others."""
+RUN = DAY // 2
+"""ms: what was read within it counts as read by the same run. A run takes less; the daily ones are further apart."""
+REFUNDS = "refunds"
+NO_ROWS: Mapping[str, RefundRow] = MappingProxyType({})
 ASKED = frozenset({FindingKind.UNKNOWN_HERE, FindingKind.STATE_DIFFERS, FindingKind.SETTLED_BUT_DECLINED})
 """The findings that an answer of Amazon's can explain."""
 
@@ -57,7 +64,8 @@ class Reconciler:
     async def compare(self, batch: Batch) -> Compared:
         """Compare a part of a run, and record what differs. Safe to repeat.
 
-        Raises `BadRequest` (`other_merchant`, `other_environment`), `StoreUnavailable`.
+        Raises `BadRequest` (`other_merchant`, `other_environment`; with the last part `report_incomplete`),
+        `StoreUnavailable`.
         """
         self._check_account(batch)
         found = await self._refunds([row for row in batch.rows if isinstance(row, RefundRow)], batch.source)
@@ -65,8 +73,12 @@ class Reconciler:
         of_settlements, again = await self._settlements(rows, batch)
         found += of_settlements
         if batch.is_last:
+            periods = [*await self.store.findings.periods(), *batch.periods]
+            for report in sorted({each.report for each in batch.periods}):
+                await self._check_whole(report, batch.periods, periods)
             await self.store.findings.add_periods(batch.periods)
-            found += await self._missing({each.report for each in batch.periods})
+            for report in sorted({each.report for each in batch.periods}):
+                found += await self._missing(report, periods)
             await review(self.store)
         return Compared(findings=tuple(found), again=tuple(again))
 
@@ -93,7 +105,7 @@ class Reconciler:
         known = await known_refunds(self.store, latest)
         await self.store.findings.mark_reported(latest)
         found = [each for name in known for each in compare_refund(latest[name], known[name])]
-        return await self._recorded(found, known, KINDS_OF_REFUND_ROW, source)
+        return await self._recorded(found, known, KINDS_OF_REFUND_ROW, source, latest)
 
     async def _settlements(self, rows: Sequence[SettlementRow], batch: Batch) -> tuple[list[Finding], list[str]]:
         """The findings, and the refunds that are settled for too little as far as is known. Those of `again` are
@@ -114,16 +126,18 @@ class Reconciler:
         known: Mapping[str, Refund | None],
         kinds: Sequence[FindingKind],
         source: str,
+        rows: Mapping[str, RefundRow] = NO_ROWS,
     ) -> list[Finding]:
         """The findings with when each was first found. New ones are recorded; open ones that the same rows show to hold
-        no longer are closed."""
+        no longer are closed. `rows` are those of refund data."""
         now = self.store.now()
         by_name = {each.name: msgspec.structs.replace(each, source=source, since=now) for each in found}
         names = dict.fromkeys([*by_name, *(f"{kind} {name}" for name in known for kind in kinds)])
         stored = await self.store.findings.stored([*names])
         for name, held in stored.items():
             if name not in by_name and held.finding and not held.finding.closed_at:
-                await close_if_over(self.store, held, known[held.finding.refund_id])
+                refund_id = held.finding.refund_id
+                await close_if_over(self.store, held, known[refund_id], rows.get(refund_id))
         if not by_name:
             return []
         subscriber_list = await self.store.subscribers.read()
@@ -162,26 +176,51 @@ class Reconciler:
         hint = Hint(refund_id=refund_id, at=self.store.now(), source=Source.REFRESH, patient=True)
         await self.store.schedule.hint(hint)
 
-    async def _missing(self, reports: Collection[str]) -> list[Finding]:
+    async def _missing(self, report: str, periods: Sequence[Period]) -> list[Finding]:
         """Refunds that are known here, and that the reports read so far should have, but do not."""
-        periods, found = await self.store.findings.periods(), list[Finding]()
-        for report in sorted(reports):
-            covered = [each for each in periods if each.report == report]
-            since = min(each.start for each in covered) - DAY
-            for state in STATES if report == "refunds" else (State.REFUNDED.value,):
-                async for ids in self.store.findings.changed_since(state, since):
-                    found += await self._lacking(ids, report, covered)
+        since, found = min(each.start for each in periods if each.report == report) - DAY, list[Finding]()
+        async for ids in self._changed_since(report, since):
+            known = await self._absent(report, ids)
+            found += await self._recorded(self._lacking(report, known, periods), known, (), "")
         return found
 
-    async def _lacking(self, ids: Sequence[str], report: str, covered: Sequence[Period]) -> list[Finding]:
-        findings, now = self.store.findings, self.store.now()
-        present = await (findings.reported(ids) if report == "refunds" else findings.are_settled(ids))
-        known = await known_refunds(self.store, [each for each in ids if each not in present])
+    async def _check_whole(self, report: str, new: Sequence[Period], periods: Sequence[Period]) -> None:
+        """Raise `BadRequest` (`report_incomplete`) if new reports lack more refunds of their time than they have."""
+        findings, has, lacks = self.store.findings, 0, 0
+        before = DAY if report == REFUNDS else DAY + self.account.settled_within
+        async for ids in self._changed_since(report, min(each.start for each in new if each.report == report) - before):
+            is_refunds = report == REFUNDS
+            read = findings.reported(ids, self.store.now() - RUN) if is_refunds else findings.are_settled(ids)
+            has += len(await read)
+            lacking = self._lacking(report, await self._absent(report, ids), periods)
+            stored = await findings.stored([each.name for each in lacking])
+            lacks += sum(1 for each in stored.values() if not each.finding or each.finding.closed_at)
+        if lacks > max(has, FEW):
+            raise BadRequest(
+                f"The reports lack {lacks} refunds of their time that are known here, and have only {has}: they are "
+                "incomplete, or of another account. What they have was compared; no refund counts as missing in them.",
+                reason="report_incomplete",
+            )
+
+    async def _changed_since(self, report: str, since: int) -> AsyncIterator[list[str]]:
+        """The refunds that a report can lack, in batches."""
+        for state in STATES if report == REFUNDS else (State.REFUNDED.value,):
+            async for ids in self.store.findings.changed_since(state, since):
+                yield ids
+
+    async def _absent(self, report: str, ids: Sequence[str]) -> dict[str, Refund | None]:
+        """Those of the refunds that no report has."""
+        findings = self.store.findings
+        present = await (findings.reported(ids) if report == REFUNDS else findings.are_settled(ids))
+        return await known_refunds(self.store, [each for each in ids if each not in present])
+
+    def _lacking(self, report: str, known: Mapping[str, Refund | None], periods: Sequence[Period]) -> list[Finding]:
+        covered, now = [each for each in periods if each.report == report], self.store.now()
         found = [
             not_in_report(each, covered)
-            if report == "refunds"
+            if report == REFUNDS
             else not_settled(each, covered, self.account.settled_within, now)
             for each in known.values()
             if each is not None
         ]
-        return await self._recorded([each for each in found if each is not None], known, (), "")
+        return [each for each in found if each is not None]

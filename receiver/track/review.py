@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 
+import msgspec
 import structlog
 
 from receiver.ledger.reconciliation.compare import still_holds
 from receiver.ledger.reconciliation.finding import Finding
+from receiver.ledger.reconciliation.rows import RefundRow
 from receiver.ledger.refund import Refund
 from receiver.store.account import AccountStore
 from receiver.store.refunds.findings import StoredFinding
@@ -27,11 +29,16 @@ async def review(store: AccountStore) -> None:
     await store.findings.drop_old()
 
 
-async def close_if_over(store: AccountStore, stored: StoredFinding, known: Refund | None) -> None:
-    """Close an open finding if it no longer holds."""
+async def close_if_over(
+    store: AccountStore, stored: StoredFinding, known: Refund | None, row: RefundRow | None = None
+) -> None:
+    """Close an open finding if it no longer holds. `row`: what a report of refund data says now; it is in place of an
+    older one."""
     finding = stored.finding
     if finding is None:
         return
+    if row and isinstance(finding.row, RefundRow) and row.updated_at >= finding.row.updated_at:
+        finding = msgspec.structs.replace(finding, row=row)
     ids = [finding.refund_id]
     settled = (await store.findings.settled(ids))[finding.refund_id]
     is_reported = bool(await store.findings.reported(ids))

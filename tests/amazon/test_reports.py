@@ -131,6 +131,24 @@ def test_rubbish_is_refused_line_by_line() -> None:
     assert [row.refund_id for row in found if isinstance(row, RefundRow)] == [IDS[4], IDS[5]]
 
 
+@pytest.mark.parametrize(
+    "text",
+    [reports.refunds([reports.refund_row(IDS[0])]), reports.settlements([reports.settlement_row(IDS[0], "-1234.50")])],
+)
+def test_a_file_that_is_cut_off_is_incomplete(text: str) -> None:
+    """Half a row is refused, and not read as a smaller amount."""
+    whole = list(read([text.encode()]))[-1]
+    assert isinstance(whole, RefundRow | SettlementRow)
+    last = text.rstrip("\r\n").rpartition("\n")[2]
+    columns = max(last.count(","), last.count("\t"))
+    end = len(text.rstrip("\r\n"))
+    for cut in range(end - len(last) + 1, end):
+        piece = text[:cut].rpartition("\n")[2]
+        found = list(read([text[:cut].encode()]))[-1]
+        if max(piece.count(","), piece.count("\t")) < columns:
+            assert isinstance(found, Refused), piece
+
+
 @pytest.mark.parametrize("raw", [b"", b"\x89PNG\r\n\x1a\n" * 100, b"refundId\n", b"a,b\n1,2\n", b"{}"])
 def test_what_is_no_report_is_refused_as_a_whole(raw: bytes) -> None:
     with pytest.raises(Malformed, match="no report") as raised:

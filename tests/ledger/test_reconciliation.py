@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -41,7 +41,7 @@ def row(state: str = "Refunded", **more: Any) -> RefundRow:
 
 
 def settled(amount: str = "14.00", currency: str = "USD", **more: Any) -> SettlementRow:
-    return SettlementRow(refund_id=ID, amount=Money(Decimal(amount), currency), posted_at=T, **more)
+    return SettlementRow(refund_id=ID, amount=Money(Decimal(amount), currency), **{"posted_at": T, **more})
 
 
 @pytest.mark.parametrize(
@@ -92,6 +92,17 @@ def test_a_row_that_was_read_before_is_not_counted_again() -> None:
     assert not is_short(rows, known())
     assert compare_settlement(rows, known()) == []
     assert not is_short([settled("15.00")], known())
+
+
+def test_a_row_that_one_file_tells_less_of_is_not_counted_again() -> None:
+    """Seller Central may leave out the time's zone, or the settlement. Two payments of one amount stay two."""
+    first, second = (settled("7.00", settlement_id="1", posted_at=T + hours) for hours in (0, 1))
+    bare = settled("7.00", settlement_id="1", posted_at=0)
+    for order in ([first, second, bare], [bare, first, second], [first, bare, bare, second, first]):
+        rows: Sequence[SettlementRow] = ()
+        for each in order:
+            rows = with_row(rows, each)
+        assert sorted(rows, key=lambda row: row.posted_at) == [first, second]
 
 
 def test_a_refund_is_missing_in_settlements_only_if_all_that_could_have_it_were_read() -> None:

@@ -19,7 +19,7 @@ BEYOND = {
     "followEvents": {"bad_cursor"},
     "listDeliveries": {"bad_cursor"},
     "listFindings": {"bad_cursor"},
-    "reconcile": {"bad_reconciliation", "other_merchant", "other_environment"},
+    "reconcile": {"bad_reconciliation", "other_merchant", "other_environment", "report_incomplete"},
     "createRefund": {"bad_amount", "bad_soft_descriptor", "bad_order_reference", "currency_mismatch"},
     "retryRefunds": {"unknown_reason"},
     "createFpsRefund": {"bad_amount", "bad_description"},

@@ -234,3 +234,38 @@ async def test_two_processes_compare_the_same_rows_at_once(office: Desk) -> None
 async def test_without_its_guard_a_finding_would_be_told_twice(office: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     without(monkeypatch, "open_finding", "(redis.call('HGET', KEYS[2], ARGV[2]) or '') ~= ARGV[3]", "false")
     await fails(lambda: test_two_processes_compare_the_same_rows_at_once(office))
+
+
+async def test_a_half_report_or_one_of_another_account_proves_nothing(office: Desk) -> None:
+    """Nothing is told of fifty refunds because one file was cut off. A few may be missing."""
+    for number in range(20, 70):
+        await office.knows(number, "Refunded")
+    when = at(T0 - 10 * DAY)
+
+    def report(numbers: Iterable[int]) -> str:
+        return reports.refunds([reports.refund_row(refund_id(n), updated=when, created=when) for n in numbers])
+
+    await office.run(report([*range(1, 10), *range(20, 65)]))
+    lost = [(FindingKind.NOT_IN_REPORT, refund_id(number)) for number in range(65, 70)]
+    assert [each for each in await office.told() if each[0] is FindingKind.NOT_IN_REPORT] == lost
+    office.clock.tick(DAY)
+    await office.redis.delete("refunds:{us}:reported")
+    for numbers in (range(20, 25), range(500, 505)):
+        with pytest.raises(BadRequest, match="incomplete, or of another account"):
+            await office.run(report(numbers))
+    assert [each for each in await office.told() if each[0] is FindingKind.NOT_IN_REPORT] == lost
+
+
+async def test_a_later_report_closes_what_an_earlier_one_found(office: Desk) -> None:
+    when = at(T0 - 10 * DAY)
+
+    def report(**more: Any) -> str:
+        return reports.refunds([reports.refund_row(refund_id(1), updated=when, created=when, **more)])
+
+    for wrong, kind in (
+        ({"amount": "15.00"}, FindingKind.AMOUNT_DIFFERS),
+        ({"state": "Declined"}, FindingKind.STATE_DIFFERS),
+    ):
+        assert kind in {each.kind for each in await office.run(report(**wrong))}
+        await office.run(report())
+        assert (await office.store.of("us").findings.counts())[kind] == 0

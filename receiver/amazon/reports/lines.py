@@ -24,6 +24,8 @@ class Line(NamedTuple):
     number: int
     """From 1."""
     text: str | None
+    is_ended: bool = True
+    """Whether an end of a line follows. If not, the file may have been cut off."""
 
 
 def lines(chunks: Iterable[bytes]) -> Iterator[Line]:
@@ -50,8 +52,8 @@ def _split(data: bytes) -> list[bytes]:
 
 
 def _line(number: int, raw: bytes, too_long: bool) -> Line:
-    raw = raw.rstrip(b"\r\n")
-    return Line(number, None if too_long or len(raw) > LONGEST_LINE else _text(raw))
+    text = raw.rstrip(b"\r\n")
+    return Line(number, None if too_long or len(text) > LONGEST_LINE else _text(text), len(text) < len(raw))
 
 
 def _text(raw: bytes) -> str:

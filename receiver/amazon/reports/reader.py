@@ -151,6 +151,8 @@ class _Reader:
         """What one row says."""
         if record.problem:
             return Refused(record.line, record.problem)
+        if not record.is_ended and len(record.cells) < self._width:
+            return Refused(record.line, "the file ends within this row: it is not complete")
         value = {
             field: record.cells[place] if 0 <= place < len(record.cells) else "" for field, place in self._place.items()
         }

@@ -23,6 +23,8 @@ class Record(NamedTuple):
     line: int
     cells: Sequence[str]
     problem: str = ""
+    is_ended: bool = True
+    """As of its last line."""
 
 
 def plain(name: str) -> str:
@@ -46,19 +48,20 @@ def records(lines: Iterable[Line], delimiter: str) -> Iterator[Record]:
         if line.text is None:
             yield Record(line.number, (), "the line is too long")
             continue
-        texts = [line.text]
+        texts, is_ended = [line.text], line.is_ended
         while (cells := _cells(texts, delimiter)) is None:
             following = _following(source, waiting, len(texts))
             if following is None or following.text is None:
                 break
             texts.append(following.text)
+            is_ended = following.is_ended
         if cells is None:
             yield Record(line.number, (), "a quotation mark is not closed, or text follows it")
             continue
         for _ in texts[1:]:
             waiting.popleft()
         if any(cells):
-            yield Record(line.number, cells)
+            yield Record(line.number, cells, is_ended=is_ended)
 
 
 def _following(source: Iterator[Line], waiting: deque[Line], place: int) -> Line | None:

@@ -134,8 +134,20 @@ def is_same(held: Finding, found: Finding) -> bool:
 
 def with_row(rows: Collection[SettlementRow], row: SettlementRow) -> tuple[SettlementRow, ...]:
     """The rows about a refund with one more, which comes first. A row that was read before, in whichever file, is not
-    counted again."""
-    return row, *(each for each in rows if _key(each) != _key(row))
+    counted again. One file may leave out what another one says of it: the time's zone, or the settlement."""
+    same = sorted((each for each in rows if _is_same_row(each, row)), key=lambda each: _key(each) != _key(row))
+    if not same:
+        return row, *rows
+    others = [each for each in rows if each is not same[0]]
+    return max(row, same[0], key=lambda each: bool(each.posted_at) + bool(each.settlement_id)), *others
+
+
+def _is_same_row(one: SettlementRow, other: SettlementRow) -> bool:
+    return (
+        one.amount == other.amount
+        and (one.settlement_id == other.settlement_id or not (one.settlement_id and other.settlement_id))
+        and (one.posted_at == other.posted_at or not (one.posted_at and other.posted_at))
+    )
 
 
 def _key(row: SettlementRow) -> tuple[str, int, Money]:

@@ -161,19 +161,18 @@ class Findings(AccountRepository):
         if pairs:
             await self._write("HSET", self.keys("reported"), *pairs)
 
-    async def reported(self, refund_ids: Sequence[str]) -> set[str]:
-        """Those of these refunds that some report of refund data has."""
-        return await self._present("reported", refund_ids)
+    async def reported(self, refund_ids: Sequence[str], since: int = 0) -> set[str]:
+        """Those of these refunds that some report of refund data has that was read since then (ms)."""
+        values = await self._values("reported", refund_ids)
+        return {name for name, value in values.items() if value.isdigit() and int(value) >= since}
 
     async def are_settled(self, refund_ids: Sequence[str]) -> set[str]:
         """Those of these refunds that some report of settlement data has."""
-        return await self._present("settled", refund_ids)
+        return set(await self._values("settled", refund_ids))
 
-    async def _present(self, kind: str, refund_ids: Sequence[str]) -> set[str]:
-        if not refund_ids:
-            return set()
-        values = await self._read("HMGET", self.keys(kind), *refund_ids)
-        return {refund_id for refund_id, value in zip(refund_ids, values, strict=True) if value is not None}
+    async def _values(self, kind: str, refund_ids: Sequence[str]) -> dict[str, bytes]:
+        values = await self._read("HMGET", self.keys(kind), *refund_ids) if refund_ids else []
+        return {refund_id: value for refund_id, value in zip(refund_ids, values, strict=True) if value is not None}
 
     async def settled(self, refund_ids: Sequence[str]) -> dict[str, tuple[SettlementRow, ...]]:
         """All rows of settlements about each of these refunds, without their lines; damaged ones are left out."""
