@@ -53,7 +53,7 @@ class Gate:
         await self.opened.wait()
 
 
-ACCOUNT = make_account()
+ACCOUNT = make_account(second_looks=())
 GATE: ContextVar[Gate | None] = ContextVar("GATE", default=None)
 
 
