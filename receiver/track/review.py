@@ -22,10 +22,14 @@ log = structlog.get_logger()
 async def review(store: AccountStore) -> None:
     """Close the open findings that no longer hold, and forget those closed long ago. Raises `StoreUnavailable`."""
     async for batch in store.findings.every_open():
-        known = await known_refunds(store, (each.finding.refund_id for each in batch if each.finding))
+        ids = [each.finding.refund_id for each in batch if each.finding]
+        known, settled = await known_refunds(store, ids), await store.findings.settled(ids)
+        reported = await store.findings.reported(ids)
         for stored in batch:
-            if stored.finding and stored.finding.refund_id in known:
-                await close_if_over(store, stored, known[stored.finding.refund_id])
+            if (found := stored.finding) is None or (name := found.refund_id) not in known:
+                continue
+            if not still_holds(found, known[name], settled[name], name in reported):
+                await _close(store, stored)
     await store.findings.drop_old()
 
 
@@ -42,8 +46,13 @@ async def close_if_over(
     ids = [finding.refund_id]
     settled = (await store.findings.settled(ids))[finding.refund_id]
     is_reported = bool(await store.findings.reported(ids))
-    if not still_holds(finding, known, settled, is_reported) and await store.findings.close(stored):
-        log.info("reconcile.finding_closed", account=store.account, **about(finding))
+    if not still_holds(finding, known, settled, is_reported):
+        await _close(store, stored)
+
+
+async def _close(store: AccountStore, stored: StoredFinding) -> None:
+    if stored.finding and await store.findings.close(stored):
+        log.info("reconcile.finding_closed", account=store.account, **about(stored.finding))
 
 
 async def known_refunds(store: AccountStore, refund_ids: Iterable[str]) -> dict[str, Refund | None]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +24,7 @@ from receiver.outbox.events.kinds import kind_of
 from receiver.outbox.events.mismatch_event import read_mismatch_event
 from receiver.runtime.metrics import Metrics
 from receiver.store import Store
-from receiver.store.refunds.findings import KEPT_CLOSED
+from receiver.store.refunds.findings import KEPT_CLOSED, Findings
 from receiver.track.reconcile import Reconciler
 from receiver.track.record import Recorder
 from receiver.track.review import review
@@ -192,6 +192,21 @@ async def test_a_finding_closes_when_it_is_explained(office: Desk) -> None:
     await review(office.store.of("us"))
     assert await findings.closed() == []
     assert await office.redis.hlen("refunds:{us}:findings:details") == len(left)
+
+
+async def test_open_findings_are_reviewed_in_batches(office: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is done each minute, between two looks for what subscribers are owed."""
+    await office.run(*files())
+    asked = list[int]()
+    settled = Findings.settled
+
+    async def counted(self: Findings, refund_ids: Sequence[str]) -> dict[str, tuple[SettlementRow, ...]]:
+        asked.append(len(refund_ids))
+        return await settled(self, refund_ids)
+
+    monkeypatch.setattr(Findings, "settled", counted)
+    await review(office.store.of("us"))
+    assert (len(asked), sum(asked)) == (len(FindingKind), len(PLANTED))
 
 
 async def test_a_wrong_amount_is_told_once_although_both_reports_show_it(office: Desk) -> None:
