@@ -16,7 +16,7 @@ import structlog
 
 from receiver.amazon.account import DailyReconciliation
 from receiver.amazon.reports.reader import REPORT_TYPES, SETTLEMENTS, Heading, Item, Refused, read
-from receiver.errors import ReceiverError, StoreUnavailable, Unavailable
+from receiver.errors import Malformed, ReceiverError, StoreUnavailable, Unavailable
 from receiver.ledger.reconciliation.finding import Finding
 from receiver.ledger.reconciliation.report_run import LAG, LONGEST, ReportRun, RunResult, planned
 from receiver.ledger.reconciliation.rows import Period, RefundRow, Row, SettlementRow
@@ -121,14 +121,21 @@ class ReportReconciliation:
 
 
 def _report(fetched: Fetched, file: Path, run: ReportRun) -> Report:
-    """The report in a file. A report that Amazon made without being asked has its own period."""
+    """The report in a file. A report that Amazon made without being asked has its own period; if it is none that can be
+    read, the others are compared all the same. Raises `Malformed` for the one that was asked for."""
     info, items = fetched.info, read(_chunks(file))
-    heading = next((each for each in items if isinstance(each, Heading)), Heading(info.kind))
     is_asked_for = info.report_type != REPORT_TYPES[SETTLEMENTS]
+    try:
+        heading = next((each for each in items if isinstance(each, Heading)), Heading(info.kind))
+    except Malformed as error:
+        if is_asked_for:
+            raise
+        log.error("reconcile.report_refused", report_id=info.report_id, problem=error.detail)
+        return Report(source=info.report_id, rows=(), complete=False)
     start, end = (run.start, run.end - LAG) if is_asked_for else (info.start, info.end)
     is_expected = heading.report == info.kind
     period = Period(report=heading.report, start=start, end=end) if start and end and is_expected else None
-    report = Report(source=info.report_id, rows=(), period=period, seller_id=heading.seller_id)
+    report = Report(info.report_id, (), period, heading.seller_id, complete=is_expected)
     report.rows = _rows(items, report)
     return report
 

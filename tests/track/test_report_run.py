@@ -17,6 +17,7 @@ from receiver.amazon.account import DailyReconciliation, Environment
 from receiver.amazon.calls import Endpoint, Region, get_refund, read_refund
 from receiver.amazon.signing import Signer
 from receiver.amazon.throttle import LIVE_THROTTLE, Bucket, Call
+from receiver.commands.doctor.reconcile import check_reconciliation
 from receiver.errors import AmazonOutcomeUnknown, Unavailable
 from receiver.exchange import Request, Response
 from receiver.ledger.reconciliation.finding import Finding, FindingKind
@@ -226,6 +227,32 @@ async def test_a_line_that_cannot_be_read_is_told(shop: Shop) -> None:
     result = await shop.store.of("us").report_runs.last_complete()
     assert result is not None
     assert (result.rows, result.unread) == (8, 1)
+    daily = replace(shop.client.account, daily=DailyReconciliation(0, "UTC", DAY))
+    assert [each.reason for each in await check_reconciliation(shop.store.of("us"), daily)] == ["unread"]
+
+
+async def test_a_settlement_that_is_no_report_does_not_stop_the_others(shop: Shop) -> None:
+    """It would for as long as Amazon lists it."""
+    refunds = await trade(shop)
+    whole, downloads = shop.transport.send, list[str]()
+
+    async def send(request: Request, **how: Any) -> Response:
+        answer = await whole(request, **how)
+        if into := how.get("into"):
+            downloads.append(request.url)
+            if len(downloads) > 1:
+                into.seek(0)
+                into.truncate()
+        return answer
+
+    reconciliation = shop.reconciliation()
+    fetcher = replace(reconciliation.fetcher, send=send)
+    found = list[Finding]()
+    result = await replace(reconciliation, fetcher=fetcher).run(7 * DAY, found.append)
+    assert {(each.kind, each.refund_id) for each in found} == {
+        each for each in expected(refunds) if each[0] is not FindingKind.NOT_SETTLED
+    }
+    assert result.unread == 1
 
 
 async def test_an_empty_period_proves_nothing(shop: Shop) -> None:
