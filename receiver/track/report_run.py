@@ -18,7 +18,7 @@ from receiver.amazon.account import DailyReconciliation
 from receiver.amazon.reports.reader import REPORT_TYPES, SETTLEMENTS, Heading, Item, Refused, read
 from receiver.errors import Malformed, ReceiverError, StoreUnavailable, Unavailable
 from receiver.ledger.reconciliation.finding import Finding
-from receiver.ledger.reconciliation.report_run import LAG, LONGEST, ReportRun, RunResult, planned
+from receiver.ledger.reconciliation.report_run import LAG, LONGEST, RESUMABLE, ReportRun, RunResult, planned
 from receiver.ledger.reconciliation.rows import Period, RefundRow, Row, SettlementRow
 from receiver.ledger.reconciliation.run import Batch, Compared, Report, reconcile
 from receiver.runtime.metrics import Metrics
@@ -178,7 +178,8 @@ class Daily:
         try:
             complete, failure, now = await runs.last_complete(), await runs.last_failure(), runs.now()
             if _is_due(self.settings, complete, failure, now):
-                await self.reconciliation.run(span_to_fetch(self.settings.span, complete, now))
+                span = span_to_fetch(self.settings.span, complete, await runs.unfinished(), now)
+                await self.reconciliation.run(span)
         except StoreUnavailable as error:
             log.warning("reconcile.store_unavailable", reason=error.reason, **about)
         except Unavailable as error:
@@ -195,9 +196,13 @@ def _is_due(settings: DailyReconciliation, complete: RunResult | None, failure: 
     return complete is None or complete.at < last_time(settings, now)
 
 
-def span_to_fetch(span: int, complete: RunResult | None, now: int) -> int:
-    """How far back (ms) the next reports go: to the end of the last ones, if that is further than the setting."""
-    gap = now - complete.end + LAG if complete and complete.end else 0
+def span_to_fetch(span: int, complete: RunResult | None, unfinished: ReportRun | None, now: int) -> int:
+    """How far back (ms) the next reports go: to the end of the last ones, if that is further than the setting.
+
+    An unfinished run that goes so far is continued, and not asked for again because time has passed.
+    """
+    end = unfinished.end if unfinished and unfinished.end >= now - RESUMABLE else now
+    gap = end - complete.end + LAG if complete and complete.end else 0
     return min(max(span, gap), LONGEST)
 
 

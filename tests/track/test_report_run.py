@@ -21,7 +21,7 @@ from receiver.commands.doctor.reconcile import check_reconciliation
 from receiver.errors import AmazonOutcomeUnknown, Unavailable
 from receiver.exchange import Request, Response
 from receiver.ledger.reconciliation.finding import Finding, FindingKind
-from receiver.ledger.reconciliation.report_run import LAG, LONGEST, RunResult
+from receiver.ledger.reconciliation.report_run import LAG, LONGEST, RunResult, planned
 from receiver.ledger.refund import Source
 from receiver.runtime.metrics import Metrics
 from receiver.simulator.app import MERCHANT_ID, Simulator
@@ -373,5 +373,10 @@ async def test_a_document_whose_end_is_unknown_is_not_believed(shop: Shop) -> No
 def test_a_gap_of_the_service_is_fetched_as_well() -> None:
     now = T0 + 100 * DAY
     ended = [RunResult(at=now - days * DAY, end=now - days * DAY) for days in (1, 20, 95)]
-    spans = [span_to_fetch(7 * DAY, each, now) for each in (None, *ended)]
+    spans = [span_to_fetch(7 * DAY, each, None, now) for each in (None, *ended)]
     assert spans == [7 * DAY, 7 * DAY, 20 * DAY + LAG, LONGEST]
+    run = planned(None, spans[2], now + 1)
+    later = now + HOUR
+    assert planned(run, span_to_fetch(7 * DAY, ended[1], run, later), later) == run
+    much_later = now + 2 * DAY
+    assert span_to_fetch(7 * DAY, ended[1], run, much_later) == 22 * DAY + LAG
