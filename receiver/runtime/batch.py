@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextvars import Context, copy_context
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -18,22 +19,23 @@ class Batch(Generic[T]):
     """Runs what was submitted in one turn of the event loop together, in the next."""
 
     def __init__(self) -> None:
-        self._waiting: list[tuple[asyncio.Future[T], Callable[[], T]]] = []
+        self._waiting: list[tuple[asyncio.Future[T], Context, Callable[[], T]]] = []
 
     def run(self, step: Callable[[], T]) -> asyncio.Future[T]:
-        """Its result, or its exception. A caller that is cancelled before then cancels the step."""
+        """Its result, or its exception. It runs in the caller's context, whose values its log lines have. A caller that
+        is cancelled before then cancels the step."""
         loop = asyncio.get_running_loop()
         if not self._waiting:
             loop.call_soon(self._flush)
-        self._waiting.append((result := loop.create_future(), step))
+        self._waiting.append((result := loop.create_future(), copy_context(), step))
         return result
 
     def _flush(self) -> None:
         waiting, self._waiting = self._waiting, []
-        for result, step in waiting:
+        for result, context, step in waiting:
             if result.done():
                 continue
             try:
-                result.set_result(step())
+                result.set_result(context.run(step))
             except Exception as error:
                 result.set_exception(error)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextvars import ContextVar
 from functools import partial
 
 import pytest
@@ -25,6 +26,16 @@ async def test_steps_of_one_turn_run_one_after_the_other_in_the_next() -> None:
 
     assert [*await asyncio.gather(one(1), one(2), one(3))] == [1, 2, 3]
     assert order == ["step 1", "step 2", "step 3", "end 1", "end 2", "end 3"]
+
+
+async def test_a_step_runs_in_the_context_of_its_caller() -> None:
+    batch, name = Batch[str](), ContextVar[str]("name")
+
+    async def one(mine: str) -> str:
+        name.set(mine)
+        return await batch.run(name.get)
+
+    assert [*await asyncio.gather(one("first"), one("second"))] == ["first", "second"]
 
 
 async def test_an_error_is_that_of_its_own_caller() -> None:
