@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import shutil
 import tempfile
@@ -20,7 +19,6 @@ from receiver.store.redis.keys import read_name
 from receiver.store.redis.pipeline import connect
 from tests.kit.accounts import make_account
 from tests.kit.clock import ManualClock
-from tests.kit.forks import FORKS
 from tests.kit.outside import hide
 from tests.kit.processes import Desk, desk
 from tests.kit.shared import share_trust, stop_servers_at_once
@@ -105,27 +103,30 @@ async def around() -> AsyncIterator[World]:
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """Tests wait more than they work."""
-    return (os.cpu_count() or 1) + 2
+    return (os.cpu_count() or 1) + 3
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Each process begins to collect at another folder. The first to read a test file rewrites its assertions and keeps
+    the result; if all processes read the files in one order, each would rewrite them all."""
+    worker = getattr(config, "workerinput", None)
+    if worker is None or [Path(each).name for each in config.args] != ["tests"]:
+        return
+    place = Path(__file__).parent
+    folders = sorted(str(each) for each in place.iterdir() if any(each.glob("**/test_*.py")))
+    folders.append(str(place / "test_architecture.py"))
+    first = len(folders) * int(worker["workerid"].removeprefix("gw")) // worker["workercount"]
+    config.args[:] = folders[first:] + folders[:first]
 
 
 LONG = tuple(
     f"tests/{each}.py"
-    for each in ("service/test_failover", "service/test_crash", "faults/test_kill", "faults/test_commands")
+    for each in ("service/test_failover", "service/test_crash", "faults/test_kill", "service/test_wave")
 )
 """Files with tests of half a minute."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest tests first: otherwise one process would still be at them when the others have ended."""
-    items.sort(key=lambda item: not item.nodeid.startswith(LONG))
-
-
-def pytest_collection_finish() -> None:
-    """What was imported and collected is not garbage: looking through it would take a quarter of a second of a test."""
-    gc.collect()
-    gc.freeze()
-
-
-def pytest_unconfigure() -> None:
-    """What the tests shared ends with them."""
-    FORKS.end()
+    """The longest tests first: otherwise one process would still be at them when the others have ended. Within that, by
+    name: all processes need the same order."""
+    items.sort(key=lambda item: (not item.nodeid.startswith(LONG), item.nodeid.partition("::")[0]))
