@@ -66,14 +66,15 @@ def test_a_404_of_amazon_is_one() -> None:
     ],
 )
 def test_no_answer_takes_more_than_its_length(body: bytes) -> None:
-    """64 KiB of the worst that we know, in less than a quarter of a second of the processor."""
+    """64 KiB of the worst that we know, in less than a second of the processor: a time that grew with the square of the
+    length would be a minute."""
     began = time.process_time()
     for status in (200, 400):
         try:
             judge(Response(status, {}, body))
         except AmazonError as error:
             assert len(error.detail) <= 500  # noqa: PT017 - both outcomes are fine
-    assert time.process_time() - began < 0.25
+    assert time.process_time() - began < 1
 
 
 XML = "<RefundResponse>{}</RefundResponse>"
