@@ -213,6 +213,7 @@ async def test_those_who_wait_for_a_silent_host_take_no_place_of_proven_mail(at:
     at.host.says = answer(SIGNER.pem)
     assert await at.post(0) == (200, "")
     at.host.says = None
+    at.certificates._fetch_timeout = at.certificates._wait_timeout = 60.0
     envelope = SIGNER.envelope(notice())
 
     async def strange(number: int) -> int:
@@ -231,4 +232,5 @@ async def test_those_who_wait_for_a_silent_host_take_no_place_of_proven_mail(at:
         assert await at.post(1) == (200, "")
         assert at.certificates.waiting == PLACES + 20
         assert await at.ready() == 200
+        at.certificates.stop_fetching()
     assert {each.result() for each in strangers} == {503}
