@@ -100,12 +100,12 @@ def message_id(number: int) -> str:
 
 @asynccontextmanager
 async def town(store: Store) -> AsyncIterator[Town]:
-    """The HTTP side on a real store; patience with the host is as short as may be."""
+    """The HTTP side on a real store."""
     host, clock = Host(None, WebServer()), ManualClock(NOW)
     async with serving(host.speak, tls_for(HOST)) as host.server:
         names = Names({HOST: [[("127.0.0.1", host.server.port)]]})
         transport = Transport(resolver=names, dns_ttl=0)
-        certificates = CertificateStore(transport.fetch_certificate, clock, fetch_timeout=0.5, wait_timeout=0.8)
+        certificates = CertificateStore(transport.fetch_certificate, clock, fetch_timeout=60.0, wait_timeout=60.0)
         receiver = Receiver([make_account()], certificates, store, clock)
         try:
             async with running(narrow(), store, receiver, checks={"store": store.check_writes}) as service:
@@ -161,6 +161,7 @@ async def test_its_name_is_unknown(at: Town) -> None:
 
 async def test_it_says_nothing(at: Town) -> None:
     """It is given up in time, for all who wait at once."""
+    at.certificates._fetch_timeout, at.certificates._wait_timeout = 0.5, 0.8
     began = perf_counter()
     assert {status for status, _ in await asyncio.gather(*(at.post(number) for number in range(10, 30)))} == {503}
     assert perf_counter() - began < 5
@@ -213,7 +214,6 @@ async def test_those_who_wait_for_a_silent_host_take_no_place_of_proven_mail(at:
     at.host.says = answer(SIGNER.pem)
     assert await at.post(0) == (200, "")
     at.host.says = None
-    at.certificates._fetch_timeout = at.certificates._wait_timeout = 60.0
     envelope = SIGNER.envelope(notice())
 
     async def strange(number: int) -> int:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import AsyncIterator, Coroutine, Generator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Coroutine, Generator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
 from types import coroutine
@@ -77,7 +77,7 @@ class Desk:
 def make_issuer(account: Account, store: Store, send: Any, numbers: Any) -> Issuer:
     metrics = Metrics()
     return Issuer(
-        amazon_client=AmazonClient(account, store.of(account.name), send, metrics, system_clock, timeout=0.5),
+        amazon_client=AmazonClient(account, store.of(account.name), send, metrics, system_clock, timeout=5.0),
         metrics=metrics,
         recorder=Recorder(store, lambda: 0.0),
         random=lambda: 0.0,
@@ -102,6 +102,16 @@ async def desk(store: Store, clock: ManualClock, **more: Any) -> AsyncIterator[D
             yield Desk(simulator, store, issuer, account, clock, numbers)
         finally:
             await transport.close()
+
+
+@contextmanager
+def waiting(client: AmazonClient, seconds: float) -> Iterator[None]:
+    """The client waits so long for an answer of Amazon's."""
+    before, client.timeout = client.timeout, seconds
+    try:
+        yield
+    finally:
+        client.timeout = before
 
 
 class Killed(Exception):

@@ -97,7 +97,7 @@ class Office:
 
 
 def make_legacy(account: Account, store: Store, send: Any, clock: ManualClock, numbers: Any) -> FpsIssuer:
-    amazon_client = AmazonClient(account, store.of(account.name), send, Metrics(), clock, timeout=0.5)
+    amazon_client = AmazonClient(account, store.of(account.name), send, Metrics(), clock, timeout=5.0)
     return FpsIssuer(amazon_client, Recorder(store, lambda: 0.0), lambda: 0.0, lambda: str(next(numbers)))
 
 

@@ -31,7 +31,7 @@ from receiver.ledger.refund_request import RequestState
 from receiver.simulator.outcomes import Outcome
 from receiver.store import Store
 from receiver.track.charges import Charges
-from tests.issue.kit import Desk, Killed, desk, dying
+from tests.issue.kit import Desk, Killed, desk, dying, waiting
 from tests.kit.accounts import make_account, merchant_key_pem
 from tests.kit.clock import ManualClock
 from tests.store.makers import seen
@@ -224,7 +224,8 @@ async def test_a_key_that_cannot_be_is_refused(shop: Desk, key: str) -> None:
 async def test_whatever_amazon_does_one_refund_comes_of_it(shop: Desk, trick: str) -> None:
     charge = shop.charge()
     shop.simulator.fault_injection.add(trick, place="create_refund", seconds=1.0)
-    first = await shop.issuer.create(shop.wish(charge), "refund-1")
+    with waiting(shop.issuer.amazon_client, 0.5 if trick == "hang" else 60.0):
+        first = await shop.issuer.create(shop.wish(charge), "refund-1")
     pending = first.refund is None
     assert pending or trick == "wrong_refund"
     await shop.work()

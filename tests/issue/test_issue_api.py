@@ -32,7 +32,7 @@ async def open_shop(redis: Any, valkey_url: str, tmp_path: Path) -> AsyncIterato
 
 @pytest.fixture
 async def open_desk(redis: Any, valkey_url: str) -> AsyncIterator[Told]:
-    async with told(valkey_url, track={"request_timeout": "300ms"}) as found:
+    async with told(valkey_url, track={"request_timeout": "1s"}) as found:
         yield found
 
 

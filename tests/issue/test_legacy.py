@@ -21,7 +21,7 @@ from receiver.store import Store
 from receiver.store.requests.fps_orders import Begin
 from receiver.store.requests.requests import Attempt
 from receiver.track.tracker import Tracker
-from tests.issue.kit import Killed, dying
+from tests.issue.kit import Killed, dying, waiting
 from tests.issue.legacy_kit import DAY, DELAY, RESERVED, T1, T2, Office, office
 from tests.kit.accounts import make_account
 from tests.kit.clock import ManualClock
@@ -130,7 +130,8 @@ async def test_an_account_without_it_makes_none(shop: Office) -> None:
 async def test_whatever_amazon_does_one_refund_comes_of_it(shop: Office, trick: str) -> None:
     """A worker repeats the stored order."""
     shop.simulator.fault_injection.add(trick, place="fps_refund", seconds=1.0)
-    assert (await shop.legacy.create(shop.order())).refund is None
+    with waiting(shop.legacy.amazon_client, 0.5 if trick == "hang" else 60.0):
+        assert (await shop.legacy.create(shop.order())).refund is None
     assert (await shop.legacy.create(shop.order())).refund is None
     await shop.work()
     again = await shop.legacy.create(shop.order())

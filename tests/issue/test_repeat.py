@@ -15,6 +15,7 @@ from receiver.errors import Conflict, NotFound
 from receiver.ledger.audit import Actor
 from receiver.ledger.refund_request import RefundRequestRecord, RequestState
 from receiver.store import Store
+from receiver.track.amazon_client import REDATED
 from tests.http.kit import ADMIN, READER, REFUNDER
 from tests.issue.counter import Counter, shop
 from tests.issue.kit import Desk, Killed, desk, dying
@@ -87,7 +88,8 @@ async def test_without_an_answer_a_worker_goes_on(here: Desk, trick: str) -> Non
     """Neither silence nor a refusal of our request makes it unclear again."""
     charge = here.charge()
     found = await unclear(here, charge)
-    here.simulator.fault_injection.add(trick, place="create_refund")
+    # The client repeats what is refused for its date.
+    here.simulator.fault_injection.add(trick, place="create_refund", times=REDATED + 1 if trick == "refuse" else 1)
     assert (await here.issuer.repeat(found.order.id, by=Actor("ops"))).state is RequestState.RESERVED
     await here.work()
     settled = await here.store.of("us").requests.get(found.order.id)
