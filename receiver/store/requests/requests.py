@@ -119,6 +119,7 @@ class Requests(AccountRepository):
             self.keys("disputes", permission_of(order.charge_id)),
             self.keys("refund", order.retry_root),
             self.keys("audit"),
+            self.keys("findings:details"),
         ]
 
     async def get(self, refund_request_id: str) -> RefundRequestRecord | None:
@@ -161,6 +162,7 @@ class Requests(AccountRepository):
                     self.keys("taken", charge),
                 ),
                 self.keys("disputes", permission_of(charge)),
+                self.keys("findings:details"),
             ],
             [attempt.id, attempt.token, charge, money.minor_units, money.currency_code, *order.besides],
             repeatable=False,
