@@ -82,6 +82,9 @@ class MoneyJson(Json, kw_only=True):
     ]
     currency_code: Annotated[str, Meta(description="ISO 4217.", extra_json_schema={"pattern": "^[A-Z]{3}$"})]
 
+    def __str__(self) -> str:
+        return f"{self.amount} {self.currency_code}"
+
 
 class StatusDetailsJson(Json, kw_only=True):
     """The state of a refund."""

@@ -7,7 +7,7 @@ import functools
 import inspect
 import os
 import sys
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,12 +15,13 @@ from typing import Annotated, Any, Concatenate, ParamSpec, TypeVar
 
 import typer
 
-from receiver.client.api import read_base, read_token
+from receiver.client.api import decode, read_base, read_token, target
 from receiver.client.client import Client
 from receiver.commands.client.messages import exit_code, explain
-from receiver.commands.console import say, silence
+from receiver.commands.console import emit_json, say, silence
 from receiver.commands.signals import Terminated, in_order
 from receiver.errors import ConfigurationError, ReceiverError
+from receiver.exchange import Response
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 URL_NAMES = "--url or RECEIVER_URL"
@@ -95,6 +96,22 @@ class ServiceCall:
                 return await action(client)
 
         return asyncio.run(in_order(do()))
+
+    def ask(
+        self, method: str, *path: str, body: Mapping[str, Any] | None = None, wait: int = 0, **query: str | int
+    ) -> Response:
+        """The answer to one call for the account; `path` and `query` as in `target`, the rest as in `Api.call`."""
+        place = target(*path, **query, account=self.account)
+        return self.run(lambda api: api.call(method, place, body=body, wait=wait))
+
+    def show(self, answer: Response, kind: type[T], emit: Callable[[T], object]) -> T:
+        """Print the answer, as JSON or by `emit`. Returns it decoded."""
+        found = decode(answer, kind)
+        if self.json:
+            emit_json(answer.body)
+        else:
+            emit(found)
+        return found
 
 
 def reach(

@@ -6,13 +6,10 @@ from typing import Annotated
 
 import typer
 
-from receiver.client.api import decode, target
 from receiver.commands.client.options import ServiceCall, api_command
-from receiver.commands.console import emit_fields, emit_json
 from receiver.commands.refund.refund import RefundId, checked_id
-from receiver.commands.refund.views import fields
+from receiver.commands.refund.views import emit_refund
 from receiver.errors import ConfigurationError
-from receiver.exchange import Response
 from receiver.ledger.refund import How
 from receiver.outbox.formats.cloudevents import AdvisedRefundJson
 
@@ -59,18 +56,13 @@ def close(
     body = {"how": how.value, "note": value}
     if how is How.REFUNDED_ELSEWHERE:
         body = {"how": how.value, "refundId": value} | ({"note": note} if note else {})
-    path = target("refunds", refund_id, "close", account=call.account)
-    _show(call, call.run(lambda api: api.call("POST", path, body=body)))
+    answer = call.ask("POST", "refunds", refund_id, "close", body=body)
+    call.show(answer, AdvisedRefundJson, emit_refund)
 
 
 def reopen(call: ServiceCall, refund_id: RefundId) -> None:
     """Reopen the case of a declined refund that a person has closed."""
-    path = target("refunds", refund_id, "reopen", account=call.account)
-    _show(call, call.run(lambda api: api.call("POST", path)))
-
-
-def _show(call: ServiceCall, answer: Response) -> None:
-    emit_json(answer.body) if call.json else emit_fields(fields(decode(answer, AdvisedRefundJson)))
+    call.show(call.ask("POST", "refunds", refund_id, "reopen"), AdvisedRefundJson, emit_refund)
 
 
 def register(app: typer.Typer) -> None:

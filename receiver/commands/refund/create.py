@@ -11,10 +11,10 @@ import typer
 from receiver.client.api import decode, target
 from receiver.client.calls import PENDING, REPLAYED, until_answered
 from receiver.commands.client.options import ServiceCall, api_command
-from receiver.commands.console import emit_fields, emit_json, say
+from receiver.commands.console import emit_json, say
 from receiver.commands.refund.jobs import read_max_total, reissue_many
 from receiver.commands.refund.refund import _since, checked_id
-from receiver.commands.refund.views import fields
+from receiver.commands.refund.views import emit_refund
 from receiver.errors import ConfigurationError
 from receiver.exchange import Response
 from receiver.http.api.schema import PendingJson
@@ -184,8 +184,7 @@ def show(call: ServiceCall, answer: Response, when_repeated: str = "") -> None:
         if call.json:
             emit_json(answer.body)
         raise typer.Exit(UNANSWERED)
-    refund = decode(answer, AdvisedRefundJson)
-    emit_json(answer.body) if call.json else emit_fields(fields(refund))
+    refund = call.show(answer, AdvisedRefundJson, emit_refund)
     if when_repeated and answer.headers.get(REPLAYED) == "true":
         say([when_repeated])
     if refund.status_details.state == State.DECLINED:
