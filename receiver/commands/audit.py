@@ -12,10 +12,9 @@ import typer
 from receiver.client.api import Api, decode, target
 from receiver.client.calls import MOST_PER_PAGE
 from receiver.client.errors import not_the_api
-from receiver.commands.client.options import ServiceCall, api_command
+from receiver.commands.client.options import ServiceCall, api_command, read_since
 from receiver.commands.console import read_ms, say
 from receiver.commands.refund.export import OVERLAP, Output, cells, csv_row, in_place
-from receiver.commands.refund.refund import _since
 from receiver.ledger.timestamps import format_rfc3339
 
 app = typer.Typer(no_args_is_help=True)
@@ -25,11 +24,6 @@ NAMES = (
 )
 COLUMNS: Mapping[str, tuple[str, ...]] = {name: (name,) for name in NAMES}
 """Column → where its value stands in the JSON. New columns come at the end."""
-
-
-@app.callback()
-def audit() -> None:
-    """A group, although it has one command only."""
 
 
 class AuditPage(msgspec.Struct, rename="camel"):
@@ -97,7 +91,7 @@ def export(
     account and id.
     """
     question = ["audit", call.base, call.account, since, until, refund, actor, form]
-    with Output(output, question, _since(since), _since(until)) as whole:
+    with Output(output, question, read_since(since), read_since(until)) as whole:
         if whole.resumed:
             say([f"Continuing after {whole.note.rows} entries."])
         try:

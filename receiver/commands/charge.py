@@ -16,11 +16,6 @@ from receiver.ledger.schema import MoneyJson
 app = typer.Typer(no_args_is_help=True)
 
 
-@app.callback()
-def _group() -> None:
-    """Keeps `show` a command of a group: typer would make a single one the whole program."""
-
-
 def _charge_id(text: str) -> str:
     if not REFUND_ID.fullmatch(text):
         raise typer.BadParameter("a charge id is 1 to 64 letters, digits and hyphens.")

@@ -282,11 +282,8 @@ def doctor(
         raise typer.Exit(run(whole()))
 
 
-init.register(app)
-backup.register(app)
-openapi.register(app)
-repair.register(app)
-token.register(app)
+for module in (init, backup, openapi, repair, token):
+    app.add_typer(module.app)
 
 
 def main() -> None:

@@ -13,6 +13,8 @@ import typer
 from receiver.commands.token import quoted, table, write_secret
 from receiver.errors import ConfigurationError
 
+app = typer.Typer()
+
 AMAZON_PAY: Final = "arn:aws:sns:{}:291180941288:*"
 """The topics of Amazon Pay's AWS account."""
 AWS_REGIONS: Final = {"na": "us-east-1", "eu": "eu-west-1", "jp": "us-west-2"}
@@ -53,11 +55,7 @@ class Place:
         return self.config.with_name("webhook.secret")
 
 
-def register(app: typer.Typer) -> None:
-    """Make it a command of `app`."""
-    app.command("init")(init_command)
-
-
+@app.command("init")
 def init_command(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="The new settings file.")] = Path("receiver.toml"),
     merchant_id: Annotated[str, typer.Option("--merchant-id", help=QUESTIONS["merchant_id"])] = "",

@@ -14,12 +14,10 @@ from receiver.errors import ConfigurationError
 if TYPE_CHECKING:
     from receiver.settings import Settings
 
-
-def register(app: typer.Typer) -> None:
-    """Make it a command of `app`."""
-    app.command("repair")(repair_command)
+app = typer.Typer()
 
 
+@app.command("repair")
 def repair_command(
     key: Annotated[
         str, typer.Argument(metavar="KEY", help="The key, as shown by `receiver doctor --store`. \\xNN is a byte.")

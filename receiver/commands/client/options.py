@@ -6,6 +6,7 @@ import asyncio
 import functools
 import inspect
 import os
+import re
 import sys
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -18,10 +19,12 @@ import typer
 from receiver.client.api import decode, read_base, read_token, target
 from receiver.client.client import Client
 from receiver.commands.client.messages import exit_code, explain
-from receiver.commands.console import emit_json, say, silence
+from receiver.commands.console import emit_json, now_ms, say, silence
 from receiver.commands.signals import Terminated, in_order
-from receiver.errors import ConfigurationError, ReceiverError
+from receiver.errors import ConfigurationError, Malformed, ReceiverError
 from receiver.exchange import Response
+from receiver.ledger.refund import REFUND_ID
+from receiver.ledger.timestamps import format_rfc3339, milliseconds, parse_any_time, parse_span
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 URL_NAMES = "--url or RECEIVER_URL"
@@ -74,6 +77,31 @@ Insecure = Annotated[
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the API's JSON instead of a table, one line per answer.")]
+
+
+def checked_id(text: str | None) -> str | None:
+    """Check the form of a refund's id."""
+    if text is not None and not REFUND_ID.fullmatch(text):
+        raise typer.BadParameter("a refund id is 1 to 64 letters, digits and hyphens.")
+    return text
+
+
+def read_since(text: str) -> str:
+    """A time that the API understands, from a time, a day, or a span that counts back from now."""
+    text = text.strip()
+    try:
+        if re.fullmatch(r"\d{4}-\d\d-\d\d", text):
+            text = f"{text}T00:00:00Z"
+        if re.match(r"\d{4}-?\d\d-?\d\d[Tt ]", text):
+            return format_rfc3339(max(parse_any_time(text), 0))
+        return format_rfc3339(max(now_ms() - milliseconds(parse_span(text)), 0)) if text else ""
+    except (Malformed, ValueError) as error:
+        why = f"{error} " if "unit" in str(error) else ""
+        shape = "2h, 7d, 2026-01-31, 2026-01-31T12:00:00Z or 20260131T120000Z"
+        raise typer.BadParameter(f"{why}Give a span or a time such as {shape}.") from None
+
+
+RefundId = Annotated[str, typer.Argument(metavar="ID", callback=checked_id, help="Amazon's id of the refund.")]
 
 
 @dataclass(frozen=True, slots=True)

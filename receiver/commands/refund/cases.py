@@ -6,16 +6,18 @@ from typing import Annotated
 
 import typer
 
-from receiver.commands.client.options import ServiceCall, api_command
-from receiver.commands.refund.refund import RefundId, checked_id
+from receiver.commands.client.options import RefundId, ServiceCall, api_command, checked_id
 from receiver.commands.refund.views import emit_refund
 from receiver.errors import ConfigurationError
 from receiver.ledger.refund import How
 from receiver.outbox.formats.cloudevents import AdvisedRefundJson
 
+app = typer.Typer()
+
 EPILOG = "Needs a token with the scope refund. The refund keeps the token's name, the person, and the note."
 
 
+@api_command(app, more_epilog=EPILOG)
 def close(
     call: ServiceCall,
     refund_id: RefundId,
@@ -60,12 +62,7 @@ def close(
     call.show(answer, AdvisedRefundJson, emit_refund)
 
 
+@api_command(app, more_epilog=EPILOG)
 def reopen(call: ServiceCall, refund_id: RefundId) -> None:
     """Reopen the case of a declined refund that a person has closed."""
     call.show(call.ask("POST", "refunds", refund_id, "reopen"), AdvisedRefundJson, emit_refund)
-
-
-def register(app: typer.Typer) -> None:
-    """Make these commands of `receiver refund`."""
-    for command in (close, reopen):
-        api_command(app, more_epilog=EPILOG)(command)

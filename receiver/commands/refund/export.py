@@ -22,12 +22,13 @@ from receiver.client.answers import RefundPage
 from receiver.client.api import Api, convert, decode, target
 from receiver.client.calls import MOST_PER_PAGE
 from receiver.client.errors import not_the_api
-from receiver.commands.client.options import ServiceCall, api_command
+from receiver.commands.client.options import ServiceCall, api_command, read_since
 from receiver.commands.console import emit, read_ms, say
-from receiver.commands.refund.refund import _since
 from receiver.errors import ConfigurationError
 from receiver.ledger.timestamps import format_rfc3339
 from receiver.outbox.formats.cloudevents import AdvisedRefundJson
+
+app = typer.Typer()
 
 COLUMNS: Mapping[str, tuple[str, ...]] = {
     "account": ("account",),
@@ -221,6 +222,7 @@ def _changed_at(refund: dict[str, Any]) -> int:
     return read_ms(convert(refund, AdvisedRefundJson).changed_at) or 0
 
 
+@api_command(app)
 def export(
     call: ServiceCall,
     since: Annotated[
@@ -251,7 +253,7 @@ def export(
     """
     filters = {"state": state}
     question = [call.base, call.account, since, until, state, form]
-    with Output(output, question, _since(since), _since(until)) as whole:
+    with Output(output, question, read_since(since), read_since(until)) as whole:
         if whole.resumed:
             say([f"Continuing after {whole.note.rows} refunds."])
         try:
@@ -273,8 +275,3 @@ def in_place() -> Callable[[str], None]:
     if sys.stderr is None or not sys.stderr.isatty():
         return lambda text: None
     return lambda text: typer.echo(f"\r\x1b[K{text}", nl=False, err=True)
-
-
-def register(app: typer.Typer) -> None:
-    """Add `export` to the commands of `receiver refund`."""
-    api_command(app)(export)

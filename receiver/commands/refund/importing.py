@@ -22,6 +22,8 @@ from receiver.commands.console import emit, emit_value, say
 from receiver.errors import ConfigurationError, ReceiverError
 from receiver.http.api.schema import RefreshJson
 
+app = typer.Typer()
+
 MOST_BYTES = 64 * 1024 * 1024
 HEAD_WITHIN = 20
 """The header must be in the first lines: settlement reports start with lines about the report."""
@@ -188,6 +190,7 @@ async def _refresh(api: Api, refund_id: str) -> None:
             pause *= 2
 
 
+@api_command(app, name="import")
 def import_ids(
     call: ServiceCall,
     file: Annotated[
@@ -256,8 +259,3 @@ def _read(file: Path) -> str:
         return raw.decode("utf-16" if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig")
     except UnicodeDecodeError:
         return raw.decode("cp1252", "replace")
-
-
-def register(app: typer.Typer) -> None:
-    """Add `import` to the commands of `receiver refund`."""
-    api_command(app, name="import")(import_ids)

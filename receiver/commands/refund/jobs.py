@@ -36,6 +36,8 @@ from receiver.ledger.declines.job_shape import JobJson, JobListJson, JobRefundJs
 from receiver.ledger.money import parse_amount
 from receiver.ledger.schema import MoneyJson
 
+app = typer.Typer()
+
 LOOK_EVERY = 1.0
 PER_CALL = 200
 UNFINISHED_CODE, INCOMPLETE = 4, 5
@@ -90,6 +92,7 @@ async def _start(api: Api, path: str, body: Mapping[str, object]) -> str:
         return plan.unfinished_job
 
 
+@api_command(app, more_epilog="Exit codes: 4 the job is paused · 5 some refunds were not reissued.")
 def job(
     call: ServiceCall,
     job_id: Annotated[str, typer.Argument(metavar="ID", help="The id of the job.")],
@@ -188,6 +191,7 @@ def _money(sums: list[MoneyJson]) -> str:
     return clean(", ".join(map(str, sums)))
 
 
+@api_command(app)
 def jobs(
     call: ServiceCall,
     limit: Annotated[int, typer.Option(min=1, max=200, metavar="N", help="Show at most this many.")] = 20,
@@ -207,10 +211,3 @@ def _emit_jobs(found: JobListJson) -> None:
     emit_table(("Created", "Job", "State", "Reissued", "Sum", "Account"), rows)
     if found.next_cursor:
         say([f"Showing {len(found.jobs)} jobs. Use a higher --limit for more."])
-
-
-def register(app: typer.Typer) -> None:
-    """Make `job` and `jobs` commands of `receiver refund`."""
-    api_command(app)(jobs)
-    epilog = "Exit codes: 4 the job is paused · 5 some refunds were not reissued."
-    api_command(app, more_epilog=epilog)(job)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated
 
 import typer
@@ -10,44 +9,17 @@ import typer
 from receiver.client.answers import History
 from receiver.client.api import Api, convert
 from receiver.client.calls import refund_pages, until_final
-from receiver.commands.client.options import ServiceCall, api_command
+from receiver.commands.client.options import RefundId, ServiceCall, api_command, checked_id, read_since
 from receiver.commands.console import clean, emit, emit_json, now_ms, say
+from receiver.commands.refund import cases, create, export, importing, jobs, requests
 from receiver.commands.refund.views import ChangePrinter, emit_history, emit_list, emit_refund
 from receiver.commands.refund.watch import ChangeWatcher
-from receiver.errors import Malformed
 from receiver.http.api.schema import RefreshJson
-from receiver.ledger.refund import REFUND_ID
-from receiver.ledger.timestamps import format_rfc3339, milliseconds, parse_any_time, parse_span
 from receiver.outbox.formats.cloudevents import AdvisedRefundJson
 
 LONGEST_WAIT = 24 * 3600
 
 app = typer.Typer(no_args_is_help=True)
-
-
-def checked_id(text: str | None) -> str | None:
-    """Check the form of a refund's id."""
-    if text is not None and not REFUND_ID.fullmatch(text):
-        raise typer.BadParameter("a refund id is 1 to 64 letters, digits and hyphens.")
-    return text
-
-
-def _since(text: str) -> str:
-    """A time that the API understands, from a time, a day, or a span that counts back from now."""
-    text = text.strip()
-    try:
-        if re.fullmatch(r"\d{4}-\d\d-\d\d", text):
-            text = f"{text}T00:00:00Z"
-        if re.match(r"\d{4}-?\d\d-?\d\d[Tt ]", text):
-            return format_rfc3339(max(parse_any_time(text), 0))
-        return format_rfc3339(max(now_ms() - milliseconds(parse_span(text)), 0)) if text else ""
-    except (Malformed, ValueError) as error:
-        why = f"{error} " if "unit" in str(error) else ""
-        shape = "2h, 7d, 2026-01-31, 2026-01-31T12:00:00Z or 20260131T120000Z"
-        raise typer.BadParameter(f"{why}Give a span or a time such as {shape}.") from None
-
-
-RefundId = Annotated[str, typer.Argument(metavar="ID", callback=checked_id, help="Amazon's id of the refund.")]
 
 
 @api_command(app)
@@ -96,7 +68,7 @@ def list_some(
         str,
         typer.Option(
             metavar="TIME",
-            callback=_since,
+            callback=read_since,
             help="Only refunds changed since: 2h, 7d, 2026-01-31 (UTC), 2026-01-31T12:00:00Z.",
         ),
     ] = "",
@@ -180,3 +152,7 @@ def watch(
         call.run(lambda api: ChangeWatcher(api, screen.show, say).every())
     else:
         call.run(lambda api: ChangeWatcher(api, screen.show, say).one(refund_id))
+
+
+for module in (create, cases, jobs, requests, export, importing):
+    app.add_typer(module.app)

@@ -8,14 +8,15 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from receiver.commands.client.options import ServiceCall, api_command
+from receiver.commands.client.options import ServiceCall, api_command, checked_id
 from receiver.commands.console import Fields, clean, emit_fields, emit_rich, moment, now_ms, say, short_moment
-from receiver.commands.refund.refund import checked_id
 from receiver.errors import ConfigurationError
 from receiver.http.api.schema import RequestListJson
 from receiver.ledger.audit import Actor
 from receiver.ledger.refund_request import OPEN, RequestState
 from receiver.ledger.request_shape import RefundRequestJson
+
+app = typer.Typer()
 
 UNANSWERED, STILL_UNCLEAR = 4, 6
 """Exit codes."""
@@ -37,6 +38,7 @@ def _state(text: str) -> str:
 RequestId = Annotated[str, typer.Argument(metavar="ID", callback=_request_id, help="The id of the request.")]
 
 
+@api_command(app)
 def requests(
     call: ServiceCall,
     refund_request_id: Annotated[
@@ -59,6 +61,7 @@ def requests(
         call.show(call.ask("GET", "refund-requests", state=state, limit=limit), RequestListJson, _emit_list)
 
 
+@api_command(app)
 def repeat(call: ServiceCall, refund_request_id: RequestId) -> None:
     """Send an unclear request again, before you settle it.
 
@@ -73,6 +76,7 @@ def repeat(call: ServiceCall, refund_request_id: RequestId) -> None:
         raise typer.Exit(code)
 
 
+@api_command(app, name="settle-request")
 def settle_request(
     call: ServiceCall,
     refund_request_id: RequestId,
@@ -158,10 +162,3 @@ def _state_text(found: RefundRequestJson) -> Text:
 
 def _amount(found: RefundRequestJson) -> str:
     return clean(str(found.refund_amount or ""))
-
-
-def register(app: typer.Typer) -> None:
-    """Make these commands of `receiver refund`."""
-    api_command(app)(requests)
-    api_command(app)(repeat)
-    api_command(app, name="settle-request")(settle_request)

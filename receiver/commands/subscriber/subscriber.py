@@ -11,6 +11,7 @@ from receiver.client.api import Api, decode, target
 from receiver.client.errors import ApiProblem
 from receiver.commands.client.options import ServiceCall, api_command, read_secret_file
 from receiver.commands.console import confirmed, emit, emit_fields, need_terminal, say
+from receiver.commands.subscriber import apply
 from receiver.commands.subscriber.options import (
     AddressFile,
     AuthorizationFile,
@@ -270,3 +271,6 @@ def remove(
 
 def _emit(call: ServiceCall, answer: Response) -> None:
     call.show(answer, AnySubscriber, emit_subscriber)
+
+
+app.add_typer(apply.app)
