@@ -98,14 +98,11 @@ def _with(settings: StoreSettings, work: Callable[[Store], Awaitable[T]]) -> T:
     """The result of the work with the store of these settings."""
     import uvloop
 
-    from receiver.commands.prune import open_store
+    from receiver.commands.prune import opened
 
     async def done() -> T:
-        store = open_store(settings)
-        try:
+        async with opened(settings) as store:
             return await work(store)
-        finally:
-            await store.close()
 
     return uvloop.run(done())
 

@@ -271,7 +271,7 @@ def doctor(
             as_json=as_json,
             url=url,
             token_file=token_file,
-            token=os.environ.get("RECEIVER_TOKEN", "").strip(),
+            token=os.environ.get("RECEIVER_TOKEN", ""),
             insecure=insecure,
             whole_store=whole_store,
         )

@@ -185,10 +185,11 @@ def _topic(account: Mapping[str, str]) -> str:
 
 def new_secret() -> str:
     """A signing secret of Standard Webhooks."""
-    import base64
-    import secrets
+    from secrets import token_bytes
 
-    return "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
+    from receiver.outbox.subscribers.secrets import format_secret
+
+    return format_secret(token_bytes(32))
 
 
 def _write(place: Place, account: Mapping[str, str], redis_url: str, webhook: str) -> None:

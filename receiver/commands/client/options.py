@@ -151,12 +151,14 @@ def reach(
 ) -> ServiceCall:
     """How to reach the service, from the options that every such command has. Raises `ConfigurationError`."""
     base = read_base(url, insecure=insecure, name=URL_NAMES, allow="--insecure")
-    if token_file is not None:
-        token = read_token(read_secret_file(token_file, "--token-file"), "--token-file")
-    else:
-        given = os.environ.get("RECEIVER_TOKEN", "")
-        token = read_token(given, "RECEIVER_TOKEN") if given.strip() else ""
-    return ServiceCall(base, token, account, as_json)
+    return ServiceCall(base, given_token(token_file, os.environ.get("RECEIVER_TOKEN", "")), account, as_json)
+
+
+def given_token(file: Path | None, text: str) -> str:
+    """The token in the file of `--token-file`, or in the text of `RECEIVER_TOKEN`; empty if none was given."""
+    if file is not None:
+        return read_token(read_secret_file(file, "--token-file"), "--token-file")
+    return read_token(text, "RECEIVER_TOKEN") if text.strip() else ""
 
 
 def _check_text(options: dict[str, Any]) -> None:
