@@ -221,14 +221,7 @@ def known_time(ms: int) -> str | None:
 
 def money_json(money: Money | None) -> MoneyJson | None:
     """`{amount, currencyCode}`: the amount as text, with the currency's number of decimals."""
-    return (
-        None
-        if money is None
-        else MoneyJson(
-            amount=money.text,
-            currency_code=money.currency_code,
-        )
-    )
+    return None if money is None else MoneyJson(amount=money.text, currency_code=money.currency_code)
 
 
 def retry_refused_json(refused: RetryRefused | None) -> RetryRefusedJson | None:
