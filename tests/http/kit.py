@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-from starlette.applications import Starlette
 from starlette.types import ASGIApp
 
 from receiver.errors import TransportError
@@ -161,7 +160,7 @@ async def running(
 
 
 @asynccontextmanager
-async def listening(app: Starlette, chosen: Settings, metrics: Metrics | None = None) -> AsyncIterator[Service]:
+async def listening(app: ASGIApp, chosen: Settings, metrics: Metrics | None = None) -> AsyncIterator[Service]:
     """An application under uvicorn, until the block ends; all that it answers is as its description says."""
     with judged(app) as judge:
         async with serving(judge, chosen, metrics) as service:
