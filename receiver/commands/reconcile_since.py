@@ -6,11 +6,12 @@ It works with the settings and the store of the service, not through its API: it
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from datetime import timedelta
 from functools import partial
 
 from receiver.commands.console import say
-from receiver.commands.prune import open_store
+from receiver.commands.prune import opened, ready_to_write
 from receiver.commands.setup import quiet
 from receiver.errors import ConfigurationError
 from receiver.ledger.reconciliation.finding import Finding
@@ -49,12 +50,12 @@ async def fetch_and_compare(
     if not accounts:
         raise ConfigurationError([f"--account: the settings have no account {account!r}."])
     quiet()
-    store, transport = open_store(settings), Transport(allow_networks=settings.delivery.allow_networks)
+    transport = Transport(allow_networks=settings.delivery.allow_networks)
     metrics, timeout, results = Metrics(), settings.track.request_timeout.total_seconds(), list[RunResult]()
-    try:
-        await store.correct_clock()
-        store.format.hold_writes()
-        await store.format.ensure()
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(transport.close)
+        store = await stack.enter_async_context(opened(settings))
+        await ready_to_write(store)
         for each in accounts:
             name = each.name
             client = AmazonClient(each, store.of(name), transport.send, metrics, system_clock, timeout)
@@ -66,7 +67,4 @@ async def fetch_and_compare(
                 [f"{name}: fetching Amazon's reports. This can take minutes, and can be interrupted and started again."]
             )
             results.append(await reconciliation.run(span, partial(show, name)))
-    finally:
-        await transport.close()
-        await store.close()
     return results

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from urllib.parse import urljoin
@@ -11,6 +10,7 @@ from urllib.parse import urljoin
 import typer
 
 from receiver.commands.signals import at_signal
+from receiver.commands.token import quoted
 from receiver.errors import ConfigurationError
 from receiver.simulator.app import MERCHANT_ID, Simulator, system_clock
 from receiver.simulator.fps.checks import ACCESS_KEY_ID, SECRET_ACCESS_KEY
@@ -124,20 +124,15 @@ def snippet(simulator: Simulator, keys: Path) -> str:
         "secret_access_key": SECRET_ACCESS_KEY,
         "endpoint": simulator.fps_endpoint,
     }
-    texts = [f"{name} = {_quoted(value)}" for name, value in lines.items()]
+    texts = [f"{name} = {quoted(value)}" for name, value in lines.items()]
     return "\n".join(
         (
             "[[accounts]]",
             *texts,
-            f"topic_arns = [{_quoted(simulator.topic_arn)}]",
+            f"topic_arns = [{quoted(simulator.topic_arn)}]",
             "[accounts.signing_certificates]",
-            f"{_quoted(simulator.certificate_url)} = {_quoted(str(folder / CERTIFICATE))}",
+            f"{quoted(simulator.certificate_url)} = {quoted(str(folder / CERTIFICATE))}",
             "[accounts.fps]",
-            *(f"{name} = {_quoted(value)}" for name, value in fps.items()),
+            *(f"{name} = {quoted(value)}" for name, value in fps.items()),
         )
     )
-
-
-def _quoted(text: str) -> str:
-    """A TOML basic string; JSON's escapes are a part of TOML's."""
-    return json.dumps(text)
