@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from hashlib import sha256
 
 import msgspec
 from starlette.responses import Response
 
+from receiver.http.headers import Headers, values_of
 from receiver.ledger.refund import Refund
 from receiver.outbox.formats.cloudevents import AdvisedRefundJson
 
@@ -41,7 +41,8 @@ def etag(refund: Refund, body: AdvisedRefundJson, encoded: bytes) -> str:
     return f'W/"{refund.account}.{refund.revision}.{digest}"'
 
 
-def matches(headers: Sequence[str], tag: str) -> bool:
+def matches(headers: Headers, tag: str) -> bool:
     """`If-None-Match` (RFC 9110, 13.1.2): a list of tags, compared weakly, or `*`."""
-    tags = [text.strip().removeprefix("W/") for text in ",".join(headers).split(",")]
+    given = ",".join(values_of(headers, b"if-none-match"))
+    tags = [text.strip().removeprefix("W/") for text in given.split(",")]
     return tag.removeprefix("W/") in tags or "*" in tags

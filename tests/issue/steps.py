@@ -100,7 +100,7 @@ class Actor:
 
     async def _stopped(self) -> None:
         here = asyncio.ensure_future(self._here.wait())
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             await asyncio.wait({self.task, here}, return_when=asyncio.FIRST_COMPLETED)
         here.cancel()
         if self.task.done():

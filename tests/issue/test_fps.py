@@ -127,7 +127,7 @@ async def test_a_form_that_comes_first_comes_again(stage: Stage, shop: Amazon) -
     transport = Transport(tls=trust())
     try:
         request = refund(shop.fps_endpoint, Credentials(ACCESS_KEY_ID, SECRET_ACCESS_KEY), values, system_clock())
-        assert (await transport.send(request, timeout=5.0)).status == 200
+        assert (await transport.send(request, timeout=30)).status == 200
     finally:
         await transport.close()
     posted = shop._engine.fps_sender.posted

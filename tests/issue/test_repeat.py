@@ -167,7 +167,7 @@ async def made_unclear(counter: Counter, amazon: Amazon, key: str = "unlucky") -
     async def is_unclear() -> bool:
         return bool((await counter.request(request_id))["state"] == "unclear")
 
-    await until(is_unclear, "it is unclear", 10)
+    await until(is_unclear, "it is unclear")
     return charge, request_id
 
 
@@ -194,7 +194,7 @@ async def test_over_http(open_shop: Open) -> None:
     async def done() -> bool:
         return bool((await counter.call("POST", path))[1]["state"] == "done")
 
-    await until(done, "a worker goes on", 10)
+    await until(done, "a worker goes on")
     status, found, _ = await counter.call("POST", path)
     assert (status, found["state"]) == (200, "done")
     assert [each.refund_id for each in amazon.refunds.values() if each.order.charge_id == charge] == [found["refundId"]]
@@ -215,7 +215,7 @@ async def test_the_command(open_shop: Open) -> None:
     async def done() -> bool:
         return bool((await counter.request(request_id))["state"] == "done")
 
-    await until(done, "a worker goes on", 10)
+    await until(done, "a worker goes on")
     ran = await counter.run("refund", "repeat", request_id, "--json")
     assert ran.code == 0, ran
     assert '"state":"done"' in ran.out.replace(" ", "")

@@ -43,7 +43,7 @@ class Work:
             raise self.fails[item]
 
     async def until_begun(self, *items: str) -> None:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while not set(items) <= set(self.begun):
                 self.changed.clear()
                 await self.changed.wait()

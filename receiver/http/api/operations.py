@@ -16,7 +16,7 @@ from typing import Any, Final, TypeVar
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import Route
 from starlette.types import Receive, Send
 from starlette.types import Scope as AsgiScope
 
@@ -165,7 +165,7 @@ def operations_of(api: type) -> Iterator[tuple[str, Operation]]:
             yield name, operation
 
 
-def routes_of(api: object, tokens: Tokens, reads: Reads) -> list[BaseRoute]:
+def routes_of(api: object, tokens: Tokens, reads: Reads) -> list[Route]:
     """The routes that an object's handlers declare."""
     return [
         Route(operation.path, _endpoint(operation, getattr(api, name), tokens, reads), methods=[operation.method])

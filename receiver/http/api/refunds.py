@@ -130,7 +130,7 @@ class RefundApi:
         body = advised_json(refund, advice_of(refund))
         encoded = msgspec.json.encode(body)
         tag = etag(refund, body, encoded)
-        if matches(call.request.headers.getlist("if-none-match"), tag):
+        if matches(call.request.scope["headers"], tag):
             return Response(status_code=304, headers={"ETag": tag, "Cache-Control": "private, no-cache"})
         return JsonAnswer(encoded, ETag=tag, Cache_Control="private, no-cache")
 

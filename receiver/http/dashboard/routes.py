@@ -8,7 +8,7 @@ from typing import Final
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import Route
 
 from receiver.http.api.auth import Tokens
 from receiver.http.dashboard.cases import CasePages
@@ -24,7 +24,7 @@ from receiver.http.dashboard.sessions import Sessions
 from receiver.http.dashboard.signing_in import SigningIn
 from receiver.http.dashboard.subscribers import SubscriberPages
 from receiver.http.limits import Reads, Refreshes
-from receiver.http.problems import on_http_exception, with_every_method
+from receiver.http.problems import on_http_exception
 from receiver.issue.issuer import Issuer
 from receiver.store import Store
 
@@ -58,7 +58,7 @@ class Dashboard:
         self._findings = FindingPage(self._frame, store)
         self._subscribers = SubscriberPages(self._frame, store, now)
 
-    def routes(self) -> list[BaseRoute]:
+    def routes(self) -> list[Route]:
         """Pages, form targets and static files."""
         page, form, refunds, subscribers = self._frame.page, self._frame.form, self._refunds, self._subscribers
         return [
@@ -83,7 +83,7 @@ class Dashboard:
             Route("/static/{name}", self._pages.static, methods=["GET"]),
         ]
 
-    def _of_cases_and_jobs(self) -> list[BaseRoute]:
+    def _of_cases_and_jobs(self) -> list[Route]:
         page, form, cases, jobs = self._frame.page, self._frame.form, self._cases, self._jobs
         return [
             Route("/refunds/{refund_id}/close", page(cases.ask_close), methods=["GET"]),
@@ -96,10 +96,7 @@ class Dashboard:
             Route("/jobs/{job_id}/cancel", form(jobs.cancel), methods=["POST"]),
         ]
 
-    async def on_http_exception(self, request: Request, error: Exception) -> Response:
+    async def on_http_exception(self, request: Request, error: HTTPException) -> Response:
         """A router error: a page for browsers, JSON for programs."""
-        if not isinstance(error, HTTPException):
-            raise error
-        error = with_every_method(request, error)
         machine = request.url.path.startswith(MACHINES) or "text/html" not in request.headers.get("accept", "")
         return await on_http_exception(request, error) if machine else self._frame.refused(request, error)
