@@ -21,7 +21,6 @@ from receiver.ledger.query import Query
 from receiver.ledger.refund import How, Refund, State
 from receiver.ledger.resolution import already_closed
 from receiver.ledger.schema import MAX_TEXT
-from receiver.settings.sections import Scope
 from receiver.store import Store
 
 WAYS: Final = (
@@ -68,7 +67,6 @@ class CasePages:
         return see_other(f"{refund_path(refund.refund_id, refund.account)}&done=reopened")
 
     async def _refund(self, request: Request, session: Session) -> Refund:
-        session.caller.need(Scope.REFUND)
         refund = await refund_of(self._store, request, session.caller)
         if refund.account not in self._issuers:
             raise Conflict("This process cannot close cases of this account.", reason="not_closable")

@@ -30,7 +30,6 @@ from receiver.ledger.declines.job import LEFT_OUT, REISSUED, UNFINISHED, JobStat
 from receiver.ledger.declines.job_shape import describe
 from receiver.ledger.money import Money, sums
 from receiver.ledger.refund import REFUND_ID
-from receiver.settings.sections import Scope
 from receiver.store import Store
 
 MOST_NAMED: Final = 100
@@ -80,7 +79,6 @@ class JobPages:
 
     async def one(self, request: Request, session: Session) -> Response:
         """`GET /jobs/{job_id}?account=`: how far it is, and the latest outcomes."""
-        session.caller.need(Scope.REFUND)
         accounts = session.caller.seen(ACCOUNT.of(request) or None)
         job = await find_job(self._store, accounts, JOB.of(request))
         after = max(job.finished - SHOWN, 0)
@@ -111,7 +109,6 @@ class JobPages:
 
     def _account(self, request: Request, session: Session) -> str:
         """The account of the job. Raises `Forbidden`, `NotFound`, `Conflict`."""
-        session.caller.need(Scope.REFUND)
         accounts = session.caller.seen(ACCOUNT.of(request) or None)
         if len(accounts) != 1:
             raise Conflict("A job belongs to one account. Choose the account in the list.", reason="account_needed")
