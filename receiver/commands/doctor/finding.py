@@ -65,6 +65,12 @@ def skip(check: str, reason: str, found: str, fix: str = "", subject: str = "") 
     return Finding(check, Status.SKIP, found, fix, reason, subject)
 
 
+def plain_http(check: str, name: str, fix: str, subject: str) -> Finding:
+    """A subscriber gets its events without TLS."""
+    found = f"{name} has a plain http address: anyone on the network can read and drop its events"
+    return warn(check, "plain_http", found, fix, subject)
+
+
 @dataclass(frozen=True, slots=True)
 class Report:
     """All findings, in the order of the checks."""
