@@ -8,6 +8,7 @@ import socket
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
 
 import uvicorn
 
@@ -24,11 +25,8 @@ from receiver.simulator.notifications.sender import Posted, Sender
 from receiver.simulator.outcomes import Outcome
 from receiver.simulator.reports.book import Reports
 from receiver.simulator.routes import build_app
-from receiver.simulator.throttle import Rates
 from receiver.transport.client import Transport
 
-MERCHANT_ID = "A2SIMULATOR01"
-KEY_IDS = {"sandbox": "SANDBOX-SIMULATOR000000000000001", "live": "LIVE-SIMULATOR000000000000000001"}
 GRACE = 2
 
 
@@ -43,17 +41,11 @@ class Simulator:
         async with Simulator(post_to="http://127.0.0.1:8000/ipn") as amazon:
             refund_id = amazon.start_refund("12.00", "USD", outcome="AmazonRejected")
 
-    `now` (ms), `random` ([0, 1)) and `sleep` can be injected. Durations are seconds.
+    `now` (ms), `random` ([0, 1)) and `sleep` can be injected.
 
-    - `outcome_delay`: from one step of a refund to the next; the sandbox takes 31 to 33.
     - `post_to`: where notifications are posted; None only logs them. It can be set later.
     - `transport`: posts them; by default the simulator creates its own and closes it.
-    - `region`: na, eu or jp; `environment`: sandbox or live; `public_key_id`: with the prefix LIVE or SANDBOX, paths do
-      not name the environment; otherwise they do.
-    - `signature_version` of notifications: 1 (SHA-1, SNS's default) or 2 (SHA-256).
-    - `throttle`: call → (burst, per second); None means Amazon's limits for the environment, `{}` unlimited.
-    - `skew`: how far `x-amz-pay-date` may be from `now`; `retry_waits`, `post_timeout`: how notifications are retried.
-    - `announce_initiated`: also notify of RefundInitiated. No source says whether Amazon does.
+    - `settings`: those of `SimulatorConfig`.
 
     Raises ValueError for settings that contradict each other; `start` raises OSError if the address is in use.
     """
@@ -64,36 +56,14 @@ class Simulator:
         now: Callable[[], int] = system_clock,
         random: Callable[[], float] = random.random,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
-        outcome_delay: float = 30.0,
         post_to: str | None = None,
         transport: Sender | None = None,
-        region: str = "na",
-        environment: str = "sandbox",
-        merchant_id: str = MERCHANT_ID,
-        public_key_id: str = "",
         keys: Keys | None = None,
-        signature_version: int = 1,
-        throttle: Rates | None = None,
-        skew: float = 900.0,
-        retry_waits: Sequence[float] = (20.0, 20.0, 20.0),
-        post_timeout: float = 15.0,
-        announce_initiated: bool = True,
         host: str = "127.0.0.1",
         port: int = 0,
+        **settings: Any,
     ) -> None:
-        config = SimulatorConfig(
-            region=region,
-            environment=environment,
-            merchant_id=merchant_id,
-            public_key_id=public_key_id or KEY_IDS.get(environment, ""),
-            outcome_delay=outcome_delay,
-            skew=skew,
-            signature_version=signature_version,
-            throttle=throttle,
-            retry_waits=tuple(retry_waits),
-            post_timeout=post_timeout,
-            announce_initiated=announce_initiated,
-        )
+        config = SimulatorConfig(**settings)
         self._owned = [] if transport else [Transport()]
         sender = transport or self._owned[0]
         self._engine = Engine(config, keys or make_keys(now()), sender, post_to, now, random, sleep)
