@@ -11,20 +11,26 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import uvicorn
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 
 from receiver.runtime.serving import Server
 from receiver.simulator.amounts import Amount
+from receiver.simulator.api import Api, on_http_exception
 from receiver.simulator.bank import Charge, Refund
+from receiver.simulator.control import Control
 from receiver.simulator.disputes import Disputes
 from receiver.simulator.engine import CallRecord, Engine, SimulatorConfig
+from receiver.simulator.fps.api import Fps
 from receiver.simulator.fps.book import FpsRefund
 from receiver.simulator.keys import Keys, make_keys
 from receiver.simulator.notifications.fault_injection import FaultInjection
 from receiver.simulator.notifications.forgeries import Forgery
 from receiver.simulator.notifications.sender import Posted, Sender
 from receiver.simulator.outcomes import Outcome
+from receiver.simulator.reports.api import ReportsApi
 from receiver.simulator.reports.book import Reports
-from receiver.simulator.routes import build_app
+from receiver.simulator.reports.control import ReportsControl
 from receiver.transport.client import Transport
 
 GRACE = 2
@@ -67,7 +73,7 @@ class Simulator:
         self._owned = [] if transport else [Transport()]
         sender = transport or self._owned[0]
         self._engine = Engine(config, keys or make_keys(now()), sender, post_to, now, random, sleep)
-        self.app = build_app(self._engine)
+        self.app = _app(self._engine)
         self._host, self._port = host, port
         self._server: Server | None = None
         self._tasks: list[asyncio.Task[None]] = []
@@ -266,3 +272,13 @@ class Simulator:
         """Return once no notification is being posted or waiting for its next attempt."""
         await self._engine.sender.idle()
         await self._engine.fps_sender.idle()
+
+
+def _app(engine: Engine) -> Starlette:
+    """The ASGI app: the API, the control API, and the legacy Flexible Payments."""
+    api = Api(engine)
+    parts = (Control(engine), ReportsControl(engine), Fps(engine), api, ReportsApi(engine, api))
+    routes = [route for part in parts for route in part.routes()]
+    app = Starlette(routes=routes, exception_handlers={HTTPException: on_http_exception})
+    app.router.redirect_slashes = False
+    return app
