@@ -149,22 +149,18 @@ class Simulator:
 
     @property
     def merchant_id(self) -> str:
-        """The merchant whose refunds the notifications are about."""
         return self._engine.config.merchant_id
 
     @property
     def region(self) -> str:
-        """na, eu or jp."""
         return self._engine.config.region
 
     @property
     def environment(self) -> str:
-        """sandbox or live."""
         return self._engine.config.environment
 
     @property
     def public_key_id(self) -> str:
-        """The id of the merchant's public key."""
         return self._engine.config.public_key_id
 
     @property

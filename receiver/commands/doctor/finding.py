@@ -79,7 +79,6 @@ class Report:
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many there are of each status."""
         found = Counter(finding.status for finding in self.findings)
         return {status.value: found[status] for status in Status}
 
@@ -93,11 +92,9 @@ class Report:
 
     @property
     def exit_code(self) -> int:
-        """1 if anything failed, else 0."""
         return 1 if self.status is Status.FAIL else 0
 
     def as_json(self) -> dict[str, Any]:
-        """`status`, `counts` and `findings`."""
         return {
             "status": self.status.value,
             "counts": self.counts,

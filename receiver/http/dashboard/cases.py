@@ -61,7 +61,6 @@ class CasePages:
         return see_other(f"{refund_path(refund.refund_id, refund.account)}&done=closed")
 
     async def reopen(self, request: Request, session: Session) -> Response:
-        """`POST /refunds/{refund_id}/reopen?account=`."""
         refund = await self._refund(request, session)
         await self._issuers[refund.account].cases.reopen(refund.refund_id, actor_of(request, session.caller))
         return see_other(f"{refund_path(refund.refund_id, refund.account)}&done=reopened")

@@ -30,13 +30,10 @@ class FindingGroup:
 
 
 class FindingPage:
-    """The handler."""
-
     def __init__(self, frame: PageFrame, store: Store) -> None:
         self._frame, self._store = frame, store
 
     async def show(self, request: Request, session: Session) -> Response:
-        """`GET /findings?account=`."""
         accounts = session.caller.seen(request.query_params.get("account") or None)
         stores = {account: self._store.of(account).findings for account in accounts}
         counts = await asyncio.gather(*(each.counts() for each in stores.values()))

@@ -95,11 +95,9 @@ class JobPages:
         return self._frame.render("job.html", session, values, at="refunds")
 
     async def resume(self, request: Request, session: Session) -> Response:
-        """`POST /jobs/{job_id}/resume?account=`."""
         return await self._act(request, session, Jobs.resume)
 
     async def cancel(self, request: Request, session: Session) -> Response:
-        """`POST /jobs/{job_id}/cancel?account=`."""
         return await self._act(request, session, Jobs.cancel)
 
     async def _act(
@@ -165,5 +163,4 @@ def digest(plan: Plan) -> str:
 
 
 def job_path(job_id: str, account: str) -> str:
-    """The page of a job."""
     return f"/jobs/{job_id}?{urlencode({'account': account})}"

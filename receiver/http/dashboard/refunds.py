@@ -56,7 +56,6 @@ class RefundPages:
         self._refreshes, self._seller_central = refreshes, seller_central
 
     async def one(self, request: Request, session: Session) -> Response:
-        """`GET /refunds/{refund_id}?account=`."""
         refund = await refund_of(self._store, request, session.caller)
         history, disputes = await find_history(self._store, refund)
         admin = Scope.ADMIN in session.caller.scopes

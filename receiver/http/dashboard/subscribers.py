@@ -107,14 +107,12 @@ class SubscriberPages:
         )
 
     async def pause(self, request: Request, session: Session) -> Response:
-        """`POST /subscribers/{name}/pause?account=`."""
         now = self._now()
         return await self._change(
             request, session, Action.SUBSCRIBER_PAUSE, lambda found: pause(found, "operator", now)
         )
 
     async def resume(self, request: Request, session: Session) -> Response:
-        """`POST /subscribers/{name}/resume?account=`."""
         return await self._change(request, session, Action.SUBSCRIBER_RESUME, lambda found: resume(found, self._now()))
 
     async def redrive(self, request: Request, session: Session) -> Response:
