@@ -109,19 +109,18 @@ class Engine:
             (SANDBOX if config.environment == "sandbox" else LIVE) if config.throttle is None else config.throttle
         )
         self.fault_injection = FaultInjection(random)
-        self.sender = NotificationSender(
-            sender, post_to, now, retry_waits=config.retry_waits, timeout=config.post_timeout, sleep=sleep
-        )
         self.fps_book = Book(round(config.outcome_delay * 1000))
-        self.fps_sender = NotificationSender(
-            sender, None, now, retry_waits=config.retry_waits, timeout=config.post_timeout, sleep=sleep
+        self.sender, self.fps_sender = (
+            NotificationSender(
+                sender, url, now, retry_waits=config.retry_waits, timeout=config.post_timeout, sleep=sleep
+            )
+            for url in (post_to, None)
         )
         self.calls: deque[CallRecord] = deque(maxlen=LOG_LENGTH)
         self.topic_arn = topic_arn(config.region, config.environment, config.merchant_id)
         self.certificate_url = keys.signing.url(self.topic_arn.split(":")[3])
         self.stopping = asyncio.Event()
         self._woken = asyncio.Event()
-        self._sleep = sleep
         self.announcer = Announcer(self._forger(), self.fault_injection, self.sender, now)
         self.disputes = Disputes(self.bank, self.ids, now, self.announcer.announce_dispute)
         self._seed()

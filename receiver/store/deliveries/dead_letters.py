@@ -18,7 +18,7 @@ from receiver.ledger.audit import AuditEntry
 from receiver.outbox.dead_letter import DeadEvent
 from receiver.outbox.retries import DeliveryAttempts
 from receiver.store.deliveries.queues import Copy, DeliveryQueues
-from receiver.store.redis.base import LAST_TIME, scored
+from receiver.store.redis.base import LAST_TIME, Args, scored
 from receiver.store.redis.stream_ids import fixed_width, plain_id, texts_of, written_at
 
 BATCH = 200
@@ -159,20 +159,13 @@ class DeadLetters(DeliveryQueues):
 
         They are sent at the subscriber's rate, with the same ids as before. `audit` is written with the first of them.
         """
-        total, entry = Redriven(), self._audited(audit)
-        own = [self.keys(kind, name) for kind in ("lane", "owed", "attempts", "dead", "deaths", "copies")]
+        total = Redriven()
         for start in range(0, len(stream_ids), BATCH):
             batch = stream_ids[start : start + BATCH]
             pairs = [text for each in batch for text in (each, fixed_width(each))]
-            counts = await self._run(
-                "redrive",
-                [*own, *(self.keys(kind) for kind in ("events", "subscribers", "audit"))],
-                [self.now(), name, entry, *pairs],
-                without=() if entry else ("audit",),
-            )
-            total = total.plus(counts)
-            if total.dead + total.again:
-                entry = b""
+            args: Args = [self.now(), name, *pairs]
+            once = None if total.dead + total.again else audit
+            total = total.plus(await self._script("redrive", args, audit=once, name=name))
             self._written()
         return total
 
@@ -193,12 +186,8 @@ class DeadLetters(DeliveryQueues):
         self, name: str, stream_id: str, fields: dict[str, str], audit: AuditEntry | None = None
     ) -> bool:
         """Put a test at the head of the queue; False if there is no such subscriber. `audit` is written with it."""
-        held = await self._run(
-            "enqueue_test",
-            [self.keys("subscribers"), self.keys("lane", name), self.keys("copies", name), self.keys("audit")],
-            [name, stream_id, msgspec.json.encode(Copy(fields)), self._audited(audit)],
-            without=() if audit else ("audit",),
-        )
+        copy = msgspec.json.encode(Copy(fields))
+        held = await self._script("enqueue_test", [name, stream_id, copy], audit=audit, name=name)
         self._written()
         return bool(held)
 

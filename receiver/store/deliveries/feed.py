@@ -9,7 +9,7 @@ from typing import Literal
 
 from receiver.outbox.events.cursor import Place
 from receiver.outbox.events.event import Event
-from receiver.store.redis.base import AccountRepository
+from receiver.store.redis.base import AccountRepository, Args
 
 Where = Place | Literal["beginning", "end"]
 """After a position; before the oldest entry; after the newest entry."""
@@ -51,12 +51,10 @@ class Feed(AccountRepository):
     async def events_after(self, where: Where, limit: int) -> FeedPage:
         """At most `limit` events after a position."""
         place = (where.epoch, where.number, where.id) if isinstance(where, Place) else (where, 0, "0-0")
-        args: list[str | int | bytes] = [secrets.token_hex(3), limit, *place]
+        args: Args = [secrets.token_hex(3), limit, *place]
         # A read, except that the first one writes the epoch. No replica has to confirm it: losing the epoch is reported
         # as a loss.
-        epoch, number, at, last, lost, raw = await self._run(
-            "feed", [self.keys("events"), self.keys("epoch")], args, reads=True
-        )
+        epoch, number, at, last, lost, raw = await self._script("feed", args, reads=True)
         start = Place(epoch.decode(), int(number), at.decode())
         more = len(raw) == limit
         # The last entry has the last number. Counting from the position gives another number only after a restore.

@@ -1,5 +1,6 @@
 -- Record the outcome of one attempt to deliver: delivered, retry (at `next`), dead, or dropped (a test).
--- KEYS 1 lane 2 owed 3 attempts 4 dead 5 deaths 6 copies 7 health 8 told 9 trail
+-- KEYS 1 lane:{name} 2 owed:{name} 3 attempts:{name} 4 dead:{name} 5 deaths:{name} 6 copies:{name} 7 health:{name} 8 told?
+--      9 trail:{refund}?
 -- ARGV 1 id 2 fixed_id 3 token 4 outcome 5 next 6 attempts 7 dead_entry 8 now 9 failed ('1', '0', '': no effect on the health)
 --      10 error 11 most_dead 12 ms between two probes 13 until when the subscriber asked for a pause ('': it did not)
 --      14 line of the timeline ('': none) 15 its cap 16 its lifetime in ms, then operator events to publish

@@ -22,7 +22,7 @@ from receiver.outbox.events.operator_event import OperatorEvent, is_operator, op
 from receiver.outbox.retries import ClaimedDelivery, DeliveryAttempts
 from receiver.runtime.rounds import Claim
 from receiver.store.deliveries.subscribers import queued_form
-from receiver.store.redis.base import LAST_TIME, AccountRepository
+from receiver.store.redis.base import LAST_TIME, AccountRepository, Args
 from receiver.store.redis.damage import WrongType
 from receiver.store.redis.stream_ids import fixed_width, texts_of
 from receiver.store.refunds.timeline import CAP, DELIVERY, KEPT_FOR, timeline_line
@@ -118,7 +118,7 @@ class DeliveryQueues(AccountRepository):
         self, name: str, *, lease: int, limit: int, terms: QueueLimits = QueueLimits()
     ) -> Claim[ClaimedDelivery]:
         """Claim due deliveries of this subscriber, at most `limit` messages, for `lease` ms."""
-        args: list[str | int | bytes] = [
+        args: Args = [
             self.now(),
             lease,
             limit,
@@ -129,25 +129,15 @@ class DeliveryQueues(AccountRepository):
             terms.breaker,
             int(terms.tests_only),
         ]
-        own = {kind: self.keys(kind, name) for kind in ("lane", "attempts", "copies", "health")}
-        wait, *claimed = await self._run(
-            "claim_deliveries",
-            [
-                *(own["lane"], self.keys("events"), own["attempts"]),
-                *(self.keys("subscribers"), own["copies"], own["health"], self.keys("aside", "lane", name)),
-                *(self.keys(kind, name) for kind in ("owed", "dead", "deaths")),
-            ],
-            args,
-            repeatable=False,
-        )
+        wait, *claimed = await self._script("claim_deliveries", args, repeatable=False, name=name)
         deliveries = [
             ClaimedDelivery(
                 self.account,
                 name,
                 stream_id.decode(),
                 int(token),
-                self.read_attempts(own["attempts"], stream_id, attempts),
-                texts_of(flat) or self.read_copy(own["copies"], stream_id, copy),
+                self.read_attempts(self.keys("attempts", name), stream_id, attempts),
+                texts_of(flat) or self.read_copy(self.keys("copies", name), stream_id, copy),
             )
             for stream_id, token, attempts, flat, copy in claimed
         ]
@@ -193,13 +183,8 @@ class DeliveryQueues(AccountRepository):
     ) -> bool:
         """Finish the claim; False, writing nothing, if it is no longer ours."""
         name = delivery.subscriber
-        held, *dropped = await self._run(
+        held, *dropped = await self._script(
             "finish_delivery",
-            [
-                *(self.keys(kind, name) for kind in ("lane", "owed", "attempts", "dead", "deaths", "copies", "health")),
-                self.keys("told"),
-                self.keys("trail", delivery.fields.get("refundId", "")),
-            ],
             [
                 delivery.stream_id,
                 fixed_width(delivery.stream_id),
@@ -219,7 +204,8 @@ class DeliveryQueues(AccountRepository):
                 KEPT_FOR,
                 *(queued_form(event) for event in result.operator_events),
             ],
-            without=("told", "trail"),
+            name=name,
+            refund=delivery.fields.get("refundId", ""),
         )
         unpublished = self.keys("told")
         for event in result.operator_events if any(each.key == unpublished for each in self.damage.foreign) else ():
@@ -269,8 +255,4 @@ class DeliveryQueues(AccountRepository):
 
     async def publish_failing_once(self, event: OperatorEvent) -> bool:
         """Queue an operator event about failures, once until the subscriber succeeds; whether it was queued."""
-        return bool(
-            await self._run(
-                "publish_failing_once", [self.keys("health", event.subscriber), self.keys("told")], [queued_form(event)]
-            )
-        )
+        return bool(await self._script("publish_failing_once", [queued_form(event)], name=event.subscriber))

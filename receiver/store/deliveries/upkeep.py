@@ -27,7 +27,7 @@ from receiver.outbox.subscribers.filters import wants_balance, wants_dispute, wa
 from receiver.outbox.subscribers.subscriber import Subscriber
 from receiver.store.deliveries.dead_letters import DeadLetters
 from receiver.store.deliveries.subscribers import SubscriberList, SubscriberRepository
-from receiver.store.redis.base import LAST_TIME, Connection
+from receiver.store.redis.base import LAST_TIME, Args, Connection
 from receiver.store.redis.keys import Keys
 from receiver.store.redis.stream_ids import fixed_width, plain_id
 
@@ -96,13 +96,8 @@ class StreamRetention(DeadLetters):
         ]
         done = len(entries) < BACKFILL_BATCH
         wanted = [stream_id for stream_id, fields in entries if _wanted(self.account, subscriber, fields)]
-        moved = await self._run(
+        moved = await self._script(
             "backfill",
-            [
-                *(self.keys(key) for key in ("subscribers", "backfill")),
-                *(self.keys(kind, job.name) for kind in ("lane", "owed")),
-                self.keys("events"),
-            ],
             [
                 job.name,
                 await self._subscribers.stored(subscriber),
@@ -112,6 +107,7 @@ class StreamRetention(DeadLetters):
                 *(text for each in wanted for text in (each, fixed_width(each))),
             ],
             repeatable=False,
+            name=job.name,
         )
         self._written()
         return bool(moved) and not done
@@ -141,18 +137,9 @@ class StreamRetention(DeadLetters):
         """Remove entries older than this (ms) that no subscriber is owed. Returns how many were removed."""
         while True:
             subscriber_list = await self._subscribers.read()
-            gone = await self._run(
-                "trim",
-                [
-                    *(self.keys("events"), self.keys("subscribers"), self.keys("backfill")),
-                    *(
-                        key
-                        for name in subscriber_list.names
-                        for key in (self.keys("owed", name), self.keys("aside", "owed", name))
-                    ),
-                ],
-                [subscriber_list.version, fixed_width(f"{max(before, 0)}-0")],
-            )
+            pairs = ((self.keys("owed", name), self.keys("aside", "owed", name)) for name in subscriber_list.names)
+            args: Args = [subscriber_list.version, fixed_width(f"{max(before, 0)}-0")]
+            gone = await self._script("trim", args, more=[key for pair in pairs for key in pair])
             if gone >= 0:
                 return int(gone)
 
@@ -185,10 +172,10 @@ class StreamRetention(DeadLetters):
         while True:
             subscriber_list = await self._subscribers.read()
             owed = [self.keys(kind, name) for name in _asking(subscriber_list, event) for kind in ("lane", "owed")]
-            written = await self._run(
+            written = await self._script(
                 "publish_operator_event",
-                [self.keys("subscribers"), self.keys("events"), self.keys("told"), *owed],
                 [subscriber_list.version, waits, self.now(), *(text for pair in fields.items() for text in pair)],
+                more=owed,
                 repeatable=False,
                 without=("lane", "owed"),
             )

@@ -59,10 +59,8 @@ class Restored(AccountRepository):
         revisions = await asyncio.gather(*(self._revision(self.keys("refund", each)) for each in ids))
         there = {each: revision for each, revision in zip(ids, revisions, strict=True) if revision is not None}
         pairs = [text for pair in there.items() for text in pair]
-        await self._run(
-            "mark_due_now",
-            [self.keys("due"), *(self.keys("refund", each) for each in there)],
-            [self.now(), GAP, *pairs],
+        await self._script(
+            "mark_due_now", [self.now(), GAP, *pairs], more=[self.keys("refund", each) for each in there]
         )
         return len(there)
 

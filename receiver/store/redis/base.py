@@ -18,6 +18,8 @@ from receiver.store.redis.keys import LIST, STRING, WAKE, Keys, read_name, type_
 from receiver.store.redis.scripts import Command, Script, script
 from receiver.store.redis.wakeups import ChangeNotifier, News
 
+Args = list[str | int | bytes]
+"""What a script takes beside its keys."""
 LAST_TIME = 253_402_300_799_999
 """ms: the end of the year 9999, the last time that can be formatted."""
 
@@ -79,7 +81,7 @@ class RedisRepository:
         self,
         name: str,
         keys: list[str],
-        args: list[str | int | bytes],
+        args: Args,
         *,
         repeatable: bool = True,
         without: Collection[str] = (),
@@ -159,6 +161,30 @@ class AccountRepository(RedisRepository):
         self._announcements: Mapping[News, Command] = {
             news: ("PUBLISH", WAKE, connection.change_notifier.word(self.account, news)) for news in News
         }
+
+    def _script(
+        self,
+        script_name: str,
+        args: Args,
+        /,
+        *,
+        more: Sequence[str] = (),
+        repeatable: bool = True,
+        without: Collection[str] = (),
+        reads: bool = False,
+        audit: AuditEntry | None = None,
+        **of: str,
+    ) -> Coroutine[Any, Any, Any]:
+        """Run a script on the keys that it names at its head, and on `more`. `of`: what those belong to that vary.
+
+        A script that names the audit trail writes `audit` there.
+        """
+        lua = script(script_name)
+        keys, without = [*lua.names(self.keys, of), *more], (*lua.optional, *without)
+        if lua.is_audited:
+            act = self._audited(audit)
+            args, without = [*args, act], without if act else (*without, "audit")
+        return self._run(script_name, keys, args, repeatable=repeatable, without=without, reads=reads)
 
     @staticmethod
     def _audited(entry: AuditEntry | None) -> bytes:

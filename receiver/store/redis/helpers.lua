@@ -28,19 +28,21 @@ local function append_to_timeline(key, entry, cap, kept_ms)
   end
 end
 
--- Append an act of a person or a program to the audit trail: before the script's other writes, so that nothing is done without
+-- Append the act of a person or a program to the audit trail: before the script's other writes, so that nothing is done without
 -- its entry. The text holds a random word, and is looked for among the latest entries: run twice, the act stands there once.
--- An empty text: what the service does by itself.
-local function append_to_audit(key, text)
-  if text == '' then
+-- `act` is the last item of ARGV; empty for what the service does by itself.
+local act = ARGV[#ARGV]
+ARGV[#ARGV] = nil
+local function append_to_audit(key)
+  if act == '' then
     return
   end
   for _, entry in ipairs(redis.call('XREVRANGE', key, '+', '-', 'COUNT', 50)) do
-    if entry[2][2] == text then
+    if entry[2][2] == act then
       return
     end
   end
-  redis.call('XADD', key, '*', 'entry', text)
+  redis.call('XADD', key, '*', 'entry', act)
 end
 
 -- Move a damaged member of a sorted set, with its score, into the hash `aside`.

@@ -200,8 +200,8 @@ class Keys:
     """The keys of one account. Those that never vary are formatted once."""
 
     def __init__(self, account: str) -> None:
-        self.account = account
-        self._of_kind = {kind: f"{PREFIX}{{{account}}}:{kind}" for kind in CATALOGUE}
+        self.account, self.prefix = account, f"{PREFIX}{{{account}}}:"
+        self._of_kind = {kind: f"{self.prefix}{kind}" for kind in CATALOGUE}
 
     def __call__(self, kind: str, *parts: str) -> str:
         """`refunds:{us}:refund:S01-…` for `("refund", "S01-…")`. Raises `KeyError` for an unknown kind."""
@@ -210,11 +210,16 @@ class Keys:
 
     def state(self, state: str) -> str:
         """The index of refunds in this state, by last change."""
-        return self("state", state if state in STATES else OTHER)
+        return self("state", index_of(state))
 
     def of_subscriber(self, name: str) -> list[str]:
         """All keys that belong to one subscriber, in the order of `SUBSCRIBER_KINDS`."""
         return [self(kind, name) for kind in SUBSCRIBER_KINDS]
+
+
+def index_of(state: str) -> str:
+    """The name of the index of refunds in this state."""
+    return state if state in STATES else OTHER
 
 
 @dataclass(frozen=True, slots=True)

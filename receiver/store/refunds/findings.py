@@ -18,7 +18,7 @@ from receiver.ledger.age import DAY
 from receiver.ledger.money import Money
 from receiver.ledger.reconciliation.finding import Finding, FindingKind
 from receiver.ledger.reconciliation.rows import Period, SettlementRow
-from receiver.store.redis.base import AccountRepository, scored
+from receiver.store.redis.base import AccountRepository, Args, scored
 from receiver.store.refunds.refunds import Owed
 
 KEPT_CLOSED = 30 * DAY
@@ -60,19 +60,16 @@ class Findings(AccountRepository):
     async def record(self, finding: Finding, before: StoredFinding, owed: Owed, version: int) -> Opened:
         """Write a new finding with its event. `version` is that of the subscriber list from which `owed` was made."""
         queues = [self.keys(kind, name) for name in owed.subscribers for kind in ("lane", "owed")]
-        answer = await self._run(
+        answer = await self._script(
             "open_finding",
-            [
-                *self._keys_of(finding.kind),
-                *(self.keys(kind) for kind in ("subscribers", "events", "backfill")),
-                *queues,
-            ],
             [
                 *(finding.refund_id, finding.name, before.value, msgspec.json.encode(finding)),
                 *(finding.since, version, self.now()),
                 *(text for pair in owed.fields.items() for text in pair),
             ],
+            more=queues,
             without=("lane", "owed"),
+            kind=finding.kind,
         )
         opened = Opened(answer.decode())
         if opened is Opened.OK:
@@ -88,11 +85,8 @@ class Findings(AccountRepository):
         return await self._close(stored.finding, stored.value, closed, now)
 
     async def _close(self, finding: Finding, value: bytes, closed: bytes, at: int) -> bool:
-        args: list[str | int | bytes] = [finding.refund_id, finding.name, value, closed, at]
-        return bool(await self._run("close_finding", self._keys_of(finding.kind), args))
-
-    def _keys_of(self, kind: FindingKind) -> list[str]:
-        return [self.keys("findings", kind), self.keys("findings:details"), self.keys("findings:closed")]
+        args: Args = [finding.refund_id, finding.name, value, closed, at]
+        return bool(await self._script("close_finding", args, kind=finding.kind))
 
     async def drop_old(self) -> None:
         """Remove findings that were closed more than `KEPT_CLOSED` ago."""

@@ -38,9 +38,8 @@ class Notifications(AccountRepository):
 
     async def keep(self, kept: UnrecognizedNotification, message: str) -> HintResult:
         """Keep a notification. Durable when this returns; safe to repeat."""
-        answer = await self._run(
+        answer = await self._script(
             "keep_notification",
-            self._notification_keys(),
             [
                 kept.message_id,
                 kept.received_at,

@@ -17,7 +17,7 @@ from receiver.ledger.lifecycle import Change
 from receiver.ledger.order_reference import searchable
 from receiver.ledger.query import Page, Place, Query, place_of, read_cursor, write_cursor
 from receiver.ledger.refund import Refund, Revision
-from receiver.store.redis.base import AccountRepository, scored
+from receiver.store.redis.base import AccountRepository, Args, scored
 from receiver.store.redis.damage import RecordUnreadable, WrongType, unreadable
 from receiver.store.redis.keys import STATES, Keys
 from receiver.store.refunds.codec import from_hash, from_line, open_details, to_hash, to_line
@@ -139,7 +139,7 @@ class Refunds(AccountRepository):
         refund, guard = commit.refund, commit.guard
         changes = [Change(commit.known, refund), *commit.also]
         names = list(dict.fromkeys(name for owed in commit.owed for name in owed.subscribers))
-        args: list[str | int | bytes] = [
+        args: Args = [
             commit.subscribers_version,
             commit.token or "",
             "" if commit.next_look is None else commit.next_look,
@@ -147,7 +147,6 @@ class Refunds(AccountRepository):
             (guard.request_state or NO_REQUEST) if guard.request_id else "",
             guard.takes,
             guard.releases,
-            self._audited(commit.audit),
             *commit.wave.args(),
             "" if commit.second_look is None else commit.second_look,
             len(changes),
@@ -158,35 +157,15 @@ class Refunds(AccountRepository):
             flat = [text for field in owed.fields.items() for text in field]
             numbers = [names.index(name) + 1 for name in owed.subscribers]
             args += [len(flat), *flat, len(numbers), *numbers]
-        without = ("lane", "owed") if commit.audit else ("lane", "owed", "audit")
-        answer = await self._run("commit", self._commit_keys(commit, changes, names), args, without=without)
+        more = [key for change in changes for key in _refund_keys(self.keys, change)]
+        more += [self.keys(kind, name) for name in names for kind in ("lane", "owed")]
+        answer = await self._script(
+            "commit", args, more=more, without=("lane", "owed"), audit=commit.audit, request=guard.request_id
+        )
         committed = Committed(answer[0].decode())
         if committed is Committed.OK:
             self._written()
         return committed
-
-    def _commit_keys(self, commit: Commit, changes: Iterable[Change], names: Iterable[str]) -> list[str]:
-        keys = self.keys
-        return [
-            keys("due"),
-            keys("hinted"),
-            keys("hints"),
-            keys("subscribers"),
-            keys("events"),
-            keys("refreshed"),
-            keys("backfill"),
-            keys("open"),
-            keys("open:details"),
-            keys("closes"),
-            keys("requests", commit.guard.request_id),
-            keys("audit"),
-            keys("rejected"),
-            keys("wave"),
-            keys("wave:cases"),
-            keys("second_looks"),
-            *(key for change in changes for key in _refund_keys(keys, change)),
-            *(keys(kind, name) for name in names for kind in ("lane", "owed")),
-        ]
 
     async def closed_with(self, refund_id: str) -> str:
         """The declined refund whose case a person closed with this refund; empty if there is none."""
@@ -292,7 +271,7 @@ def _refund_keys(keys: Keys, change: Change) -> list[str]:
     ]
 
 
-def _refund_args(change: Change) -> list[str | int | bytes]:
+def _refund_args(change: Change) -> Args:
     refund, fields, entry = change.refund, to_hash(change.refund), entry_of(change.refund)
     return [
         refund.refund_id,

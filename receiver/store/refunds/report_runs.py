@@ -21,7 +21,7 @@ class ReportRuns(AccountRepository):
 
     async def lease(self, owner: str, ms: int = LEASE) -> bool:
         """Take or keep the lease; False if another owner holds it. 0 ms gives it up."""
-        return bool(await self._run("lease", [self.keys("reconciling")], [owner, ms]))
+        return bool(await self._script("lease", [owner, ms]))
 
     async def unfinished(self) -> ReportRun | None:
         """The run that was not finished."""

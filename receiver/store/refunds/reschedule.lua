@@ -1,5 +1,5 @@
 -- Finish a claim that brought no change: write when to ask next, and what to remember of the hint.
--- KEYS due hinted hints refund trail refreshed second_looks
+-- KEYS 1 due 2 hinted 3 hints 4 refund:{refund}? 5 trail:{refund}? 6 refreshed 7 second_looks
 -- ARGV refund token next hint revision timeline_line timeline_cap timeline_ttl_ms patient
 --      (next '' = not scheduled, hint '' = forget it, revision '' = any revision,
 --      timeline_line '' = none, patient '1' = `next` is a score among the refreshes, '2' = among the second looks, not in the

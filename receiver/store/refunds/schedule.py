@@ -11,7 +11,7 @@ from receiver.ledger.next_look import DueRefund, FollowUp, NextLook
 from receiver.ledger.notification import Hint, HintResult
 from receiver.ledger.refund import REFUND_ID, Source
 from receiver.runtime.rounds import Claim
-from receiver.store.redis.base import AccountRepository
+from receiver.store.redis.base import AccountRepository, Args
 from receiver.store.redis.damage import WrongType
 from receiver.store.redis.wakeups import News
 from receiver.store.refunds.timeline import CAP, KEPT_FOR, LOOK, timeline_line
@@ -28,18 +28,9 @@ class RefundSchedule(AccountRepository):
         """Make the refund due now. Durable when this returns; safe to repeat."""
         queue = "refreshed" if hint.patient or hint.source is Source.REFRESH else "hinted"
         by = hint.by
-        refresh = self._audited(_refresh(hint)) if by.token else b""
         follow_up = FollowUp(hint.source, hint.at, hint.sent_at, hint.refund_type, traceparent=hint.traceparent)
-        answer = await self._run(
+        answer = await self._script(
             "hint",
-            [
-                self.keys("seen", hint.message_id),
-                self.keys(queue),
-                self.keys("hints"),
-                self.keys("trail", hint.refund_id),
-                self.keys("refund", hint.refund_id),
-                self.keys("audit"),
-            ],
             [
                 hint.refund_id,
                 hint.at,
@@ -49,9 +40,11 @@ class RefundSchedule(AccountRepository):
                 timeline_line(hint.at, hint.source.value, *([str(by)] if by.token else [])),
                 CAP,
                 KEPT_FOR,
-                refresh,
             ],
-            without=("trail", "refund") if refresh else ("trail", "refund", "audit"),
+            more=[self.keys(queue)],
+            audit=_refresh(hint) if by.token else None,
+            message=hint.message_id,
+            refund=hint.refund_id,
         )
         self._written(News.DUE)
         return HintResult(answer.decode())
@@ -72,23 +65,9 @@ class RefundSchedule(AccountRepository):
         At most `patient` of them have no hint from a notification, and at most `second` are second looks at settled
         refunds; None: no such limit.
         """
-        answer = await self._run(
-            "claim",
-            [
-                self.keys("throttle", call),
-                self.keys("hinted"),
-                self.keys("due"),
-                self.keys("hints"),
-                self.keys("refreshed"),
-                self.keys("second_looks"),
-            ],
-            [
-                *(self.now(), lease, str(burst), str(per_second), limit),
-                *(NO_LIMIT if most is None else most for most in (patient, second)),
-            ],
-            repeatable=False,
-        )
-        wait, *rest = answer
+        most = (NO_LIMIT if each is None else each for each in (patient, second))
+        args: Args = [self.now(), lease, str(burst), str(per_second), limit, *most]
+        wait, *rest = await self._script("claim", args, repeatable=False, call=call)
         refunds = []
         for member, token, follow_up, patient in zip(rest[::4], rest[1::4], rest[2::4], rest[3::4], strict=True):
             if not REFUND_ID.fullmatch(refund_id := member.decode(errors="backslashreplace")):
@@ -124,17 +103,8 @@ class RefundSchedule(AccountRepository):
         """
         outcome = next_look.outcome
         trace = timeline_line(self.now(), LOOK, due.source.value, outcome) if outcome else ""
-        held = await self._run(
+        held = await self._script(
             "reschedule",
-            [
-                self.keys("due"),
-                self.keys("hinted"),
-                self.keys("hints"),
-                self.keys("refund", due.refund_id),
-                self.keys("trail", due.refund_id),
-                self.keys("refreshed"),
-                self.keys("second_looks"),
-            ],
             [
                 due.refund_id,
                 due.token,
@@ -146,14 +116,14 @@ class RefundSchedule(AccountRepository):
                 KEPT_FOR,
                 SECOND if next_look.second else int(next_look.patient),
             ],
-            without=("trail", "refund"),
+            refund=due.refund_id,
         )
         return bool(held)
 
     async def block(self, call: str, until: int) -> None:
         """Amazon answered 429: take no token of `call` before `until` (ms). A damaged throttle is ignored here."""
         with contextlib.suppress(WrongType):
-            await self._run("block", [self.keys("throttle", call)], [self.now(), until])
+            await self._script("block", [self.now(), until], call=call)
 
 
 def _refresh(hint: Hint) -> AuditEntry:

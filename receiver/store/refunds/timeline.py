@@ -49,7 +49,7 @@ class Timelines(AccountRepository):
     async def add(self, refund_id: str, what: str, who: str, outcome: str, detail: str) -> None:
         """Add an entry with the current time."""
         line = timeline_line(self.now(), what, who, outcome, 0, detail)
-        await self._run("trace", [self.keys("trail", refund_id)], [line, CAP, KEPT_FOR], without=("trail",))
+        await self._script("trace", [line, CAP, KEPT_FOR], refund=refund_id)
 
     async def read(self, refund_id: str) -> list[TimelineEntry]:
         """The entries, oldest first. Damaged ones are skipped."""

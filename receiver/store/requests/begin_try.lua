@@ -1,6 +1,6 @@
 -- Record that an attempt is about to be sent, unless something that became known after the amount was reserved prevents it: a
 -- request may wait for days while Amazon refuses our requests. If the previous attempt never ended, it may have reached Amazon.
--- KEYS request issuing charge taken disputes
+-- KEYS 1 requests:{request} 2 issuing 3 charge:{charge} 4 taken:{charge} 5 disputes:{permission}
 -- ARGV 1 id 2 token 3 charge 4 minor_units 5 currency, then the ids that the caller named (`besides`)
 -- Returns {'send'}; {''} if the claim is no longer ours, or the request needs no more attempts; {'disputed'}; or
 -- {'refused', reason, '0', member, entry, …}. Only after 'send' may be sent. Never re-send.

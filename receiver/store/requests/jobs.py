@@ -20,11 +20,10 @@ import msgspec
 from receiver.ledger.audit import Action, Actor, AuditEntry, Outcome
 from receiver.ledger.declines.job import REISSUED, UNFINISHED, Item, Job, JobState, Selection
 from receiver.ledger.money import Money
-from receiver.runtime.rounds import Claim
-from receiver.store.redis.base import AccountRepository
+from receiver.store.redis.base import Args
 from receiver.store.redis.damage import RecordUnreadable, WrongType, unreadable
 from receiver.store.redis.wakeups import News
-from receiver.store.requests.requests import Attempt
+from receiver.store.requests.requests import Attempt, Claims
 
 KEPT_FOR = 30 * 86_400_000
 """ms after its end."""
@@ -44,22 +43,22 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
     sums: tuple[Money, ...]
 
 
-class JobStore(AccountRepository):
+class JobStore(Claims):
     """The jobs of one account."""
+
+    schedule = "jobs"
 
     async def create(self, job: Job, items: Iterable[Item]) -> str:
         """Save a job. If the account has an unfinished one, its id is returned and nothing is written; else empty."""
         spec = Spec(selection=job.selection, actor=job.actor, created_at=job.created_at, total=job.total, sums=job.sums)
-        fields: list[str | int | bytes] = ["spec", msgspec.json.encode(spec)]
+        fields: Args = ["spec", msgspec.json.encode(spec)]
         fields += ["state", job.state, "changed_at", job.changed_at]
         lines = [text for item in items for text in (item.root, msgspec.json.encode(item))]
-        own = [self.keys("job", job.id), self.keys("job_todo", job.id)]
-        keys = [*own, *(self.keys(kind) for kind in ("jobs", "current_job", "audit", "job_list"))]
         act = AuditEntry(
             action=Action.JOB_START, actor=job.actor, job=job.id, outcome=Outcome.ACCEPTED, count=job.total
         )
-        args = [job.id, job.created_at, self._audited(act), len(fields), *fields, *lines]
-        unfinished = await self._run("create_job", keys, args)
+        args = [job.id, job.created_at, len(fields), *fields, *lines]
+        unfinished = await self._script("create_job", args, audit=act, job=job.id)
         self._written(News.JOB)
         return str(unfinished.decode())
 
@@ -119,22 +118,14 @@ class JobStore(AccountRepository):
                 self.damage.record(key, str(number), "no refund of a job")
         return found
 
-    async def claim(self, *, lease: int, limit: int) -> Claim[Attempt]:
-        """Claim at most `limit` due jobs for `lease` ms."""
-        keys = [self.keys("jobs"), self.keys("aside", "jobs")]
-        wait, *rest = await self._run("claim_request", keys, [self.now(), lease, limit], repeatable=False)
-        found = [Attempt(each.decode(), int(token)) for each, token in zip(rest[::2], rest[1::2], strict=True)]
-        return Claim(found, None if wait < 0 else int(wait))
-
     async def record(self, attempt: Attempt, items: Sequence[Item], *, lease: int) -> Attempt | None:
         """Record what came of some refunds. Returns the renewed claim; None if it is no longer ours."""
         now = self.now()
-        keys = [self.keys(kind, attempt.id) for kind in ("job", "job_todo", "job_outcomes")]
-        args: list[str | int | bytes] = [attempt.id, attempt.token, now + lease, now]
+        args: Args = [attempt.id, attempt.token, now + lease, now]
         for item in items:
             counter = "" if not item.outcome else "reissued" if item.outcome == REISSUED else "failed"
             args += [item.root, msgspec.json.encode(item), counter]
-        held = await self._run("record_job", [*keys, self.keys("jobs")], args, repeatable=False)
+        held = await self._script("record_job", args, repeatable=False, job=attempt.id)
         return Attempt(attempt.id, now + lease) if held else None
 
     async def move(
@@ -154,20 +145,17 @@ class JobStore(AccountRepository):
         before; None if there is no such job or the claim is no longer ours. If that state is not in `of`, nothing was
         written.
         """
-        keys = [self.keys(kind, job_id) for kind in ("job", "job_todo", "job_outcomes")]
         more = {"changed_at": self.now(), **(fields or {})}
-        args: list[str | int | bytes] = [
+        args: Args = [
             job_id,
             "" if token is None else token,
             f",{','.join(sorted(of))},",
             state,
             "" if at is None else at,
             "" if state in UNFINISHED else KEPT_FOR,
-            self._audited(audit),
             *(text for pair in more.items() for text in pair),
         ]
-        keys += [self.keys(kind) for kind in ("jobs", "current_job", "audit")]
-        before = await self._run("move_job", keys, args, without=() if audit else ("audit",))
+        before = await self._script("move_job", args, audit=audit, job=job_id)
         self._written(News.JOB)
         return JobState(before.decode()) if before else None
 

@@ -13,7 +13,7 @@ from receiver.ledger.audit import AuditEntry
 from receiver.ledger.charge_book import RESERVATION, RESERVED, Entry, entry_of, read_entry, reservation
 from receiver.ledger.refund import Refund
 from receiver.ledger.refund_request import OPEN, PreparedRefund, RefundRequestRecord, RequestState, candidate
-from receiver.store.redis.base import Connection
+from receiver.store.redis.base import Args, Connection
 from receiver.store.redis.damage import RecordUnreadable, WrongType, unreadable
 from receiver.store.redis.keys import Keys
 from receiver.store.refunds.refunds import Refunds
@@ -63,14 +63,14 @@ class OpenRequestStore(Requests):
     async def upgrade_charge_book(self, charge_id: str) -> None:
         """Add the start time to entries that an older version wrote without one, before amounts are compared."""
         book = await self._book(charge_id)
-        old: list[str | int | bytes] = [
+        old: Args = [
             text
             for name, (line, entry) in book.items()
             if entry.began is not None and entry.line() != line
             for text in (name, line, entry.line())
         ]
         if old:
-            await self._run("upgrade_charge_book", [self.keys("charge", charge_id)], old)
+            await self._script("upgrade_charge_book", old, charge=charge_id)
 
     async def _book(self, charge_id: str) -> dict[str, tuple[str, Entry]]:
         """The lines of a charge's book and their entries; old ones are completed from the refund or request."""
@@ -174,17 +174,8 @@ class OpenRequestStore(Requests):
         `audit` is written with it.
         """
         now = self.now()
-        answer = await self._run(
-            "reopen_request",
-            [
-                self.keys("requests", order.id),
-                self.keys("issuing"),
-                self.keys(RequestState.UNCLEAR),
-                self.keys(RequestState.RESERVED),
-                self.keys("audit"),
-            ],
-            [order.id, now + lease, now, self._audited(audit)],
-        )
+        args: Args = [order.id, now + lease, now]
+        answer = await self._script("reopen_request", args, audit=audit, request=order.id)
         if answer != b"reopened":
             return NotUnclear(RequestState(answer.decode()) if answer else None)
         self._written()
@@ -206,17 +197,8 @@ class OpenRequestStore(Requests):
         """
         outcome = RequestState.DONE if refund_id else RequestState.REFUSED
         entry = Entry(order.money.minor_units, state, self.now(), order.money.currency_code)
-        answer = await self._run(
+        answer = await self._script(
             "resolve_request",
-            [
-                self.keys("requests", order.id),
-                self.keys("charge", order.charge_id),
-                self.keys(RequestState.UNCLEAR),
-                self.keys("taken", order.charge_id),
-                self.keys("issuing"),
-                self.keys(RequestState.RESERVED),
-                self.keys("audit"),
-            ],
             [
                 order.id,
                 outcome,
@@ -224,12 +206,14 @@ class OpenRequestStore(Requests):
                 refund_id,
                 entry.line() if refund_id else "",
                 KEPT_FOR,
-                self._audited(audit),
                 *(("refund_id", refund_id) if refund_id else ()),
                 "at",
                 self.now(),
                 *(text for pair in fields.items() for text in pair),
             ],
+            audit=audit,
+            request=order.id,
+            charge=order.charge_id,
         )
         match answer[0]:
             case b"busy":

@@ -1,9 +1,10 @@
 -- Save a refund request and reserve its amount on the charge, unless other refunds of the charge prevent it: of several
 -- concurrent requests, one wins. The caller holds the lease; if it dies, a worker finishes the request once the lease has
 -- expired.
--- KEYS request charge issuing reserved taken disputes first audit; `first` is the first refund of the chain, for a retry
+-- KEYS 1 requests:{request} 2 charge:{charge} 3 issuing 4 reserved 5 taken:{charge} 6 disputes:{permission} 7 refund:{first}
+--      8 audit; `first` is the first refund of the chain, for a retry
 -- ARGV 1 id 2 owner 3 digest 4 token 5 most 6 refunded 7 minor_units 8 currency 9 began 10 ttl_ms 11 charge
---      12 since 13 reserved_since 14 most_refunds 15 audit_entry, then n and n ids that the caller named (`besides`), then field, value, …
+--      12 since 13 reserved_since 14 most_refunds, then n and n ids that the caller named (`besides`), then field, value, …
 --      `since` (ms; '' for never): a refund of the same amount that began then or later prevents it; `reserved_since`
 --      is the same for a reservation.
 -- An entry of the charge is `<minor units or ?> <state> <began> <currency or -> [conflict]`. Older versions wrote
@@ -28,8 +29,8 @@ if is_disputed(KEYS[6], ARGV[11]) then
 end
 
 local most, minor_units, most_refunds = tonumber(ARGV[5]), tonumber(ARGV[7]), tonumber(ARGV[14])
-local besides, fields = {}, 17 + tonumber(ARGV[16])
-for index = 17, fields - 1 do
+local besides, fields = {}, 16 + tonumber(ARGV[15])
+for index = 16, fields - 1 do
   besides[ARGV[index]] = true
 end
 
@@ -79,7 +80,7 @@ if spent + minor_units > most then
   return refused('allowance_exceeded', all)
 end
 
-append_to_audit(KEYS[8], ARGV[15])
+append_to_audit(KEYS[8])
 redis.call('HSET', KEYS[1], 'owner', ARGV[2], 'digest', ARGV[3], 'created_at', ARGV[9], 'since', ARGV[12], unpack(ARGV, fields))
 redis.call('PEXPIRE', KEYS[1], ARGV[10])
 redis.call('HSET', KEYS[2], 'request:' .. ARGV[1], ARGV[7] .. ' Reserved ' .. ARGV[9] .. ' ' .. ARGV[8])
