@@ -24,7 +24,8 @@ from receiver.ledger.reconciliation.finding import Finding, FindingKind
 from receiver.ledger.reconciliation.report_run import LAG, LONGEST, RunResult, planned
 from receiver.ledger.refund import Source
 from receiver.runtime.metrics import Metrics
-from receiver.simulator.app import MERCHANT_ID, Simulator
+from receiver.simulator.app import Simulator
+from receiver.simulator.engine import MERCHANT_ID
 from receiver.simulator.keys import Keys, make_keys
 from receiver.simulator.reports.book import REFUND_DATA, SETTLEMENT_DATA, Alteration
 from receiver.store import Store
