@@ -17,6 +17,7 @@ from receiver.issue.jobs import Jobs
 from receiver.ledger.audit import Actor, AuditQuery
 from receiver.ledger.declines import job as jobs_module
 from receiver.ledger.declines.job import FIRST, WAIT_FOR_FIRST, Item, Job, JobState, Selection
+from receiver.ledger.declines.job_shape import describe
 from receiver.ledger.money import Money
 from receiver.ledger.refund import How, Refund, Source
 from receiver.ledger.refund_request import Asked
@@ -251,6 +252,24 @@ async def test_if_the_first_are_declined_again_the_job_pauses(shop: Desk, clock:
         ("refund_job.start", job.id),
     ]
     assert [each.action for each in acts if not each.job] == ["refund.retry"] * 2 * FIRST
+
+
+async def test_after_a_restore_a_job_waits_for_a_person(shop: Desk, redis: Any) -> None:
+    """People may have cancelled it, or paid the buyers another way, after the backup."""
+    for _ in range(2):
+        await declined(shop)
+    job = await jobs_of(shop).start(REJECTED, ANN)
+    shop.store.connection.accounts = ["us"]
+    await shop.store.format.mark_restored()
+    await shop.store.format.ensure()
+    await turn(shop)
+    paused = await known(shop, job.id)
+    assert (paused.state, paused.reason, paused.reissued) == (JobState.PAUSED, "restored", 0)
+    assert "restored from a backup" in describe(paused)
+    await jobs_of(shop).resume(job.id, ANN)
+    await shop.store.format.ensure()
+    await turn(shop)
+    assert (await known(shop, job.id)).reissued == 2
 
 
 async def test_who_started_and_cancelled_it_is_in_the_audit_trail(shop: Desk) -> None:

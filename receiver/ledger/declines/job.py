@@ -29,7 +29,16 @@ WAIT_FOR_FIRST = 600_000
 """ms. If Amazon decides about none of the first ones for so long, the job goes on with the others."""
 MOST_TRIES = 10
 LONGEST_WAIT = 60_000
-DECLINED_AGAIN = "declined_again"
+DECLINED_AGAIN, RESTORED = "declined_again", "restored"
+WHY_PAUSED: Final = MappingProxyType(
+    {
+        DECLINED_AGAIN: f"Amazon declined the first {FIRST} reissues again. Check the balance of the merchant account "
+        "in Seller Central; then resume the job, or cancel it.",
+        RESTORED: "The store was restored from a backup. Close the cases again that were closed after the backup; then "
+        "resume the job, or cancel it.",
+    }
+)
+"""Why a job is paused: stable reason → text for people."""
 STILL_OPEN = "still_open"
 BEING_REISSUED, REFUND_UNCLEAR = "being_reissued", "refund_unclear"
 NO_SUCH_REFUND, NOT_DECLINED, UNREADABLE = "no_such_refund", "not_declined", "unreadable"
@@ -55,7 +64,7 @@ class JobState(StrEnum):
 
     RUNNING = "running"
     PAUSED = "paused"
-    """The first refunds were declined again. A person resumes or cancels it."""
+    """The first refunds were declined again, or the store was restored. A person resumes or cancels it."""
     DONE = "done"
     CANCELLED = "cancelled"
 
@@ -119,6 +128,11 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     """When the first refunds had all been reissued, ms; 0 before that."""
     after: int = 0
     """How many refunds had been reissued when a person resumed it: the first ones are those that follow."""
+
+    @property
+    def why_paused(self) -> str:
+        """Why it is paused, for people."""
+        return WHY_PAUSED.get(self.reason, "A person paused it.") if self.state is JobState.PAUSED else ""
 
     @property
     def finished(self) -> int:

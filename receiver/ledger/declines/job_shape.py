@@ -66,7 +66,11 @@ class JobJson(Json, kw_only=True):
         ),
     ]
     reason: Annotated[
-        str | None, Meta(description="declined_again: Amazon declined all of the first reissues again.")
+        str | None,
+        Meta(
+            description="declined_again: Amazon declined all of the first reissues again. restored: the store was "
+            "restored from a backup."
+        ),
     ] = None
     detail: Annotated[str, Meta(description="How far it is, for people.")]
     total: Count
@@ -149,10 +153,7 @@ def describe(job: Job) -> str:
     """How far the job is, in a sentence or two."""
     so_far = f"{job.reissued} of {job.total} refunds reissued" + (f", {job.failed} not" if job.failed else "")
     if job.state is JobState.PAUSED:
-        return (
-            f"Paused: Amazon declined the first {FIRST} reissues again. {so_far}. Check the balance of the merchant "
-            "account in Seller Central; then resume the job, or cancel it."
-        )
+        return f"Paused: {job.why_paused} {so_far}."
     if job.state is JobState.RUNNING and job.first_at:
         return f"{so_far}. The first {FIRST} go alone: the others follow once Amazon has refunded one of them."
     return f"{so_far}."

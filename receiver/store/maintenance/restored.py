@@ -1,5 +1,5 @@
 """Edge: Redis. After a restore from a backup, refunds that are not final and open cases may be outdated, so all of them
-become due.
+become due. A job is paused: people may have closed its cases, or cancelled it, after the backup.
 
 `receiver restore` (`backup.py`) writes a unique text to `refunds:restored`. Each account stores the text that it has
 dealt with, so that several processes may do this at once, and again after a crash.
@@ -13,16 +13,19 @@ import re
 
 import structlog
 
+from receiver.ledger.declines.job import RESTORED, WHY_PAUSED, JobState
 from receiver.ledger.refund import State
-from receiver.store.redis.base import AccountRepository, scored
+from receiver.store.redis.base import AccountRepository, Connection, scored
 from receiver.store.redis.damage import WrongType
-from receiver.store.redis.keys import OTHER
+from receiver.store.redis.keys import OTHER, Keys
 from receiver.store.redis.wakeups import News
+from receiver.store.requests.jobs import JobStore
 
 log = structlog.get_logger()
 
 BATCH = 100
 REVISION = re.compile(rb"[0-9]{1,15}")
+PAUSED = {"reason": RESTORED}
 GAP = 1_000
 """How much revisions go up: more than a refund can gain between the backup and the restore. Subscribers have seen those
 revisions, and would take later events for old ones."""
@@ -31,15 +34,27 @@ revisions, and would take later events for old ones."""
 class Restored(AccountRepository):
     """Catches up one account after a restore."""
 
+    def __init__(self, connection: Connection, keys: Keys, jobs: JobStore) -> None:
+        super().__init__(connection, keys)
+        self._jobs = jobs
+
     async def catch_up(self, mark: bytes) -> None:
-        """Make every refund that is not final and every open case due, once for the restore that `mark` identifies."""
+        """Make every refund that is not final and every open case due, and pause the job, once for the restore that
+        `mark` identifies."""
         key = self.keys("restored")
         if await self._read("GET", key) == mark:
             return
+        with contextlib.suppress(WrongType):
+            await self._pause_job()
         count = await self._make_due()
         await self._write("SET", key, mark, "GET")
         self._written(News.DUE)
         log.warning("store.restored", account=self.account, refunds_due=count)
+
+    async def _pause_job(self) -> None:
+        job_id = await self._jobs.current()
+        if job_id and await self._jobs.move(job_id, JobState.PAUSED, of=[JobState.RUNNING], fields=PAUSED):
+            log.error("job.paused", account=self.account, job=job_id, **PAUSED, fix=WHY_PAUSED[RESTORED])
 
     async def _make_due(self) -> int:
         count = 0
