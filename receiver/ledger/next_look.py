@@ -5,7 +5,7 @@ About a refund (`after`):
     nothing new, not found      the earlier of the next follow-up and the refund's own schedule; when both have ended,
                                 the next second look
     nothing to ask              never automatically
-    throttled                   when Amazon says, else in 5 s
+    throttled                   when Amazon says, within an hour; else in 5 s
     no answer, or refused us    5 s, 10 s, … 10 min, with jitter; the follow-up keeps its step; a second look: an hour
     our record is damaged       in a minute
 
@@ -17,7 +17,7 @@ About a dispute (`after_dispute`), by the age of its last notification, and not 
     open, or an unknown end     `DISPUTE_POLL`
     an end                      while the notification is followed up, then never automatically
     refused, or not found       `DISPUTE_UNREADABLE`: the key may have no right to Get Dispute; 30 days, then never
-    throttled                   when Amazon says, else in 5 s
+    throttled                   when Amazon says, within an hour; else in 5 s
     no answer                   5 s, 10 s, … 10 min, with jitter
 
 Only an answer of Get Dispute changes what is known of the dispute. Any other says something about our request.
@@ -157,7 +157,7 @@ def after(
         case NothingToAsk():
             return NextLook(None, revision=error.revision)
         case AmazonThrottled():
-            at = now + (error.retry_after or THROTTLED_PAUSE) * 1000
+            at = now + min((error.retry_after or THROTTLED_PAUSE) * 1000, LONGEST_THROTTLE)
             return NextLook(at, due.follow_up, outcome=error.reason, patient=invented, second=due.second)
         case AmazonError() if due.second and known is not None:
             again = second_look_again(known, now, second_looks)

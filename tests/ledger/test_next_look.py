@@ -96,6 +96,7 @@ TABLE: dict[str, Case] = {
     # Throttled
     "429": (HINT, AmazonThrottled(), None, later(5 * S, HINT, "amazon_throttled")),
     "429 with a time": (None, AmazonThrottled(retry_after=90), known(), later(90 * S, None, "amazon_throttled")),
+    "429 with a day": (None, AmazonThrottled(retry_after=86_400), known(), later(60 * M, None, "amazon_throttled")),
     "429 to a refresh": (REFRESH, AmazonThrottled(), known(), later(5 * S, REFRESH, "amazon_throttled")),
     "429 to a refresh of an unknown refund": (
         REFRESH, AmazonThrottled(), None, later(5 * S, REFRESH, "amazon_throttled", patient=True)
