@@ -59,6 +59,7 @@ class SettlementRowJson(
 
     refund_id: Id
     amount: AmountJson
+    is_credit: Annotated[bool, Meta(description="The report has the amount without a minus sign.")] = False
     settlement_id: Annotated[Text, Meta(description="Amazon's id of the settlement.")] = ""
     posted_at: Annotated[Ms, Meta(description="When the settlement took the money, in ms.")] = 0
     line: Line = 0
@@ -120,6 +121,7 @@ def read_row(given: RefundRowJson | SettlementRowJson) -> RefundRow | Settlement
         return SettlementRow(
             refund_id=given.refund_id,
             amount=_money(given.amount),
+            is_credit=given.is_credit,
             settlement_id=given.settlement_id,
             posted_at=given.posted_at,
             line=given.line,

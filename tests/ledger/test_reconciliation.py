@@ -77,6 +77,10 @@ def test_a_row_of_refund_data(reported: RefundRow, here: Refund | None, kinds: l
         ([settled("13.99")], known(), ["amount_differs"]),
         ([settled("10.00"), settled("4.00")], known(), []),
         ([settled("12.00", "EUR")], known(), []),
+        ([settled("10.00", is_credit=True), settled("4.00", is_credit=True)], known(), []),
+        ([settled(), settled(is_credit=True)], known("Declined"), []),
+        ([settled(), settled("4.00", is_credit=True)], known("Declined"), ["settled_but_declined"]),
+        ([settled(), settled(is_credit=True)], known(), ["amount_differs"]),
     ],
 )
 def test_rows_of_settlement_data(rows: list[SettlementRow], here: Refund | None, kinds: list[str]) -> None:

@@ -194,6 +194,19 @@ async def test_a_finding_closes_when_it_is_explained(office: Desk) -> None:
     assert await office.redis.hlen("refunds:{us}:findings:details") == len(left)
 
 
+async def test_money_that_was_given_back_was_not_taken(office: Desk) -> None:
+    """A refund is settled, declined, and given back in a later settlement: nobody is told to look any more."""
+    taken, back = (
+        reports.settlements([reports.settlement_row(refund_id(5), amount, posted=at(T0 - days * DAY), settlement=id_)])
+        for amount, days, id_ in (("-14.00", 6, "1"), ("14.00", 3, "2"))
+    )
+    assert [each.kind for each in await office.run(taken)] == [FindingKind.SETTLED_BUT_DECLINED]
+    assert await office.run(back) == []
+    counts = await office.store.of("us").findings.counts()
+    assert counts[FindingKind.SETTLED_BUT_DECLINED] == 0
+    assert await office.run(taken, back) == []
+
+
 async def test_open_findings_are_reviewed_in_batches(office: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is done each minute, between two looks for what subscribers are owed."""
     await office.run(*files())

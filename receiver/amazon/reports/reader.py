@@ -17,7 +17,7 @@ from typing import NamedTuple
 from receiver.amazon.reports.ids import id_problem, is_refund_id, shown
 from receiver.amazon.reports.lines import Line, lines
 from receiver.amazon.reports.table import HEAD_WITHIN, Record, columns, records
-from receiver.amazon.reports.values import parse_amount, parse_when
+from receiver.amazon.reports.values import is_credit, parse_amount, parse_when
 from receiver.errors import Malformed
 from receiver.ledger.reconciliation.rows import RefundRow, Row, SettlementRow
 from receiver.ledger.refund import state_of
@@ -171,6 +171,7 @@ class _Reader:
                 return SettlementRow(
                     refund_id=refund_id,
                     amount=parse_amount(value["amount"], value["currency"]),
+                    is_credit=is_credit(value["amount"]),
                     settlement_id=value["settlement"][:64],
                     posted_at=parse_when(value["posted"]),
                     line=line,

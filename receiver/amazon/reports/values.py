@@ -50,6 +50,11 @@ def parse_amount(text: str, currency: str) -> Money:
     return Money.parse(re.sub(r"[^0-9]", "", whole) + (f".{fraction}" if fraction else ""), currency)
 
 
+def is_credit(text: str) -> bool:
+    """Whether an amount has no sign of a negative one."""
+    return not any(sign in unicodedata.normalize("NFKC", text) for sign in f"{NEGATIVE}(")
+
+
 def parse_when(text: str) -> int:
     """A time in ms; 0 if there is none, or if it does not name its zone. Raises `Malformed`.
 

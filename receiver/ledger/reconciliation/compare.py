@@ -45,7 +45,8 @@ def _state_differs(row: RefundRow, known: Refund) -> bool:
 def compare_settlement(rows: Sequence[SettlementRow], known: Refund | None) -> list[Finding]:
     """The differences between all rows about one refund in reports of settlement data and what is known here.
 
-    A settlement in another currency says nothing about the amount. A smaller sum is a difference only if there are no
+    Money that was taken for a declined refund and given back is no difference. A settlement in another currency says
+    nothing about the amount. A smaller sum is a difference only if there are no
     more rows: see `is_short`.
     """
     first, settled = rows[0], settled_sum(rows)
@@ -53,6 +54,8 @@ def compare_settlement(rows: Sequence[SettlementRow], known: Refund | None) -> l
         there = f"{SETTLED}{_text(settled, first)}"
         return [Finding(kind=FindingKind.UNKNOWN_HERE, refund_id=first.refund_id, there=there, row=first)]
     if known.state == State.DECLINED:
+        if not settled and settled is not None:
+            return []
         return [_finding(FindingKind.SETTLED_BUT_DECLINED, first, known.state, f"{SETTLED}{_text(settled, first)}")]
     is_comparable = known.amount and first.amount.currency_code == known.amount.currency_code
     if not known.amount or not is_comparable or settled in (None, known.amount.amount):
@@ -67,10 +70,13 @@ def is_short(rows: Sequence[SettlementRow], known: Refund | None) -> bool:
 
 
 def settled_sum(rows: Sequence[SettlementRow]) -> Decimal | None:
-    """The sum; None if the rows have several currencies."""
+    """The sum; None if the rows have several currencies.
+
+    A row with the other sign than most gives money back. Some files have no signs at all.
+    """
     if len({row.amount.currency_code for row in rows}) != 1:
         return None
-    return sum((row.amount.amount for row in rows), Decimal())
+    return abs(sum((row.amount.amount * (-1 if row.is_credit else 1) for row in rows), Decimal()))
 
 
 def _text(settled: Decimal | None, row: SettlementRow) -> str:

@@ -31,6 +31,8 @@ class SettlementRow(
     refund_id: str
     amount: Money
     """Without its sign."""
+    is_credit: bool = False
+    """Whether the report has it without a minus sign."""
     settlement_id: str = ""
     posted_at: int = 0
     line: int = 0

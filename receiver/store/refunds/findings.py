@@ -28,6 +28,8 @@ SAY_PAID = (FindingKind.SETTLED_BUT_DECLINED, FindingKind.STATE_DIFFERS)
 BATCH = 500
 PERIOD = re.compile(r"(refunds|settlements) ([0-9]{1,15}) ([0-9]{1,15})")
 PLAIN = re.compile(r"[!-~]{1,64}")
+CREDIT = " credit"
+"""The end of a settlement's row without a minus sign."""
 
 
 class Opened(StrEnum):
@@ -227,15 +229,18 @@ def _place(cursor: str) -> tuple[int, str]:
 
 def _line(row: SettlementRow) -> str:
     settlement = row.settlement_id if PLAIN.fullmatch(row.settlement_id) else "-"
-    return f"{settlement} {row.posted_at} {row.amount.amount} {row.amount.currency_code}"
+    return (
+        f"{settlement} {row.posted_at} {row.amount.amount} {row.amount.currency_code}{CREDIT if row.is_credit else ''}"
+    )
 
 
 def _row(refund_id: str, line: str) -> SettlementRow:
     """Parse what `_line` wrote. Raises `ValueError`, `Malformed`."""
-    settlement, posted_at, amount, currency = line.split(" ")
+    settlement, posted_at, amount, currency = line.removesuffix(CREDIT).split(" ")
     return SettlementRow(
         refund_id=refund_id,
         amount=Money.parse(amount, currency),
         settlement_id="" if settlement == "-" else settlement,
         posted_at=int(posted_at),
+        is_credit=line.endswith(CREDIT),
     )
