@@ -127,6 +127,7 @@ class Metrics:
         self._dead_dropped = self._counter("dead_events_dropped", "Dead events dropped because of the limit.")
         self._reconcile_runs = self._counter("reconcile_runs", "Comparisons with Amazon's reports.", "outcome")
         self._hints_dropped = self._counter("hints_dropped", "Notified refunds that Amazon does not know.")
+        self._refunds_lost = self._counter("refunds_lost", "Notified refunds that no account finds at Amazon.")
         self._store_errors = self._counter("store_errors", "Commands that Redis did not confirm.", "kind")
         self._unreadable = self._counter("store_unreadable_records", "Damaged records found.", "kind")
         self._requests = self._counter("http_requests", "Requests answered.", "route", "method", "status")
@@ -134,9 +135,7 @@ class Metrics:
             "receiver_feed_clients", "Clients of the feed.", registry=self.registry, multiprocess_mode="livesum"
         )
         self._feed_events = self._counter("feed_events", "Events sent to clients of the feed.", "form")
-        self._feed_cut = self._counter(
-            "feed_clients_cut", "Clients of the feed that were disconnected for being too slow."
-        )
+        self._feed_cut = self._counter("feed_clients_cut", "Clients of the feed that were cut off for being too slow.")
         self._reloads = self._counter("settings_reloads", "Settings read again after SIGHUP.", "outcome")
         self._sizes = Sizes()
         self.registry.register(self._sizes)
@@ -192,9 +191,11 @@ class Metrics:
         """Amazon's reports were fetched and compared: `complete`, or `failed`."""
         self._reconcile_runs.inc(outcome)
 
-    def hint_dropped(self) -> None:
-        """Amazon does not know the refund that a notification named."""
+    def hint_dropped(self, *, is_lost: bool = False) -> None:
+        """Amazon does not know the refund that a hint named. `is_lost`: a notification did, and no account knows it."""
         self._hints_dropped.inc()
+        if is_lost:
+            self._refunds_lost.inc()
 
     def delivery_attempt(self, outcome: str, seconds: float) -> None:
         """An attempt to deliver ended: delivered, retry, dead or gone."""

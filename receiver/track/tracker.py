@@ -36,6 +36,11 @@ from receiver.track.record import Recorder
 
 log = structlog.get_logger()
 
+FIX_LOST = (
+    "Amazon Pay notified about this refund, and says that it does not exist: is the key of another merchant account? "
+    "Look the refund up in Seller Central; `receiver refund refresh ID` asks again"
+)
+
 
 @dataclass(slots=True)
 class Tracker:
@@ -237,16 +242,27 @@ class Tracker:
             _log_failure(error, next_look)
         held = await self.store.schedule.reschedule(due, next_look)
         if isinstance(error, AmazonNotFound):
-            self._log_not_found(due, known, next_look, held)
+            await self._log_not_found(due, known, next_look, held)
 
-    def _log_not_found(self, due: DueRefund, known: Refund | None, next_look: NextLook, held: bool) -> None:
+    async def _log_not_found(self, due: DueRefund, known: Refund | None, next_look: NextLook, held: bool) -> None:
         if next_look.at is None and known is None and held:
-            self.metrics.hint_dropped()
-            log.warning("track.hint_dropped", reason="amazon_not_found")
+            is_lost = due.source is Source.NOTIFICATION and not await self._is_elsewhere(due.refund_id)
+            self.metrics.hint_dropped(is_lost=is_lost)
+            (log.error if is_lost else log.warning)(
+                "track.hint_dropped", reason="amazon_not_found", source=due.source, fix=FIX_LOST if is_lost else None
+            )
         elif known is not None and not is_final(known.state) and next_look.follow_up is None:
             log.warning("track.known_refund_not_found")
         else:
             log.info("track.not_found", source=due.source, next_at=next_look.at)
+
+    async def _is_elsewhere(self, refund_id: str) -> bool:
+        """Whether another account knows the refund: a notification can be meant for several of them."""
+        others = [each for each in self.store.connection.accounts if each != self.account.name]
+        with contextlib.suppress(StoreUnavailable):
+            found = [await self.recorder.store.of(each).refunds.get_or_id(refund_id) for each in others]
+            return any(found)
+        return False
 
 
 def _log_failure(error: AmazonError, next_look: NextLook) -> None:

@@ -7,6 +7,7 @@ import dataclasses
 from collections.abc import AsyncIterator
 from typing import Any
 
+import msgspec
 import pytest
 from structlog.testing import capture_logs
 
@@ -168,8 +169,8 @@ async def test_a_refund_that_amazon_does_not_know_is_asked_about_four_times_more
     with capture_logs() as logs:
         await at.look()
     assert await at.due() is None
-    assert at.counted("hints_dropped") == 1
-    assert [line["event"] for line in logs] == ["track.hint_dropped"]
+    assert (at.counted("hints_dropped"), at.counted("refunds_lost")) == (1, 1)
+    assert [(line["event"], line["log_level"]) for line in logs] == [("track.hint_dropped", "error")]
     assert not [key async for key in at.redis.scan_iter() if b"seen" not in key and b"throttle" not in key]
 
 
@@ -196,6 +197,21 @@ async def test_a_refund_that_amazon_does_not_tell_of_is_stuck_after_a_day(at: Be
     assert waits[DAY] == {"404": WEEK - DAY, "429": 5 * S}.get(answer, 2_500)
     events = await at.redis.xrange("refunds:{us}:events")
     assert [fields[b"type"] for _, fields in events].count(b"amazonpay.refund.stuck") == 1
+
+
+async def test_a_refund_that_another_account_knows_or_nobody_notified_about_is_not_lost(at: Bench) -> None:
+    """Both accounts of a merchant get a notification whose refund does not say of which it is."""
+    at.store.connection.accounts = ["us", "eu"]
+    elsewhere = msgspec.structs.replace(at.tracker.account, name="eu")
+    await Recorder(at.store, lambda: 0.0).record(elsewhere, seen(), source=Source.POLL)
+    await at.store.of("us").schedule.hint(hint())
+    for _ in FOLLOW_UPS:
+        await at.look()
+        await at.wait()
+    await at.look()
+    await at.store.of("us").schedule.hint(hint(2, source=Source.REFRESH))
+    await at.look()
+    assert (at.counted("hints_dropped"), at.counted("refunds_lost")) == (2, 0)
 
 
 async def test_the_other_environments_refund_is_one_that_this_account_does_not_know(at: Bench) -> None:
