@@ -19,7 +19,6 @@ CHUNK = 500
 """Entries to read at once."""
 KEPT_FOR = 400 * 86_400_000
 """ms. No younger entry is ever removed: refunds that were issued here are kept as long."""
-ENTRY = b"entry"
 
 StreamId = tuple[int, int]
 """The ms of the Redis server, and a number among the entries of one ms."""
@@ -82,13 +81,8 @@ class AuditTrail(AccountRepository):
         return f"{ms}-{number}" if self.account < account else f"({ms}-{number}"
 
     def _entry(self, stream_id: bytes, fields: Mapping[bytes, bytes] | Sequence[bytes]) -> AuditEntry | None:
-        """The entry; None for a damaged one. The client returns the fields as a mapping or as a flat list."""
-        try:
-            named = fields if isinstance(fields, Mapping) else dict(zip(fields[::2], fields[1::2], strict=True))
-            return msgspec.json.decode(named[ENTRY], type=AuditEntry)
-        except (KeyError, ValueError, msgspec.MsgspecError, RecursionError):
-            self.damage.record(self.keys("audit"), stream_id, "not an entry of the audit trail")
-            return None
+        """The entry; None for a damaged one."""
+        return self._part(self.keys("audit"), stream_id, "not an entry of the audit trail", _read, fields)
 
     async def check(self) -> None:
         """Read every entry, so that damaged ones are reported."""
@@ -106,6 +100,12 @@ class AuditTrail(AccountRepository):
     async def trim(self, before: int) -> int:
         """Remove the entries that are older than `before` (ms). Returns how many there were."""
         return int(await self._write("XTRIM", self.keys("audit"), "MINID", "=", f"{before}-0"))
+
+
+def _read(fields: Mapping[bytes, bytes] | Sequence[bytes]) -> AuditEntry:
+    """Read an entry. The client returns its fields as a mapping or as a flat list."""
+    named = fields if isinstance(fields, Mapping) else dict(zip(fields[::2], fields[1::2], strict=True))
+    return msgspec.json.decode(named[b"entry"], type=AuditEntry)
 
 
 def _parts(stream_id: bytes) -> StreamId:

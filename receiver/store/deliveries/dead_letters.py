@@ -145,10 +145,8 @@ class DeadLetters(DeliveryQueues):
 
     def _dead(self, key: str, stream_id: str, value: bytes) -> DeadEvent:
         """A dead event. If the record is damaged: only its known fields, with the reason `unreadable`."""
-        try:
-            dead = msgspec.json.decode(value, type=DeadEvent)
-        except (msgspec.MsgspecError, RecursionError):
-            self.damage.record(key, stream_id, "not a dead event")
+        dead = self._part(key, stream_id, "not a dead event", msgspec.json.decode, value, type=DeadEvent)
+        if dead is None:
             text = "The record of this dead event is damaged."
             at = min(written_at(stream_id), LAST_TIME)
             return DeadEvent(stream_id, "", "", "", "unreadable", at, 0, text)

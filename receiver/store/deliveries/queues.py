@@ -64,6 +64,9 @@ class Copy(msgspec.Struct, frozen=True):
     fields: dict[str, str] = {}
 
 
+COPY, ATTEMPTS = msgspec.json.Decoder(Copy), msgspec.json.Decoder(DeliveryAttempts)
+
+
 class Health(msgspec.Struct, frozen=True, kw_only=True):
     """A subscriber's delivery health. Times are ms; 0 means never."""
 
@@ -239,19 +242,14 @@ class DeliveryQueues(AccountRepository):
 
     def read_attempts(self, key: str, stream_id: bytes | str, stored: bytes | None) -> DeliveryAttempts:
         """The attempts so far. If the record is damaged, they count from zero and the event is still delivered."""
-        try:
-            return msgspec.json.decode(stored, type=DeliveryAttempts) if stored else DeliveryAttempts()
-        except msgspec.MsgspecError:
-            self.damage.record(key, stream_id, "unreadable attempts; counting starts again")
-            return DeliveryAttempts()
+        what = "unreadable attempts; counting starts again"
+        found = self._part(key, stream_id, what, ATTEMPTS.decode, stored) if stored else None
+        return found or DeliveryAttempts()
 
     def read_copy(self, key: str, stream_id: bytes | str, stored: bytes | None) -> dict[str, str]:
         """The fields of a copy; empty if it is damaged."""
-        try:
-            return msgspec.json.decode(stored, type=Copy).fields if stored else {}
-        except msgspec.MsgspecError:
-            self.damage.record(key, stream_id, "unreadable copy of an event")
-            return {}
+        found = self._part(key, stream_id, "unreadable copy of an event", COPY.decode, stored) if stored else None
+        return found.fields if found else {}
 
     async def publish_failing_once(self, event: OperatorEvent) -> bool:
         """Queue an operator event about failures, once until the subscriber succeeds; whether it was queued."""

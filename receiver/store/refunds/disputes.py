@@ -166,14 +166,11 @@ class Disputes(AccountRepository):
 
     def _dispute(self, key: str, dispute_id: bytes, value: bytes) -> StoredDispute:
         """A stored dispute. If the record is damaged, its details are lost, but the dispute still counts."""
-        try:
-            return StoredDispute(msgspec.json.decode(value.split(b" ", 2)[2], type=Dispute), value)
-        except (IndexError, msgspec.MsgspecError, RecursionError):
-            self.damage.record(key, dispute_id, "unreadable dispute")
-            permission = key.rpartition(":")[2]
-            shown = dispute_id.decode(errors="replace")
-            lost = Dispute(dispute_id=shown, charge_permission_id=permission, kind="dispute")
-            return StoredDispute(lost, value, readable=False)
+        if found := self._part(key, dispute_id, "unreadable dispute", _of_value, value):
+            return StoredDispute(found, value)
+        permission, shown = key.rpartition(":")[2], dispute_id.decode(errors="replace")
+        lost = Dispute(dispute_id=shown, charge_permission_id=permission, kind="dispute")
+        return StoredDispute(lost, value, readable=False)
 
 
 def member(dispute: Dispute) -> str:
@@ -189,3 +186,7 @@ def to_value(dispute: Dispute) -> bytes:
     """The dispute as stored in Redis."""
     words = f"{'open' if dispute.guards else 'over'} {dispute.charge_id or '-'} "
     return words.encode() + msgspec.json.encode(dispute)
+
+
+def _of_value(value: bytes) -> Dispute:
+    return msgspec.json.decode(value.split(b" ", 2)[2], type=Dispute)

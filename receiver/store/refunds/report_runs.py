@@ -50,8 +50,4 @@ class ReportRuns(AccountRepository):
     async def _get(self, field: str, kind: type[T]) -> T | None:
         key = self.keys("report_run")
         raw: bytes | None = await self._read("HGET", key, field)
-        try:
-            return msgspec.json.decode(raw, type=kind) if raw else None
-        except (msgspec.MsgspecError, RecursionError):
-            self.damage.record(key, field, "unreadable; ignored")
-            return None
+        return self._part(key, field, "unreadable; ignored", msgspec.json.decode, raw, type=kind) if raw else None

@@ -17,6 +17,7 @@ from receiver.store.redis.wakeups import News
 from receiver.store.refunds.timeline import CAP, KEPT_FOR, LOOK, timeline_line
 
 NO_LIMIT = 1_000_000
+FOLLOW_UP = msgspec.json.Decoder(FollowUp)
 SECOND = 2
 """How the scripts mark a second look; 1 is a patient refund."""
 
@@ -89,11 +90,9 @@ class RefundSchedule(AccountRepository):
         """What is remembered of the hint. If the record is damaged, only its details are lost."""
         if not stored:
             return None
-        try:
-            return msgspec.json.decode(stored, type=FollowUp)
-        except (msgspec.MsgspecError, RecursionError):
-            self.damage.record(key, refund_id, "unreadable hint; treated as a notification")
-            return FollowUp(Source.NOTIFICATION, self.now())
+        what = "unreadable hint; treated as a notification"
+        found = self._part(key, refund_id, what, FOLLOW_UP.decode, stored)
+        return found or FollowUp(Source.NOTIFICATION, self.now())
 
     async def reschedule(self, due: DueRefund, next_look: NextLook) -> bool:
         """Finish a claim that brought no change.

@@ -38,6 +38,9 @@ class TimelineEntry(msgspec.Struct, frozen=True, array_like=True):
     """The type of the delivered event."""
 
 
+ENTRY = msgspec.json.Decoder(TimelineEntry)
+
+
 def timeline_line(at: int, what: str, *more: str | int) -> bytes:
     """An entry as stored; trailing fields may be left out."""
     return msgspec.json.encode((at, what, *more))
@@ -53,15 +56,10 @@ class Timelines(AccountRepository):
 
     async def read(self, refund_id: str) -> list[TimelineEntry]:
         """The entries, oldest first. Damaged ones are skipped."""
-        key, found = self.keys("trail", refund_id), []
+        key = self.keys("trail", refund_id)
         try:
             lines: list[bytes] = await self._read("LRANGE", key, 0, -1)
         except WrongType:
             return []
-        for place, line in enumerate(lines):
-            try:
-                trace = msgspec.json.decode(line, type=TimelineEntry)
-                found.append(msgspec.structs.replace(trace, at=min(max(trace.at, 0), LAST_TIME)))
-            except (msgspec.MsgspecError, RecursionError):
-                self.damage.record(key, str(place), "unreadable timeline entry")
-        return found
+        found = self._lines(key, lines, "unreadable timeline entry", ENTRY.decode)
+        return [msgspec.structs.replace(each, at=min(max(each.at, 0), LAST_TIME)) for each in found]
