@@ -101,8 +101,6 @@ SUCCESS = AttemptEffects(failed=False)
 
 
 class DeliveryQueues(AccountRepository):
-    """The delivery queues of one account."""
-
     async def queue_heads(self, names: Sequence[str]) -> dict[str, int]:
         """When (ms) each queue has something to send, 0 for a test; empty queues are left out."""
         tops = await asyncio.gather(*(self._top(self.keys("lane", name)) for name in names))
@@ -227,7 +225,6 @@ class DeliveryQueues(AccountRepository):
         return timeline_line(self.now(), DELIVERY, *more)
 
     async def health(self, name: str) -> Health:
-        """A subscriber's delivery health."""
         key = self.keys("health", name)
         raw: dict[bytes, bytes] = await self._read("HGETALL", key)
         found: dict[str, str | int] = {}

@@ -16,7 +16,7 @@ from receiver.ledger.resolution import TRACKED_FOR
 from receiver.store.redis.client import Pipelines
 from receiver.store.redis.clock import Clock
 from receiver.store.redis.damage import Damage, RecordUnreadable, WrongType, unreadable
-from receiver.store.redis.keys import LIST, STRING, WAKE, Keys, read_name, type_of
+from receiver.store.redis.keys import LIST, STRING, WAKE, Keys, aside_of, read_name, type_of
 from receiver.store.redis.scripts import Command, Script, script
 from receiver.store.redis.wakeups import ChangeNotifier, News
 
@@ -67,7 +67,6 @@ class RedisRepository:
 
     @property
     def accounts(self) -> Sequence[str]:
-        """The accounts that this process serves."""
         return self.connection.accounts
 
     @property
@@ -157,8 +156,7 @@ class RedisRepository:
         name = read_name(key)
         if name is None or not name.account:
             return False
-        aside = Keys(name.account)("aside", name.kind, *((name.of,) if name.of else ()))
-        moved = await self._run("set_aside", [key, aside], [part])
+        moved = await self._run("set_aside", [key, aside_of(name)], [part])
         if moved:
             # The member of a list is its value, which may be secret.
             self.damage.record(key, None if name.entry.type == LIST else part, what)

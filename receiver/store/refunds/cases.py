@@ -23,14 +23,13 @@ from receiver.store.deliveries.subscribers import SubscriberRepository
 from receiver.store.redis.base import AccountRepository, Connection
 from receiver.store.redis.keys import Keys
 from receiver.store.refunds.codec import open_details
-from receiver.store.refunds.refunds import Commit, Committed, Refunds
+from receiver.store.refunds.refunds import MOST_COLLISIONS, Commit, Committed, Refunds
 
 log = structlog.get_logger()
 
 BATCH = 50
 AT_ONCE = 1_000
 """Entries to parse without a pause: about 5 ms."""
-MOST_COLLISIONS = 16
 
 
 class OpenCase(NamedTuple):

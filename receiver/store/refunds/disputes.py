@@ -26,9 +26,8 @@ from receiver.ledger.refund import REFUND_ID
 from receiver.runtime.rounds import Claim
 from receiver.store.redis.base import AccountRepository, Args
 from receiver.store.redis.wakeups import News
-from receiver.store.refunds.refunds import Owed
+from receiver.store.refunds.refunds import MOST_COLLISIONS, Owed
 
-MOST_COLLISIONS = 16
 ASKED_LATELY = 60_000
 """ms for which disputes are not made due again because a person or a program came across them."""
 
@@ -55,8 +54,6 @@ class Finished(StrEnum):
 
 
 class Disputes(AccountRepository):
-    """The disputes of one account."""
-
     async def record(self, dispute: Dispute, *, message_id: str, digest: str) -> HintResult:
         """Record what a notification says about a dispute, and make it due now. Durable when this returns; safe to
         repeat."""

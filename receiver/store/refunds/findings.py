@@ -50,8 +50,6 @@ FINDING = msgspec.json.Decoder(Finding)
 
 
 class Findings(AccountRepository):
-    """The findings of one account."""
-
     async def stored(self, names: Sequence[str]) -> dict[str, StoredFinding]:
         """The findings with these names, closed ones included."""
         if not names:

@@ -21,6 +21,8 @@ from receiver.store.redis.keys import STATES, Keys
 from receiver.store.refunds.codec import from_hash, from_line, open_details, to_hash, to_line
 from receiver.store.refunds.waves import OUTSIDE_WAVES, WaveWrite
 
+MOST_COLLISIONS = 16
+"""How often a change is decided again because another writer came first."""
 HISTORY_CAP = 200
 """Revisions kept of one refund; real ones have two to four."""
 MOST_EXAMINED = 1_000
@@ -98,8 +100,6 @@ class Committed(StrEnum):
 
 
 class Refunds(AccountRepository):
-    """The stored refunds."""
-
     async def get(self, refund_id: str) -> Refund | None:
         """One refund; None if it is not known. Raises `RecordUnreadable`."""
         key = self.keys("refund", refund_id)

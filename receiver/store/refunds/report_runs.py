@@ -17,14 +17,11 @@ T = TypeVar("T")
 
 
 class ReportRuns(AccountRepository):
-    """The runs of one account."""
-
     async def lease(self, owner: str, ms: int = LEASE) -> bool:
         """Take or keep the lease; False if another owner holds it. 0 ms gives it up."""
         return bool(await self._script("lease", [owner, ms]))
 
     async def unfinished(self) -> ReportRun | None:
-        """The run that was not finished."""
         return await self._get(RUN, ReportRun)
 
     async def write(self, run: ReportRun) -> None:

@@ -23,8 +23,6 @@ SECOND = 2
 
 
 class RefundSchedule(AccountRepository):
-    """The schedule of one account."""
-
     async def hint(self, hint: Hint) -> HintResult:
         """Make the refund due now. Durable when this returns; safe to repeat."""
         queue = "refreshed" if hint.patient or hint.source is Source.REFRESH else "hinted"

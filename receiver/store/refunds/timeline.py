@@ -47,8 +47,6 @@ def timeline_line(at: int, what: str, *more: str | int) -> bytes:
 
 
 class Timelines(AccountRepository):
-    """Reads and writes timelines."""
-
     async def add(self, refund_id: str, what: str, who: str, outcome: str, detail: str) -> None:
         """Add an entry with the current time."""
         line = timeline_line(self.now(), what, who, outcome, 0, detail)

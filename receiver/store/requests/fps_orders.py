@@ -44,8 +44,6 @@ class NotSaved(StrEnum):
 
 
 class FpsOrders(Claims):
-    """The FPS orders of one account."""
-
     schedule = "fps_issuing"
 
     async def reserve(

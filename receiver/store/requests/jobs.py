@@ -44,8 +44,6 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class JobStore(Claims):
-    """The jobs of one account."""
-
     schedule = "jobs"
 
     async def create(self, job: Job, items: Iterable[Item]) -> str:

@@ -27,13 +27,6 @@ CHARGE_KEPT = 3_600_000
 
 
 @dataclass(frozen=True, slots=True)
-class Reserved:
-    """The amount is reserved, and the claim is ours until `token` (ms)."""
-
-    token: int
-
-
-@dataclass(frozen=True, slots=True)
 class NotReserved:
     """Other refunds of the charge prevent it; nothing was written. `spent` is the amount already used up (minor
     units)."""
@@ -61,7 +54,7 @@ Obstacle = NotReserved | Disputed | CaseClosed
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """A claimed request."""
+    """A claimed request, order or job. The claim is ours until `token` (ms)."""
 
     id: str
     token: int
@@ -86,13 +79,11 @@ class Claims(AccountRepository):
 
 
 class Requests(Claims):
-    """The refund requests of one account."""
-
     schedule = "issuing"
 
     async def reserve(
         self, order: PreparedRefund, *, owner: str, guard: Guard, lease: int
-    ) -> Reserved | Obstacle | RefundRequestRecord:
+    ) -> Attempt | Obstacle | RefundRequestRecord:
         """Reserve the amount and hold the request for `lease` ms; or return what prevents it.
 
         `owner` is a new random word. It distinguishes a repetition of this very call from another caller's. Who
@@ -126,7 +117,7 @@ class Requests(Claims):
             first=order.retry_root,
         )
         if answer[0] == b"reserved":
-            return Reserved(token)
+            return Attempt(order.id, token)
         if answer[0] == b"closed":
             return CaseClosed()
         if found := _in_the_way(answer):
