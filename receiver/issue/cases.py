@@ -14,8 +14,7 @@ import structlog
 from receiver.amazon.ids import no_such_refund
 from receiver.errors import Conflict, NotFound, StoreUnavailable
 from receiver.issue.attempts import details_of
-from receiver.issue.generations import generation_of
-from receiver.issue.orders import retry_id
+from receiver.issue.orders import generation_of, retry_id
 from receiver.ledger.audit import Action, Actor, AuditEntry, Outcome
 from receiver.ledger.lifecycle import Change
 from receiver.ledger.refund import How, Refund, Source, State, is_final

@@ -1,10 +1,9 @@
 """Verb. A refund request → Amazon → the ledger, never twice.
 
-    orders.py         a request and a key → the prepared refund, which is stored
+    orders.py         a request and a key → the prepared refund, which is stored; which retry is next
     attempts.py       one attempt, and its outcome
     refusals.py       why a refund is not issued
     worker.py         resumes interrupted requests
-    generations.py    which attempt of a retry is next
     manual.py         a person resolves an unclear request, or has it sent once more
     jobs.py           many declined refunds are reissued; candidates.py: which ones
     cases.py          a person closes the case of a declined refund, or reopens it
@@ -25,9 +24,8 @@ import msgspec
 from receiver.errors import AmazonOutcomeUnknown, BadRequest, Conflict, RefundUnclear, StoreUnavailable
 from receiver.issue.attempts import Issued, RefundAttempts
 from receiver.issue.cases import Cases
-from receiver.issue.generations import generation_of
 from receiver.issue.manual import ManualResolver
-from receiver.issue.orders import digest_of_full, prepare, request_id_of
+from receiver.issue.orders import digest_of_full, generation_of, prepare, request_id_of
 from receiver.issue.refusals import all_left, case_of, check_unseen, hindrance, refusal
 from receiver.issue.worker import Worker
 from receiver.ledger.charge import CAPTURED, Charge, balance_of, refundable_total
@@ -109,7 +107,7 @@ class Issuer:
         """Issue a declined refund again, at most once however many callers ask. Raises like `create`, and `NotFound`.
 
         Uses Amazon's default soft descriptor, because Amazon does not return the one that was sent for the declined
-        refund. If Amazon provably refused the last retry, this is a new one (see `generations.py`).
+        refund. If Amazon provably refused the last retry, this is a new one (see `orders.py`).
         """
         declined = await self.cases.known(refund_id)
         if declined.refund_type == FPS:

@@ -25,7 +25,7 @@ from receiver.store.deliveries.subscribers import queued_form
 from receiver.store.redis.base import LAST_TIME, AccountRepository, Args
 from receiver.store.redis.damage import WrongType
 from receiver.store.redis.stream_ids import fixed_width, texts_of
-from receiver.store.refunds.timeline import CAP, DELIVERY, KEPT_FOR, timeline_line
+from receiver.store.refunds.timeline import DELIVERY, timeline_line
 
 log = structlog.get_logger()
 
@@ -201,8 +201,6 @@ class DeliveryQueues(AccountRepository):
                 PROBE_PAUSE,
                 "" if result.pause_until is None else result.pause_until,
                 trace,
-                CAP,
-                KEPT_FOR,
                 *(queued_form(event) for event in result.operator_events),
             ],
             name=name,

@@ -14,7 +14,7 @@ from receiver.runtime.rounds import Claim
 from receiver.store.redis.base import AccountRepository, Args
 from receiver.store.redis.damage import WrongType
 from receiver.store.redis.wakeups import News
-from receiver.store.refunds.timeline import CAP, KEPT_FOR, LOOK, timeline_line
+from receiver.store.refunds.timeline import LOOK, timeline_line
 
 NO_LIMIT = 1_000_000
 FOLLOW_UP = msgspec.json.Decoder(FollowUp)
@@ -37,8 +37,6 @@ class RefundSchedule(AccountRepository):
                 self.connection.seen_for,
                 follow_up.written(),
                 timeline_line(hint.at, hint.source.value, *([str(by)] if by.token else [])),
-                CAP,
-                KEPT_FOR,
             ],
             more=[self.keys(queue)],
             audit=_refresh(hint) if by.token else None,
@@ -109,8 +107,6 @@ class RefundSchedule(AccountRepository):
                 next_look.follow_up.written() if next_look.follow_up else "",
                 "" if next_look.revision is None else next_look.revision,
                 trace,
-                CAP,
-                KEPT_FOR,
                 SECOND if next_look.second else int(next_look.patient),
             ],
             refund=due.refund_id,

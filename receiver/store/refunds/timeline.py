@@ -13,10 +13,6 @@ import msgspec
 from receiver.store.redis.base import LAST_TIME, AccountRepository
 from receiver.store.redis.damage import WrongType
 
-CAP = 300
-"""Entries kept of one refund; the oldest beyond this are dropped."""
-KEPT_FOR = 400 * 86_400_000
-"""ms from the first entry, as long as issued refunds are kept: a timeline does not outlive its refund for ever."""
 LOOK, DELIVERY, RETRY = "look", "delivery", "retry"
 
 
@@ -50,7 +46,7 @@ class Timelines(AccountRepository):
     async def add(self, refund_id: str, what: str, who: str, outcome: str, detail: str) -> None:
         """Add an entry with the current time."""
         line = timeline_line(self.now(), what, who, outcome, 0, detail)
-        await self._script("trace", [line, CAP, KEPT_FOR], refund=refund_id)
+        await self._script("trace", [line], refund=refund_id)
 
     async def read(self, refund_id: str) -> list[TimelineEntry]:
         """The entries, oldest first. Damaged ones are skipped."""
