@@ -107,13 +107,11 @@ class Findings:
             self._rows.append(found)
 
     def end(self) -> None:
-        """The table."""
         if self._rows:
             emit_rich(table_of(self._rows))
 
 
 def table_of(rows: Sequence[FindingJson]) -> Table:
-    """Findings as a table."""
     shown = table()
     for column in ("Finding", "Refund", "Here", "In the report", "Report", "Line"):
         shown.add_column(column, overflow="fold")

@@ -37,7 +37,7 @@ OFTEN: Final = frozenset({"/healthz", "/readyz", "/metrics", "/static/{name}"})
 """Routes logged at level debug only: machines request them every few seconds."""
 
 FIRST: Final = frozenset({"/healthz", "/readyz"})
-PER_TURN: Final = 8
+PER_TURN: Final = 32
 """How many requests, other than notifications and probes, begin in one turn of the loop. Hundreds at once would delay
 each step of a response to Amazon."""
 
@@ -133,13 +133,13 @@ class Application:
         request_id = (brought_id(brought) if brought else "") or self._new_id()
         status, began = 0, perf_counter()
 
-        async def framed(message: Message) -> None:
+        def framed(message: Message) -> Awaitable[None]:
             nonlocal status
             if message["type"] == "http.response.start":
                 status, said = message["status"], message["headers"]
                 defaults = _missing(tuple([name for name, _ in said]))
                 message["headers"] = [*said, *defaults, (b"x-request-id", request_id.encode())]
-            await send(message)
+            return send(message)
 
         if not (self._turns.entered() or scope["path"] in FIRST):
             await self._turns.enter()

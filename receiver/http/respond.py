@@ -15,20 +15,16 @@ from receiver.outbox.formats.cloudevents import AdvisedRefundJson
 class JsonAnswer(Response):
     """Encoded JSON, with its headers ready to send: Starlette looks through given ones for what is missing."""
 
-    media_type = "application/json"
-
-    def __init__(self, body: bytes, status: int = 200, **headers: str) -> None:
+    def __init__(self, body: bytes, status: int, headers: Headers) -> None:
         self.status_code, self.body, self.background = status, body, None
-        self.raw_headers = [
-            (b"content-type", b"application/json"),
-            (b"content-length", b"%d" % len(body)),
-            *((name.lower().replace("_", "-").encode(), text.encode("latin-1")) for name, text in headers.items()),
-        ]
+        length = (b"content-length", b"%d" % len(body))
+        self.raw_headers = [(b"content-type", b"application/json"), length, *headers]
 
 
 def json_answer(value: object, status: int = 200, **headers: str) -> Response:
     """The value as JSON; `_` in a header's name stands for `-`."""
-    return JsonAnswer(msgspec.json.encode(value), status, **headers)
+    given = [(name.lower().replace("_", "-").encode(), text.encode("latin-1")) for name, text in headers.items()]
+    return JsonAnswer(msgspec.json.encode(value), status, given)
 
 
 def etag(refund: Refund, body: AdvisedRefundJson, encoded: bytes) -> str:

@@ -41,7 +41,7 @@ from receiver.ledger.refund_request import (
     RequestState,
 )
 from receiver.ledger.resolution import not_reissued
-from receiver.ledger.retryability import BUYER_MAY_BE_PAID, NOT_MERCHANTS_REFUND, judge, not_merchants_refund
+from receiver.ledger.retryability import BUYER_MAY_BE_PAID, check_itself, in_conflict, judge
 from receiver.runtime.metrics import Metrics
 from receiver.store.account import AccountStore
 from receiver.store.requests.requests import Attempt, CaseClosed, Disputed, NotReserved, Obstacle
@@ -113,9 +113,7 @@ class Issuer:
         if declined.refund_type == FPS:
             raise Conflict("This is a Flexible Payments refund: Amazon Pay cannot retry it.", reason="not_amazon_pay")
         if declined.conflict:
-            raise Conflict(
-                "Amazon reported two final states for this refund: the buyer may have the money.", reason="in_conflict"
-            )
+            raise in_conflict()
         if declined.state != State.DECLINED:
             raise Conflict(
                 f"Only a declined refund can be retried; this one is {declined.state}.", reason="not_declined"
@@ -222,8 +220,7 @@ class Issuer:
         if not ((case := await case_of(self.store, declined.retry_root or declined.refund_id)) and case.is_open):
             raise not_reissued(case)
         found = judge(declined, await self.store.charges.known(declined.charge_id), self.store.now())
-        if found and NOT_MERCHANTS_REFUND in found.reasons:
-            raise not_merchants_refund()
+        check_itself(found)
         if found and BUYER_MAY_BE_PAID in found.reasons:
             raise await hindrance(self.store, prepared, Disputed())
 

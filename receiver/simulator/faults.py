@@ -26,7 +26,6 @@ class Fault(Exception):
         self.page = page
 
     def body(self) -> dict[str, str]:
-        """Amazon's error body."""
         return {"reasonCode": self.reason_code, "message": self.message}
 
 

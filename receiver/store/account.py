@@ -43,7 +43,7 @@ class AccountStore(AccountRepository):
         self.disputes = Disputes(connection, keys)
         self.findings = Findings(connection, keys)
         self.notifications = Notifications(connection, keys)
-        self.requests = OpenRequestStore(connection, keys, self.refunds)
+        self.requests = OpenRequestStore(connection, keys, self.refunds, self.findings)
         self.charges = KnownCharges(connection, keys, self.requests, self.disputes)
         self.fps = FpsOrders(connection, keys)
         self.jobs = JobStore(connection, keys)

@@ -80,7 +80,6 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print the API's JSON inste
 
 
 def checked_id(text: str | None) -> str | None:
-    """Check the form of a refund's id."""
     if text is not None and not REFUND_ID.fullmatch(text):
         raise typer.BadParameter("a refund id is 1 to 64 letters, digits and hyphens.")
     return text

@@ -146,7 +146,6 @@ def summary(
     problems: list[str],
     seconds: float,
 ) -> dict[str, Any]:
-    """The outcome as JSON."""
     posted = scene.simulator.posted
     genuine = [each for each in posted if not each.kind.startswith("forged")]
     reasons = Counter(reason for state, reason in map(state_of, refunds.values()) if state == "Declined")

@@ -16,11 +16,11 @@ from receiver.commands.client.options import URL_NAMES, given_token
 from receiver.commands.console import clean, emit_rich, emit_value
 from receiver.commands.doctor.checks import examine, examine_nothing
 from receiver.commands.doctor.finding import Finding, Report, Status
-from receiver.commands.doctor.site import Send, Site
+from receiver.commands.doctor.site import Site
+from receiver.commands.setup import transport
 from receiver.errors import ConfigurationError
 from receiver.runtime.version import package_version
 from receiver.settings import Settings
-from receiver.transport.client import Transport
 
 COLOURS = {Status.OK: "green", Status.WARN: "yellow", Status.FAIL: "bold red", Status.SKIP: "dim"}
 INDENT = " " * 6
@@ -55,13 +55,9 @@ async def doctor(
     except ConfigurationError as error:
         found = await examine_nothing(error.problems)
     else:
-        transport, accounts = Transport(), tuple(settings.build_accounts())
-        send: Send = transport.send
-        try:
-            rest = (config, offline, base, token, insecure, whole_store)
-            found = await examine(Site(settings, accounts, send, system_clock, *rest))
-        finally:
-            await transport.close()
+        accounts, rest = tuple(settings.build_accounts()), (config, offline, base, token, insecure, whole_store)
+        async with transport() as web:
+            found = await examine(Site(settings, accounts, web.send, system_clock, *rest))
     show(found, as_json=as_json)
     return found.exit_code
 

@@ -177,7 +177,6 @@ class Output:
         fresh.replace(self.state)
 
     def finish(self) -> None:
-        """The file is whole."""
         if self._file is not None and self.path is not None:
             self._file.close()
             self.part.replace(self.path)

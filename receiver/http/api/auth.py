@@ -71,7 +71,6 @@ class Tokens:
 
     @property
     def count(self) -> int:
-        """How many tokens are configured."""
         return len(self._callers)
 
     def knows(self, caller: Caller) -> bool:

@@ -138,7 +138,6 @@ def form_endpoint(fps_issuers: Mapping[str, FpsIssuer], limits: IngestSettings, 
 
 
 def form_routes(forms: Ipn) -> list[Route]:
-    """The routes of status notifications."""
     return [Route(path, forms) for path in (TAKE_FORM.path, f"{TAKE_FORM.path}/")]
 
 

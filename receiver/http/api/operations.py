@@ -97,7 +97,6 @@ class Call:
 
     @property
     def actor(self) -> Actor:
-        """Who acts by this request."""
         return actor_of(self.request, self.caller)
 
 
@@ -166,7 +165,6 @@ def operations_of(api: type) -> Iterator[tuple[str, Operation]]:
 
 
 def routes_of(api: object, tokens: Tokens, reads: Reads) -> list[Route]:
-    """The routes that an object's handlers declare."""
     return [
         Route(operation.path, _endpoint(operation, getattr(api, name), tokens, reads), methods=[operation.method])
         for name, operation in operations_of(type(api))

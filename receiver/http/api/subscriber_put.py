@@ -61,8 +61,6 @@ class _Result(NamedTuple):
 
 
 class SubscriberPutApi(SubscriberApi):
-    """The handler."""
-
     @Operation(
         "PUT",
         "/v1/subscribers/{name}",

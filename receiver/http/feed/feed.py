@@ -92,8 +92,6 @@ STREAM: Final[Schema] = {
 
 
 class FeedApi:
-    """The handlers of one process."""
-
     def __init__(
         self,
         events: Store,

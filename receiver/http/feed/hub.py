@@ -118,7 +118,6 @@ class Listener:
         return self._most - len(self._waiting)
 
     def put(self, item: FeedItem | str) -> None:
-        """Adds an item."""
         if self.cut:
             return
         if not self.room:
@@ -140,7 +139,6 @@ class Listener:
         self._stirred.set()
 
     def take(self) -> list[FeedItem | str]:
-        """Takes all queued items."""
         found = list(self._waiting)
         self._waiting.clear()
         self._stirred.clear()

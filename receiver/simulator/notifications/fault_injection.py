@@ -142,7 +142,6 @@ class FaultInjection:
         return rule
 
     def clear(self) -> None:
-        """Remove all rules."""
         self.rules.clear()
 
     def take(self, place: str, refund_id: str = "", state: str = "") -> Rule | None:

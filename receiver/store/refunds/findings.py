@@ -23,6 +23,8 @@ from receiver.store.refunds.refunds import Owed
 
 KEPT_CLOSED = 30 * DAY
 """ms for which a closed finding is kept."""
+SAY_PAID = (FindingKind.SETTLED_BUT_DECLINED, FindingKind.STATE_DIFFERS)
+"""The kinds that can say so; see `Finding.says_paid`."""
 BATCH = 500
 PERIOD = re.compile(r"(refunds|settlements) ([0-9]{1,15}) ([0-9]{1,15})")
 PLAIN = re.compile(r"[!-~]{1,64}")
@@ -57,6 +59,12 @@ class Findings(AccountRepository):
         key = self.keys("findings:details")
         values: list[bytes | None] = await self._read("HMGET", key, *names)
         return {name: self._finding(key, name, value or b"") for name, value in zip(names, values, strict=True)}
+
+    async def paid_in_reports(self, declined: Iterable[str]) -> set[str]:
+        """Those of these declined refunds that a report of Amazon's has as paid."""
+        names = [f"{kind} {each}" for each in declined for kind in SAY_PAID]
+        stored = (await self.stored(names)).values()
+        return {each.finding.refund_id for each in stored if each.finding and each.finding.says_paid}
 
     async def record(self, finding: Finding, before: StoredFinding, owed: Owed, version: int) -> Opened:
         """Write a new finding with its event. `version` is that of the subscriber list from which `owed` was made."""

@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from receiver.ledger.audit import AuditEntry
 from receiver.ledger.charge_book import RESERVATION, RESERVED, Entry, entry_of, read_entry, reservation
-from receiver.ledger.refund import Refund
+from receiver.ledger.refund import Refund, State
 from receiver.ledger.refund_request import OPEN, PreparedRefund, RefundRequestRecord, RequestState, candidate
 from receiver.store.redis.base import Args, Connection
 from receiver.store.redis.damage import RecordUnreadable, WrongType, unreadable
 from receiver.store.redis.keys import Keys
+from receiver.store.refunds.findings import Findings
 from receiver.store.refunds.refunds import Refunds
 from receiver.store.requests.requests import KEPT_FOR, Attempt, Requests
 
@@ -52,13 +53,19 @@ class Busy:
 class OpenRequestStore(Requests):
     """Refund requests, with queries that also need refunds and the book of their charge."""
 
-    def __init__(self, connection: Connection, keys: Keys, refunds: Refunds) -> None:
+    def __init__(self, connection: Connection, keys: Keys, refunds: Refunds, findings: Findings) -> None:
         super().__init__(connection, keys)
-        self._refunds = refunds
+        self._refunds, self._findings = refunds, findings
 
     async def charge_entries(self, charge_id: str) -> dict[str, Entry]:
-        """The known refunds (by id) and reservations (`request:…`) of a charge."""
-        return {name: entry for name, (_, entry) in (await self._book(charge_id)).items()}
+        """The known refunds (by id) and reservations (`request:…`) of a charge.
+
+        A declined one that a report of Amazon's has as paid is in conflict.
+        """
+        entries = {name: entry for name, (_, entry) in (await self._book(charge_id)).items()}
+        declined = [name for name, entry in entries.items() if entry.state == State.DECLINED and not entry.conflict]
+        paid = await self._findings.paid_in_reports(declined)
+        return entries | {name: replace(entries[name], conflict=True) for name in declined if name in paid}
 
     async def upgrade_charge_book(self, charge_id: str) -> None:
         """Add the start time to entries that an older version wrote without one, before amounts are compared."""
