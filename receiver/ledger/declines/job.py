@@ -60,8 +60,6 @@ LEFT_OUT: Final = MappingProxyType(
 
 
 class JobState(StrEnum):
-    """The state of a job."""
-
     RUNNING = "running"
     PAUSED = "paused"
     """The first refunds were declined again, or the store was restored. A person resumes or cancels it."""
