@@ -7,7 +7,6 @@ import dataclasses
 from collections.abc import AsyncIterator
 from typing import Any
 
-import msgspec
 import pytest
 from structlog.testing import capture_logs
 
@@ -202,15 +201,15 @@ async def test_a_refund_that_amazon_does_not_tell_of_is_stuck_after_a_day(at: Be
 async def test_a_refund_that_another_account_knows_or_nobody_notified_about_is_not_lost(at: Bench) -> None:
     """Both accounts of a merchant get a notification whose refund does not say of which it is."""
     at.store.connection.accounts = ["us", "eu"]
-    elsewhere = msgspec.structs.replace(at.tracker.account, name="eu")
+    elsewhere = dataclasses.replace(at.tracker.account, name="eu")
     await Recorder(at.store, lambda: 0.0).record(elsewhere, seen(), source=Source.POLL)
     await at.store.of("us").schedule.hint(hint())
     for _ in FOLLOW_UPS:
         await at.look()
         await at.wait()
     await at.look()
-    await at.store.of("us").schedule.hint(hint(2, source=Source.REFRESH))
-    await at.look()
+    await at.store.of("us").schedule.hint(hint(2, message="", digest="", source=Source.REFRESH))
+    await at.look(2)
     assert (at.counted("hints_dropped"), at.counted("refunds_lost")) == (2, 0)
 
 
