@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from receiver.ledger.audit import AuditEntry
 from receiver.ledger.charge_book import RESERVATION, RESERVED, Entry, entry_of, read_entry, reservation
-from receiver.ledger.refund import Refund
+from receiver.ledger.refund import Refund, State
 from receiver.ledger.refund_request import OPEN, PreparedRefund, RefundRequestRecord, RequestState, candidate
 from receiver.store.redis.base import Args, Connection
 from receiver.store.redis.damage import RecordUnreadable, WrongType, unreadable
 from receiver.store.redis.keys import Keys
+from receiver.store.refunds.findings import Findings
 from receiver.store.refunds.refunds import Refunds
 from receiver.store.requests.requests import KEPT_FOR, Attempt, Requests
 
@@ -52,13 +53,19 @@ class Busy:
 class OpenRequestStore(Requests):
     """Refund requests, with queries that also need refunds and the book of their charge."""
 
-    def __init__(self, connection: Connection, keys: Keys, refunds: Refunds) -> None:
+    def __init__(self, connection: Connection, keys: Keys, refunds: Refunds, findings: Findings) -> None:
         super().__init__(connection, keys)
-        self._refunds = refunds
+        self._refunds, self._findings = refunds, findings
 
     async def charge_entries(self, charge_id: str) -> dict[str, Entry]:
-        """The known refunds (by id) and reservations (`request:…`) of a charge."""
-        return {name: entry for name, (_, entry) in (await self._book(charge_id)).items()}
+        """The known refunds (by id) and reservations (`request:…`) of a charge.
+
+        A declined one that a report of Amazon's has as paid is in conflict.
+        """
+        entries = {name: entry for name, (_, entry) in (await self._book(charge_id)).items()}
+        declined = [name for name, entry in entries.items() if entry.state == State.DECLINED and not entry.conflict]
+        paid = await self._findings.paid_in_reports(declined)
+        return entries | {name: replace(entries[name], conflict=True) for name in declined if name in paid}
 
     async def upgrade_charge_book(self, charge_id: str) -> None:
         """Add the start time to entries that an older version wrote without one, before amounts are compared."""
@@ -120,11 +127,7 @@ class OpenRequestStore(Requests):
         """Refund → request, for the refunds of a charge that were made by requests."""
         key = self.keys("taken", charge_id)
         raw: dict[bytes, bytes] = await self._read("HGETALL", key)
-        try:
-            return {refund_id.decode(): refund_request_id.decode() for refund_id, refund_request_id in raw.items()}
-        except UnicodeDecodeError as error:
-            self.damage.record(key, what="not ids of refunds and requests")
-            raise unreadable(key) from error
+        return self._whole(key, "not ids of refunds and requests", _owners, raw)
 
     async def request_sizes(self) -> dict[str, float]:
         """`requests:<state>` and `request_age:<state>` (age of the oldest, in seconds) for the open states."""
@@ -224,3 +227,7 @@ class OpenRequestStore(Requests):
                 return NotUnclear(RequestState(answer[1].decode()) if answer[1] else None)
         self._written()
         return None
+
+
+def _owners(raw: Mapping[bytes, bytes]) -> dict[str, str]:
+    return {refund_id.decode(): refund_request_id.decode() for refund_id, refund_request_id in raw.items()}

@@ -2,7 +2,7 @@
 -- concurrent requests, one wins. The caller holds the lease; if it dies, a worker finishes the request once the lease has
 -- expired.
 -- KEYS 1 requests:{request} 2 charge:{charge} 3 issuing 4 reserved 5 taken:{charge} 6 disputes:{permission} 7 refund:{first}
---      8 audit; `first` is the first refund of the chain, for a retry
+--      8 audit 9 findings:details; `first` is the first refund of the chain, for a retry
 -- ARGV 1 id 2 owner 3 digest 4 token 5 most 6 refunded 7 minor_units 8 currency 9 began 10 ttl_ms 11 charge
 --      12 since 13 reserved_since 14 most_refunds, then n and n ids that the caller named (`besides`), then field, value, …
 --      `since` (ms; '' for never): a refund of the same amount that began then or later prevents it; `reserved_since`
@@ -35,7 +35,7 @@ for index = 16, fields - 1 do
 end
 
 local sum, all, conflicts, same = 0, {}, {}, {}
-local entries, damaged = read_book(KEYS[2])
+local entries, damaged = read_book(KEYS[2], KEYS[9], besides, KEYS[5])
 if damaged then
   return damaged
 end
@@ -44,15 +44,14 @@ for _, entry in ipairs(entries) do
   if entry.state ~= 'Declined' or entry.conflict then
     table.insert(all, member)
     table.insert(all, line)
-    local known_to_caller = is_named(member, besides, KEYS[5])
     -- An unknown amount uses up the whole charge, until a person has looked and names the refund.
-    sum = sum + (entry.minor or (known_to_caller and 0 or most))
-    if entry.conflict and not known_to_caller then
+    sum = sum + (entry.minor or (entry.is_named and 0 or most))
+    if entry.conflict and not entry.is_named then
       table.insert(conflicts, member)
       table.insert(conflicts, line)
     end
     local since = tonumber(entry.state == 'Reserved' and ARGV[13] or ARGV[12])
-    if not known_to_caller and may_be_the_same(entry, minor_units, ARGV[8], since) then
+    if not entry.is_named and may_be_the_same(entry, minor_units, ARGV[8], since) then
       table.insert(same, member)
       table.insert(same, line)
     end
