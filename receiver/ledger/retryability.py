@@ -64,7 +64,6 @@ class KnownCharge:
 
 
 def balance_at(known: KnownCharge) -> Balance:
-    """The balance of a charge."""
     return balance_of(known.charge, known.entries.values() if known.readable else None)
 
 
@@ -202,5 +201,4 @@ def as_text(found: Retryability | None) -> str:
 
 
 def judged(refund: Refund, known: KnownCharge, now: int) -> Refund:
-    """The refund with its judgement."""
     return msgspec.structs.replace(refund, judged=judge(refund, known, now))

@@ -77,7 +77,6 @@ class AccountStores(RedisRepository):
         self._bound: dict[str, AccountStore] = {}
 
     def of(self, account: str) -> AccountStore:
-        """The data of this account."""
         if (found := self._bound.get(account)) is None:
             found = self._bound[account] = AccountStore(self.connection, Keys(account))
         return found

@@ -33,7 +33,7 @@ from receiver.store.refunds.findings import Findings
 from receiver.store.refunds.refunds import Refunds
 from receiver.store.requests.known_charges import KnownCharges
 from receiver.store.requests.open_requests import OpenRequestStore
-from receiver.store.requests.requests import CaseClosed, Disputed, NotReserved, Reserved
+from receiver.store.requests.requests import Attempt, CaseClosed, Disputed, NotReserved
 from receiver.track.amazon_client import AmazonClient
 from receiver.track.record import Recorder
 from tests.kit.accounts import make_account
@@ -137,9 +137,9 @@ class SteppedRequests(OpenRequestStore):
 
     async def reserve(
         self, order: PreparedRefund, *, owner: str, guard: Guard, lease: int
-    ) -> Reserved | NotReserved | Disputed | CaseClosed | RefundRequestRecord:
+    ) -> Attempt | NotReserved | Disputed | CaseClosed | RefundRequestRecord:
         found = await super().reserve(order, owner=owner, guard=guard, lease=lease)
-        if isinstance(found, Reserved):
+        if isinstance(found, Attempt):
             assert guard.most == (CAPTURED if order.full else CEILING)
             assert await self.book() <= guard.most, "admitted over the allowance"
             self.admitted += 1

@@ -53,7 +53,7 @@ from receiver.store.redis.keys import (
 )
 from receiver.store.redis.pipeline import connect
 from receiver.store.redis.scripts import script, texts
-from receiver.store.requests.requests import Attempt, Reserved
+from receiver.store.requests.requests import Attempt
 from receiver.track.reconcile import Reconciler
 from receiver.track.record import Recorder
 from tests.kit.clock import ManualClock
@@ -171,7 +171,7 @@ class Shop:
         reserved = await store.of(self.name).requests.reserve(
             order, owner=order.id, guard=Guard(10**9, 0), lease=30_000
         )
-        assert isinstance(reserved, Reserved)
+        assert isinstance(reserved, Attempt)
         attempt = Attempt(order.id, reserved.token)
         await store.of(self.name).requests.begin(attempt, order)
         await store.of(self.name).requests.done(attempt, order, refund_id(self._next()), "Refunded")

@@ -33,7 +33,7 @@ class RequestPages:
         refund_request_id, account = str(request.path_params["request_id"]), request.query_params.get("account", "")
         if not REQUEST_ID.fullmatch(refund_request_id) or account not in session.caller.accounts:
             raise NotFound("Refund request not found, or not visible to the token.", reason="no_such_request")
-        record = await self._issuers[account].repeat(refund_request_id, by=actor_of(request, session.caller))
+        record = await self._issuers[account].manual.repeat(refund_request_id, by=actor_of(request, session.caller))
         if record.state is RequestState.DONE:
             return see_other(f"{refund_path(record.refund_id, account)}&done=retry")
         return see_other(f"/?done={'unclear' if record.state is RequestState.UNCLEAR else 'repeated'}")

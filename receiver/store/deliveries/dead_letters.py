@@ -10,7 +10,7 @@ import asyncio
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
@@ -52,7 +52,6 @@ class Redriven(NamedTuple):
     """Events that no longer exist."""
 
     def plus(self, other: Sequence[int]) -> Redriven:
-        """The sum of both."""
         return Redriven(*(one + two for one, two in zip(self, other, strict=True)))
 
 
@@ -106,7 +105,7 @@ class DeadLetters(DeliveryQueues):
             self._read("XRANGE", self.keys("events"), stream_id, stream_id),
         )
         fields = (
-            texts_of(_flat(entry[0][1]))
+            texts_of(entry[0][1])
             if entry and entry[0][1]
             else self.read_copy(self.keys("copies", name), stream_id, copy)
         )
@@ -145,10 +144,8 @@ class DeadLetters(DeliveryQueues):
 
     def _dead(self, key: str, stream_id: str, value: bytes) -> DeadEvent:
         """A dead event. If the record is damaged: only its known fields, with the reason `unreadable`."""
-        try:
-            dead = msgspec.json.decode(value, type=DeadEvent)
-        except (msgspec.MsgspecError, RecursionError):
-            self.damage.record(key, stream_id, "not a dead event")
+        dead = self._part(key, stream_id, "not a dead event", msgspec.json.decode, value, type=DeadEvent)
+        if dead is None:
             text = "The record of this dead event is damaged."
             at = min(written_at(stream_id), LAST_TIME)
             return DeadEvent(stream_id, "", "", "", "unreadable", at, 0, text)
@@ -198,9 +195,4 @@ class DeadLetters(DeliveryQueues):
     async def stream_page(self, after: str, limit: int = 500) -> list[tuple[str, dict[str, str]]]:
         """Entries of the stream after this id, oldest first."""
         entries = await self._read("XRANGE", self.keys("events"), f"({after}", "+", "COUNT", limit)
-        return [(stream_id.decode(), texts_of(_flat(fields))) for stream_id, fields in entries if fields]
-
-
-def _flat(fields: Any) -> list[bytes]:
-    """The fields of an entry as a flat list, whichever form the client returns."""
-    return [each for pair in fields.items() for each in pair] if isinstance(fields, dict) else list(fields)
+        return [(stream_id.decode(), texts_of(fields)) for stream_id, fields in entries if fields]

@@ -10,6 +10,7 @@ from typing import Literal
 from receiver.outbox.events.cursor import Place
 from receiver.outbox.events.event import Event
 from receiver.store.redis.base import AccountRepository, Args
+from receiver.store.redis.stream_ids import texts_of
 
 Where = Place | Literal["beginning", "end"]
 """After a position; before the oldest entry; after the newest entry."""
@@ -60,12 +61,7 @@ class Feed(AccountRepository):
         # The last entry has the last number. Counting from the position gives another number only after a restore.
         first = start.number + 1 if more else int(last) - len(raw) + 1
         entries = tuple(
-            StreamEntry(Place(start.epoch, first + index, stream_id.decode()), _texts(flat))
+            StreamEntry(Place(start.epoch, first + index, stream_id.decode()), texts_of(flat))
             for index, (stream_id, flat) in enumerate(raw)
         )
         return FeedPage(start, entries, more, lost.decode())
-
-
-def _texts(flat: list[bytes]) -> dict[str, str]:
-    pairs = zip(flat[::2], flat[1::2], strict=True)
-    return {name.decode(errors="replace"): value.decode(errors="replace") for name, value in pairs}

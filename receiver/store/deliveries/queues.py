@@ -25,7 +25,7 @@ from receiver.store.deliveries.subscribers import queued_form
 from receiver.store.redis.base import LAST_TIME, AccountRepository, Args
 from receiver.store.redis.damage import WrongType
 from receiver.store.redis.stream_ids import fixed_width, texts_of
-from receiver.store.refunds.timeline import CAP, DELIVERY, KEPT_FOR, timeline_line
+from receiver.store.refunds.timeline import DELIVERY, timeline_line
 
 log = structlog.get_logger()
 
@@ -64,6 +64,9 @@ class Copy(msgspec.Struct, frozen=True):
     fields: dict[str, str] = {}
 
 
+COPY, ATTEMPTS = msgspec.json.Decoder(Copy), msgspec.json.Decoder(DeliveryAttempts)
+
+
 class Health(msgspec.Struct, frozen=True, kw_only=True):
     """A subscriber's delivery health. Times are ms; 0 means never."""
 
@@ -98,8 +101,6 @@ SUCCESS = AttemptEffects(failed=False)
 
 
 class DeliveryQueues(AccountRepository):
-    """The delivery queues of one account."""
-
     async def queue_heads(self, names: Sequence[str]) -> dict[str, int]:
         """When (ms) each queue has something to send, 0 for a test; empty queues are left out."""
         tops = await asyncio.gather(*(self._top(self.keys("lane", name)) for name in names))
@@ -200,8 +201,6 @@ class DeliveryQueues(AccountRepository):
                 PROBE_PAUSE,
                 "" if result.pause_until is None else result.pause_until,
                 trace,
-                CAP,
-                KEPT_FOR,
                 *(queued_form(event) for event in result.operator_events),
             ],
             name=name,
@@ -224,7 +223,6 @@ class DeliveryQueues(AccountRepository):
         return timeline_line(self.now(), DELIVERY, *more)
 
     async def health(self, name: str) -> Health:
-        """A subscriber's delivery health."""
         key = self.keys("health", name)
         raw: dict[bytes, bytes] = await self._read("HGETALL", key)
         found: dict[str, str | int] = {}
@@ -239,19 +237,14 @@ class DeliveryQueues(AccountRepository):
 
     def read_attempts(self, key: str, stream_id: bytes | str, stored: bytes | None) -> DeliveryAttempts:
         """The attempts so far. If the record is damaged, they count from zero and the event is still delivered."""
-        try:
-            return msgspec.json.decode(stored, type=DeliveryAttempts) if stored else DeliveryAttempts()
-        except msgspec.MsgspecError:
-            self.damage.record(key, stream_id, "unreadable attempts; counting starts again")
-            return DeliveryAttempts()
+        what = "unreadable attempts; counting starts again"
+        found = self._part(key, stream_id, what, ATTEMPTS.decode, stored) if stored else None
+        return found or DeliveryAttempts()
 
     def read_copy(self, key: str, stream_id: bytes | str, stored: bytes | None) -> dict[str, str]:
         """The fields of a copy; empty if it is damaged."""
-        try:
-            return msgspec.json.decode(stored, type=Copy).fields if stored else {}
-        except msgspec.MsgspecError:
-            self.damage.record(key, stream_id, "unreadable copy of an event")
-            return {}
+        found = self._part(key, stream_id, "unreadable copy of an event", COPY.decode, stored) if stored else None
+        return found.fields if found else {}
 
     async def publish_failing_once(self, event: OperatorEvent) -> bool:
         """Queue an operator event about failures, once until the subscriber succeeds; whether it was queued."""

@@ -44,13 +44,10 @@ class Updated(NamedTuple):
 
     @property
     def changed(self) -> bool:
-        """Whether the change made a difference."""
         return self.before != self.after
 
 
 class SubscriberRepository(AccountRepository):
-    """The subscribers of each account."""
-
     async def read(self) -> SubscriberList:
         """The subscribers, with the version that `commit` checks."""
         key = self.keys("subscribers")

@@ -51,8 +51,6 @@ class Pruned(StrEnum):
 
 
 class Pruning(AccountRepository):
-    """Removes refunds of one account."""
-
     def __init__(self, connection: Connection, keys: Keys, refunds: Refunds, subscribers: SubscriberRepository) -> None:
         super().__init__(connection, keys)
         self._refunds, self._subscribers = refunds, subscribers

@@ -18,13 +18,15 @@ local function fixed_width(id)
   return string.rep('0', 15 - #ms) .. ms .. '-' .. string.rep('0', 20 - #seq) .. seq
 end
 
--- Append to a refund's timeline. It keeps the last `cap` entries, and expires `kept_ms` after the first one.
-local function append_to_timeline(key, entry, cap, kept_ms)
+-- Append to a refund's timeline. It keeps the last entries, and expires 400 days after the first one, as refund requests do:
+-- a timeline does not outlive its refund for ever.
+local MOST_ENTRIES, KEPT_MS = 300, 400 * 86400000
+local function append_to_timeline(key, entry)
   local length = redis.call('RPUSH', key, entry)
   if length == 1 then
-    redis.call('PEXPIRE', key, kept_ms)
-  elseif length > tonumber(cap) then
-    redis.call('LTRIM', key, -tonumber(cap), -1)
+    redis.call('PEXPIRE', key, KEPT_MS)
+  elseif length > MOST_ENTRIES then
+    redis.call('LTRIM', key, -MOST_ENTRIES, -1)
   end
 end
 

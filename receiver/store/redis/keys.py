@@ -47,8 +47,6 @@ class KeyScope(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """One kind of key."""
-
     type: str
     """As in Redis's `TYPE`; `any` for a key that was set aside because of its type."""
     scope: KeyScope
@@ -249,6 +247,11 @@ def read_name(key: str) -> Name | None:
     if entry is None or (of is None) != (entry.scope in ALONE):
         return None
     return Name(account, kind, of or "", entry)
+
+
+def aside_of(name: Name) -> str:
+    """The key that keeps the parts of this key that were set aside."""
+    return Keys(name.account)("aside", name.kind, *((name.of,) if name.of else ()))
 
 
 def read_kind(key: str) -> str:

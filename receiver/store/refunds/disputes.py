@@ -26,9 +26,8 @@ from receiver.ledger.refund import REFUND_ID
 from receiver.runtime.rounds import Claim
 from receiver.store.redis.base import AccountRepository, Args
 from receiver.store.redis.wakeups import News
-from receiver.store.refunds.refunds import Owed
+from receiver.store.refunds.refunds import MOST_COLLISIONS, Owed
 
-MOST_COLLISIONS = 16
 ASKED_LATELY = 60_000
 """ms for which disputes are not made due again because a person or a program came across them."""
 
@@ -55,8 +54,6 @@ class Finished(StrEnum):
 
 
 class Disputes(AccountRepository):
-    """The disputes of one account."""
-
     async def record(self, dispute: Dispute, *, message_id: str, digest: str) -> HintResult:
         """Record what a notification says about a dispute, and make it due now. Durable when this returns; safe to
         repeat."""
@@ -166,14 +163,11 @@ class Disputes(AccountRepository):
 
     def _dispute(self, key: str, dispute_id: bytes, value: bytes) -> StoredDispute:
         """A stored dispute. If the record is damaged, its details are lost, but the dispute still counts."""
-        try:
-            return StoredDispute(msgspec.json.decode(value.split(b" ", 2)[2], type=Dispute), value)
-        except (IndexError, msgspec.MsgspecError, RecursionError):
-            self.damage.record(key, dispute_id, "unreadable dispute")
-            permission = key.rpartition(":")[2]
-            shown = dispute_id.decode(errors="replace")
-            lost = Dispute(dispute_id=shown, charge_permission_id=permission, kind="dispute")
-            return StoredDispute(lost, value, readable=False)
+        if found := self._part(key, dispute_id, "unreadable dispute", _of_value, value):
+            return StoredDispute(found, value)
+        permission, shown = key.rpartition(":")[2], dispute_id.decode(errors="replace")
+        lost = Dispute(dispute_id=shown, charge_permission_id=permission, kind="dispute")
+        return StoredDispute(lost, value, readable=False)
 
 
 def member(dispute: Dispute) -> str:
@@ -189,3 +183,7 @@ def to_value(dispute: Dispute) -> bytes:
     """The dispute as stored in Redis."""
     words = f"{'open' if dispute.guards else 'over'} {dispute.charge_id or '-'} "
     return words.encode() + msgspec.json.encode(dispute)
+
+
+def _of_value(value: bytes) -> Dispute:
+    return msgspec.json.decode(value.split(b" ", 2)[2], type=Dispute)

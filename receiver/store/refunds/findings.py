@@ -18,7 +18,7 @@ from receiver.ledger.age import DAY
 from receiver.ledger.money import Money
 from receiver.ledger.reconciliation.finding import Finding, FindingKind
 from receiver.ledger.reconciliation.rows import Period, SettlementRow
-from receiver.store.redis.base import AccountRepository, Args, scored
+from receiver.store.redis.base import AccountRepository, Args
 from receiver.store.refunds.refunds import Owed
 
 KEPT_CLOSED = 30 * DAY
@@ -48,9 +48,10 @@ class StoredFinding(msgspec.Struct, frozen=True):
     value: bytes = b""
 
 
-class Findings(AccountRepository):
-    """The findings of one account."""
+FINDING = msgspec.json.Decoder(Finding)
 
+
+class Findings(AccountRepository):
     async def stored(self, names: Sequence[str]) -> dict[str, StoredFinding]:
         """The findings with these names, closed ones included."""
         if not names:
@@ -128,15 +129,11 @@ class Findings(AccountRepository):
     async def every_open(self) -> AsyncIterator[list[StoredFinding]]:
         """All open findings, in batches. One that changes meanwhile may be missing or come twice."""
         for kind in FindingKind:
-            key, cursor = self.keys("findings", kind), 0
-            while True:
-                position, flat = await self._read("ZSCAN", key, cursor, "COUNT", BATCH)
-                cursor = int(position)
-                members = self._texts(key, [member for member, _ in scored(flat)])
+            key = self.keys("findings", kind)
+            async for pairs in self._scan(key):
+                members = self._texts(key, [member for member, _ in pairs])
                 stored = await self.stored([f"{kind} {member}" for member in members])
                 yield [each for each in stored.values() if each.finding and not each.finding.closed_at]
-                if not cursor:
-                    break
 
     async def counts(self) -> dict[str, int]:
         """How many findings of each kind are open."""
@@ -205,18 +202,11 @@ class Findings(AccountRepository):
         return [Period(report=each[1], start=int(each[2]), end=int(each[3])) for each in found if each]
 
     def _finding(self, key: str, name: str, value: bytes) -> StoredFinding:
-        try:
-            return StoredFinding(msgspec.json.decode(value, type=Finding) if value else None, value)
-        except (msgspec.MsgspecError, RecursionError):
-            self.damage.record(key, name, "unreadable finding")
-            return StoredFinding(None, value)
+        found = self._part(key, name, "unreadable finding", FINDING.decode, value) if value else None
+        return StoredFinding(found, value)
 
     def _rows(self, key: str, refund_id: str, value: bytes) -> tuple[SettlementRow, ...]:
-        try:
-            return tuple(_row(refund_id, line) for line in value.decode().split("\n") if line)
-        except (ValueError, ArithmeticError):
-            self.damage.record(key, refund_id, "no rows of settlements")
-            return ()
+        return self._part(key, refund_id, "no rows of settlements", _read_rows, refund_id, value.decode()) or ()
 
 
 def _place(cursor: str) -> tuple[int, str]:
@@ -228,6 +218,10 @@ def _place(cursor: str) -> tuple[int, str]:
 def _line(row: SettlementRow) -> str:
     settlement = row.settlement_id if PLAIN.fullmatch(row.settlement_id) else "-"
     return f"{settlement} {row.posted_at} {row.amount.amount} {row.amount.currency_code}"
+
+
+def _read_rows(refund_id: str, lines: str) -> tuple[SettlementRow, ...]:
+    return tuple(_row(refund_id, line) for line in lines.split("\n") if line)
 
 
 def _row(refund_id: str, line: str) -> SettlementRow:

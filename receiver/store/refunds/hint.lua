@@ -5,7 +5,7 @@
 -- A refresh does not replace a notification about a refund that is not known yet. Amazon's API may not know the refund yet
 -- either, and the notification is the reason to ask again.
 -- KEYS 1 seen:{message} 2 hints 3 trail:{refund}? 4 refund:{refund}? 5 audit, then the queue
--- ARGV refund now digest ttl_ms hint timeline_line timeline_cap timeline_ttl_ms
+-- ARGV refund now digest ttl_ms hint timeline_line
 -- Returns new | repeated | altered. Safe to run twice.
 local seen = ARGV[3] ~= '' and redis.call('GET', KEYS[1])
 if seen and seen == ARGV[3] then
@@ -23,7 +23,7 @@ if not (is_refresh and notified and redis.call('EXISTS', KEYS[4]) == 0) then
 end
 redis.call('ZADD', KEYS[6], 'NX', ARGV[2], ARGV[1])
 if not foreign[3] and redis.call('LINDEX', KEYS[3], -1) ~= ARGV[6] then
-  append_to_timeline(KEYS[3], ARGV[6], ARGV[7], ARGV[8])
+  append_to_timeline(KEYS[3], ARGV[6])
 end
 if ARGV[3] == '' then
   return 'new'

@@ -9,8 +9,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-import msgspec
-
 from receiver.ledger.audit import AuditEntry
 from receiver.ledger.charge_book import entry_of
 from receiver.ledger.lifecycle import Change
@@ -18,11 +16,13 @@ from receiver.ledger.order_reference import searchable
 from receiver.ledger.query import Page, Place, Query, place_of, read_cursor, write_cursor
 from receiver.ledger.refund import Refund, Revision
 from receiver.store.redis.base import AccountRepository, Args, scored
-from receiver.store.redis.damage import RecordUnreadable, WrongType, unreadable
+from receiver.store.redis.damage import RecordUnreadable, WrongType
 from receiver.store.redis.keys import STATES, Keys
 from receiver.store.refunds.codec import from_hash, from_line, open_details, to_hash, to_line
 from receiver.store.refunds.waves import OUTSIDE_WAVES, WaveWrite
 
+MOST_COLLISIONS = 16
+"""How often a change is decided again because another writer came first."""
 HISTORY_CAP = 200
 """Revisions kept of one refund; real ones have two to four."""
 MOST_EXAMINED = 1_000
@@ -100,17 +100,11 @@ class Committed(StrEnum):
 
 
 class Refunds(AccountRepository):
-    """The stored refunds."""
-
     async def get(self, refund_id: str) -> Refund | None:
         """One refund; None if it is not known. Raises `RecordUnreadable`."""
         key = self.keys("refund", refund_id)
         raw = await self._read("HGETALL", key)
-        try:
-            return from_hash(self.account, refund_id, raw)
-        except (KeyError, ValueError, ArithmeticError) as error:
-            self.damage.record(key, what="a refund that this version cannot read")
-            raise unreadable(key) from error
+        return self._whole(key, "a refund that this version cannot read", from_hash, self.account, refund_id, raw)
 
     async def reissues(self, refund: Refund) -> list[Refund]:
         """The refunds that repeat this one, one after the other, as far as they are known and readable."""
@@ -126,13 +120,8 @@ class Refunds(AccountRepository):
 
     async def history(self, refund_id: str) -> list[Revision]:
         """Every revision, oldest first; damaged ones are left out."""
-        key, found = self.keys("history", refund_id), []
-        for place, line in enumerate(await self._read("LRANGE", key, 0, -1)):
-            try:
-                found.append(from_line(line))
-            except (msgspec.MsgspecError, RecursionError):
-                self.damage.record(key, str(place), "no revision")
-        return found
+        key = self.keys("history", refund_id)
+        return self._lines(key, await self._read("LRANGE", key, 0, -1), "no revision", from_line)
 
     async def commit(self, commit: Commit) -> Committed:
         """Write a change, completely or not at all."""

@@ -14,16 +14,15 @@ from receiver.runtime.rounds import Claim
 from receiver.store.redis.base import AccountRepository, Args
 from receiver.store.redis.damage import WrongType
 from receiver.store.redis.wakeups import News
-from receiver.store.refunds.timeline import CAP, KEPT_FOR, LOOK, timeline_line
+from receiver.store.refunds.timeline import LOOK, timeline_line
 
 NO_LIMIT = 1_000_000
+FOLLOW_UP = msgspec.json.Decoder(FollowUp)
 SECOND = 2
 """How the scripts mark a second look; 1 is a patient refund."""
 
 
 class RefundSchedule(AccountRepository):
-    """The schedule of one account."""
-
     async def hint(self, hint: Hint) -> HintResult:
         """Make the refund due now. Durable when this returns; safe to repeat."""
         queue = "refreshed" if hint.patient or hint.source is Source.REFRESH else "hinted"
@@ -38,8 +37,6 @@ class RefundSchedule(AccountRepository):
                 self.connection.seen_for,
                 follow_up.written(),
                 timeline_line(hint.at, hint.source.value, *([str(by)] if by.token else [])),
-                CAP,
-                KEPT_FOR,
             ],
             more=[self.keys(queue)],
             audit=_refresh(hint) if by.token else None,
@@ -89,11 +86,9 @@ class RefundSchedule(AccountRepository):
         """What is remembered of the hint. If the record is damaged, only its details are lost."""
         if not stored:
             return None
-        try:
-            return msgspec.json.decode(stored, type=FollowUp)
-        except (msgspec.MsgspecError, RecursionError):
-            self.damage.record(key, refund_id, "unreadable hint; treated as a notification")
-            return FollowUp(Source.NOTIFICATION, self.now())
+        what = "unreadable hint; treated as a notification"
+        found = self._part(key, refund_id, what, FOLLOW_UP.decode, stored)
+        return found or FollowUp(Source.NOTIFICATION, self.now())
 
     async def reschedule(self, due: DueRefund, next_look: NextLook) -> bool:
         """Finish a claim that brought no change.
@@ -112,8 +107,6 @@ class RefundSchedule(AccountRepository):
                 next_look.follow_up.written() if next_look.follow_up else "",
                 "" if next_look.revision is None else next_look.revision,
                 trace,
-                CAP,
-                KEPT_FOR,
                 SECOND if next_look.second else int(next_look.patient),
             ],
             refund=due.refund_id,

@@ -39,8 +39,6 @@ OUTSIDE_WAVES = WaveWrite()
 
 
 class Waves(AccountRepository):
-    """Reads the wave of one account."""
-
     async def read(self) -> Wave:
         """The wave as it is. Raises `StoreUnavailable`."""
         rejected = self.keys("rejected")

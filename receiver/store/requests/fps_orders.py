@@ -23,8 +23,7 @@ from receiver.amazon.fps.orders import FpsOrder, FpsRecord
 from receiver.ledger.audit import AuditEntry
 from receiver.ledger.refund_request import RequestState
 from receiver.store.redis.base import Args
-from receiver.store.redis.damage import unreadable
-from receiver.store.requests.requests import Attempt, Claims
+from receiver.store.requests.requests import Attempt, Claims, progress_of
 
 
 class Begin(StrEnum):
@@ -45,8 +44,6 @@ class NotSaved(StrEnum):
 
 
 class FpsOrders(Claims):
-    """The FPS orders of one account."""
-
     schedule = "fps_issuing"
 
     async def reserve(
@@ -81,12 +78,7 @@ class FpsOrders(Claims):
         return self._fps_record(reference, raw) if raw else None
 
     def _fps_record(self, reference: str, raw: Mapping[bytes, bytes]) -> FpsRecord:
-        try:
-            return _record(raw)
-        except (KeyError, ValueError, msgspec.MsgspecError, RecursionError) as error:
-            key = self.keys("fps", reference)
-            self.damage.record(key, what="an order that this version cannot read")
-            raise unreadable(key) from error
+        return self._whole(self.keys("fps", reference), "an order that this version cannot read", _record, raw)
 
     async def begin(self, attempt: Attempt, window: int) -> Begin:
         """Record that an attempt is about to be sent. Attempts are allowed for `window` ms from the first one."""
@@ -124,20 +116,7 @@ class FpsOrders(Claims):
 
 
 def _record(raw: Mapping[bytes, bytes]) -> FpsRecord:
-    text = {name.decode(): value for name, value in raw.items()}
-
-    def word(name: str) -> str:
-        return text.get(name, b"").decode()
-
-    return FpsRecord(
-        order=msgspec.json.decode(text["order"], type=FpsOrder),
-        state=RequestState(word("state")),
-        tries=int(word("tries") or 0),
-        first_at=int(word("first_at") or 0),
-        unknown=word("unknown") == "1",
-        reason_code=word("reason_code"),
-        detail=word("detail"),
-        amazon_status=int(word("amazon_status") or 0),
-        amazon_request_id=word("request_id"),
-        last_error=word("last_error"),
+    text = progress_of(raw)
+    return msgspec.convert(
+        {**text, "order": msgspec.json.decode(text["order"], type=FpsOrder)}, FpsRecord, strict=False
     )

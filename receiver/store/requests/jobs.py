@@ -21,13 +21,13 @@ from receiver.ledger.audit import Action, Actor, AuditEntry, Outcome
 from receiver.ledger.declines.job import REISSUED, UNFINISHED, Item, Job, JobState, Selection
 from receiver.ledger.money import Money
 from receiver.store.redis.base import Args
-from receiver.store.redis.damage import RecordUnreadable, WrongType, unreadable
+from receiver.store.redis.damage import RecordUnreadable, WrongType
 from receiver.store.redis.wakeups import News
 from receiver.store.requests.requests import Attempt, Claims
 
 KEPT_FOR = 30 * 86_400_000
 """ms after its end."""
-
+ITEM, DAMAGED = msgspec.json.Decoder(Item), "no refund of a job"
 
 JobPlace = tuple[int, str]
 """(when it was created in ms, id). Lists are in descending order of it."""
@@ -44,8 +44,6 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class JobStore(Claims):
-    """The jobs of one account."""
-
     schedule = "jobs"
 
     async def create(self, job: Job, items: Iterable[Item]) -> str:
@@ -66,11 +64,8 @@ class JobStore(Claims):
         """One job; None if there is none. Raises `RecordUnreadable`."""
         key = self.keys("job", job_id)
         raw: dict[bytes, bytes] = await self._read("HGETALL", key)
-        try:
-            return _job(self.account, job_id, raw) if raw else None
-        except (KeyError, ValueError, msgspec.MsgspecError, RecursionError) as error:
-            self.damage.record(key, what="a job that this version cannot read")
-            raise unreadable(key) from error
+        what = "a job that this version cannot read"
+        return self._whole(key, what, _job, self.account, job_id, raw) if raw else None
 
     async def page(self, below: JobPlace | None, limit: int) -> list[Job | str]:
         """At most `limit` jobs, newest first, below this place; of a damaged one its id.
@@ -102,21 +97,13 @@ class JobStore(Claims):
         """The refunds without an outcome, in the order of the job."""
         key = self.keys("job_todo", job_id)
         raw: dict[bytes, bytes] = await self._read("HGETALL", key)
-        return sorted(self._items(key, raw.values()), key=lambda item: item.number)
+        return sorted(self._lines(key, raw.values(), DAMAGED, ITEM.decode), key=lambda item: item.number)
 
     async def outcomes(self, job_id: str, after: int = 0, limit: int = -1) -> list[Item]:
         """At most `limit` outcomes from number `after` on, in the order in which they came."""
         key = self.keys("job_outcomes", job_id)
-        return self._items(key, await self._read("LRANGE", key, after, after + limit - 1 if limit > 0 else -1))
-
-    def _items(self, key: str, lines: Iterable[bytes]) -> list[Item]:
-        found = []
-        for number, line in enumerate(lines):
-            try:
-                found.append(msgspec.json.decode(line, type=Item))
-            except (msgspec.MsgspecError, RecursionError):
-                self.damage.record(key, str(number), "no refund of a job")
-        return found
+        lines = await self._read("LRANGE", key, after, after + limit - 1 if limit > 0 else -1)
+        return self._lines(key, lines, DAMAGED, ITEM.decode)
 
     async def record(self, attempt: Attempt, items: Sequence[Item], *, lease: int) -> Attempt | None:
         """Record what came of some refunds. Returns the renewed claim; None if it is no longer ours."""
@@ -162,18 +149,5 @@ class JobStore(Claims):
 
 def _job(account: str, job_id: str, raw: Mapping[bytes, bytes]) -> Job:
     text = {name.decode(): value.decode() for name, value in raw.items()}
-    spec = msgspec.json.decode(text["spec"], type=Spec)
-    numbers = {name: int(text.get(name, "0")) for name in ("reissued", "failed", "first_at", "after")}
-    return Job(
-        id=job_id,
-        account=account,
-        state=JobState(text["state"]),
-        selection=spec.selection,
-        actor=spec.actor,
-        created_at=spec.created_at,
-        changed_at=int(text["changed_at"]),
-        total=spec.total,
-        sums=spec.sums,
-        reason=text.get("reason", ""),
-        **numbers,
-    )
+    spec = msgspec.structs.asdict(msgspec.json.decode(text["spec"], type=Spec))
+    return msgspec.convert({**text, **spec, "id": job_id, "account": account}, Job, strict=False)

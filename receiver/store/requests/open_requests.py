@@ -127,11 +127,7 @@ class OpenRequestStore(Requests):
         """Refund → request, for the refunds of a charge that were made by requests."""
         key = self.keys("taken", charge_id)
         raw: dict[bytes, bytes] = await self._read("HGETALL", key)
-        try:
-            return {refund_id.decode(): refund_request_id.decode() for refund_id, refund_request_id in raw.items()}
-        except UnicodeDecodeError as error:
-            self.damage.record(key, what="not ids of refunds and requests")
-            raise unreadable(key) from error
+        return self._whole(key, "not ids of refunds and requests", _owners, raw)
 
     async def request_sizes(self) -> dict[str, float]:
         """`requests:<state>` and `request_age:<state>` (age of the oldest, in seconds) for the open states."""
@@ -231,3 +227,7 @@ class OpenRequestStore(Requests):
                 return NotUnclear(RequestState(answer[1].decode()) if answer[1] else None)
         self._written()
         return None
+
+
+def _owners(raw: Mapping[bytes, bytes]) -> dict[str, str]:
+    return {refund_id.decode(): refund_request_id.decode() for refund_id, refund_request_id in raw.items()}

@@ -18,19 +18,12 @@ from receiver.ledger.dispute import permission_of
 from receiver.ledger.refund_request import PreparedRefund, RefundRequestRecord, RequestState
 from receiver.runtime.rounds import Claim
 from receiver.store.redis.base import AccountRepository, Args
-from receiver.store.redis.damage import WrongType, unreadable
+from receiver.store.redis.damage import WrongType
 
 KEPT_FOR = 400 * 86_400_000
 """ms. Afterwards the key is free here, but not at Amazon, which keeps idempotency keys for ever."""
 CHARGE_KEPT = 3_600_000
 """How old (ms) a stored charge may be for uses that move no money, such as reading its order number."""
-
-
-@dataclass(frozen=True, slots=True)
-class Reserved:
-    """The amount is reserved, and the claim is ours until `token` (ms)."""
-
-    token: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +54,7 @@ Obstacle = NotReserved | Disputed | CaseClosed
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """A claimed request."""
+    """A claimed request, order or job. The claim is ours until `token` (ms)."""
 
     id: str
     token: int
@@ -86,13 +79,11 @@ class Claims(AccountRepository):
 
 
 class Requests(Claims):
-    """The refund requests of one account."""
-
     schedule = "issuing"
 
     async def reserve(
         self, order: PreparedRefund, *, owner: str, guard: Guard, lease: int
-    ) -> Reserved | Obstacle | RefundRequestRecord:
+    ) -> Attempt | Obstacle | RefundRequestRecord:
         """Reserve the amount and hold the request for `lease` ms; or return what prevents it.
 
         `owner` is a new random word. It distinguishes a repetition of this very call from another caller's. Who
@@ -126,7 +117,7 @@ class Requests(Claims):
             first=order.retry_root,
         )
         if answer[0] == b"reserved":
-            return Reserved(token)
+            return Attempt(order.id, token)
         if answer[0] == b"closed":
             return CaseClosed()
         if found := _in_the_way(answer):
@@ -140,12 +131,8 @@ class Requests(Claims):
         return self._request_record(refund_request_id, raw) if raw else None
 
     def _request_record(self, refund_request_id: str, raw: Mapping[bytes, bytes]) -> RefundRequestRecord:
-        try:
-            return _record(raw)
-        except (KeyError, ValueError, msgspec.MsgspecError, RecursionError) as error:
-            key = self.keys("requests", refund_request_id)
-            self.damage.record(key, what="a refund request that this version cannot read")
-            raise unreadable(key) from error
+        key = self.keys("requests", refund_request_id)
+        return self._whole(key, "a refund request that this version cannot read", _record, raw)
 
     async def begin(self, attempt: Attempt, order: PreparedRefund) -> bool | NotReserved | Disputed:
         """Record that an attempt is about to be sent. False: the claim is no longer ours, and nothing may be sent.
@@ -268,24 +255,14 @@ def _in_the_way(answer: Sequence[bytes]) -> NotReserved | Disputed | None:
 
 
 def _record(raw: Mapping[bytes, bytes]) -> RefundRequestRecord:
-    text = {name.decode(): value for name, value in raw.items()}
-
-    def word(name: str) -> str:
-        return text.get(name, b"").decode()
-
-    return RefundRequestRecord(
-        order=msgspec.json.decode(text["order"], type=PreparedRefund),
-        state=RequestState(word("state")),
-        refund_id=word("refund_id"),
-        tries=int(word("tries") or 0),
-        unknown=word("unknown") == "1",
-        reason_code=word("reason_code"),
-        detail=word("detail"),
-        amazon_status=int(word("amazon_status") or 0),
-        amazon_request_id=word("request_id"),
-        created_at=int(word("created_at") or 0),
-        changed_at=int(word("at") or 0),
-        last_error=word("last_error"),
-        settled_by=word("settled_by"),
-        settled_by_user=word("settled_by_user"),
+    text = progress_of(raw)
+    text["changed_at"] = text.get("at", "0")
+    return msgspec.convert(
+        {**text, "order": msgspec.json.decode(text["order"], type=PreparedRefund)}, RefundRequestRecord, strict=False
     )
+
+
+def progress_of(raw: Mapping[bytes, bytes]) -> dict[str, str]:
+    """The fields of a request or an order as texts, by the names of its record. Raises `KeyError` without a state."""
+    text = {name.decode(): value.decode() for name, value in raw.items() if value}
+    return {**text, "state": text["state"], "amazon_request_id": text.get("request_id", "")}
