@@ -99,10 +99,10 @@ class Transport:
         `max_body` bytes of the body are read; if there are more, the answer is `truncated` and the connection is
         closed. The body of a 200 is written `into` a file, if one is given. With `guarded`, every address is checked at
         the moment a socket is made for it, so changing a name's address between check and use achieves nothing. A
-        pooled connection was checked when it was made. A guarded request whose pooled connection turns out to be dead
-        is sent once more over another; subscribers can recognize the repetition by its id. Failures after the status
-        become the answer's `note` for guarded requests, and for 429 and 503. Raises `TransportError`. Its text may name
-        the host, but never a path, a query or a header.
+        pooled connection was checked when it was made. A guarded request, or an idempotent one, whose pooled connection
+        turns out to be dead is sent once more over another; subscribers can recognize the repetition by its id.
+        Failures after the status become the answer's `note` for guarded requests, and for 429 and 503. Raises
+        `TransportError`. Its text may name the host, but never a path, a query or a header.
         """
         origin, *_ = target = checked_url(request.url, guarded)
         data, repeatable = encoded(request, target), guarded or request.method in REPEATABLE
