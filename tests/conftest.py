@@ -21,7 +21,7 @@ from tests.kit.accounts import make_account
 from tests.kit.clock import ManualClock
 from tests.kit.outside import hide
 from tests.kit.processes import Desk, desk
-from tests.kit.shared import share_trust, stop_servers_at_once
+from tests.kit.shared import share_commands, share_trust, stop_servers_at_once
 from tests.kit.signals import as_in_a_terminal
 from tests.kit.valkey import start_valkey
 from tests.service.crash_kit import World, world
@@ -29,6 +29,7 @@ from tests.service.crash_kit import World, world
 hide()
 as_in_a_terminal()
 share_trust()
+share_commands()
 stop_servers_at_once()
 
 # How long an example takes says something about the machine, not about the code.

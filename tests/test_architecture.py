@@ -121,7 +121,7 @@ ONLY_IN: Mapping[str, tuple[str, ...]] = {
     "pickle": (),
 }
 MAY_PRINT = ("receiver.commands",)
-LONGEST_FILE, LONGEST_FUNCTION = 310, 40
+LONGEST_FILE, LONGEST_FUNCTION, MOST_PROTOCOLS = 310, 40, 8
 
 Sources = Mapping[str, str]
 Rule = Callable[[Sources], list[str]]
@@ -317,6 +317,18 @@ def lines_of(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
     return (function.end_lineno or 0) - body[0].lineno + 1 if body else 0
 
 
+def protocols_are_few(sources: Sources) -> list[str]:
+    """A reader follows a call to the class, not to a second description of it."""
+    found = [
+        f"{module}:{node.lineno} {node.name}"
+        for module, source in sources.items()
+        for node in ast.walk(tree_of(source))
+        if isinstance(node, ast.ClassDef)
+        and any(isinstance(base, ast.Name) and base.id == "Protocol" for base in node.bases)
+    ]
+    return found if len(found) > MOST_PROTOCOLS else []
+
+
 def nothing_is_checked_by_assert(sources: Sources) -> list[str]:
     """`python -O` leaves these statements out."""
     return [
@@ -395,6 +407,7 @@ BROKEN: dict[Rule, list[dict[str, str]]] = {
     ],
     files_are_short: [{"receiver.track.tracker": "\n" * (LONGEST_FILE + 1)}],
     functions_are_short: [{"receiver.track.tracker": LONG}, {"receiver.track.tracker": f"async {LONG}"}],
+    protocols_are_few: [{"receiver.track.tracker": "class P(Protocol): ...\n" * (MOST_PROTOCOLS + 1)}],
     nothing_is_checked_by_assert: [{"receiver.track.tracker": "def f(x):\n    assert x"}],
     only_commands_print: [{"receiver.track.tracker": "print(1)"}, {"receiver.commandments": "print(1)"}],
 }

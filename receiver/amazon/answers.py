@@ -98,6 +98,16 @@ def unintelligible(response: Response, what: str) -> NoReturn:
     )
 
 
+def wrong_object(response: Response, kind: str, amazon_request_id: str | None = None) -> NoReturn:
+    """Raise `AmazonOutcomeUnknown("amazon_wrong_<kind>")`: the answer is about another object than was asked for."""
+    raise AmazonOutcomeUnknown(
+        f"Amazon's answer is about another {kind} than the one that was asked for.",
+        reason=f"amazon_wrong_{kind}",
+        amazon_status=response.status,
+        amazon_request_id=amazon_request_id or request_id_of(response),
+    )
+
+
 def retry_after(headers: Mapping[str, str]) -> int | None:
     """`Retry-After` in seconds, at most a day; None if it is absent or unreadable.
 

@@ -11,12 +11,11 @@ import json
 import re
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import NoReturn
 from urllib.parse import urlsplit
 
-from receiver.amazon.answers import JsonObject, judge, request_id_of
+from receiver.amazon.answers import JsonObject, judge, wrong_object
 from receiver.amazon.fields import Fields, as_id, as_money, as_reason, as_reference, as_text, as_word
-from receiver.errors import AmazonOutcomeUnknown, BadRequest
+from receiver.errors import BadRequest
 from receiver.exchange import Request, Response
 from receiver.ledger.charge import Charge
 from receiver.ledger.dispute import DisputeObservation
@@ -134,10 +133,7 @@ def read_refund(response: Response, refund_id: str | None = None, *, is_new: boo
     Raises like `answers.judge`; also `AmazonOutcomeUnknown` with `amazon_unintelligible` for a body without id and
     state, or `amazon_wrong_refund` for an answer about another refund.
     """
-    read = Fields(response, judge(response))
-    found = read.required("refundId", as_id)
-    if refund_id not in (None, found):
-        _wrong(response, "amazon_wrong_refund", "refund")
+    read, found = _read(response, "refund", refund_id)
     status = read.part("statusDetails", "statusDetail")
     state = status.optional("state", as_word, UNKNOWN_STATE) if is_new else status.required("state", as_word)
     reason_code = status.optional("reasonCode", as_reason, "")
@@ -161,10 +157,7 @@ def read_charge(response: Response, charge_id: str | None = None) -> Charge:
 
     Raises like `read_refund`; an answer about another charge is `amazon_wrong_charge`.
     """
-    read = Fields(response, judge(response))
-    found = read.required("chargeId", as_id)
-    if charge_id not in (None, found):
-        _wrong(response, "amazon_wrong_charge", "charge")
+    read, found = _read(response, "charge", charge_id)
     captured = read.optional("captureAmount", as_money, None)
     refunded = read.optional("refundedAmount", as_money, None)
     if captured and refunded and captured.currency_code != refunded.currency_code:
@@ -188,10 +181,7 @@ def read_dispute(response: Response, dispute_id: str | None = None) -> DisputeOb
     Raises like `read_refund`; an answer about another dispute is `amazon_wrong_dispute`. An unreadable resolution is
     null: then it is unknown who won.
     """
-    read = Fields(response, judge(response))
-    found = read.required("disputeId", as_id)
-    if dispute_id not in (None, found):
-        _wrong(response, "amazon_wrong_dispute", "dispute")
+    read, found = _read(response, "dispute", dispute_id)
     status = read.part("statusDetails")
     return DisputeObservation(
         dispute_id=found,
@@ -228,10 +218,10 @@ def _id(text: str, kind: str) -> str:
     return text
 
 
-def _wrong(response: Response, reason: str, kind: str) -> NoReturn:
-    raise AmazonOutcomeUnknown(
-        f"Amazon's answer is about another {kind} than the one that was asked for.",
-        reason=reason,
-        amazon_status=response.status,
-        amazon_request_id=request_id_of(response),
-    )
+def _read(response: Response, kind: str, wanted: str | None) -> tuple[Fields, str]:
+    """The fields of an answer about one object, and its id, which must be `wanted` (None: any)."""
+    read = Fields(response, judge(response))
+    found = read.required(f"{kind}Id", as_id)
+    if wanted not in (None, found):
+        wrong_object(response, kind)
+    return read, found

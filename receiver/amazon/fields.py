@@ -76,22 +76,24 @@ class Fields:
         return tuple(self.noted)
 
 
-def as_id(value: object) -> str:
-    """An Amazon id. Raises `Malformed`."""
+def _text(value: object) -> str:
     if not isinstance(value, str):
         raise Malformed("It is not a text.", reason="not_a_text")
-    if not REFUND_ID.fullmatch(value):
-        raise Malformed("An id has 1 to 64 letters, digits and dashes.", reason="bad_id")
     return value
+
+
+def as_id(value: object) -> str:
+    """An Amazon id. Raises `Malformed`."""
+    if not REFUND_ID.fullmatch(text := _text(value)):
+        raise Malformed("An id has 1 to 64 letters, digits and dashes.", reason="bad_id")
+    return text
 
 
 def as_word(value: object) -> str:
     """A state, a reason code or an environment. Raises `Malformed`."""
-    if not isinstance(value, str):
-        raise Malformed("It is not a text.", reason="not_a_text")
-    if not WORD.fullmatch(value):
+    if not WORD.fullmatch(text := _text(value)):
         raise Malformed("A word has 1 to 64 letters, digits, dashes and underscores.", reason="bad_word")
-    return value
+    return text
 
 
 def as_reason(value: object) -> str:
@@ -103,18 +105,14 @@ def as_reason(value: object) -> str:
 
 def as_text(value: object) -> str:
     """Prose, made safe to show (`answers.clean`). Raises `Malformed`."""
-    if not isinstance(value, str):
-        raise Malformed("It is not a text.", reason="not_a_text")
-    return clean(value)
+    return clean(_text(value))
 
 
 def as_reference(value: object) -> str:
     """The merchant's order number, unaltered. Raises `Malformed` if it cannot be stored unaltered."""
-    if not isinstance(value, str):
-        raise Malformed("It is not a text.", reason="not_a_text")
-    if problem := reference_problem(value):
+    if problem := reference_problem(text := _text(value)):
         raise Malformed("It cannot be kept whole.", reason=problem)
-    return value
+    return text
 
 
 def as_money(value: object) -> Money | None:

@@ -59,8 +59,6 @@ class Algorithm(StrEnum):
 
 
 class Signer:
-    """Signs requests with one private key."""
-
     __slots__ = ("_key", "algorithm", "public_key_id")
 
     def __init__(self, public_key_id: str, private_key_pem: bytes, algorithm: Algorithm = Algorithm.V2) -> None:

@@ -95,7 +95,5 @@ class AnyDelivery(DeliveryJson, kw_only=True):
 
 
 class DeliveryPage(msgspec.Struct, rename="camel"):
-    """A page of them."""
-
     deliveries: list[AnyDelivery]
     next_cursor: str | None = None

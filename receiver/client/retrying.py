@@ -12,6 +12,8 @@ from receiver.errors import ReceiverError
 
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0
 """Seconds."""
+TRIES, PAUSE, MOST_PAUSE = 5, 2.0, 60.0
+"""Of a call that is given up in the end; the pause, in seconds, doubles."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -43,3 +45,15 @@ class RetryingCaller:
                 if away:
                     self._notify(None, 0)
                 return answer
+
+
+async def repeated(ask: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
+    """The result of `ask`, which is repeated a few times if it fails and may succeed later. Raises its error."""
+    for tried in range(TRIES - 1):
+        try:
+            return await ask(*args, **kwargs)
+        except ReceiverError as error:
+            if not may_pass(error):
+                raise
+            await asyncio.sleep(min(max(PAUSE * 2**tried, error.retry_after or 0), MOST_PAUSE))
+    return await ask(*args, **kwargs)

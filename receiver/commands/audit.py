@@ -11,11 +11,9 @@ import typer
 
 from receiver.client.api import Api, decode, target
 from receiver.client.calls import MOST_PER_PAGE
-from receiver.client.errors import not_the_api
-from receiver.commands.client.options import ServiceCall, api_command
+from receiver.commands.client.options import ServiceCall, api_command, read_since
 from receiver.commands.console import read_ms, say
-from receiver.commands.refund.export import OVERLAP, Output, cells, csv_row, in_place
-from receiver.commands.refund.refund import _since
+from receiver.commands.refund.export import OVERLAP, Columns, Output, Rows, run_export, write_pages
 from receiver.ledger.timestamps import format_rfc3339
 
 app = typer.Typer(no_args_is_help=True)
@@ -23,13 +21,7 @@ NAMES = (
     *("time", "account", "action", "token", "user", "outcome", "refundId", "refundRequestId", "chargeId"),
     *("subscriber", "eventId", "fields", "count", "requestId", "id", "jobId"),
 )
-COLUMNS: Mapping[str, tuple[str, ...]] = {name: (name,) for name in NAMES}
-"""Column → where its value stands in the JSON. New columns come at the end."""
-
-
-@app.callback()
-def audit() -> None:
-    """A group, although it has one command only."""
+COLUMNS: Columns = {name: (name,) for name in NAMES}
 
 
 class AuditPage(msgspec.Struct, rename="camel"):
@@ -40,31 +32,21 @@ class AuditPage(msgspec.Struct, rename="camel"):
     next_cursor: str | None = None
 
 
-async def write_all(api: Api, output: Output, filters: Mapping[str, str], as_csv: bool) -> None:
-    """Every page, from where the output is to the end. What is done meanwhile comes before the first page."""
-    if as_csv and not output.resumed:
-        output.write(csv_row(list(COLUMNS)), 0, "")
-    note, cursor, show = output.note, output.note.cursor, in_place()
-    while True:
-        bounds = {"since": note.since, "until": note.until}
-        where = target("audit", account=api.account, **bounds, **filters, cursor=cursor, limit=MOST_PER_PAGE)
+async def _entries(api: Api, output: Output, filters: Mapping[str, str], as_csv: bool) -> None:
+    """Every page. What is done meanwhile comes before the first page."""
+    note = output.note
+
+    async def page_after(cursor: str) -> tuple[Rows, str | None]:
+        query = {"since": note.since, "until": note.until, **filters, "cursor": cursor}
+        where = target("audit", account=api.account, **query, limit=MOST_PER_PAGE)
         page = decode(await api.call("GET", where), AuditPage)
         if page.unreadable:
             say([f"Damaged, and left out: {', '.join(page.unreadable)}."])
         if page.entries and not note.newest:
             note.newest = str(page.entries[0].get("time", ""))
-        following = page.next_cursor or ""
-        if following and following == cursor:
-            raise not_the_api()
-        output.write("".join(_row(each, as_csv) for each in page.entries), len(page.entries), following)
-        show(f"{note.rows} entries")
-        if not following:
-            return
-        cursor = following
+        return page.entries, page.next_cursor
 
-
-def _row(entry: Mapping[str, Any], as_csv: bool) -> str:
-    return csv_row(cells(entry, COLUMNS)) if as_csv else msgspec.json.encode(entry).decode() + "\n"
+    await write_pages(output, page_after, COLUMNS, as_csv)
 
 
 @api_command(app)
@@ -97,19 +79,10 @@ def export(
     account and id.
     """
     question = ["audit", call.base, call.account, since, until, refund, actor, form]
-    with Output(output, question, _since(since), _since(until)) as whole:
-        if whole.resumed:
-            say([f"Continuing after {whole.note.rows} entries."])
-        try:
-            call.run(lambda api: write_all(api, whole, {"refund": refund, "actor": actor}, form == "csv"))
-        except Exception:
-            if output is not None:
-                say([f"{output}.part has {whole.note.rows} entries. Run the same command to continue."])
-            raise
-        finally:
-            in_place()("")
-        whole.finish()
-    newest = read_ms(whole.note.newest)
-    following = whole.note.since if newest is None else format_rfc3339(max(newest - OVERLAP, 0))
+    whole = Output(output, "entries", question, read_since(since), read_since(until))
+    filters = {"refund": refund, "actor": actor}
+    note = run_export(call, whole, lambda api, whole: _entries(api, whole, filters, form == "csv"))
+    newest = read_ms(note.newest)
+    following = note.since if newest is None else format_rfc3339(max(newest - OVERLAP, 0))
     again = f" The next export: --since {following}" if following else ""
-    say([f"{whole.note.rows} entries.{again}"])
+    say([f"{note.rows} entries.{again}"])

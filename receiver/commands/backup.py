@@ -16,15 +16,12 @@ if TYPE_CHECKING:
     from receiver.settings import StoreSettings
     from receiver.store import Store
 
+app = typer.Typer()
+
 T = TypeVar("T")
 
 
-def register(app: typer.Typer) -> None:
-    """Make them commands of `app`."""
-    app.command("backup")(backup_command)
-    app.command("restore")(restore_command)
-
-
+@app.command("backup")
 def backup_command(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Where to save the snapshot. An older one is replaced.")],
     config: Config = None,
@@ -47,6 +44,7 @@ def backup_command(
         emit(f"{file}: {size} bytes")
 
 
+@app.command("restore")
 def restore_command(
     file: Annotated[Path | None, typer.Argument(metavar="FILE", help="A file of `receiver backup`.")] = None,
     folder: Annotated[
@@ -100,14 +98,11 @@ def _with(settings: StoreSettings, work: Callable[[Store], Awaitable[T]]) -> T:
     """The result of the work with the store of these settings."""
     import uvloop
 
-    from receiver.commands.prune import open_store
+    from receiver.commands.prune import opened
 
     async def done() -> T:
-        store = open_store(settings)
-        try:
+        async with opened(settings) as store:
             return await work(store)
-        finally:
-            await store.close()
 
     return uvloop.run(done())
 

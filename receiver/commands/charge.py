@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Sequence
 from typing import Annotated
 
 import typer
-from rich.text import Text
 
-from receiver.client.api import decode, target
 from receiver.commands.client.options import ServiceCall, api_command
-from receiver.commands.console import clean, emit, emit_fields, emit_json, moment, say
+from receiver.commands.console import Fields, clean, emit, emit_fields, moment, now_ms, say
 from receiver.commands.refund.views import emit_disputes, emit_list
 from receiver.ledger.refund import REFUND_ID
 from receiver.ledger.request_shape import ChargeJson
 from receiver.ledger.schema import MoneyJson
 
 app = typer.Typer(no_args_is_help=True)
-
-
-@app.callback()
-def _group() -> None:
-    """Keeps `show` a command of a group: typer would make a single one the whole program."""
 
 
 def _charge_id(text: str) -> str:
@@ -45,16 +36,15 @@ def show(
     The service asks Amazon, unless it did within the last minute. If Amazon does not answer in time, it shows what is
     known, and says so.
     """
-    answer = call.run(lambda api: api.call("GET", target("charges", charge_id, account=call.account)))
-    charge = decode(answer, ChargeJson)
-    if call.json:
-        emit_json(answer.body)
-        return
+    call.show(call.ask("GET", "charges", charge_id), ChargeJson, _emit)
+
+
+def _emit(charge: ChargeJson) -> None:
     emit_fields(_fields(charge))
     emit_disputes(charge.disputes)
     if charge.refunds:
         emit("")
-        emit_list(charge.refunds, now=time.time_ns() // 1_000_000)
+        emit_list(charge.refunds, now=now_ms())
     for each in charge.reservations:
         emit(clean(f"Request {each.refund_request_id}: {_money(each.refund_amount)}, {each.state}"))
     if charge.unreadable:
@@ -63,7 +53,7 @@ def show(
         say([f"Amazon did not describe the charge just now [{charge.refresh_error}]. This is what is known."])
 
 
-def _fields(charge: ChargeJson) -> Sequence[tuple[str, str | Text | None]]:
+def _fields(charge: ChargeJson) -> Fields:
     account, known = charge.account, charge.known
     count = "unknown" if charge.refund_count is None else str(charge.refund_count)
     conflict = known.in_conflict
@@ -87,4 +77,4 @@ def _fields(charge: ChargeJson) -> Sequence[tuple[str, str | Text | None]]:
 
 
 def _money(money: MoneyJson | None) -> str:
-    return f"{money.amount} {money.currency_code}" if money else "unknown"
+    return str(money or "unknown")

@@ -271,7 +271,7 @@ def doctor(
             as_json=as_json,
             url=url,
             token_file=token_file,
-            token=os.environ.get("RECEIVER_TOKEN", "").strip(),
+            token=os.environ.get("RECEIVER_TOKEN", ""),
             insecure=insecure,
             whole_store=whole_store,
         )
@@ -282,11 +282,8 @@ def doctor(
         raise typer.Exit(run(whole()))
 
 
-init.register(app)
-backup.register(app)
-openapi.register(app)
-repair.register(app)
-token.register(app)
+for module in (init, backup, openapi, repair, token):
+    app.add_typer(module.app)
 
 
 def main() -> None:

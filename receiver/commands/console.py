@@ -8,8 +8,9 @@ from __future__ import annotations
 import io
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from time import time_ns
 
 import msgspec
 import typer
@@ -24,6 +25,9 @@ from receiver.runtime.printable import json_escape, visible, visible_json
 UNFOLDED = 1_000
 """Columns for a file or a pipe, where one row stays one line."""
 HALF_A_YEAR = 180 * 86_400_000
+
+Fields = Iterable[tuple[str, str | Text | None]]
+"""Names and values, for `emit_fields`."""
 
 
 def clean(text: str) -> str:
@@ -102,15 +106,48 @@ def table(headers: bool = True) -> Table:
     return Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, show_header=headers, header_style="bold")
 
 
-def emit_fields(fields: Iterable[tuple[str, str | Text | None]]) -> None:
+def shown(value: str | Text) -> Text:
+    """A text safe for a terminal: unprintable characters are escaped. A `Text` is safe already."""
+    return value if isinstance(value, Text) else Text(clean(value))
+
+
+def emit_fields(fields: Fields) -> None:
     """Lines of name and value. None is omitted, and unprintable characters are escaped."""
     grid = table(headers=False)
     grid.add_column(no_wrap=True)
     grid.add_column(overflow="fold")
     for name, value in fields:
         if value is not None:
-            grid.add_row(Text(name, "dim"), value if isinstance(value, Text) else Text(clean(value)))
+            grid.add_row(Text(name, "dim"), shown(value))
     emit_rich(grid)
+
+
+def emit_table(columns: Sequence[str], rows: Iterable[Sequence[str | Text]]) -> None:
+    """A table whose cells are wrapped as needed. Unprintable characters are escaped."""
+    whole = table()
+    for column in columns:
+        whole.add_column(column, overflow="fold")
+    for row in rows:
+        whole.add_row(*map(shown, row))
+    emit_rich(whole)
+
+
+def need_terminal() -> None:
+    """Raise `ConfigurationError` if there is nobody to ask."""
+    if sys.stdin is None or not sys.stdin.isatty():
+        raise ConfigurationError(["Can't prompt for confirmation here. Re-run with --yes."])
+
+
+def confirmed(question: str) -> bool:
+    """Whether the user answers yes. Raises `ConfigurationError` if there is nobody to ask."""
+    need_terminal()
+    say([f"{question} [y/N]"])
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
+def now_ms() -> int:
+    """ms since the epoch, UTC."""
+    return time_ns() // 1_000_000
 
 
 def read_ms(time: str | None) -> int | None:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from functools import cache
+from collections.abc import Mapping
+from importlib import import_module
 from typing import Any, NamedTuple
 
-import typer
 from typer.core import TyperGroup
 from typer.main import get_command, get_group
 
@@ -14,116 +13,58 @@ from typer.main import get_command, get_group
 class Group(NamedTuple):
     """A group of commands, and its text in `--help`."""
 
-    load: Callable[[], typer.Typer]
+    module: str
+    """Below `receiver.commands`. Its `app` has the commands."""
     help: str
     is_single: bool = False
     """Whether it is one command with a help of its own. This text is in the list of commands."""
 
 
-@cache
-def _refund() -> typer.Typer:
-    from receiver.commands.refund import cases, create, export, importing, jobs, refund, requests
-
-    for module in (create, cases, jobs, requests, export, importing):
-        module.register(refund.app)
-    return refund.app
-
-
-def _charge() -> typer.Typer:
-    from receiver.commands import charge
-
-    return charge.app
-
-
-@cache
-def _subscriber() -> typer.Typer:
-    from receiver.commands.subscriber import apply, subscriber
-
-    apply.register(subscriber.app)
-    return subscriber.app
-
-
-def _events() -> typer.Typer:
-    from receiver.commands.events import events
-
-    return events.app
-
-
-def _delivery() -> typer.Typer:
-    from receiver.commands.subscriber import delivery
-
-    return delivery.app
-
-
-def _fps() -> typer.Typer:
-    from receiver.commands.fps import fps
-
-    return fps.app
-
-
-def _notification() -> typer.Typer:
-    from receiver.commands import notification
-
-    return notification.app
-
-
-def _audit() -> typer.Typer:
-    from receiver.commands import audit
-
-    return audit.app
-
-
-def _reconcile() -> typer.Typer:
-    from receiver.commands import reconcile
-
-    return reconcile.app
-
-
 GROUPS: Mapping[str, Group] = {
     "refund": Group(
-        _refund,
+        "refund.refund",
         "Read, watch, refresh, create and retry refunds. Needs a running `receiver serve` and a token with the scope "
         "read. create, retry, requests, repeat and settle-request need the scope refund; refresh needs refund or "
         "admin.",
     ),
     "charge": Group(
-        _charge,
+        "charge",
         "Show what of a charge is refunded, pending and left. Needs a running `receiver serve` and a token with the "
         "scope read.",
     ),
     "subscriber": Group(
-        _subscriber,
+        "subscriber.subscriber",
         "Manage subscribers to refund events. Needs a running `receiver serve` and a token with the scope admin.",
     ),
     "events": Group(
-        _events,
+        "events.events",
         "Follow refund events. Needs a running `receiver serve` and a token with the scope read.",
     ),
     "delivery": Group(
-        _delivery,
+        "subscriber.delivery",
         "List a subscriber's waiting and permanently failed events, and send them again. Needs a running "
         "`receiver serve` and a token with the scope admin.",
     ),
     "fps": Group(
-        _fps,
+        "fps.fps",
         "LEGACY: Amazon Flexible Payments (FPS), the service behind Amazon Simple Pay. Amazon retired it on 1 June "
         "2015 and its addresses no longer answer: use it with `receiver simulate` (endpoint /fps/) or your own "
         "stand-in. For Amazon Pay refunds, see `receiver refund`.",
     ),
     "notification": Group(
-        _notification,
+        "notification",
         "Show Amazon's notifications that this version does not understand. They were answered 200, and the last "
         "1,000 are kept for 30 days. Needs a running `receiver serve` and a token with the scope admin.",
     ),
     "reconcile": Group(
-        _reconcile,
+        "reconcile",
         "Compare Amazon's reports of refunds and settlements with what the service knows, and show what differs. With "
         "files, it needs a running `receiver serve` and a token with the scope refund or admin; with --since, it "
         "fetches the reports through Amazon's API, and needs the settings.",
         is_single=True,
     ),
     "audit": Group(
-        _audit,
+        "audit",
         "Show who did what: every refund that was requested, settled or refreshed, and every change of a subscriber, "
         "with the token and the person. Needs a running `receiver serve` and a token with the scope admin.",
     ),
@@ -155,9 +96,10 @@ class RootGroup(TyperGroup):
     def _load(self, name: str) -> None:
         if name not in self.commands:
             entry = GROUPS[name]
+            app = import_module(f"receiver.commands.{entry.module}").app
             if entry.is_single:
-                self.add_command(get_command(entry.load()), name)
+                self.add_command(get_command(app), name)
                 return
-            group = get_group(entry.load())
+            group = get_group(app)
             group.name, group.help = name, entry.help
             self.add_command(group)

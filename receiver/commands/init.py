@@ -13,6 +13,8 @@ import typer
 from receiver.commands.token import quoted, table, write_secret
 from receiver.errors import ConfigurationError
 
+app = typer.Typer()
+
 AMAZON_PAY: Final = "arn:aws:sns:{}:291180941288:*"
 """The topics of Amazon Pay's AWS account."""
 AWS_REGIONS: Final = {"na": "us-east-1", "eu": "eu-west-1", "jp": "us-west-2"}
@@ -53,11 +55,7 @@ class Place:
         return self.config.with_name("webhook.secret")
 
 
-def register(app: typer.Typer) -> None:
-    """Make it a command of `app`."""
-    app.command("init")(init_command)
-
-
+@app.command("init")
 def init_command(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="The new settings file.")] = Path("receiver.toml"),
     merchant_id: Annotated[str, typer.Option("--merchant-id", help=QUESTIONS["merchant_id"])] = "",
@@ -187,10 +185,11 @@ def _topic(account: Mapping[str, str]) -> str:
 
 def new_secret() -> str:
     """A signing secret of Standard Webhooks."""
-    import base64
-    import secrets
+    from secrets import token_bytes
 
-    return "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
+    from receiver.outbox.subscribers.secrets import format_secret
+
+    return format_secret(token_bytes(32))
 
 
 def _write(place: Place, account: Mapping[str, str], redis_url: str, webhook: str) -> None:

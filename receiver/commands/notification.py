@@ -6,11 +6,9 @@ import re
 from typing import Annotated
 
 import typer
-from rich.text import Text
 
-from receiver.client.api import decode, target
 from receiver.commands.client.options import ServiceCall, api_command
-from receiver.commands.console import clean, emit, emit_fields, emit_json, emit_rich, moment, say, table
+from receiver.commands.console import clean, emit, emit_fields, emit_table, moment, say
 from receiver.http.api.schema import UnrecognizedJson, UnrecognizedListJson, UnrecognizedMessageJson
 
 app = typer.Typer(no_args_is_help=True)
@@ -31,22 +29,19 @@ def list_all(
 
     The service asked Amazon about every refund they name. Show one with `receiver notification show ID`.
     """
-    answer = call.run(lambda api: api.call("GET", target("notifications", limit=limit, account=call.account)))
-    if call.json:
-        emit_json(answer.body)
-        return
-    found = decode(answer, UnrecognizedListJson)
+    call.show(call.ask("GET", "notifications", limit=limit), UnrecognizedListJson, _emit_list)
+
+
+def _emit_list(found: UnrecognizedListJson) -> None:
     if not found.notifications:
         say(["There are none: every notification was understood."])
         return
-    rows = table()
-    for column in ("Received", "Notification", "Accounts", "Refunds", "Not understood"):
-        rows.add_column(column, overflow="fold")
+    rows = []
     for each in found.notifications:
         refunds = ", ".join([*each.refund_ids[:5], *(["…"] if each.refund_count > 5 else [])])
-        texts = (moment(each.received_at) or "", each.notification_id, ", ".join(each.accounts), refunds, each.problem)
-        rows.add_row(*(Text(clean(text)) for text in texts))
-    emit_rich(rows)
+        received, accounts = moment(each.received_at) or "", ", ".join(each.accounts)
+        rows.append((received, each.notification_id, accounts, refunds, each.problem))
+    emit_table(("Received", "Notification", "Accounts", "Refunds", "Not understood"), rows)
     if found.more:
         say([f"Showing {len(found.notifications)}. Use a higher --limit for more."])
 
@@ -59,12 +54,10 @@ def show(
     ],
 ) -> None:
     """Show one notification. With --json its message is exactly as Amazon signed it, otherwise printable."""
-    path = target("notifications", notification_id, account=call.account)
-    answer = call.run(lambda api: api.call("GET", path))
-    if call.json:
-        emit_json(answer.body)
-        return
-    found = decode(answer, UnrecognizedMessageJson)
+    call.show(call.ask("GET", "notifications", notification_id), UnrecognizedMessageJson, _emit)
+
+
+def _emit(found: UnrecognizedMessageJson) -> None:
     emit_fields(
         [
             ("Notification", found.notification_id),

@@ -8,12 +8,10 @@ from typing import Annotated, Any
 
 import typer
 
-
-def register(app: typer.Typer) -> None:
-    """Make it a command of `app`."""
-    app.command()(openapi)
+app = typer.Typer()
 
 
+@app.command()
 def openapi(
     events: Annotated[
         Path | None,

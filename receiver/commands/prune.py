@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -69,23 +71,19 @@ async def prune(settings: Settings, older_than: str, refund_id: str, account: st
     names = [each.name for each in settings.accounts if account in ("", each.name)]
     if not names:
         raise ConfigurationError([f"--account: the settings have no account {account!r}."])
-    store = open_store(settings)
-    try:
-        await store.correct_clock()
-        store.format.hold_writes()
-        await store.format.ensure()
-        if older_than_ms is None:
-            tallies = [await _one(store.of(name), refund_id, remove=not dry_run) for name in names]
-        else:
-            before = store.now() - older_than_ms
-            tallies = [await _old(store.of(name), before, remove=not dry_run) for name in names]
-    except StoreUnavailable as error:
-        raise StoreUnavailable(
-            f"{error.detail} Refunds removed so far stay removed. Run it again when the store answers.",
-            reason=error.reason,
-        ) from error
-    finally:
-        await store.close()
+    async with opened(settings) as store:
+        try:
+            await ready_to_write(store)
+            if older_than_ms is None:
+                tallies = [await _one(store.of(name), refund_id, remove=not dry_run) for name in names]
+            else:
+                before = store.now() - older_than_ms
+                tallies = [await _old(store.of(name), before, remove=not dry_run) for name in names]
+        except StoreUnavailable as error:
+            raise StoreUnavailable(
+                f"{error.detail} Refunds removed so far stay removed. Run it again when the store answers.",
+                reason=error.reason,
+            ) from error
     _tell(tallies, dry_run, as_json)
     return 1 if refund_id and not any(each.counts[Pruned.PRUNED] for each in tallies) else 0
 
@@ -112,11 +110,23 @@ def read_choice(older_than: str, refund_id: str) -> int | None:
     return milliseconds(span)
 
 
-def open_store(settings: StoreSettings) -> Store:
+@asynccontextmanager
+async def opened(settings: StoreSettings) -> AsyncIterator[Store]:
     """The store of these settings. Raises `ConfigurationError` if it is an embedded one that does not run."""
     redis, address = settings.redis, address_of(settings)
     client = link(address, timeout=redis.timeout.total_seconds(), connect_timeout=redis.connect_timeout.total_seconds())
-    return Store(client, wait_replicas=redis.wait_replicas, wait_timeout=redis.wait_timeout.total_seconds())
+    store = Store(client, wait_replicas=redis.wait_replicas, wait_timeout=redis.wait_timeout.total_seconds())
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+async def ready_to_write(store: Store) -> None:
+    """As the service does at its start. Raises `ConfigurationError`, `StoreUnavailable`."""
+    await store.correct_clock()
+    store.format.hold_writes()
+    await store.format.ensure()
 
 
 def address_of(settings: StoreSettings) -> RedisAddress:

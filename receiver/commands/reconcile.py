@@ -15,13 +15,14 @@ from rich.text import Text
 
 from receiver.amazon.reports.reader import Heading, Item, Other, Refused, read
 from receiver.client.api import Api, decode, target
-from receiver.client.errors import may_pass, not_the_api
+from receiver.client.errors import not_the_api
+from receiver.client.retrying import repeated
 from receiver.commands.client.options import ServiceCall, api_command
 from receiver.commands.console import clean, emit, emit_rich, emit_value, read_ms, say, table
 from receiver.commands.refund.export import cells, csv_row
 from receiver.commands.setup import Config, read_settings
 from receiver.commands.signals import in_order
-from receiver.errors import ConfigurationError, Malformed, ReceiverError
+from receiver.errors import ConfigurationError, Malformed
 from receiver.http.finding_schema import ComparedJson, row_json
 from receiver.ledger.reconciliation.finding import Finding, FindingKind
 from receiver.ledger.reconciliation.rows import Period, RefundRow, Row
@@ -34,8 +35,6 @@ COLUMNS: Final = {
 MOST_SHOWN = 20
 """Refused lines that are shown of each file."""
 CHUNK = 64 * 1024
-TRIES, PAUSE = 5, 2.0
-"""A failed call is repeated after so many seconds, doubled each time."""
 LONG_WAIT = 110
 """Seconds that the last call may take longer: it looks through all refunds."""
 
@@ -108,13 +107,11 @@ class Findings:
             self._rows.append(found)
 
     def end(self) -> None:
-        """The table."""
         if self._rows:
             emit_rich(table_of(self._rows))
 
 
 def table_of(rows: Sequence[FindingJson]) -> Table:
-    """Findings as a table."""
     shown = table()
     for column in ("Finding", "Refund", "Here", "In the report", "Report", "Line"):
         shown.add_column(column, overflow="fold")
@@ -134,14 +131,11 @@ def comparer(api: Api, shown: Findings) -> Callable[[Batch], Any]:
         if api.account:
             body["account"] = api.account
         wait = LONG_WAIT if batch.is_last else 20
-        for tried in range(TRIES):
-            try:
-                answer = decode(await api.call("POST", target("reconciliations"), body=body, wait=wait), ComparedJson)
-                break
-            except ReceiverError as error:
-                if tried == TRIES - 1 or not may_pass(error):
-                    raise
-                await asyncio.sleep(max(PAUSE * 2**tried, error.retry_after or 0))
+
+        async def ask() -> ComparedJson:
+            return decode(await api.call("POST", target("reconciliations"), body=body, wait=wait), ComparedJson)
+
+        answer = await repeated(ask)
         found = [_finding(each) for each in answer.findings]
         shown.found |= {each.name: one for each, one in zip(found, answer.findings, strict=True)}
         return Compared(findings=tuple(found), again=tuple(answer.again))

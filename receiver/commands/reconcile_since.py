@@ -10,8 +10,8 @@ from datetime import timedelta
 from functools import partial
 
 from receiver.commands.console import say
-from receiver.commands.prune import open_store
-from receiver.commands.setup import quiet
+from receiver.commands.prune import opened, ready_to_write
+from receiver.commands.setup import quiet, transport
 from receiver.errors import ConfigurationError
 from receiver.ledger.reconciliation.finding import Finding
 from receiver.ledger.reconciliation.report_run import LONGEST, RunResult
@@ -43,22 +43,18 @@ async def fetch_and_compare(
     from receiver.service import system_clock
     from receiver.track.amazon_client import AmazonClient
     from receiver.track.report_run import report_reconciliation
-    from receiver.transport.client import Transport
 
     accounts = [each for each in settings.build_accounts() if account in ("", each.name)]
     if not accounts:
         raise ConfigurationError([f"--account: the settings have no account {account!r}."])
     quiet()
-    store, transport = open_store(settings), Transport(allow_networks=settings.delivery.allow_networks)
     metrics, timeout, results = Metrics(), settings.track.request_timeout.total_seconds(), list[RunResult]()
-    try:
-        await store.correct_clock()
-        store.format.hold_writes()
-        await store.format.ensure()
+    async with transport(allow_networks=settings.delivery.allow_networks) as web, opened(settings) as store:
+        await ready_to_write(store)
         for each in accounts:
             name = each.name
-            client = AmazonClient(each, store.of(name), transport.send, metrics, system_clock, timeout)
-            reconciliation = report_reconciliation(client, transport.send, metrics, declared=True)
+            client = AmazonClient(each, store.of(name), web.send, metrics, system_clock, timeout)
+            reconciliation = report_reconciliation(client, web.send, metrics, declared=True)
             unfinished = await reconciliation.runs.unfinished()
             if unfinished and unfinished.report_id:
                 say([f"{name}: there is an unfinished run; it is continued if it covers the time."])
@@ -66,7 +62,4 @@ async def fetch_and_compare(
                 [f"{name}: fetching Amazon's reports. This can take minutes, and can be interrupted and started again."]
             )
             results.append(await reconciliation.run(span, partial(show, name)))
-    finally:
-        await transport.close()
-        await store.close()
     return results

@@ -14,12 +14,10 @@ from receiver.errors import ConfigurationError
 if TYPE_CHECKING:
     from receiver.settings import Settings
 
-
-def register(app: typer.Typer) -> None:
-    """Make it a command of `app`."""
-    app.command("repair")(repair_command)
+app = typer.Typer()
 
 
+@app.command("repair")
 def repair_command(
     key: Annotated[
         str, typer.Argument(metavar="KEY", help="The key, as shown by `receiver doctor --store`. \\xNN is a byte.")
@@ -62,7 +60,7 @@ async def repair(settings: Settings, key: str, part: str | None, compared: bool,
     Raises `ConfigurationError` for a key of another program or one that money depends on, and `StoreUnavailable`.
     """
     from receiver.commands.console import emit, emit_value
-    from receiver.commands.prune import open_store
+    from receiver.commands.prune import opened
     from receiver.store.maintenance.inspection import MONEY
     from receiver.store.redis.damage import unescaped_key
     from receiver.store.redis.keys import KeyScope, read_name
@@ -77,13 +75,10 @@ async def repair(settings: Settings, key: str, part: str | None, compared: bool,
                 "Seller Central, then add --compared."
             ]
         )
-    store = open_store(settings)
-    store.connection.accounts = [account.name for account in settings.accounts]
-    try:
+    async with opened(settings) as store:
+        store.connection.accounts = [account.name for account in settings.accounts]
         await store.correct_clock()
         kept = await store.inspection.repair(key, part)
-    finally:
-        await store.close()
     if as_json:
         emit_value({"key": key, "part": part, "keptAt": kept or None})
     elif not kept:

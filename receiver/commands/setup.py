@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -14,6 +15,7 @@ from receiver.errors import ConfigurationError, ReceiverError
 
 if TYPE_CHECKING:
     from receiver.settings import Settings
+    from receiver.transport.client import Transport
 
 Config = Annotated[
     Path | None,
@@ -37,6 +39,18 @@ def read_settings(config: Path | None) -> Settings:
         fail(error)
     logs.configure(level=settings.log.level, format=settings.log.format)
     return settings
+
+
+@asynccontextmanager
+async def transport(**limits: Any) -> AsyncIterator[Transport]:
+    """Connections to the outside, closed at the end. Imported here: it takes long, and `--help` does not need it."""
+    from receiver.transport.client import Transport
+
+    found = Transport(**limits)
+    try:
+        yield found
+    finally:
+        await found.close()
 
 
 def quiet() -> None:

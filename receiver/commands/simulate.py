@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from urllib.parse import urljoin
 
 import typer
 
 from receiver.commands.signals import at_signal
+from receiver.commands.token import quoted
 from receiver.errors import ConfigurationError
-from receiver.simulator.app import MERCHANT_ID, Simulator, system_clock
+from receiver.simulator.app import Simulator, system_clock
 from receiver.simulator.fps.checks import ACCESS_KEY_ID, SECRET_ACCESS_KEY
 from receiver.simulator.keyring import CERTIFICATE, MERCHANT_KEY, load_or_make
 
@@ -21,23 +22,15 @@ KEYS = Path("receiver-simulator")
 
 async def run(
     *,
-    host: str = "127.0.0.1",
-    port: int = 9100,
     post_to: str | None = "http://127.0.0.1:8000/ipn",
     fps_post_to: str = "",
-    region: str = "na",
-    environment: str = "sandbox",
-    merchant_id: str = MERCHANT_ID,
-    public_key_id: str = "",
-    outcome_delay: float = 30.0,
-    signature_version: int = 1,
-    retry_waits: Sequence[float] = (20.0, 20.0, 20.0),
     unlimited: bool = False,
     keys: Path = KEYS,
     say: Callable[[str], object] = typer.echo,
     ended: asyncio.Event | None = None,
+    **settings: Any,
 ) -> None:
-    """Run until `ended` is set, or a signal ends it. Spans are seconds.
+    """Run until `ended` is set, or a signal ends it. The other `settings` are those of `Simulator`.
 
     `fps_post_to` defaults to the host of `post_to`, for the account of the printed configuration. `keys` is the folder
     that keeps the keys from run to run; `unlimited` switches Amazon's throttle off. Raises `ConfigurationError` for
@@ -46,17 +39,9 @@ async def run(
     try:
         simulator = Simulator(
             keys=load_or_make(keys, system_clock()),
-            host=host,
-            port=port,
             post_to=post_to,
-            region=region,
-            environment=environment,
-            merchant_id=merchant_id,
-            public_key_id=public_key_id,
-            outcome_delay=outcome_delay,
-            signature_version=signature_version,
-            retry_waits=retry_waits,
             throttle={} if unlimited else None,
+            **settings,
         )
     except ValueError as error:
         raise ConfigurationError([f"simulate: {error}."]) from error
@@ -67,7 +52,8 @@ async def run(
         say(greeting(simulator, keys))
         await simulator.serve_until(end)
     except OSError as error:
-        raise ConfigurationError([f"simulate: cannot listen on {host}:{port} ({error.strerror})."]) from error
+        address = simulator.base_url.removeprefix("http://")
+        raise ConfigurationError([f"simulate: cannot listen on {address} ({error.strerror})."]) from error
     finally:
         await simulator.stop()
 
@@ -124,20 +110,15 @@ def snippet(simulator: Simulator, keys: Path) -> str:
         "secret_access_key": SECRET_ACCESS_KEY,
         "endpoint": simulator.fps_endpoint,
     }
-    texts = [f"{name} = {_quoted(value)}" for name, value in lines.items()]
+    texts = [f"{name} = {quoted(value)}" for name, value in lines.items()]
     return "\n".join(
         (
             "[[accounts]]",
             *texts,
-            f"topic_arns = [{_quoted(simulator.topic_arn)}]",
+            f"topic_arns = [{quoted(simulator.topic_arn)}]",
             "[accounts.signing_certificates]",
-            f"{_quoted(simulator.certificate_url)} = {_quoted(str(folder / CERTIFICATE))}",
+            f"{quoted(simulator.certificate_url)} = {quoted(str(folder / CERTIFICATE))}",
             "[accounts.fps]",
-            *(f"{name} = {_quoted(value)}" for name, value in fps.items()),
+            *(f"{name} = {quoted(value)}" for name, value in fps.items()),
         )
     )
-
-
-def _quoted(text: str) -> str:
-    """A TOML basic string; JSON's escapes are a part of TOML's."""
-    return json.dumps(text)

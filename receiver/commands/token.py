@@ -12,15 +12,13 @@ import typer
 if TYPE_CHECKING:
     from receiver.settings.sections import TokenSettings
 
+app = typer.Typer()
+
 BYTES = 32
 """Of randomness in a token."""
 
 
-def register(app: typer.Typer) -> None:
-    """Make it a command of `app`."""
-    app.command("token")(token_command)
-
-
+@app.command("token")
 def token_command(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Who will hold the token. It is what the log shows.")],
     scope: Annotated[

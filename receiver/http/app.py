@@ -9,14 +9,10 @@ from types import MappingProxyType
 from typing import Final
 
 import structlog
-from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Mount, Route
-from starlette.types import Lifespan
+from starlette.routing import Route
 
-from receiver.errors import ReceiverError
 from receiver.http.api.auth import Tokens
 from receiver.http.api.cases import CaseApi
 from receiver.http.api.charges import ChargeApi
@@ -41,7 +37,7 @@ from receiver.http.ipn.operations import ipn_routes
 from receiver.http.limits import Reads, Refreshes, SignInLimit
 from receiver.http.middleware import Application
 from receiver.http.openapi import description_routes
-from receiver.http.problems import on_http_exception, on_receiver_error, with_every_method
+from receiver.http.problems import on_http_exception
 from receiver.http.summary import SummaryApi
 from receiver.issue.fps import FpsIssuer
 from receiver.issue.issuer import Issuer
@@ -76,8 +72,7 @@ def build(
     fps_issuers: Mapping[str, FpsIssuer] = MappingProxyType({}),
     inside: DiagnosticsSource | None = None,
     sessions: Sessions | None = None,
-    lifespan: Lifespan[Starlette] | None = None,
-    more_routes: Sequence[BaseRoute] = (),
+    more_routes: Sequence[Route] = (),
 ) -> Application:
     """Builds the application. `/readyz` uses `checks`, `advisory_checks` and `alerting`; `refresh_gauges` runs before
     each `/metrics`.
@@ -116,14 +111,7 @@ def build(
         *dashboard.routes(),
         *more_routes,
     ]
-    return Application(
-        metrics=metrics,
-        tokens=tokens,
-        ipns=(ipn, forms),
-        routes=routes,
-        exception_handlers={ReceiverError: on_receiver_error, HTTPException: dashboard.on_http_exception},
-        lifespan=lifespan,
-    )
+    return Application(routes, dashboard.on_http_exception, metrics, (ipn, forms), tokens)
 
 
 def _tokens(settings: Settings, sessions: Sessions) -> Tokens:
@@ -139,28 +127,21 @@ def split_by_port(app: Application) -> tuple[Application, Application]:
 
     Both have the health routes. A notification that arrives at the second part gets 503: SNS would never retry a 404.
     """
-    taken: list[BaseRoute] = []
-    others: list[BaseRoute] = []
+    taken: list[Route] = []
+    others: list[Route] = []
     for route in app.routes:
-        path = route.path if isinstance(route, Route | Mount) else ""
-        if path.startswith(FROM_AMAZON):
+        if route.path.startswith(FROM_AMAZON):
             taken.append(route)
-            others.append(Route(path, _wrong_port, methods=["POST"]))
+            others.append(Route(route.path, _wrong_port, methods=["POST"]))
         else:
             others.append(route)
-            taken += [route] if path in HEALTH else []
-    answers = {ReceiverError: on_receiver_error, HTTPException: _nothing_else}
-    return app.with_routes(taken, answers, posts=True), app.with_routes(others, app.exception_handlers, posts=False)
+            taken += [route] if route.path in HEALTH else []
+    # Browsers get JSON too: the first port has no pages.
+    public = Application(taken, on_http_exception, app.metrics, app.ipns)
+    return public, Application(others, app.on_refusal, app.metrics)
 
 
 async def _wrong_port(request: Request) -> Response:
     """Has no body, like every response to Amazon."""
     log.error("http.notification_at_admin_port", path=request.url.path, fix="Have it sent to http.port.")
     return Response(status_code=503, headers={"Retry-After": "60"})
-
-
-async def _nothing_else(request: Request, error: Exception) -> Response:
-    """JSON for browsers too: this port has no pages."""
-    if isinstance(error, HTTPException):
-        error = with_every_method(request, error)
-    return await on_http_exception(request, error)

@@ -109,7 +109,6 @@ class AuditApi:
         in_turn=True,
     )
     async def many(self, call: Call) -> Response:
-        """Newest first, filtered, a page at a time."""
         accounts, limit = call.accounts, call[LIMIT]
         query = AuditQuery(call[SINCE], call[UNTIL], call[REFUND], call[ACTOR])
         below = _read_place(read_cursor(call[CURSOR], query, accounts))

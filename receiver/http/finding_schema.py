@@ -8,8 +8,9 @@ import msgspec
 from msgspec import Meta
 
 from receiver.errors import BadRequest, Malformed
+from receiver.http.api.params import whole
 from receiver.http.api.schema import NextCursor
-from receiver.ledger.money import Money
+from receiver.ledger.money import AMOUNT, CURRENCY, Money
 from receiver.ledger.reconciliation.rows import RefundRow, SettlementRow
 from receiver.ledger.reconciliation.run import BATCH
 from receiver.ledger.refund import AMAZON_REFUND_ID
@@ -22,61 +23,76 @@ MOST_PERIODS: Final = 1_000
 
 Ms = Annotated[int, Meta(ge=0, le=LATEST)]
 Text = Annotated[str, Meta(max_length=200)]
-Line = Annotated[int, Meta(ge=0, le=10**12)]
-Id = Annotated[str, Meta(pattern=f"^(?:{AMAZON_REFUND_ID.pattern})$")]
+Line = Annotated[int, Meta(ge=0, le=10**12, description="In the report.")]
+Id = Annotated[str, Meta(pattern=whole(AMAZON_REFUND_ID), examples=["S01-5105180-3221187-R022311"])]
 
 
 class AmountJson(msgspec.Struct, kw_only=True, rename="camel", forbid_unknown_fields=True):
-    """An amount, as a caller sends it."""
+    """An amount, without its sign."""
 
-    amount: str
-    currency_code: str
+    amount: Annotated[
+        str, Meta(description="Decimal, greater than zero.", extra_json_schema={"pattern": whole(AMOUNT)})
+    ]
+    currency_code: Annotated[str, Meta(description="ISO 4217.", extra_json_schema={"pattern": whole(CURRENCY)})]
 
 
 class RefundRowJson(
     msgspec.Struct, kw_only=True, rename="camel", forbid_unknown_fields=True, tag="refunds", tag_field="report"
 ):
-    """A row of refund data, as a caller sends it."""
+    """What a row of refund data says."""
 
     refund_id: Id
-    state: Annotated[str, Meta(min_length=1, max_length=200)]
-    reason_code: Text = ""
+    state: Annotated[
+        Text, Meta(min_length=1, description="RefundInitiated, Refunded, Declined, or another word of Amazon's.")
+    ]
+    reason_code: Annotated[Text, Meta(description="Amazon's reason code.")] = ""
     amount: AmountJson | None = None
-    created_at: Ms = 0
-    updated_at: Ms = 0
+    created_at: Annotated[Ms, Meta(description="When the refund was made, in ms.")] = 0
+    updated_at: Annotated[Ms, Meta(description="When its state last changed, in ms.")] = 0
     line: Line = 0
 
 
 class SettlementRowJson(
     msgspec.Struct, kw_only=True, rename="camel", forbid_unknown_fields=True, tag="settlements", tag_field="report"
 ):
-    """A row of settlement data, as a caller sends it."""
+    """What a row of settlement data says."""
 
     refund_id: Id
     amount: AmountJson
-    settlement_id: Text = ""
-    posted_at: Ms = 0
+    settlement_id: Annotated[Text, Meta(description="Amazon's id of the settlement.")] = ""
+    posted_at: Annotated[Ms, Meta(description="When the settlement took the money, in ms.")] = 0
     line: Line = 0
 
 
 class PeriodJson(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """The time that a report covers."""
+    """The time that a report covers, both ends included, in ms."""
 
-    report: Annotated[str, Meta(pattern="^(refunds|settlements)$")]
+    report: Annotated[str, Meta(pattern="^(refunds|settlements)$", description="Which report it is of.")]
     start: Ms
     end: Ms
 
 
 class BatchJson(msgspec.Struct, kw_only=True, rename="camel", forbid_unknown_fields=True):
-    """A part of a run, as a caller sends it."""
+    """A part of a run over reports. The last one has `isLast` and the `periods`."""
 
-    account: str | None = None
-    source: Text = ""
-    seller_id: Text = ""
+    account: Annotated[str | None, Meta(description="Required if the token sees several.")] = None
+    source: Annotated[Text, Meta(description="The report's name. It is shown with what differs.")] = ""
+    seller_id: Annotated[
+        Text, Meta(description="The merchant id in the report. If given, it must be the account's.")
+    ] = ""
     rows: Annotated[list[RefundRowJson | SettlementRowJson], Meta(max_length=BATCH)] = []
-    again: Annotated[list[Id], Meta(max_length=BATCH)] = []
-    is_last: bool = False
-    periods: Annotated[list[PeriodJson], Meta(max_length=MOST_PERIODS)] = []
+    again: Annotated[
+        list[Id],
+        Meta(max_length=BATCH, description="What earlier answers had in `again`, once all rows have been sent."),
+    ] = []
+    is_last: Annotated[bool, Meta(description="All rows of all reports have been sent.")] = False
+    periods: Annotated[
+        list[PeriodJson],
+        Meta(
+            max_length=MOST_PERIODS,
+            description="Only of reports that were read completely: refunds that they lack are found by it.",
+        ),
+    ] = []
 
 
 class ComparedJson(Json, kw_only=True):

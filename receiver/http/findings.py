@@ -10,26 +10,16 @@ import msgspec
 from starlette.responses import Response
 
 from receiver.errors import BadRequest
-from receiver.http.api.bodies import (
-    READ_TIMEOUT,
-    REFUND_FIELD,
-    check_fields,
-    money_schema,
-    object_schema,
-    only_account,
-    read_whole,
-)
+from receiver.http.api.bodies import READ_TIMEOUT, body_schema, check_fields, only_account, read_whole
 from receiver.http.api.listing import read_cursor, write_cursor
 from receiver.http.api.operations import COMMIT, NO_ACCOUNT, READ, Answer, Body, Call, Operation
-from receiver.http.api.params import ACCOUNT, Schema, choice, number, text, whole
-from receiver.http.finding_schema import LATEST, MOST_PERIODS, BatchJson, ComparedJson, FindingListJson, read_row
+from receiver.http.api.params import ACCOUNT, choice, number, text
+from receiver.http.finding_schema import BatchJson, ComparedJson, FindingListJson, read_row
 from receiver.http.respond import json_answer
 from receiver.issue.issuer import Issuer
-from receiver.ledger.money import CURRENCY
 from receiver.ledger.reconciliation.finding import FindingKind
 from receiver.ledger.reconciliation.rows import Period
-from receiver.ledger.reconciliation.run import BATCH, Batch
-from receiver.ledger.refund import AMAZON_REFUND_ID
+from receiver.ledger.reconciliation.run import Batch
 from receiver.outbox.events.mismatch_event import FindingJson, finding_json
 from receiver.settings.sections import Scope
 from receiver.store import Store
@@ -38,91 +28,13 @@ from receiver.track.reconcile import Reconciler
 MOST_BODY: Final = 1024 * 1024
 
 
-def _ms(about: str) -> Schema:
-    return {"type": "integer", "minimum": 0, "maximum": LATEST, "default": 0, "description": f"{about}, in ms."}
-
-
-def _words(about: str) -> Schema:
-    return {"type": "string", "maxLength": 200, "default": "", "description": about}
-
-
-REPORT: Final[Schema] = {"type": "string", "enum": ["refunds", "settlements"], "description": "Which report it is of."}
-ID: Final[Schema] = {**REFUND_FIELD, "pattern": whole(AMAZON_REFUND_ID)}
-LINE: Final[Schema] = {
-    "type": "integer",
-    "minimum": 0,
-    "maximum": 10**12,
-    "default": 0,
-    "description": "In the report.",
-}
-MONEY: Final = money_schema({"type": "string", "pattern": whole(CURRENCY)}, "Without its sign.")
-REFUND_ROW: Final = object_schema(
-    "What a row of refund data says.",
-    ("report", "refundId", "state"),
-    {
-        "report": {"const": "refunds"},
-        "refundId": ID,
-        "state": {**_words("RefundInitiated, Refunded, Declined, or another word of Amazon's."), "minLength": 1},
-        "reasonCode": _words("Amazon's reason code."),
-        "amount": {"oneOf": [MONEY, {"type": "null"}]},
-        "createdAt": _ms("When the refund was made"),
-        "updatedAt": _ms("When its state last changed"),
-        "line": LINE,
-    },
-    {"report": "refunds", "refundId": "S01-5105180-3221187-R022311", "state": "Refunded", "line": 7},
-)
-SETTLEMENT_ROW: Final = object_schema(
-    "What a row of settlement data says.",
-    ("report", "refundId", "amount"),
-    {
-        "report": {"const": "settlements"},
-        "refundId": ID,
-        "amount": MONEY,
-        "settlementId": _words("Amazon's id of the settlement."),
-        "postedAt": _ms("When the settlement took the money"),
-        "line": LINE,
-    },
-    {
-        "report": "settlements",
-        "refundId": "S01-5105180-3221187-R022311",
-        "amount": {"amount": "14.00", "currencyCode": "USD"},
-    },
-)
-ROW: Final[Schema] = {"oneOf": [REFUND_ROW, SETTLEMENT_ROW]}
-BATCH_SCHEMA: Final = object_schema(
-    "A part of a run over reports. The last one has `isLast` and the `periods`.",
-    (),
-    {
-        "account": {"type": ["string", "null"], "description": "Required if the token sees several."},
-        "source": _words("The report's name. It is shown with what differs."),
-        "sellerId": _words("The merchant id in the report. If given, it must be the account's."),
-        "rows": {"type": "array", "maxItems": BATCH, "items": ROW},
-        "again": {
-            "type": "array",
-            "maxItems": BATCH,
-            "items": ID,
-            "description": "What earlier answers had in `again`, once all rows have been sent.",
-        },
-        "isLast": {"type": "boolean", "default": False, "description": "All rows of all reports have been sent."},
-        "periods": {
-            "type": "array",
-            "maxItems": MOST_PERIODS,
-            "items": object_schema(
-                "The time that a report covers, both ends included, in ms.",
-                ("report", "start", "end"),
-                {"report": REPORT, "start": _ms("From"), "end": _ms("To")},
-                {"report": "refunds", "start": 1760000000000, "end": 1760086400000},
-            ),
-            "description": "Only of reports that were read completely: refunds that they lack are found by it.",
-        },
-    },
+BATCH_SCHEMA: Final = body_schema(
+    BatchJson,
     {
         "source": "refunds.csv",
         "rows": [{"report": "refunds", "refundId": "S01-5105180-3221187-R022311", "state": "Refunded"}],
     },
 )
-
-
 KIND: Final = choice("finding", "Only findings of this kind.", [*FindingKind])
 CURSOR: Final = text("cursor", "`nextCursor` of the previous page, for the same filters.")
 LIMIT: Final = number("limit", "Most findings in a page.", 50, 1, 200)

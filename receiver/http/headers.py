@@ -25,7 +25,7 @@ DEFAULTS: Final = {
     b"cache-control": b"no-store",
 }
 """Default headers of a response."""
-REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 SLASHES: Final = re.compile(r"/{2,}")
 
 
@@ -39,10 +39,15 @@ class RequestIds:
         return f"{self._prefix}{next(self._numbers):08x}"
 
 
+def values_of(headers: Headers, name: bytes) -> list[str]:
+    """The values of all headers of this name, which is in lower case."""
+    return [value.decode("latin-1") for each, value in headers if each == name]
+
+
 def brought_id(headers: Headers) -> str:
     """The request's `X-Request-Id`; empty if it is unusable, or there are several."""
-    found = [value for name, value in headers if name == b"x-request-id"]
-    return found[0].decode() if len(found) == 1 and REQUEST_ID.fullmatch(found[0]) else ""
+    found = values_of(headers, b"x-request-id")
+    return found[0] if len(found) == 1 and REQUEST_ID.fullmatch(found[0]) else ""
 
 
 def trace_of(headers: Headers) -> dict[str, str]:
@@ -56,8 +61,8 @@ def traceparent_of(headers: Headers) -> str:
 
 
 def _only_traceparent(headers: Headers) -> str:
-    found = [value.decode("latin-1").strip() for name, value in headers if name == b"traceparent"]
-    return found[0] if len(found) == 1 else ""
+    found = values_of(headers, b"traceparent")
+    return found[0].strip() if len(found) == 1 else ""
 
 
 def tidy_path(path: str) -> str:
@@ -89,8 +94,7 @@ def head_without_offer(method: bytes, target: bytes, version: bytes, headers: He
 
 def is_plain(headers: Headers) -> bool:
     """Whether the body is unencoded or chunked, with no other transfer coding (RFC 9112, 6.1)."""
-    codings = b",".join(value for name, value in headers if name == b"transfer-encoding")
-    return codings.strip().lower() in (b"", b"chunked")
+    return ",".join(values_of(headers, b"transfer-encoding")).strip().lower() in ("", "chunked")
 
 
 async def not_plain(scope: Scope, receive: Receive, send: Send) -> None:

@@ -45,7 +45,7 @@ class HealthApi:
         advisory_checks: Mapping[str, Check] = _NOTHING,
         alerting: Callable[[], Awaitable[Mapping[str, str]]] | None = None,
     ) -> None:
-        self._checks, self._metrics, self._refresh, self._remarks = checks, metrics, refresh, advisory_checks
+        self._checks, self._metrics, self._refresh, self._advisory_checks = checks, metrics, refresh, advisory_checks
         self._alerting = alerting
 
     @Operation(
@@ -59,10 +59,7 @@ class HealthApi:
     )
     async def alive(self, _: Request) -> Response:
         """200 as long as the process responds at all. Checks nothing else."""
-        body = AliveJson(
-            status="alive",
-        )
-        return json_answer(body)
+        return json_answer(AliveJson(status="alive"))
 
     @Operation(
         "GET",
@@ -75,7 +72,7 @@ class HealthApi:
     )
     async def ready(self, _: Request) -> Response:
         """200, or 503 with one word per problem."""
-        asked = {**self._checks, **self._remarks}
+        asked = {**self._checks, **self._advisory_checks}
         alerting, words = await asyncio.gather(
             self._alerting_words(), asyncio.gather(*(self._word(name, check) for name, check in asked.items()))
         )

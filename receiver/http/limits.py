@@ -90,7 +90,7 @@ class SignInLimit(Buckets):
 
     def check(self, request: HTTPConnection) -> None:
         """Raise `TooManyAttempts` if the client has no failure left."""
-        if wait := self.wait(address_of(request)):
+        if self and (wait := self.wait(address_of(request))):
             raise TooManyAttempts(retry_after=wait)
 
     def failed(self, request: HTTPConnection) -> None:

@@ -1,27 +1,30 @@
-"""HTTP. The frame around every request: request id, security headers, metrics, the access log, and the response to
-unexpected errors.
+"""HTTP. The application, and the frame around every request: request id, route, security headers, metrics, the access
+log, and the response to errors.
 
-Notifications pass it by: their endpoint is in front of it, and of the framework.
+Notifications pass it by: their endpoint is in front of it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from functools import lru_cache
 from time import perf_counter
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import structlog
-from starlette.applications import Starlette
-from starlette.middleware.exceptions import ExceptionMiddleware
-from starlette.routing import BaseRoute, Route
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
-from structlog.contextvars import bind_contextvars, reset_contextvars
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import Message, Receive, Scope, Send
+from structlog.contextvars import bind_contextvars
 
+from receiver.errors import ReceiverError
 from receiver.http.api.auth import Tokens
-from receiver.http.headers import DEFAULTS, Headers, RequestIds, brought_id, is_plain, not_plain, trace_of
+from receiver.http.headers import DEFAULTS, RequestIds, brought_id, is_plain, not_plain, trace_of
 from receiver.http.ipn.endpoint import Ipn
 from receiver.http.ipn.pacing import PerTickLimit
-from receiver.http.problems import failed
+from receiver.http.problems import failed, on_receiver_error
 from receiver.ledger.refund import REFUND_ID
 from receiver.runtime.metrics import Metrics
 
@@ -34,89 +37,142 @@ OFTEN: Final = frozenset({"/healthz", "/readyz", "/metrics", "/static/{name}"})
 """Routes logged at level debug only: machines request them every few seconds."""
 
 FIRST: Final = frozenset({"/healthz", "/readyz"})
-PER_TURN: Final = 8
+PER_TURN: Final = 32
 """How many requests, other than notifications and probes, begin in one turn of the loop. Hundreds at once would delay
 each step of a response to Amazon."""
 
-
-class Frame:
-    """Wraps every request to `app`."""
-
-    def __init__(self, app: ASGIApp, metrics: Metrics, request_id: Callable[[], str]) -> None:
-        self._app, self._metrics, self._new_id = app, metrics, request_id
-        self._turns = PerTickLimit(PER_TURN)
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        brought = [pair for pair in scope["headers"] if pair[0] in BROUGHT]
-        request_id = (brought_id(brought) if brought else "") or self._new_id()
-        app = self._app if is_plain(brought) else not_plain
-        status, began = 0, perf_counter()
-
-        async def framed(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                message["headers"] = _headers(message.get("headers", ()), request_id)
-            await send(message)
-
-        if scope["path"] not in FIRST:
-            await self._turns.enter()
-        bound = bind_contextvars(request_id=request_id, **(trace_of(brought) if brought else {}))
-        try:
-            await app(scope, receive, framed)
-        except Exception:
-            answer = failed(scope["method"], route_of(scope))
-            if status:
-                raise
-            await answer(scope, receive, framed)
-        finally:
-            self._metrics.request(route_of(scope), scope["method"], status)
-            _note(scope, status, perf_counter() - began)
-            reset_contextvars(**bound)
+Refusals = Callable[[Request, HTTPException], Awaitable[Response]]
+Key = tuple[int | str, ...]
 
 
-class Application(Starlette):
-    """An application in its frame. The frame, not the framework, answers unexpected errors.
+class _Template(NamedTuple):
+    """The path of a route, in parts between slashes."""
 
-    Requests to the addresses of notifications go to `ipns` and to nothing else. None: another server takes them.
-    `tokens` are those of the API and of the dashboard.
+    route: Route
+    key: Key
+    """How many parts there are, and the first three: nothing, and two names. A parameter is `{}`."""
+    fixed: dict[int, str]
+    """The further parts that are no parameters, by their place."""
+    names: dict[int, str]
+    """The names of the parameters, by their place."""
+
+
+class Routes:
+    """Finds the route of a path, which is split once: Starlette tries the pattern of each route until one fits.
+
+    Of the routes that fit, the first that is declared for the method is taken. No path begins with a parameter.
     """
 
-    def __init__(self, *, metrics: Metrics, ipns: Sequence[Ipn], tokens: Tokens | None = None, **more: object) -> None:
-        super().__init__(**more)  # type: ignore[arg-type]  # passed through
-        self.tokens = tokens
-        self._metrics, self._ipns = metrics, ipns
-        self.router.redirect_slashes = False
+    def __init__(self, routes: Sequence[Route]) -> None:
+        all_ = [_template(route) for route in routes]
+        self._near = {near.key: [each for each in all_ if each.key in (near.key, _any(near.key))] for near in all_}
 
-    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:  # type: ignore[override]  # no coroutine
+    def find(self, scope: Scope) -> Route:
+        """The route of a request; the scope gets it and its parameters. Raises `HTTPException`."""
+        parts, fitting = scope["path"].split("/"), list[Route]()
+        key = (len(parts), *parts[:3])
+        for route, _, fixed, names in self._near.get(key) or self._near.get(_any(key), []):
+            values = {name: parts[at] for at, name in names.items()}
+            if not all(values.values()) or {at: parts[at] for at in fixed} != fixed:
+                continue
+            is_for_method = route.methods is None or scope["method"] in route.methods
+            if is_for_method or not fitting:
+                scope["route"], scope["path_params"] = route, values
+            if is_for_method:
+                return route
+            fitting.append(route)
+        if not fitting:
+            raise HTTPException(404)
+        # `/v1/refunds/retry` is a path in its own right, although `/v1/refunds/{refund_id}` fits it too.
+        own = [route for route in fitting if route.path == scope["path"]] or fitting
+        allow = sorted({method for route in own for method in route.methods or ()})
+        raise HTTPException(405, headers={"Allow": ", ".join(allow)})
+
+
+def _template(route: Route) -> _Template:
+    parts = route.path.split("/")
+    names = {at: part[1:-1] for at, part in enumerate(parts) if part.startswith("{")}
+    key = ("{}" if at in names else part for at, part in enumerate(parts[:3]))
+    fixed = {at: part for at, part in enumerate(parts) if at > 2 and at not in names}
+    return _Template(route, (len(parts), *key), fixed, names)
+
+
+def _any(key: Key) -> Key:
+    """The key of the paths whose third part is a parameter."""
+    return (*key[:3], "{}")
+
+
+class Application:
+    """Everything that is served, as plain ASGI.
+
+    Requests to the addresses of notifications go to `ipns` and to nothing else. None: another server takes them.
+    `on_refusal` answers what has no route. `tokens` are those of the API and of the dashboard.
+    """
+
+    def __init__(
+        self,
+        routes: Sequence[Route],
+        on_refusal: Refusals,
+        metrics: Metrics,
+        ipns: Sequence[Ipn] = (),
+        tokens: Tokens | None = None,
+    ) -> None:
+        self.routes, self.on_refusal, self.metrics, self.ipns, self.tokens = routes, on_refusal, metrics, ipns, tokens
+        self._found, self._new_id, self._turns = Routes(routes), RequestIds(), PerTickLimit(PER_TURN)
+        self._log = log.bind()
+
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """One request."""
-        if scope["type"] == "http":
-            for each in self._ipns:
-                if each.takes(scope["path"]):
-                    return each(scope, receive, send)
-        return super().__call__(scope, receive, send)
+        for each in self.ipns:
+            if each.takes(scope["path"]):
+                return each(scope, receive, send)
+        return self._framed(scope, receive, send)
 
-    def with_routes(self, routes: Sequence[BaseRoute], handlers: Mapping[Any, Any], *, posts: bool) -> Application:
-        """An application with some of its routes, in a frame of its own; `posts`: they include notifications."""
-        ipns = self._ipns if posts else ()
-        return Application(metrics=self._metrics, ipns=ipns, routes=routes, exception_handlers=handlers)
+    async def _framed(self, scope: Scope, receive: Receive, send: Send) -> None:
+        brought = [pair for pair in scope["headers"] if pair[0] in BROUGHT]
+        request_id = (brought_id(brought) if brought else "") or self._new_id()
+        status, began = 0, perf_counter()
 
-    def build_middleware_stack(self) -> ASGIApp:
-        """The stack between the server and the routes."""
-        return Frame(ExceptionMiddleware(self.router, handlers=self.exception_handlers), self._metrics, RequestIds())
+        def framed(message: Message) -> Awaitable[None]:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status, said = message["status"], message["headers"]
+                defaults = _missing(tuple([name for name, _ in said]))
+                message["headers"] = [*said, *defaults, (b"x-request-id", request_id.encode())]
+            return send(message)
+
+        if not (self._turns.entered() or scope["path"] in FIRST):
+            await self._turns.enter()
+        bind_contextvars(request_id=request_id, **(trace_of(brought) if brought else {}))
+        try:
+            app = self._found.find(scope).app if is_plain(brought) else not_plain
+            await app(scope, receive, framed)
+        except Exception as error:
+            if status:
+                raise
+            answer = await self._answer_to(error, Request(scope, receive))
+            await answer(scope, receive, framed)
+        finally:
+            self.metrics.request(route_of(scope), scope["method"], status)
+            _note(self._log, scope, status, perf_counter() - began)
+
+    async def _answer_to(self, error: Exception, request: Request) -> Response:
+        """Call it inside the exception handler."""
+        if isinstance(error, ReceiverError):
+            return on_receiver_error(error)
+        if isinstance(error, HTTPException):
+            return await self.on_refusal(request, error)
+        return failed(request.method, route_of(request.scope))
 
 
-def _note(scope: Scope, status: int, seconds: float) -> None:
+def _note(logger: Any, scope: Scope, status: int, seconds: float) -> None:
     """Logs one line per request; notifications log their own, more detailed line."""
     route = route_of(scope)
     values: dict[str, object] = {"method": scope["method"], "route": route, "status": status or None}
     refund_id = scope.get("path_params", {}).get("refund_id", "")
     if REFUND_ID.fullmatch(refund_id):
         values["refund_id"] = refund_id
-    (log.debug if route in OFTEN else log.info)("http.answered", duration_ms=round(seconds * 1000, 2), **values)
+    (logger.debug if route in OFTEN else logger.info)("http.answered", duration_ms=round(seconds * 1000, 2), **values)
 
 
 def route_of(scope: Scope) -> str:
@@ -125,10 +181,7 @@ def route_of(scope: Scope) -> str:
     return route.path if isinstance(route, Route) else NO_ROUTE
 
 
-def _headers(said: Headers, request_id: str) -> list[tuple[bytes, bytes]]:
-    """The response's own headers, and those of every response."""
-    headers = [pair for pair in said if pair[0] != b"x-request-id"]
-    names = {name for name, _ in headers}
-    headers += [pair for pair in DEFAULTS.items() if pair[0] not in names]
-    headers.append((b"x-request-id", request_id.encode()))
-    return headers
+@lru_cache(256)
+def _missing(names: tuple[bytes, ...]) -> tuple[tuple[bytes, bytes], ...]:
+    """The headers of every response, without those that it has itself."""
+    return tuple(pair for pair in DEFAULTS.items() if pair[0] not in names)

@@ -13,7 +13,6 @@ from msgspec import Meta
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Match, Route
 
 from receiver.errors import AmazonError, ReceiverError, Unauthorized
 from receiver.ledger.dispute import DisputeJson
@@ -88,10 +87,8 @@ def problem(
     return Response(msgspec.json.encode(body), status, headers, MEDIA_TYPE)
 
 
-async def on_receiver_error(_: Request, error: Exception) -> Response:
+def on_receiver_error(error: ReceiverError) -> Response:
     """Answers an error of our own tree. Its texts are written for users and contain no secrets."""
-    if not isinstance(error, ReceiverError):
-        raise error
     headers = {}
     if error.retry_after is not None:
         headers["Retry-After"] = str(error.retry_after)
@@ -124,23 +121,8 @@ def _amazon_answer(error: ReceiverError) -> dict[str, object]:
     return {"amazon": refusal}
 
 
-def with_every_method(request: Request, error: HTTPException) -> HTTPException:
-    """The error, with all methods of the path in `Allow` (RFC 9110, 15.5.6): the router lists only those of one
-    route."""
-    if error.status_code != HTTPStatus.METHOD_NOT_ALLOWED:
-        return error
-    routes = [each for each in request.app.routes if isinstance(each, Route)]
-    fitting = [each for each in routes if each.matches(request.scope)[0] is not Match.NONE]
-    # `/v1/refunds/retry` is a path in its own right, although `/v1/refunds/{refund_id}` matches it too.
-    fitting = [each for each in fitting if each.path == request.url.path] or fitting
-    allow = ", ".join(sorted({method for each in fitting for method in each.methods or ()}))
-    return HTTPException(error.status_code, error.detail, {**(error.headers or {}), "Allow": allow})
-
-
-async def on_http_exception(_: Request, error: Exception) -> Response:
+async def on_http_exception(_: Request, error: HTTPException) -> Response:
     """Answers what the router refuses: an unknown path, or a wrong method."""
-    if not isinstance(error, HTTPException):
-        raise error
     detail = "See the Allow header." if error.status_code == 405 else "Not found."
     reason = REASONS.get(error.status_code, "rejected")
     return problem(error.status_code, reason, detail, headers=dict(error.headers or {}))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextvars import Context
 from functools import partial
 from typing import Any, Final
 
@@ -137,12 +138,15 @@ class Protocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        """Each request has a context of its own: in a pipeline, uvicorn would begin one in that of the last."""
         self.answered = cycle
         cycle.__class__ = Cycle  # uvicorn has no setting for it.
         if self.reserved:
             cycle.keep_alive = False
             app = app if is_admitted(cycle.scope["path"]) else no_room
-        super()._start_asgi_task(cycle, app)
+        task = self.loop.create_task(cycle.run_asgi(app), context=Context())
+        task.add_done_callback(self.tasks.discard)
+        self.tasks.add(task)
 
     def pause_writing(self) -> None:
         """The client has stopped reading its response."""

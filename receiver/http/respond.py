@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from hashlib import sha256
 
 import msgspec
 from starlette.responses import Response
 
+from receiver.http.headers import Headers, values_of
 from receiver.ledger.refund import Refund
 from receiver.outbox.formats.cloudevents import AdvisedRefundJson
 
@@ -15,20 +15,16 @@ from receiver.outbox.formats.cloudevents import AdvisedRefundJson
 class JsonAnswer(Response):
     """Encoded JSON, with its headers ready to send: Starlette looks through given ones for what is missing."""
 
-    media_type = "application/json"
-
-    def __init__(self, body: bytes, status: int = 200, **headers: str) -> None:
+    def __init__(self, body: bytes, status: int, headers: Headers) -> None:
         self.status_code, self.body, self.background = status, body, None
-        self.raw_headers = [
-            (b"content-type", b"application/json"),
-            (b"content-length", b"%d" % len(body)),
-            *((name.lower().replace("_", "-").encode(), text.encode("latin-1")) for name, text in headers.items()),
-        ]
+        length = (b"content-length", b"%d" % len(body))
+        self.raw_headers = [(b"content-type", b"application/json"), length, *headers]
 
 
 def json_answer(value: object, status: int = 200, **headers: str) -> Response:
     """The value as JSON; `_` in a header's name stands for `-`."""
-    return JsonAnswer(msgspec.json.encode(value), status, **headers)
+    given = [(name.lower().replace("_", "-").encode(), text.encode("latin-1")) for name, text in headers.items()]
+    return JsonAnswer(msgspec.json.encode(value), status, given)
 
 
 def etag(refund: Refund, body: AdvisedRefundJson, encoded: bytes) -> str:
@@ -41,7 +37,8 @@ def etag(refund: Refund, body: AdvisedRefundJson, encoded: bytes) -> str:
     return f'W/"{refund.account}.{refund.revision}.{digest}"'
 
 
-def matches(headers: Sequence[str], tag: str) -> bool:
+def matches(headers: Headers, tag: str) -> bool:
     """`If-None-Match` (RFC 9110, 13.1.2): a list of tags, compared weakly, or `*`."""
-    tags = [text.strip().removeprefix("W/") for text in ",".join(headers).split(",")]
+    given = ",".join(values_of(headers, b"if-none-match"))
+    tags = [text.strip().removeprefix("W/") for text in given.split(",")]
     return tag.removeprefix("W/") in tags or "*" in tags

@@ -33,6 +33,7 @@ def server(app: ASGIApp, http: HttpSettings, **more: Any) -> Server:
             port=http.port,
             http=timed,
             ws="none",
+            lifespan="off",
             log_config=None,
             access_log=False,
             server_header=False,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
-from typing import Annotated
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any
 
 from msgspec import Meta
 from starlette.responses import Response
@@ -151,30 +151,20 @@ def open_declines(cases: Sequence[OpenCase]) -> OpenDeclinesJson:
         by_reason[case.reason].append(case)
     frequent = sorted(by_reason.items(), key=lambda pair: (-len(pair[1]), pair[0]))
     return OpenDeclinesJson(
-        count=len(cases),
-        amounts=_sums(cases),
-        unknown_amounts=sum(case.minor_units is None for case in cases),
-        oldest_at=_oldest(cases),
-        reasons=[
-            ReasonCasesJson(
-                reason_code=tidy(reason) or None,
-                count=len(found),
-                amounts=_sums(found),
-                unknown_amounts=sum(case.minor_units is None for case in found),
-                oldest_at=_oldest(found),
-            )
-            for reason, found in frequent
-        ],
+        **_counted(cases),
+        reasons=[ReasonCasesJson(reason_code=tidy(reason) or None, **_counted(found)) for reason, found in frequent],
     )
 
 
-def _sums(cases: Iterable[OpenCase]) -> list[MoneyJson]:
-    found = sums_of_minor((case.minor_units, case.currency) for case in cases)
-    return [shown for money in found if (shown := money_json(money))]
-
-
-def _oldest(cases: Sequence[OpenCase]) -> str | None:
-    return format_rfc3339(min(case.since for case in cases)) if cases else None
+def _counted(cases: Sequence[OpenCase]) -> dict[str, Any]:
+    """The fields of `CasesJson`."""
+    sums = sums_of_minor((case.minor_units, case.currency) for case in cases)
+    return {
+        "count": len(cases),
+        "amounts": [shown for money in sums if (shown := money_json(money))],
+        "unknown_amounts": sum(case.minor_units is None for case in cases),
+        "oldest_at": format_rfc3339(min(case.since for case in cases)) if cases else None,
+    }
 
 
 async def _stuck(store: AccountStore) -> int:

@@ -76,12 +76,10 @@ class RefundAttempts:
 
     @property
     def store(self) -> AccountStore:
-        """The store of the account."""
         return self.amazon_client.store
 
     @property
     def account(self) -> str:
-        """The account's name."""
         return self.amazon_client.account.name
 
     async def when_admitted(self, attempt: Attempt, prepared: PreparedRefund) -> None:

@@ -6,8 +6,7 @@ import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from receiver.issue.generations import generation_of
-from receiver.issue.orders import retry_id
+from receiver.issue.orders import generation_of, retry_id
 from receiver.ledger.declines.job import (
     BEING_REISSUED,
     MOST_REFUNDS,

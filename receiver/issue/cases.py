@@ -14,16 +14,15 @@ import structlog
 from receiver.amazon.ids import no_such_refund
 from receiver.errors import Conflict, NotFound, StoreUnavailable
 from receiver.issue.attempts import details_of
-from receiver.issue.generations import generation_of
-from receiver.issue.orders import retry_id
+from receiver.issue.orders import generation_of, retry_id
 from receiver.ledger.audit import Action, Actor, AuditEntry, Outcome
 from receiver.ledger.lifecycle import Change
 from receiver.ledger.refund import How, Refund, Source, State, is_final
 from receiver.ledger.resolution import closed, reopened, resolution_of, with_reissues
 from receiver.store.account import AccountStore
-from receiver.store.refunds.refunds import CaseGuard, Committed
+from receiver.store.refunds.refunds import MOST_COLLISIONS, CaseGuard, Committed
 from receiver.track.amazon_client import AmazonClient
-from receiver.track.record import MOST_COLLISIONS, Recorder
+from receiver.track.record import Recorder
 
 log = structlog.get_logger()
 
@@ -48,7 +47,6 @@ class Cases:
 
     @property
     def store(self) -> AccountStore:
-        """The account's store."""
         return self.amazon_client.store
 
     async def close(self, refund_id: str, closing: Closing) -> Refund:

@@ -1,10 +1,9 @@
 """Verb. A refund request → Amazon → the ledger, never twice.
 
-    orders.py         a request and a key → the prepared refund, which is stored
+    orders.py         a request and a key → the prepared refund, which is stored; which retry is next
     attempts.py       one attempt, and its outcome
     refusals.py       why a refund is not issued
     worker.py         resumes interrupted requests
-    generations.py    which attempt of a retry is next
     manual.py         a person resolves an unclear request, or has it sent once more
     jobs.py           many declined refunds are reissued; candidates.py: which ones
     cases.py          a person closes the case of a declined refund, or reopens it
@@ -25,12 +24,10 @@ import msgspec
 from receiver.errors import AmazonOutcomeUnknown, BadRequest, Conflict, RefundUnclear, StoreUnavailable
 from receiver.issue.attempts import Issued, RefundAttempts
 from receiver.issue.cases import Cases
-from receiver.issue.generations import generation_of
 from receiver.issue.manual import ManualResolver
-from receiver.issue.orders import digest_of_full, prepare, request_id_of
+from receiver.issue.orders import digest_of_full, generation_of, prepare, request_id_of
 from receiver.issue.refusals import all_left, case_of, check_unseen, hindrance, refusal
 from receiver.issue.worker import Worker
-from receiver.ledger.audit import Actor
 from receiver.ledger.charge import CAPTURED, Charge, balance_of, refundable_total
 from receiver.ledger.charge_book import Guard, retry_guard
 from receiver.ledger.money import Money
@@ -44,10 +41,10 @@ from receiver.ledger.refund_request import (
     RequestState,
 )
 from receiver.ledger.resolution import not_reissued
-from receiver.ledger.retryability import BUYER_MAY_BE_PAID, NOT_MERCHANTS_REFUND, judge, not_merchants_refund
+from receiver.ledger.retryability import BUYER_MAY_BE_PAID, check_itself, in_conflict, judge
 from receiver.runtime.metrics import Metrics
 from receiver.store.account import AccountStore
-from receiver.store.requests.requests import Attempt, CaseClosed, Disputed, NotReserved, Obstacle, Reserved
+from receiver.store.requests.requests import Attempt, CaseClosed, Disputed, NotReserved, Obstacle
 from receiver.track.amazon_client import AmazonClient
 from receiver.track.charges import Charges
 from receiver.track.current import current_refunds
@@ -76,7 +73,6 @@ class Issuer:
 
     @property
     def store(self) -> AccountStore:
-        """The store of the account."""
         return self.amazon_client.store
 
     @property
@@ -111,15 +107,13 @@ class Issuer:
         """Issue a declined refund again, at most once however many callers ask. Raises like `create`, and `NotFound`.
 
         Uses Amazon's default soft descriptor, because Amazon does not return the one that was sent for the declined
-        refund. If Amazon provably refused the last retry, this is a new one (see `generations.py`).
+        refund. If Amazon provably refused the last retry, this is a new one (see `orders.py`).
         """
         declined = await self.cases.known(refund_id)
         if declined.refund_type == FPS:
             raise Conflict("This is a Flexible Payments refund: Amazon Pay cannot retry it.", reason="not_amazon_pay")
         if declined.conflict:
-            raise Conflict(
-                "Amazon reported two final states for this refund: the buyer may have the money.", reason="in_conflict"
-            )
+            raise in_conflict()
         if declined.state != State.DECLINED:
             raise Conflict(
                 f"Only a declined refund can be retried; this one is {declined.state}.", reason="not_declined"
@@ -146,17 +140,10 @@ class Issuer:
         """Closes and reopens the cases of declined refunds."""
         return Cases(self.amazon_client, self.recorder)
 
-    async def repeat(self, refund_request_id: str, *, by: Actor) -> RefundRequestRecord:
-        """Send an unclear request once more, at a person's request. See `ManualResolver.repeat`."""
-        return await ManualResolver(self.attempts).repeat(refund_request_id, by=by, lease=int(self.lease * 1000))
-
-    async def resolve_as_done(self, refund_request_id: str, refund_id: str, *, by: Actor) -> RefundRequestRecord:
-        """A person confirms that Amazon made this refund of an unclear request. See `ManualResolver.as_done`."""
-        return await ManualResolver(self.attempts).as_done(refund_request_id, refund_id, by=by)
-
-    async def resolve_as_not_issued(self, refund_request_id: str, *, by: Actor) -> RefundRequestRecord:
-        """A person confirms that Amazon made no refund of an unclear request. See `ManualResolver.as_not_issued`."""
-        return await ManualResolver(self.attempts).as_not_issued(refund_request_id, by=by)
+    @property
+    def manual(self) -> ManualResolver:
+        """Resolves unclear requests on a person's decision."""
+        return ManualResolver(self.attempts, lease=int(self.lease * 1000))
 
     async def _issue(self, prepared: PreparedRefund, declined: Refund | None = None) -> Issued:
         known = await self.store.requests.get(prepared.id)
@@ -207,19 +194,19 @@ class Issuer:
             return None
         return await self._admitted(prepared, guard, reserved)
 
-    async def _reserve(self, prepared: PreparedRefund, guard: Guard) -> Reserved | Obstacle | RefundRequestRecord:
+    async def _reserve(self, prepared: PreparedRefund, guard: Guard) -> Attempt | Obstacle | RefundRequestRecord:
         lease = int(self.lease * 1000)
         return await self.store.requests.reserve(prepared, owner=self.new_owner(), guard=guard, lease=lease)
 
     async def _admitted(
-        self, prepared: PreparedRefund, guard: Guard, reserved: Reserved | Obstacle | RefundRequestRecord
+        self, prepared: PreparedRefund, guard: Guard, reserved: Attempt | Obstacle | RefundRequestRecord
     ) -> Issued:
         """Send the refund if its amount is reserved; otherwise raise what prevents it."""
         match reserved:
             case NotReserved() | Disputed() | CaseClosed():
                 raise await hindrance(self.store, prepared, reserved, guard.most)
-            case Reserved(token=token):
-                await self.attempts.when_admitted(Attempt(prepared.id, token), prepared)
+            case Attempt():
+                await self.attempts.when_admitted(reserved, prepared)
                 record = await self.store.requests.get(prepared.id)
                 if record is None:
                     raise StoreUnavailable(
@@ -233,8 +220,7 @@ class Issuer:
         if not ((case := await case_of(self.store, declined.retry_root or declined.refund_id)) and case.is_open):
             raise not_reissued(case)
         found = judge(declined, await self.store.charges.known(declined.charge_id), self.store.now())
-        if found and NOT_MERCHANTS_REFUND in found.reasons:
-            raise not_merchants_refund()
+        check_itself(found)
         if found and BUYER_MAY_BE_PAID in found.reasons:
             raise await hindrance(self.store, prepared, Disputed())
 

@@ -85,7 +85,6 @@ class Jobs:
 
     @property
     def store(self) -> AccountStore:
-        """The store of the account."""
         return self.issuer.store
 
     @property

@@ -26,6 +26,8 @@ class ManualResolver:
     """Resolves unclear requests of one account on a person's decision."""
 
     attempts: RefundAttempts
+    lease: int
+    """ms."""
 
     async def as_done(self, refund_request_id: str, refund_id: str, *, by: Actor) -> RefundRequestRecord:
         """Amazon made this refund. It is fetched and checked first; then it replaces the reservation.
@@ -93,10 +95,10 @@ class ManualResolver:
         )
         return await self._record(refund_request_id)
 
-    async def repeat(self, refund_request_id: str, *, by: Actor, lease: int) -> RefundRequestRecord:
+    async def repeat(self, refund_request_id: str, *, by: Actor) -> RefundRequestRecord:
         """Send an unclear request once more, under the same key: Amazon answers with its earlier result.
 
-        `by` is who asks for it; `lease` is in ms. A request that is open or done is returned unchanged.
+        `by` is who asks for it. A request that is open or done is returned unchanged.
         Raises `NotFound`, `Conflict` (`request_settled`) and `StoreUnavailable`.
         """
         account, store = self.attempts.account, self.attempts.store
@@ -105,9 +107,9 @@ class ManualResolver:
             return record
         _check_unclear(record)
         entry = _audited(Action.REQUEST_REPEAT, record.order, by, Outcome.ACCEPTED)
-        claimed = await store.requests.reopen(record.order, lease=lease, audit=entry)
+        claimed = await store.requests.reopen(record.order, lease=self.lease, audit=entry)
         if isinstance(claimed, NotUnclear):
-            return await self.repeat(refund_request_id, by=by, lease=lease)
+            return await self.repeat(refund_request_id, by=by)
         self.attempts.metrics.refund_attempt("repeated")
         log.warning("refund.repeated_by_hand", account=account, request=refund_request_id, by=str(by))
         await self.attempts.when_admitted(claimed, record.order)

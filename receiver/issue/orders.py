@@ -1,4 +1,9 @@
-"""Verb. A refund request and a key → the prepared refund: the bytes that every attempt sends, and their identities."""
+"""Verb. A refund request and a key → the prepared refund: the bytes that every attempt sends, and their identities.
+
+Each retry of a declined refund is a generation with its own Idempotency-Key; the first generation uses the key that all
+versions have used. The next generation begins only after the last one provably issued nothing, which is permanent. So
+at most one is open at a time, and concurrent callers get the same one.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +17,9 @@ from receiver.errors import BadRequest
 from receiver.ledger.charge import check_amount
 from receiver.ledger.money import Money
 from receiver.ledger.order_reference import searchable
+from receiver.ledger.refund import Refund
 from receiver.ledger.refund_request import NOBODY, Asked, PreparedRefund, RefundRequest
+from receiver.store.account import AccountStore
 
 LONGEST_KEY = 255
 
@@ -73,6 +80,22 @@ def prepare(
 def retry_id(refund_id: str, generation: int) -> str:
     """The id of the request that is this attempt to reissue a declined refund."""
     return _sha256(_retry_key(refund_id, generation))
+
+
+async def generation_of(store: AccountStore, declined: Refund) -> int:
+    """The retry that is open, or that ended unclear or with a refund; else the next generation.
+
+    Raises `StoreUnavailable`.
+    """
+    last = declined.retry_refused.generation if declined.retry_refused else 0
+    generation = max(last, 1)
+    while True:
+        record = await store.requests.get(retry_id(declined.refund_id, generation))
+        # Records are kept for 400 days; the declined refund stores their number for its whole lifetime.
+        over = generation <= last if record is None else record.proves_nothing_issued
+        if not over:
+            return generation
+        generation += 1
 
 
 def _retry_key(refund_id: str, generation: int) -> str:

@@ -54,31 +54,24 @@ async def case_of(store: AccountStore, refund_id: str) -> Resolution | None:
 
 def not_reserved(refused: NotReserved, prepared: PreparedRefund, most: int) -> OtherRefunds:
     """The error for other refunds of the charge."""
-    named, refunds = _named(refused.entries), other_refunds_json(refused.entries)
+    named = _named(refused.entries)
     match refused.reason:
         case "too_many_refunds":
-            return OtherRefunds(
+            text = (
                 f"The charge has {len(refused.entries)} refunds, including those in progress. Amazon accepts "
-                f"{MOST_REFUNDS} for one charge. Pay the buyer another way.",
-                reason="too_many_refunds",
-                refunds=refunds,
+                f"{MOST_REFUNDS} for one charge. Pay the buyer another way."
             )
         case "charge_in_conflict":
-            return OtherRefunds(
+            text = (
                 f"Amazon reported both Refunded and Declined for {named}: the buyer may have this money. Check Seller "
-                f"Central. {NAME_THEM}",
-                reason="charge_in_conflict",
-                refunds=refunds,
+                f"Central. {NAME_THEM}"
             )
         case "same_amount_refunded":
             since = "since the declined one started" if prepared.retry_of else "recently"
-            return OtherRefunds(
-                f"The charge has another refund of {prepared.money} that started {since}: {named}. {NAME_THEM}",
-                reason="same_amount_refunded",
-                refunds=refunds,
-            )
-    text = _exceeded(prepared.money, most, refused)
-    return OtherRefunds(text, reason="allowance_exceeded", refunds=refunds)
+            text = f"The charge has another refund of {prepared.money} that started {since}: {named}. {NAME_THEM}"
+        case _:
+            text = _exceeded(prepared.money, most, refused)
+    return OtherRefunds(text, reason=refused.reason, refunds=other_refunds_json(refused.entries))
 
 
 def all_left(balance: Balance) -> tuple[Money, int]:

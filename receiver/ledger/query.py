@@ -59,7 +59,6 @@ class Page:
 
 
 def place_of(refund: Refund) -> Place:
-    """The refund's place in a list."""
     return refund.changed_at, refund.refund_id
 
 

@@ -92,7 +92,6 @@ class PreparedRefund(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
 
     @property
     def requested_by(self) -> Actor:
-        """Who requested it."""
         return Actor(self.issued_by, self.issued_by_user, self.http_request_id)
 
     @property

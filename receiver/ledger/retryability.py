@@ -22,6 +22,7 @@ from receiver.ledger.refund import FPS, Refund, Retryability, State, is_theirs
 
 NOT_MERCHANTS_REFUND = "not_merchants_refund"
 BUYER_MAY_BE_PAID = "buyer_may_be_paid"
+IN_CONFLICT = "in_conflict"
 NOTHING_LEFT = "nothing_left"
 NOT_ENOUGH_KNOWN = "not_enough_known"
 NAMEABLE = frozenset({"same_amount_refunded", "charge_in_conflict"})
@@ -32,7 +33,7 @@ of ours. If it is ahead by more, the time at which the decline was recorded here
 SAYS = MappingProxyType(
     {
         "already_retried": "It has already been reissued.",
-        "in_conflict": "Amazon reported two different final states for this refund: the buyer may have the money.",
+        IN_CONFLICT: "Amazon reported two different final states for this refund: the buyer may have the money.",
         NOT_ENOUGH_KNOWN: "Amazon has not reported its amount and charge.",
         "too_many_refunds": f"The charge has {MOST_REFUNDS} refunds, the most that Amazon accepts.",
         "charge_in_conflict": "Another refund of the charge has two final states: the buyer may have the money.",
@@ -63,7 +64,6 @@ class KnownCharge:
 
 
 def balance_at(known: KnownCharge) -> Balance:
-    """The balance of a charge."""
     return balance_of(known.charge, known.entries.values() if known.readable else None)
 
 
@@ -104,8 +104,9 @@ def judge(refund: Refund, known: KnownCharge, now: int) -> Retryability | None:
 
 
 def _verdict(refund: Refund, known: KnownCharge, now: int) -> tuple[bool | None, tuple[str, ...]]:
-    if refund.conflict:
-        return None, ("in_conflict",)
+    own = known.entries.get(refund.refund_id)
+    if refund.conflict or (own and own.conflict):
+        return None, (IN_CONFLICT,)
     if refund.retried_by:
         return False, ("already_retried",)
     if refund.resolution is not None and not refund.resolution.is_open:
@@ -177,13 +178,21 @@ def _said(refund: Refund) -> bool | None:
     return {"yes": True, "no": False}.get(refund.retryable)
 
 
-def not_merchants_refund() -> Conflict:
-    """The error for a retry of a refund that the merchant did not start."""
-    return Conflict(
-        "Amazon or a bank started this refund, for a claim or a chargeback. Amazon collects the money from you: repay "
-        "the balance of the merchant account in Seller Central, and do not refund the buyer again.",
-        reason="not_merchants_refund",
-    )
+def check_itself(found: Retryability | None) -> None:
+    """Raise `Conflict` if the declined refund itself prevents a retry, whatever the charge allows."""
+    if found and IN_CONFLICT in found.reasons:
+        raise in_conflict("A report of Amazon's has it as paid.")
+    if found and NOT_MERCHANTS_REFUND in found.reasons:
+        raise Conflict(
+            "Amazon or a bank started this refund, for a claim or a chargeback. Amazon collects the money from you: "
+            "repay the balance of the merchant account in Seller Central, and do not refund the buyer again.",
+            reason="not_merchants_refund",
+        )
+
+
+def in_conflict(why: str = "") -> Conflict:
+    """The error for a retry of a refund that has two final states."""
+    return Conflict(f"{SAYS[IN_CONFLICT]} {why}".rstrip(), reason="in_conflict")
 
 
 def as_text(found: Retryability | None) -> str:
@@ -192,5 +201,4 @@ def as_text(found: Retryability | None) -> str:
 
 
 def judged(refund: Refund, known: KnownCharge, now: int) -> Refund:
-    """The refund with its judgement."""
     return msgspec.structs.replace(refund, judged=judge(refund, known, now))

@@ -82,6 +82,9 @@ class MoneyJson(Json, kw_only=True):
     ]
     currency_code: Annotated[str, Meta(description="ISO 4217.", extra_json_schema={"pattern": "^[A-Z]{3}$"})]
 
+    def __str__(self) -> str:
+        return f"{self.amount} {self.currency_code}"
+
 
 class StatusDetailsJson(Json, kw_only=True):
     """The state of a refund."""
@@ -218,14 +221,7 @@ def known_time(ms: int) -> str | None:
 
 def money_json(money: Money | None) -> MoneyJson | None:
     """`{amount, currencyCode}`: the amount as text, with the currency's number of decimals."""
-    return (
-        None
-        if money is None
-        else MoneyJson(
-            amount=money.text,
-            currency_code=money.currency_code,
-        )
-    )
+    return None if money is None else MoneyJson(amount=money.text, currency_code=money.currency_code)
 
 
 def retry_refused_json(refused: RetryRefused | None) -> RetryRefusedJson | None:

@@ -15,7 +15,7 @@ import hashlib
 import hmac
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Literal, Protocol, TypeVar
+from typing import Literal, TypeVar
 
 import structlog
 
@@ -32,6 +32,7 @@ from receiver.errors import (
     VerificationFailed,
 )
 from receiver.receive.fetch_queue import FetchQueue
+from receiver.store import Store
 
 PROVEN_MAX, UNPROVEN_MAX, FAILED_MAX = 16, 8, 1024
 UNPROVEN_MS, FAILED_MS, TROUBLE_MS = 60_000, 60_000, 5_000
@@ -47,19 +48,6 @@ SYNC_EVERY = 30.0
 V = TypeVar("V")
 
 log = structlog.get_logger()
-
-
-class CertificateRepository(Protocol):
-    """Persistent storage of proven certificates: `store/`. All methods raise `StoreUnavailable`."""
-
-    async def certificates(self) -> dict[str, bytes]:
-        """`<partition>/<file hash>` → DER."""
-
-    async def certificate_seals(self) -> dict[str, bytes]:
-        """`<partition>/<file hash>` → seal."""
-
-    async def keep_certificates(self, files: Mapping[str, bytes], seals: Mapping[str, bytes]) -> None:
-        """Add these certificates and seals."""
 
 
 class CertificateStore:
@@ -138,9 +126,9 @@ class CertificateStore:
         """The certificates trusted now: pinned and proven."""
         return [*self._pinned.values(), *self._proven.values()]
 
-    async def sync(self, repository: CertificateRepository) -> None:
+    async def sync(self, store: Store) -> None:
         """Read certificates proven before or elsewhere, and add those proven here. Raises `StoreUnavailable`."""
-        kept, seals = await repository.certificates(), await repository.certificate_seals()
+        kept, seals = await store.certificates(), await store.certificate_seals()
         for name, der in kept.items():
             self._recall(name, der, seals)
         proven = {"/".join(key): held.der for key, held in self._proven.items()}
@@ -148,7 +136,7 @@ class CertificateStore:
         fresh = {name: der for name, der in proven.items() if kept.get(name) != der}
         unsealed = {seal: value for seal, value in ours.items() if seals.get(seal) != value}
         if fresh or unsealed:
-            await repository.keep_certificates(fresh or proven, unsealed)
+            await store.keep_certificates(fresh or proven, unsealed)
 
     def _seals(self, name: str, der: bytes) -> dict[str, bytes]:
         """A seal by each of our keys, under its storage name."""
@@ -156,11 +144,11 @@ class CertificateStore:
         ids = {hashlib.sha256(b"id" + key).hexdigest()[:16]: key for key in self._seal_keys}
         return {f"{name}#{id_}": hmac.digest(key, text, "sha256") for id_, key in ids.items()}
 
-    async def keep_synced(self, repository: CertificateRepository) -> None:
+    async def keep_synced(self, store: Store) -> None:
         """Call `sync` every half minute, until cancelled."""
         while True:
             with contextlib.suppress(StoreUnavailable):
-                await self.sync(repository)
+                await self.sync(store)
             await asyncio.sleep(SYNC_EVERY)
 
     def _recall(self, name: str, der: bytes, seals: Mapping[str, bytes]) -> None:

@@ -138,7 +138,7 @@ class Receiver:
         """The accounts that accept this topic and this signature version. At least one."""
         allowed = self._allowed(envelope.topic_arn, account)
         if not allowed:
-            if envelope.aws_account not in AMAZON_PAY_AWS_ACCOUNTS:
+            if self._is_foreign(envelope.topic_arn, account):
                 raise _wrong_topic()
             self.unconfigured_topics.count(envelope.topic_arn, now)
             raise Unconfigured("No account is configured for this topic of Amazon Pay.", reason="unconfigured_topic")

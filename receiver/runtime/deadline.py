@@ -75,10 +75,11 @@ class Deadline:
     __slots__ = ("_cancelling", "_end", "_expired", "_task", "_ticker")
 
     def __init__(self, seconds: float) -> None:
-        task = asyncio.current_task()
+        self._ticker, self._expired = ticker(), 0
+        task = asyncio.current_task(self._ticker.loop)
         if task is None:
             raise RuntimeError("A deadline needs a task.")
-        self._task, self._ticker, self._expired = task, ticker(), 0
+        self._task = task
         self._cancelling = task.cancelling()
         self._end = self._ticker.loop.time() + seconds
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Iterator, Sequence
 from typing import Final, cast
 
 import uvicorn
@@ -25,7 +25,7 @@ class Server(uvicorn.Server):
 
     def __init__(self, config: uvicorn.Config) -> None:
         self.answering, self.ending = asyncio.Event(), asyncio.Event()
-        config.app = Leaving(cast(ASGIApp, config.app), self.ending)
+        config.app, config.interface = Leaving(cast(ASGIApp, config.app), self.ending), "asgi3"
         super().__init__(config)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -64,7 +64,7 @@ class Leaving:
         self._app, self._ending = app, ending
         self._offered = {"event": ending}
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """One request."""
         whole = False
         scope.setdefault("extensions", {})[ENDING] = self._offered
@@ -77,7 +77,7 @@ class Leaving:
             whole = whole or (message["type"] == "http.request" and not message.get("more_body", False))
             return message
 
-        await self._app(scope, received, send)
+        return self._app(scope, received, send)
 
 
 @contextlib.asynccontextmanager

@@ -47,8 +47,6 @@ Work = Callable[[Asked, str], Answer]
 
 
 class Api:
-    """The routes for one engine."""
-
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
@@ -168,7 +166,6 @@ class Half(Response):
     """Announces the whole body but sends half of it, after which the server cuts the connection."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send half of the answer."""
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         half = bytes(self.body)[: len(self.body) // 2]
         await send({"type": "http.response.body", "body": half, "more_body": True})

@@ -8,27 +8,31 @@ import socket
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
 
 import uvicorn
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 
 from receiver.runtime.serving import Server
 from receiver.simulator.amounts import Amount
+from receiver.simulator.api import Api, on_http_exception
 from receiver.simulator.bank import Charge, Refund
+from receiver.simulator.control import Control
 from receiver.simulator.disputes import Disputes
 from receiver.simulator.engine import CallRecord, Engine, SimulatorConfig
+from receiver.simulator.fps.api import Fps
 from receiver.simulator.fps.book import FpsRefund
 from receiver.simulator.keys import Keys, make_keys
 from receiver.simulator.notifications.fault_injection import FaultInjection
 from receiver.simulator.notifications.forgeries import Forgery
 from receiver.simulator.notifications.sender import Posted, Sender
 from receiver.simulator.outcomes import Outcome
+from receiver.simulator.reports.api import ReportsApi
 from receiver.simulator.reports.book import Reports
-from receiver.simulator.routes import build_app
-from receiver.simulator.throttle import Rates
+from receiver.simulator.reports.control import ReportsControl
 from receiver.transport.client import Transport
 
-MERCHANT_ID = "A2SIMULATOR01"
-KEY_IDS = {"sandbox": "SANDBOX-SIMULATOR000000000000001", "live": "LIVE-SIMULATOR000000000000000001"}
 GRACE = 2
 
 
@@ -43,17 +47,11 @@ class Simulator:
         async with Simulator(post_to="http://127.0.0.1:8000/ipn") as amazon:
             refund_id = amazon.start_refund("12.00", "USD", outcome="AmazonRejected")
 
-    `now` (ms), `random` ([0, 1)) and `sleep` can be injected. Durations are seconds.
+    `now` (ms), `random` ([0, 1)) and `sleep` can be injected.
 
-    - `outcome_delay`: from one step of a refund to the next; the sandbox takes 31 to 33.
     - `post_to`: where notifications are posted; None only logs them. It can be set later.
     - `transport`: posts them; by default the simulator creates its own and closes it.
-    - `region`: na, eu or jp; `environment`: sandbox or live; `public_key_id`: with the prefix LIVE or SANDBOX, paths do
-      not name the environment; otherwise they do.
-    - `signature_version` of notifications: 1 (SHA-1, SNS's default) or 2 (SHA-256).
-    - `throttle`: call → (burst, per second); None means Amazon's limits for the environment, `{}` unlimited.
-    - `skew`: how far `x-amz-pay-date` may be from `now`; `retry_waits`, `post_timeout`: how notifications are retried.
-    - `announce_initiated`: also notify of RefundInitiated. No source says whether Amazon does.
+    - `settings`: those of `SimulatorConfig`.
 
     Raises ValueError for settings that contradict each other; `start` raises OSError if the address is in use.
     """
@@ -64,40 +62,18 @@ class Simulator:
         now: Callable[[], int] = system_clock,
         random: Callable[[], float] = random.random,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
-        outcome_delay: float = 30.0,
         post_to: str | None = None,
         transport: Sender | None = None,
-        region: str = "na",
-        environment: str = "sandbox",
-        merchant_id: str = MERCHANT_ID,
-        public_key_id: str = "",
         keys: Keys | None = None,
-        signature_version: int = 1,
-        throttle: Rates | None = None,
-        skew: float = 900.0,
-        retry_waits: Sequence[float] = (20.0, 20.0, 20.0),
-        post_timeout: float = 15.0,
-        announce_initiated: bool = True,
         host: str = "127.0.0.1",
         port: int = 0,
+        **settings: Any,
     ) -> None:
-        config = SimulatorConfig(
-            region=region,
-            environment=environment,
-            merchant_id=merchant_id,
-            public_key_id=public_key_id or KEY_IDS.get(environment, ""),
-            outcome_delay=outcome_delay,
-            skew=skew,
-            signature_version=signature_version,
-            throttle=throttle,
-            retry_waits=tuple(retry_waits),
-            post_timeout=post_timeout,
-            announce_initiated=announce_initiated,
-        )
+        config = SimulatorConfig(**settings)
         self._owned = [] if transport else [Transport()]
         sender = transport or self._owned[0]
         self._engine = Engine(config, keys or make_keys(now()), sender, post_to, now, random, sleep)
-        self.app = build_app(self._engine)
+        self.app = _app(self._engine)
         self._host, self._port = host, port
         self._server: Server | None = None
         self._tasks: list[asyncio.Task[None]] = []
@@ -173,22 +149,18 @@ class Simulator:
 
     @property
     def merchant_id(self) -> str:
-        """The merchant whose refunds the notifications are about."""
         return self._engine.config.merchant_id
 
     @property
     def region(self) -> str:
-        """na, eu or jp."""
         return self._engine.config.region
 
     @property
     def environment(self) -> str:
-        """sandbox or live."""
         return self._engine.config.environment
 
     @property
     def public_key_id(self) -> str:
-        """The id of the merchant's public key."""
         return self._engine.config.public_key_id
 
     @property
@@ -296,3 +268,13 @@ class Simulator:
         """Return once no notification is being posted or waiting for its next attempt."""
         await self._engine.sender.idle()
         await self._engine.fps_sender.idle()
+
+
+def _app(engine: Engine) -> Starlette:
+    """The ASGI app: the API, the control API, and the legacy Flexible Payments."""
+    api = Api(engine)
+    parts = (Control(engine), ReportsControl(engine), Fps(engine), api, ReportsApi(engine, api))
+    routes = [route for part in parts for route in part.routes()]
+    app = Starlette(routes=routes, exception_handlers={HTTPException: on_http_exception})
+    app.router.redirect_slashes = False
+    return app

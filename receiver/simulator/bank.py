@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from receiver.simulator.amounts import MOST_REFUNDS, Amount, most_refundable
-from receiver.simulator.faults import Fault, not_found
+from receiver.simulator.faults import Fault, known
 from receiver.simulator.ids import Ids
 from receiver.simulator.outcomes import DECLINED, REFUNDED, STEPS, Outcome, Step, outcome_of
 
@@ -130,17 +130,11 @@ class Bank:
 
     def charge(self, charge_id: str) -> Charge:
         """One charge; raises `Fault` 404."""
-        try:
-            return self.charges[charge_id]
-        except KeyError:
-            raise not_found("charge", charge_id) from None
+        return known(self.charges, "charge", charge_id)
 
     def refund(self, refund_id: str) -> Refund:
         """One refund; raises `Fault` 404."""
-        try:
-            return self.refunds[refund_id]
-        except KeyError:
-            raise not_found("refund", refund_id) from None
+        return known(self.refunds, "refund", refund_id)
 
     def repeated(self, key: str, order: Order) -> dict[str, object] | None:
         """The stored answer for an idempotency key that was used with the same values; None for a new key.

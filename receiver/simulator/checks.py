@@ -83,17 +83,13 @@ class Checks:
         _check_signature(key, parts["signature"], text, SALTS[parts["algorithm"]])
 
     def _check_date(self, date: str, text: str, now: int, *, strict: bool) -> None:
-        found = _DATE.fullmatch(date)
-        try:
-            at = datetime(*map(int, found.groups()), tzinfo=UTC) if found else None  # type: ignore[misc,arg-type]  # every group of the pattern is there
-        except ValueError:
-            at = None
+        at = read_date(_DATE, date)
         if at is None:
             raise Fault(400, "InvalidHeaderValue", "x-amz-pay-date is not like 20190714T155300Z.", "date_format")
-        if strict and at.timestamp() * 1000 > now:
+        if strict and at > now:
             message = f"The value {date} provided for x-amz-pay-date should not be in future"
             raise Fault(400, "InvalidHeaderValue", message, "date_future")
-        if abs(at.timestamp() * 1000 - now) > self.skew * 1000:
+        if abs(at - now) > self.skew * 1000:
             raise _unverified(text, "date_skew")
 
     def _check_place(self, asked: Asked) -> None:
@@ -103,6 +99,15 @@ class Checks:
             raise Fault(400, "InvalidHeaderValue", f"x-amz-pay-host is not {HOSTS[self.region]}.", "host")
         if asked.header("x-amz-pay-region").lower() not in REGIONS[self.region]:
             raise Fault(400, "InvalidHeaderValue", f"x-amz-pay-region is not {self.region}.", "region")
+
+
+def read_date(pattern: re.Pattern[str], text: str) -> int | None:
+    """A date in ms, from year to second as the groups of the pattern; None if it is none."""
+    found = pattern.fullmatch(text)
+    try:
+        return int(datetime(*map(int, found.groups()), tzinfo=UTC).timestamp()) * 1000 if found else None  # type: ignore[misc,arg-type]  # every group of the pattern is there
+    except ValueError:
+        return None
 
 
 def canonical_request(asked: Asked, signed: Sequence[str]) -> str:

@@ -54,13 +54,10 @@ RULE_FIELDS = {"trick", "times", "place", "refundId", "state", "seconds", "copie
 
 
 class Control:
-    """The routes for one engine."""
-
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
     def routes(self) -> list[BaseRoute]:
-        """All under `/simulator`."""
         table: tuple[tuple[str, str, Handler], ...] = (
             ("GET", "", self.index),
             ("GET", "/refunds", self.refunds),
@@ -82,7 +79,6 @@ class Control:
         return [Route(f"/simulator{path}", answering(handler), methods=[method]) for method, path, handler in table]
 
     async def index(self, _: Request) -> Response:
-        """The simulator's settings and vocabulary."""
         engine = self._engine
         return JSONResponse(
             {
@@ -101,12 +97,10 @@ class Control:
         )
 
     async def refunds(self, _: Request) -> Response:
-        """All refunds with their true states."""
         self._engine.tick()
         return JSONResponse({"refunds": [self._truth(refund) for refund in self._engine.bank.refunds.values()]})
 
     async def start_refund(self, request: Request) -> Response:
-        """Start a refund that the merchant's program did not start."""
         found = await read_fields(request, {"amount", "currencyCode", "outcome", "chargeId"})
         amount = Amount.read(need(found, "amount"), need(found, "currencyCode"), "refund")
         outcome = read_outcome(_text(found, "outcome")) if found.get("outcome") else None
@@ -114,7 +108,6 @@ class Control:
         return JSONResponse(self._truth(change.refund), 201)
 
     async def notify(self, request: Request) -> Response:
-        """Post a refund's last notification again."""
         refund = self._engine.bank.refund(request.path_params["id"])
         posted = await self._engine.announcer.repeat(refund.refund_id)
         if posted is None:
@@ -126,7 +119,6 @@ class Control:
         return JSONResponse({"charges": [charge_json(charge, bank) for charge in bank.charges.values()]})
 
     async def open_charge(self, request: Request) -> Response:
-        """Make a charge, Captured by default."""
         found = await read_fields(request, {"amount", "currencyCode", "state", "merchantReferenceId", "chargeId"})
         charge = self._engine.open_charge(
             Amount.read(need(found, "amount"), need(found, "currencyCode"), "charge"),
@@ -137,7 +129,6 @@ class Control:
         return JSONResponse(charge_json(charge, self._engine.bank), 201)
 
     async def set_balance(self, request: Request) -> Response:
-        """Let the balance of the merchant account become negative, or be repaid."""
         state = _text(await read_fields(request, {"state"}), "state")
         try:
             self._engine.bank.set_balance(state)
@@ -146,11 +137,9 @@ class Control:
         return JSONResponse({"balance": state})
 
     async def disputes(self, _: Request) -> Response:
-        """All disputes."""
         return JSONResponse({"disputes": [self._dispute(each) for each in self._engine.disputes.known.values()]})
 
     async def open_dispute(self, request: Request) -> Response:
-        """Open a dispute about a charge, and announce it."""
         found = await read_fields(request, {"chargeId", "amount", "currencyCode", "filingReason", *MOVE_FIELDS})
         dispute = self._engine.disputes.open(
             str(need(found, "chargeId")),
@@ -162,7 +151,6 @@ class Control:
         return JSONResponse(self._dispute(dispute), 201)
 
     async def move_dispute(self, request: Request) -> Response:
-        """Move a dispute to another state, and announce it."""
         found = await read_fields(request, {"resolution", *MOVE_FIELDS})
         moved = self._engine.disputes.move(
             request.path_params["id"],
@@ -186,12 +174,10 @@ class Control:
         return JSONResponse(_json(rule), 201)
 
     async def clear_faults(self, _: Request) -> Response:
-        """Remove all rules."""
         self._engine.fault_injection.clear()
         return Response(status_code=204)
 
     async def forge(self, request: Request) -> Response:
-        """Post a forged notification once."""
         found = await read_fields(request, {"kind", "refundId"})
         try:
             kind = Forgery(_text(found, "kind"))
@@ -203,7 +189,6 @@ class Control:
         return PlainTextResponse(self._engine.keys.signing.pem, media_type="application/x-pem-file")
 
     async def log(self, request: Request) -> Response:
-        """Posted notifications and answered calls."""
         limit = request.query_params.get("limit", "100")
         if not limit.isdecimal():
             raise invalid_value("limit", "it is not a number")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from receiver.simulator.amounts import Amount
 from receiver.simulator.bank import Bank
-from receiver.simulator.faults import invalid_value, not_found
+from receiver.simulator.faults import invalid_value, known
 from receiver.simulator.ids import Ids
 
 REASONS = {"ActionRequired": "MerchantResponseRequired", "Resolved": "InvestigatorResolved"}
@@ -68,10 +68,7 @@ class Disputes:
 
     def get(self, dispute_id: str) -> Dispute:
         """One dispute; raises `Fault` 404."""
-        try:
-            return self.known[dispute_id]
-        except KeyError:
-            raise not_found("dispute", dispute_id) from None
+        return known(self.known, "dispute", dispute_id)
 
     def _moved(self, dispute: Dispute, state: str, resolution: str, answer_within: float | None) -> Dispute:
         if state not in (*OPEN, *ENDED):

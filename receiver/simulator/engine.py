@@ -26,6 +26,8 @@ from receiver.simulator.outcomes import INITIATED, Outcome
 from receiver.simulator.reports.book import Reports
 from receiver.simulator.throttle import LIVE, SANDBOX, Rates, Throttle
 
+MERCHANT_ID = "A2SIMULATOR01"
+KEY_IDS = {"sandbox": "SANDBOX-SIMULATOR000000000000001", "live": "LIVE-SIMULATOR000000000000000001"}
 CURRENCY = {"na": "USD", "eu": "EUR", "jp": "JPY"}
 
 SEEDS = (
@@ -41,21 +43,30 @@ LOOK_EVERY = 0.05
 """Seconds between two checks of the clock while something is due later: an injected clock may jump."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class SimulatorConfig:
-    """The settings of a simulator. `Simulator` documents each; times in seconds."""
+    """The settings of a simulator. Durations are seconds."""
 
-    region: str
-    environment: str
-    merchant_id: str
-    public_key_id: str
-    outcome_delay: float
-    skew: float
-    signature_version: int
-    throttle: Rates | None
-    retry_waits: Sequence[float]
-    post_timeout: float
-    announce_initiated: bool
+    region: str = "na"
+    """na, eu or jp."""
+    environment: str = "sandbox"
+    """sandbox or live."""
+    merchant_id: str = MERCHANT_ID
+    public_key_id: str = ""
+    """With the prefix LIVE or SANDBOX, paths do not name the environment; otherwise they do. Empty: with it."""
+    outcome_delay: float = 30.0
+    """From one step of a refund to the next; the sandbox takes 31 to 33."""
+    skew: float = 900.0
+    """How far `x-amz-pay-date` may be from `now`."""
+    signature_version: int = 1
+    """Of notifications: 1 (SHA-1, SNS's default) or 2 (SHA-256)."""
+    throttle: Rates | None = None
+    """Call → (burst, per second); None means Amazon's limits for the environment, `{}` unlimited."""
+    retry_waits: Sequence[float] = (20.0, 20.0, 20.0)
+    """Before each further attempt to post a notification."""
+    post_timeout: float = 15.0
+    announce_initiated: bool = True
+    """Also notify of RefundInitiated. No source says whether Amazon does."""
 
     def __post_init__(self) -> None:
         """Raise ValueError for impossible settings."""
@@ -63,6 +74,7 @@ class SimulatorConfig:
             raise ValueError("region is na, eu or jp; environment is sandbox or live")
         if self.signature_version not in (1, 2):
             raise ValueError("signature_version is 1 or 2")
+        self.public_key_id = self.public_key_id or KEY_IDS[self.environment]
         prefix = key_prefix(self.public_key_id)
         if prefix not in ("", self.environment):
             raise ValueError(f"a {prefix} key does not open {self.environment}")
@@ -109,19 +121,18 @@ class Engine:
             (SANDBOX if config.environment == "sandbox" else LIVE) if config.throttle is None else config.throttle
         )
         self.fault_injection = FaultInjection(random)
-        self.sender = NotificationSender(
-            sender, post_to, now, retry_waits=config.retry_waits, timeout=config.post_timeout, sleep=sleep
-        )
         self.fps_book = Book(round(config.outcome_delay * 1000))
-        self.fps_sender = NotificationSender(
-            sender, None, now, retry_waits=config.retry_waits, timeout=config.post_timeout, sleep=sleep
+        self.sender, self.fps_sender = (
+            NotificationSender(
+                sender, url, now, retry_waits=config.retry_waits, timeout=config.post_timeout, sleep=sleep
+            )
+            for url in (post_to, None)
         )
         self.calls: deque[CallRecord] = deque(maxlen=LOG_LENGTH)
         self.topic_arn = topic_arn(config.region, config.environment, config.merchant_id)
         self.certificate_url = keys.signing.url(self.topic_arn.split(":")[3])
         self.stopping = asyncio.Event()
         self._woken = asyncio.Event()
-        self._sleep = sleep
         self.announcer = Announcer(self._forger(), self.fault_injection, self.sender, now)
         self.disputes = Disputes(self.bank, self.ids, now, self.announcer.announce_dispute)
         self._seed()

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import TypeVar
+
+T = TypeVar("T")
+
 
 class Fault(Exception):
     """The request is refused as Amazon would refuse it.
@@ -21,13 +26,14 @@ class Fault(Exception):
         self.page = page
 
     def body(self) -> dict[str, str]:
-        """Amazon's error body."""
         return {"reasonCode": self.reason_code, "message": self.message}
 
 
-def not_found(kind: str, object_id: str) -> Fault:
-    """404: no such object in this environment."""
-    return Fault(404, "ResourceNotFound", f"The {kind} '{object_id}' does not exist.")
+def known(objects: Mapping[str, T], kind: str, object_id: str) -> T:
+    """The object with this id. Raises `Fault` 404: there is none in this environment."""
+    if object_id not in objects:
+        raise Fault(404, "ResourceNotFound", f"The {kind} '{object_id}' does not exist.")
+    return objects[object_id]
 
 
 def invalid_value(name: str, why: str) -> Fault:

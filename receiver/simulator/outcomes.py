@@ -31,7 +31,7 @@ UNDER_REVIEW = "RefundUnderReview"
 
 
 class Outcome(StrEnum):
-    """What happens to a refund; see the table above."""
+    """What happens to a refund; see the table above. After the first, in the order of the cents."""
 
     REFUNDED = "Refunded"
     AMAZON_REJECTED = "AmazonRejected"
@@ -54,17 +54,7 @@ class Step:
     reason: str = ""
 
 
-BY_CENTS = {
-    1: Outcome.AMAZON_REJECTED,
-    2: Outcome.PROCESSING_FAILURE,
-    3: Outcome.PENDING,
-    4: Outcome.UNKNOWN_STATE,
-    5: Outcome.UNKNOWN_REASON,
-    6: Outcome.REFUNDED_AT_ONCE,
-    7: Outcome.DECLINED_AT_ONCE,
-    8: Outcome.CONTRADICTED,
-    9: Outcome.SLOW,
-}
+BY_CENTS = dict(enumerate([each for each in Outcome if each is not Outcome.REFUNDED], 1))
 
 _START = Step(0, INITIATED)
 STEPS: dict[Outcome, tuple[Step, ...]] = {

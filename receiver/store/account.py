@@ -43,7 +43,7 @@ class AccountStore(AccountRepository):
         self.disputes = Disputes(connection, keys)
         self.findings = Findings(connection, keys)
         self.notifications = Notifications(connection, keys)
-        self.requests = OpenRequestStore(connection, keys, self.refunds)
+        self.requests = OpenRequestStore(connection, keys, self.refunds, self.findings)
         self.charges = KnownCharges(connection, keys, self.requests, self.disputes)
         self.fps = FpsOrders(connection, keys)
         self.jobs = JobStore(connection, keys)
@@ -77,7 +77,6 @@ class AccountStores(RedisRepository):
         self._bound: dict[str, AccountStore] = {}
 
     def of(self, account: str) -> AccountStore:
-        """The data of this account."""
         if (found := self._bound.get(account)) is None:
             found = self._bound[account] = AccountStore(self.connection, Keys(account))
         return found

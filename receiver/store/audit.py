@@ -6,7 +6,7 @@ without its entry. Nothing changes an entry; `receiver prune` removes old ones. 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -14,12 +14,12 @@ import msgspec
 
 from receiver.ledger.audit import AuditEntry, AuditQuery
 from receiver.store.redis.base import AccountRepository
+from receiver.store.redis.stream_ids import Fields, pairs_of, parts_of
 
 CHUNK = 500
 """Entries to read at once."""
 KEPT_FOR = 400 * 86_400_000
 """ms. No younger entry is ever removed: refunds that were issued here are kept as long."""
-ENTRY = b"entry"
 
 StreamId = tuple[int, int]
 """The ms of the Redis server, and a number among the entries of one ms."""
@@ -64,7 +64,7 @@ class AuditTrail(AccountRepository):
         for _ in range(max(examine // size, 1)):
             entries = await self._read("XREVRANGE", self.keys("audit"), top, query.since or "-", "COUNT", size)
             for number, (stream_id, fields) in enumerate(entries, 1):
-                each = Audited(_parts(stream_id), self.account, self._entry(stream_id, fields))
+                each = Audited(parts_of(stream_id), self.account, self._entry(stream_id, fields))
                 if each.entry is None or query.matches(each.entry, ids):
                     found.append(each)
                 if len(found) == limit:
@@ -73,7 +73,7 @@ class AuditTrail(AccountRepository):
             if len(entries) < size:
                 return AuditPage(found, None)
             top = f"({entries[-1][0].decode()}"
-        return AuditPage(found, _parts(entries[-1][0]))
+        return AuditPage(found, parts_of(entries[-1][0]))
 
     def _top(self, query: AuditQuery, below: tuple[StreamId, str] | None) -> str:
         if below is None:
@@ -81,14 +81,9 @@ class AuditTrail(AccountRepository):
         (ms, number), account = below
         return f"{ms}-{number}" if self.account < account else f"({ms}-{number}"
 
-    def _entry(self, stream_id: bytes, fields: Mapping[bytes, bytes] | Sequence[bytes]) -> AuditEntry | None:
-        """The entry; None for a damaged one. The client returns the fields as a mapping or as a flat list."""
-        try:
-            named = fields if isinstance(fields, Mapping) else dict(zip(fields[::2], fields[1::2], strict=True))
-            return msgspec.json.decode(named[ENTRY], type=AuditEntry)
-        except (KeyError, ValueError, msgspec.MsgspecError, RecursionError):
-            self.damage.record(self.keys("audit"), stream_id, "not an entry of the audit trail")
-            return None
+    def _entry(self, stream_id: bytes, fields: Fields) -> AuditEntry | None:
+        """The entry; None for a damaged one."""
+        return self._part(self.keys("audit"), stream_id, "not an entry of the audit trail", _read, fields)
 
     async def check(self) -> None:
         """Read every entry, so that damaged ones are reported."""
@@ -108,6 +103,5 @@ class AuditTrail(AccountRepository):
         return int(await self._write("XTRIM", self.keys("audit"), "MINID", "=", f"{before}-0"))
 
 
-def _parts(stream_id: bytes) -> StreamId:
-    ms, _, number = stream_id.partition(b"-")
-    return int(ms), int(number)
+def _read(fields: Fields) -> AuditEntry:
+    return msgspec.json.decode(dict(pairs_of(fields))[b"entry"], type=AuditEntry)

@@ -20,7 +20,7 @@ from receiver.store.deliveries.dead_letters import DeadLetters
 from receiver.store.redis.base import AccountRepository, Connection
 from receiver.store.redis.damage import WrongType
 from receiver.store.redis.keys import STATES, Keys
-from receiver.store.redis.stream_ids import written_at
+from receiver.store.redis.stream_ids import parts_of, texts_of, written_at
 
 PAGE, MOST_READ = 500, 5_000
 """Entries of the stream to read at once, and at most, when looking for contradictions."""
@@ -132,7 +132,7 @@ class Overview(AccountRepository):
         for _ in range(0, MOST_READ, PAGE):
             entries = await self._read("XREVRANGE", self.keys("events"), end, low, "COUNT", PAGE)
             for stream_id, raw in entries:
-                fields = _texts(raw)
+                fields = texts_of(raw)
                 last = last or stream_id.decode()
                 if fields.get("type") == EventType.CONFLICT:
                     found.append(fields.get("refundId", ""))
@@ -169,10 +169,10 @@ class Overview(AccountRepository):
         pages = await asyncio.gather(
             *(self._read("XRANGE", key, max(low, 0), high, "COUNT", MOST_NEAR) for low, high in near)
         )
-        entries = {stream_id.decode(): _texts(raw) for page in pages for stream_id, raw in page}
+        entries = {stream_id.decode(): texts_of(raw) for page in pages for stream_id, raw in page}
         own = {each: fields for each, fields in entries.items() if fields.get("refundId") == refund_id}
         found = [RefundEvent(each, fields, await self._waits(each, names)) for each, fields in own.items()]
-        return sorted(found, key=lambda each: _order(each.stream_id))
+        return sorted(found, key=lambda each: parts_of(each.stream_id))
 
     async def _waits(self, stream_id: str, names: Sequence[str]) -> dict[str, tuple[int, DeliveryAttempts]]:
         found = await asyncio.gather(*(self._wait_of(stream_id, name) for name in names))
@@ -190,13 +190,3 @@ class Overview(AccountRepository):
         if score is None:
             return None
         return self._millis(queue, stream_id, score), self._deliveries.read_attempts(attempts, stream_id, stored)
-
-
-def _order(stream_id: str) -> tuple[int, int]:
-    ms, _, sequence = stream_id.partition("-")
-    return int(ms), int(sequence)
-
-
-def _texts(fields: Mapping[bytes, bytes] | None) -> dict[str, str]:
-    """The fields of a stream entry as the client returns them; None stands for a deleted entry."""
-    return {name.decode(errors="replace"): value.decode(errors="replace") for name, value in (fields or {}).items()}

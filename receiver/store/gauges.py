@@ -36,8 +36,6 @@ AGES = MappingProxyType({"1h": 3_600_000, "1d": 86_400_000, "7d": 604_800_000})
 
 
 class Gauges(AccountRepository):
-    """Measures one account."""
-
     def __init__(
         self,
         connection: Connection,

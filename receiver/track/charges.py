@@ -36,8 +36,6 @@ RECENT_PATIENCE, RECENT_WITHIN = 1.0, 3.0
 
 @dataclass(frozen=True, slots=True)
 class Charges:
-    """Reads the charges of one account."""
-
     amazon_client: AmazonClient
 
     @property

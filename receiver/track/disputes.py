@@ -13,17 +13,15 @@ from receiver.amazon.throttle import Call
 from receiver.errors import AmazonError, AmazonNotFound, AmazonRefused, AmazonRefusesUs, StoreEmptied, StoreUnavailable
 from receiver.ledger.dispute import Dispute, DisputeObservation, standing
 from receiver.ledger.next_look import DisputeLook, DueDispute, after_dispute
-from receiver.outbox.events.dispute_event import DisputeEvent, dispute_event, dispute_fields
-from receiver.outbox.subscribers.filters import wants_dispute
+from receiver.outbox.events.dispute_event import DisputeEvent, dispute_event
 from receiver.runtime.metrics import Metrics
 from receiver.runtime.rounds import Claim, Rounds
 from receiver.store.account import AccountStore
-from receiver.store.deliveries.subscribers import SubscriberList
 from receiver.store.redis.wakeups import News
-from receiver.store.refunds.disputes import MOST_COLLISIONS, Finished
-from receiver.store.refunds.refunds import Owed
+from receiver.store.refunds.disputes import Finished
+from receiver.store.refunds.refunds import MOST_COLLISIONS
 from receiver.track.amazon_client import AmazonClient
-from receiver.track.record import Recorder
+from receiver.track.record import Recorder, owed
 
 log = structlog.get_logger()
 
@@ -52,12 +50,10 @@ class DisputeTracker:
 
     @property
     def account(self) -> Account:
-        """The account of the disputes."""
         return self.amazon_client.account
 
     @property
     def store(self) -> AccountStore:
-        """The store of the disputes."""
         return self.amazon_client.store
 
     async def run(self) -> None:
@@ -105,8 +101,8 @@ class DisputeTracker:
             event = self._event(look)
             if event and self.recorder.declared and not subscriber_list.version:
                 raise StoreEmptied()
-            owed = _owed(event, subscriber_list) if event else None
-            match await disputes.finish(due, stored, look, owed, subscriber_list.version):
+            told = owed(event, subscriber_list) if event else None
+            match await disputes.finish(due, stored, look, told, subscriber_list.version):
                 case Finished.OK:
                     self._report(stored.dispute, look, result, event)
                     return
@@ -136,11 +132,6 @@ class DisputeTracker:
             log.warning("dispute.changed", standing=standing(look.dispute), state=look.dispute.state)
         else:
             log.info("dispute.unchanged", state=look.dispute.state, next_at=look.at)
-
-
-def _owed(event: DisputeEvent, subscriber_list: SubscriberList) -> Owed:
-    wanting = [name for name, each in subscriber_list.subscribers.items() if wants_dispute(each, event)]
-    return Owed(dispute_fields(event), [*wanting, *subscriber_list.unreadable])
 
 
 def _log_failure(before: Dispute, look: DisputeLook, error: AmazonError) -> None:

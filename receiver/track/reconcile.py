@@ -30,19 +30,18 @@ from receiver.ledger.reconciliation.finding import Finding, FindingKind
 from receiver.ledger.reconciliation.rows import Period, RefundRow, SettlementRow
 from receiver.ledger.reconciliation.run import Batch, Compared
 from receiver.ledger.refund import Refund, Source, State
-from receiver.outbox.events.mismatch_event import mismatch_event, mismatch_fields
-from receiver.outbox.formats.registry import wants_mismatch
+from receiver.outbox.events.mismatch_event import mismatch_event
 from receiver.runtime.metrics import Metrics
 from receiver.store.account import AccountStore
 from receiver.store.deliveries.subscribers import SubscriberList
 from receiver.store.redis.keys import STATES
 from receiver.store.refunds.findings import Opened, StoredFinding
-from receiver.store.refunds.refunds import Owed
+from receiver.store.refunds.refunds import MOST_COLLISIONS
+from receiver.track.record import owed
 from receiver.track.review import about, close_if_over, known_refunds, review
 
 log = structlog.get_logger()
 
-MOST_COLLISIONS = 16
 FEW = 10
 """Refunds that a report may lack even if it has fewer others."""
 RUN = DAY // 2
@@ -164,9 +163,8 @@ class Reconciler:
             region = self.account.endpoint.region.value
             amount = known.amount if known else None
             event = mismatch_event(self.account.name, finding, self.store.now(), amount=amount, region=region)
-            wanting = [name for name, each in subscriber_list.subscribers.items() if wants_mismatch(each, event)]
-            owed = Owed(mismatch_fields(event), [*wanting, *subscriber_list.unreadable])
-            if await self.store.findings.record(finding, stored, owed, subscriber_list.version) is Opened.OK:
+            told = owed(event, subscriber_list)
+            if await self.store.findings.record(finding, stored, told, subscriber_list.version) is Opened.OK:
                 self.metrics.mismatch_event()
                 log.warning("reconcile.finding", account=self.account.name, **about(finding))
                 return finding

@@ -17,16 +17,14 @@ from receiver.ledger.lifecycle import Change, Details, decide, with_details
 from receiver.ledger.polling import next_look, second_look
 from receiver.ledger.refund import Observation, Refund, Source
 from receiver.ledger.resolution import with_case, with_reissue
-from receiver.outbox.events.balance_event import BalanceEvent, balance_fields
-from receiver.outbox.events.event import Event, Recorded, event_of, to_fields
+from receiver.outbox.events.envelope import AnEvent
+from receiver.outbox.events.event import Event, Recorded, event_of
+from receiver.outbox.events.kinds import fields_of
 from receiver.outbox.formats.registry import wants
-from receiver.outbox.subscribers.filters import wants_balance
 from receiver.store import Store
 from receiver.store.deliveries.subscribers import SubscriberList
-from receiver.store.refunds.refunds import UNGUARDED, CaseGuard, Commit, Committed, Owed
+from receiver.store.refunds.refunds import MOST_COLLISIONS, UNGUARDED, CaseGuard, Commit, Committed, Owed
 from receiver.track.waves import wave_events
-
-MOST_COLLISIONS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,11 +151,7 @@ class Recorder:
             Commit(
                 known=first.known,
                 refund=first.refund,
-                owed=[
-                    *(owed(event, subscriber_list) for event in wave.raised),
-                    *(owed(event, subscriber_list) for event in events),
-                    *(owed(event, subscriber_list) for event in wave.over),
-                ],
+                owed=[owed(event, subscriber_list) for event in (*wave.raised, *events, *wave.over)],
                 subscribers_version=subscriber_list.version,
                 token=token,
                 next_look=next_look,
@@ -173,11 +167,7 @@ class Recorder:
         return committed, events
 
 
-def owed(event: Event | BalanceEvent, subscriber_list: SubscriberList) -> Owed:
+def owed(event: AnEvent, subscriber_list: SubscriberList) -> Owed:
     """The event in its stored form, and the subscribers to which it is owed."""
-    found = subscriber_list.subscribers.items()
-    if isinstance(event, BalanceEvent):
-        fields, wanting = balance_fields(event), [name for name, each in found if wants_balance(each, event)]
-    else:
-        fields, wanting = to_fields(event), [name for name, each in found if wants(each, event)]
-    return Owed(fields, [*wanting, *subscriber_list.unreadable])
+    wanting = [name for name, each in subscriber_list.subscribers.items() if wants(each, event)]
+    return Owed(fields_of(event), [*wanting, *subscriber_list.unreadable])

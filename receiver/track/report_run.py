@@ -18,7 +18,15 @@ from receiver.amazon.account import DailyReconciliation
 from receiver.amazon.reports.reader import REPORT_TYPES, SETTLEMENTS, Heading, Item, Refused, read
 from receiver.errors import Malformed, ReceiverError, StoreUnavailable, Unavailable
 from receiver.ledger.reconciliation.finding import Finding
-from receiver.ledger.reconciliation.report_run import LAG, LONGEST, RESUMABLE, ReportRun, RunResult, planned
+from receiver.ledger.reconciliation.report_run import (
+    LAG,
+    LONGEST,
+    RESUMABLE,
+    ReportRun,
+    RunResult,
+    gap_before,
+    planned,
+)
 from receiver.ledger.reconciliation.rows import Period, RefundRow, Row, SettlementRow
 from receiver.ledger.reconciliation.run import Batch, Compared, Report, reconcile
 from receiver.runtime.metrics import Metrics
@@ -114,6 +122,7 @@ class ReportReconciliation:
             at=self.runs.now(),
             start=run.start,
             end=run.end,
+            fetched_to=gap_before(run, await self.runs.last_complete()),
             rows=tally.rows,
             findings=tally.findings,
             unread=sum(not each.complete for each in reports),
@@ -191,9 +200,11 @@ class Daily:
 
 
 def _is_due(settings: DailyReconciliation, complete: RunResult | None, failure: RunResult | None, now: int) -> bool:
-    if failure is not None and failure.at > now - RETRY_AFTER:
+    if failure is not None and abs(now - failure.at) < RETRY_AFTER:
         return False
-    return complete is None or complete.at < last_time(settings, now)
+    done_at = (complete.fetched_to or complete.at) if complete else 0
+    # A time ahead of now was written while the clock was wrong.
+    return not last_time(settings, now) <= done_at < now + RETRY_AFTER
 
 
 def span_to_fetch(span: int, complete: RunResult | None, unfinished: ReportRun | None, now: int) -> int:
@@ -202,7 +213,7 @@ def span_to_fetch(span: int, complete: RunResult | None, unfinished: ReportRun |
     An unfinished run that goes so far is continued, and not asked for again because time has passed.
     """
     end = unfinished.end if unfinished and unfinished.end >= now - RESUMABLE else now
-    gap = end - complete.end + LAG if complete and complete.end else 0
+    gap = end - (complete.fetched_to or complete.end) + LAG if complete and complete.end else 0
     return min(max(span, gap), LONGEST)
 
 

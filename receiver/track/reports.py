@@ -86,8 +86,6 @@ class Fetched:
 
 @dataclass(frozen=True, slots=True)
 class ReportFetcher:
-    """Fetches the reports of one account."""
-
     amazon_client: AmazonClient
     runs: ReportRuns
     send: Send

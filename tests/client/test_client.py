@@ -133,7 +133,7 @@ async def test_what_amazon_has_not_answered_is_a_pending_request(
 ) -> None:
     """And a refund as soon as it has: the same call returns it."""
     monkeypatch.setattr(calls, "ASK_EVERY", 0.05)
-    async with told(valkey_url, track={"request_timeout": "1s"}) as (counter, desk), client_of(counter) as client:
+    async with told(valkey_url) as (counter, desk), client_of(counter) as client:
         desk.answers = [Cut()]
         desk.then = refund()
         pending = await client.issue(CHARGE, "14.00", "USD", key="r-1", wait=0)

@@ -180,7 +180,7 @@ REAL = ["P01-1234567-1234567-R000001", "P01-1234567-1234567-R000002"]
 def test_a_settlement_report_is_read() -> None:
     """The head comes after lines about the report; only refunds count; commas or tabs."""
     for text in (REPORT, REPORT.replace('","', '"\t"').replace("Amazon Transaction Id", "AmazonTransactionId")):
-        found = read_ids(text)
+        found = read_ids([text.encode()])
         assert (found.ids, found.others, found.repeated) == (REAL, 1, 1)
         assert found.bad == [
             "line 9: 'P01-1234567-1234567-C000002' is not a refund id: those have an R before the last six digits",
@@ -194,7 +194,7 @@ def test_an_id_with_an_r_is_a_refund_whatever_its_row_is_called() -> None:
     text = "AmazonTransactionId,TransactionType\n" + "".join(
         f"P01-1234567-1234567-{id_},{kind}\n" for kind, id_ in rows
     )
-    found = read_ids(text)
+    found = read_ids([text.encode()])
     assert found.ids == [f"P01-1234567-1234567-R00000{number}" for number in (1, 2, 3)]
     assert (found.others, found.bad) == (1, [])
 
@@ -211,31 +211,36 @@ def test_an_id_with_an_r_is_a_refund_whatever_its_row_is_called() -> None:
 )
 def test_only_what_has_the_form_of_a_refund_id_is_taken(line: str, why: str) -> None:
     """Each other line is named with the reason, and shown so that it cannot harm a terminal."""
-    found = read_ids(f"{REAL[0]}\n{line}\n")
+    found = read_ids([f"{REAL[0]}\n{line}\n".encode()])
     assert found.ids == REAL[:1]
     assert re.match(f"line 2: {why}", found.bad[0])
 
 
 def test_lists_and_other_tables_are_read() -> None:
     """One id a line with remarks; a named column; an export of our own."""
-    assert read_ids(f"# old ones\n{REAL[0]}\n\n  {REAL[1]}  \nno id!\n").ids == REAL
-    assert read_ids(f"Order;The Refund\n1;{REAL[0]}\n", "the refund").ids == REAL[:1]
-    assert read_ids(f"{HEAD}\r\nus,{REAL[0]},C-1\r\n").ids == REAL[:1]
-    assert read_ids("").ids == []
-    with pytest.raises(ConfigurationError, match="first 20 lines have no header"):
-        read_ids(f"a,b\n1,{REAL[0]}\n", "c")
+    assert read_ids([f"# old ones\n{REAL[0]}\n\n  {REAL[1]}  \nno id!\n".encode()]).ids == REAL
+    assert read_ids([f"Order;The Refund\n1;{REAL[0]}\n".encode()], "the refund").ids == REAL[:1]
+    assert read_ids([f"{HEAD}\r\nus,{REAL[0]},C-1\r\n".encode()]).ids == REAL[:1]
+    assert read_ids([b""]).ids == []
+    with pytest.raises(ConfigurationError, match="first 40 lines have no header"):
+        read_ids([f"a,b\n1,{REAL[0]}\n".encode()], "c")
 
 
 def test_a_quotation_mark_that_nobody_closes_is_refused() -> None:
-    """It would make one cell of all rows that follow, and their refunds would be passed over without a word."""
-    text = f'refundId,note\n{REAL[0]},"5"" long"\n{REAL[1]},"5 inch\nP01-1234567-1234567-R000003,\n'
-    with pytest.raises(ConfigurationError, match="not a valid table from line 3 on"):
-        read_ids(text)
+    """It would make one cell of all rows that follow, and their refunds would be passed over without a word. It costs
+    its own line only."""
+    last = "P01-1234567-1234567-R000003"
+    text = f'refundId,note\n{REAL[0]},"5"" long"\n{REAL[1]},"5 inch\n{last},\n'
+    found = read_ids([text.encode()])
+    assert (found.ids, found.bad) == (
+        [REAL[0], last],
+        ["line 3: a quotation mark is not closed, or text follows it"],
+    )
 
 
 def test_a_separator_of_lines_inside_of_a_cell_ends_no_row() -> None:
     """Only CR and LF do: a buyer's words may have others of Unicode's."""
-    assert read_ids(f"refundId,note\n{REAL[0]},a\u2028b\x0bc\n{REAL[1]},\n").ids == REAL
+    assert read_ids([f"refundId,note\n{REAL[0]},a\u2028b\x0bc\n{REAL[1]},\n".encode()]).ids == REAL
 
 
 @pytest.mark.parametrize(

@@ -307,7 +307,7 @@ async def rounds(at: Depot, count: int) -> None:
 
     at.store.of("us").subscribers.read = counted  # type: ignore[method-assign]
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             while calls <= count:
                 at.store.connection.change_notifier.notify("us")
                 await asyncio.sleep(0)

@@ -17,9 +17,9 @@ OTHERS = re.compile(r"GPL|MPL|Mozilla|EPL|CDDL|SSPL|Commons|Proprietary", re.IGN
 def words(name: str) -> str:
     """What the package's metadata say of its licence: https://packaging.python.org/specifications/core-metadata/."""
     told = metadata(name)
+    said, older = told.get_all("License-Expression", []), told.get_all("License", [])
     classifiers = [line for line in told.get_all("Classifier", []) if line.startswith("License ::")]
-    said = (told["License-Expression"], *classifiers, (told["License"] or "").partition("\n")[0])
-    return " ".join(filter(None, said))
+    return " ".join([*said, *classifiers, *(text.partition("\n")[0] for text in older)])
 
 
 def test_every_pinned_package_is_permissive() -> None:

@@ -194,7 +194,7 @@ async def with_routes(start: Start, upstream: str) -> AsyncIterator[str]:
         if process is not None:
             with suppress(ProcessLookupError):
                 process.send_signal(signal.SIGTERM)
-            await asyncio.wait_for(process.wait(), 20)
+            await asyncio.wait_for(process.wait(), 30)
         shutil.rmtree(folder)
 
 

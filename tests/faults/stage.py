@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from redis.asyncio import Redis
-from starlette.applications import Starlette
+from starlette.types import ASGIApp
 
 from receiver.amazon.account import Account
 from receiver.amazon.calls import Endpoint, Region
@@ -219,7 +219,7 @@ class Run:
         assert sorted(await redis.zrange(keys("due"), 0, -1)) == sorted(each.encode() for each in pending)
         assert set(self.answers) <= {200, 201, 202, 503}, "our own trouble is no fault of the sender"
 
-    def app(self, issuer: Any = None) -> Starlette:
+    def app(self, issuer: Any = None) -> ASGIApp:
         """The HTTP side, on the store behind the proxy."""
         return build(
             settings("us"),
@@ -317,7 +317,7 @@ async def walk(house: House, path: str, plan: dict[int, Fault], every: Fault | N
         return replace(run.proxy)
 
 
-async def ask(app: Starlette, method: str, path: str, sent: dict[str, str], body: bytes) -> Answer:
+async def ask(app: ASGIApp, method: str, path: str, sent: dict[str, str], body: bytes) -> Answer:
     """One request of the application, in this process."""
     messages: list[Any] = []
     incoming = iter([{"type": "http.request", "body": body, "more_body": False}])

@@ -28,7 +28,8 @@ from tests.kit.proxy import Proxy, proxied
 from tests.kit.valkey import start_valkey, stop_valkey
 from tests.service.stage import Amazon, Hook, Stage, account, running
 
-PATIENCE = {"timeout": "500ms", "connect_timeout": "500ms"}
+IMPATIENT = {"timeout": "1s", "connect_timeout": "1s"}
+"""The settings of a service whose Redis does not answer."""
 LOAD_DELAY, LOADED = "10", 40_000
 """Microseconds that the loading Valkey rests after each command of its file, and how many those are. It answers after
 each 1024 of them."""
@@ -118,11 +119,11 @@ class World:
 
 @asynccontextmanager
 async def world(
-    server: Server, folder: Path, url: str = "", patience: Mapping[str, str] = PATIENCE
+    server: Server, folder: Path, url: str = "", patience: Mapping[str, str] | None = None
 ) -> AsyncIterator[World]:
     """Ready, with one refund that is known and delivered. `url`: where the service finds its Redis, if not there."""
     async with Amazon() as amazon, Hook().listening() as hook:
-        redis = {"url": url or server.url, **patience}
+        redis = {"url": url or server.url, **(patience or {})}
         async with running(server.url, [account(amazon, folder)], [hook], redis=redis) as stage:
             found = World(stage, amazon, hook, server)
             await found.is_well()
@@ -173,14 +174,15 @@ async def emptied(server: Server) -> bool:
     return int(await server.command("DBSIZE")) == 0
 
 
-async def test_it_hangs(at: World) -> None:
+async def test_it_hangs(server: Server, tmp_path: Path) -> None:
     """It takes connections and says nothing."""
-    os.kill(at.server.processes[0].pid, signal.SIGSTOP)
-    try:
-        refund_id = await at.is_put_off("store_timeout", "timeout")
-    finally:
-        os.kill(at.server.processes[0].pid, signal.SIGCONT)
-    await at.is_well(refund_id)
+    async with world(server, tmp_path, patience=IMPATIENT) as at:
+        os.kill(at.server.processes[0].pid, signal.SIGSTOP)
+        try:
+            refund_id = await at.is_put_off("store_timeout", "timeout")
+        finally:
+            os.kill(at.server.processes[0].pid, signal.SIGCONT)
+        await at.is_well(refund_id)
 
 
 async def test_it_is_emptied(at: World) -> None:
@@ -218,7 +220,7 @@ async def test_amazon_is_down(at: World, monkeypatch: pytest.MonkeyPatch) -> Non
 async def slow(server: Server, tmp_path: Path) -> AsyncIterator[tuple[World, Proxy]]:
     """The world with the settings as they come, and a proxy before its Redis that can be slow."""
     with tempfile.TemporaryDirectory(prefix="rp-") as folder:
-        async with proxied(server.url, Path(folder)) as (proxy, url), world(server, tmp_path, url, {}) as found:
+        async with proxied(server.url, Path(folder)) as (proxy, url), world(server, tmp_path, url) as found:
             yield found, proxy
 
 
@@ -238,11 +240,11 @@ async def test_slow(slow: tuple[World, Proxy]) -> None:
 
 
 async def test_slower_than_the_timeout(server: Server, tmp_path: Path) -> None:
-    """Each answer takes 2 s, and `redis.timeout` is 500 ms: 503, as if it were away."""
+    """Each answer takes 2 s, and `redis.timeout` is 1 s: 503, as if it were away."""
     with tempfile.TemporaryDirectory(prefix="rp-") as folder:
         async with (
             proxied(server.url, Path(folder)) as (proxy, url),
-            world(server, tmp_path, url, PATIENCE) as at,
+            world(server, tmp_path, url, IMPATIENT) as at,
         ):
             proxy.delay = 2.0
             refund_id = await at.is_put_off("store_timeout")

@@ -151,7 +151,7 @@ class Target:
         }
         said: list[Message] = []
         with capture_logs() as lines:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(30):
                 await self.app(scope, pieces(body, cuts), collector(said))
         status = next(message["status"] for message in said if message["type"] == "http.response.start")
         text = b"".join(message.get("body", b"") for message in said)

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-from starlette.applications import Starlette
 from starlette.types import ASGIApp
 
 from receiver.errors import TransportError
@@ -161,7 +160,7 @@ async def running(
 
 
 @asynccontextmanager
-async def listening(app: Starlette, chosen: Settings, metrics: Metrics | None = None) -> AsyncIterator[Service]:
+async def listening(app: ASGIApp, chosen: Settings, metrics: Metrics | None = None) -> AsyncIterator[Service]:
     """An application under uvicorn, until the block ends; all that it answers is as its description says."""
     with judged(app) as judge:
         async with serving(judge, chosen, metrics) as service:
@@ -184,15 +183,15 @@ async def serving(app: ASGIApp, chosen: Settings, metrics: Metrics | None) -> As
             yield Service(listener.getsockname()[1], metrics or Metrics(), session, end)
     finally:
         end()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await task
         listener.close()
 
 
 async def everything(reader: asyncio.StreamReader) -> bytes:
-    """All that the server says until it closes, at most ten seconds long; a reset counts as a close."""
+    """All that the server says until it closes, at most half a minute long; a reset counts as a close."""
     said = b""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         try:
             while piece := await reader.read(65536):
                 said += piece
@@ -202,8 +201,8 @@ async def everything(reader: asyncio.StreamReader) -> bytes:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Wait, ten seconds at most, for a condition that sets no event."""
-    async with asyncio.timeout(10):
+    """Wait, half a minute at most, for a condition that sets no event."""
+    async with asyncio.timeout(30):
         while not condition():  # noqa: ASYNC110 - the server and its counters have no event to wait for
             await asyncio.sleep(0.005)
 

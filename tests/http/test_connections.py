@@ -53,7 +53,7 @@ async def connect(service: Service, host: str, said: bytes = b"") -> Line:
 async def asked(line: Line, said: bytes = POST) -> int:
     """The status of the answer."""
     line[1].write(said)
-    return int((await asyncio.wait_for(line[0].readuntil(b"\r\n\r\n"), 5)).split(b" ", 2)[1])
+    return int((await asyncio.wait_for(line[0].readuntil(b"\r\n\r\n"), 30)).split(b" ", 2)[1])
 
 
 async def asked_once(service: Service, host: str, said: bytes) -> int:
@@ -124,7 +124,7 @@ async def test_a_request_that_is_answered_is_never_closed_for_another(store: Sto
         assert status_of(await everything(full[0])) == 503
         gate.set()
         for reader, _ in [*busy, reserved]:
-            assert (await asyncio.wait_for(reader.readline(), 5)).startswith(b"HTTP/1.1 200")
+            assert (await asyncio.wait_for(reader.readline(), 30)).startswith(b"HTTP/1.1 200")
         close([*busy, probe, api, reserved, full])
 
 

@@ -8,8 +8,7 @@ import pytest
 from redis.asyncio import Redis
 
 from receiver.errors import BadRequest, StoreUnavailable
-from receiver.http.feed.feed import CurrentFeed
-from receiver.http.feed.hub import FeedItem, Hub, Listener
+from receiver.http.feed.hub import CurrentFeed, FeedItem, Hub, Listener
 from receiver.outbox.events.cursor import Place, read_cursor, write_cursor
 from receiver.store import Store
 from tests.http.feed_kit import happened, refund_id

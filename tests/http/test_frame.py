@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
+from itertools import product
 from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import Match, Route
 from structlog.contextvars import merge_contextvars
 from structlog.testing import capture_logs
 
 from receiver.errors import StoreUnavailable
 from receiver.http import app as application
+from receiver.http.middleware import Routes
 from receiver.runtime.metrics import Metrics
 from receiver.store import Store
 from receiver.store.redis.pipeline import connect
-from tests.http.kit import ADMIN, READER, Service, real_receiver, running, settings
+from tests.http.kit import ADMIN, READER, Service, all_routes, real_receiver, running, settings
 from tests.kit.sns import SnsSigner
 
 LIST = "/v1/refunds"
@@ -68,7 +72,7 @@ async def test_two_authorization_headers_are_none(service: Service) -> None:
     reader, writer = await service.connect()
     line = f"Authorization: Bearer {READER}\r\n"
     writer.write(f"GET {LIST} HTTP/1.1\r\nHost: x\r\n{line}{line}Connection: close\r\n\r\n".encode())
-    assert b" 401 " in await asyncio.wait_for(reader.readline(), 5)
+    assert b" 401 " in await asyncio.wait_for(reader.readline(), 30)
     writer.close()
 
 
@@ -272,3 +276,25 @@ async def test_tokens_are_never_logged(service: Service) -> None:
         await service.call("GET", LIST, token="hunter2")
     assert "hunter2" not in repr(lines)
     assert READER not in repr(lines)
+
+
+def test_a_route_is_found_as_the_framework_would_find_it() -> None:
+    """Each path with each method, and near it: with a part more, one less, and an empty one."""
+    routes = all_routes().routes
+    found = Routes(routes)
+    full = {re.sub(r"\{\w+\}", "x-1", route.path) for route in routes} | {"", "*", "x/healthz", "/v1/refunds/{}"}
+    near = {path + more for path in full for more in ("/", "/x", "//x")} | {path.rpartition("/")[0] for path in full}
+    for path, method in product(full | near, ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")):
+        mine: dict[str, Any] = {"type": "http", "path": path, "method": method, "root_path": ""}
+        theirs = {**mine}
+        matches = [(route, *route.matches(theirs)) for route in routes]
+        fitting = [each for each in matches if each[1] is Match.FULL] or [each for each in matches if each[1].value]
+        status = 200 if fitting and fitting[0][1] is Match.FULL else 405 if fitting else 404
+        answered = 200
+        try:
+            found.find(mine)
+        except HTTPException as error:
+            answered = error.status_code
+        assert (path, method, answered) == (path, method, status)
+        if fitting:
+            assert (mine["route"], mine["path_params"]) == (fitting[0][0], fitting[0][2]["path_params"]), (path, method)

@@ -102,7 +102,7 @@ async def test_a_length_over_the_limit_is_refused_before_the_body(store: Store) 
     async with running(limited(), store, Judge()) as service:
         reader, writer = await service.connect()
         writer.write(HEAD + b"Content-Length: 99999999\r\n\r\n")
-        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)
+        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 30)
         assert status_of(head) == 413
         assert b"connection: close" in head.lower()
         writer.close()
@@ -132,7 +132,7 @@ async def test_an_endless_chunked_body_is_cut_off(store: Store) -> None:
         writer.write(HEAD + b"Transfer-Encoding: chunked\r\n\r\n")
         sent = 0
         try:
-            async with asyncio.timeout(8):
+            async with asyncio.timeout(30):
                 while not heard.done():
                     writer.write(b"1000\r\n" + bytes(4096) + b"\r\n")
                     await writer.drain()
@@ -218,7 +218,7 @@ async def test_a_header_without_an_end_is_cut_long_before_its_time(store: Store)
         sent = 0
         writer.write(HEAD + b"X-Endless: ")
         with contextlib.suppress(ConnectionError):
-            async with asyncio.timeout(8):
+            async with asyncio.timeout(30):
                 while sent < 64 * 1024 * 1024:
                     writer.write(b"a" * 65536)
                     await writer.drain()
@@ -267,18 +267,18 @@ async def test_a_connection_whose_request_was_shed_rests(store: Store, monkeypat
         await until(lambda: len(judge.bodies) == 1)
         reader, writer = await service.connect()
         writer.write(whole + b"shed")
-        assert status_of(await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)) == 503
+        assert status_of(await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 30)) == 503
         rests_from = loop.time()
         gate.set()
         assert (await first).status == 200
         writer.write(whole + b"next")
         assert (await service.call("POST", "/ipn", body=b"other")).status == 200
         assert judge.bodies == [b"1", b"other"]
-        assert status_of(await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)) == 200
+        assert status_of(await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 30)) == 200
         assert loop.time() - rests_from >= 0.4
         assert judge.bodies[-1] == b"next"
         writer.write(whole + b"last")
-        assert status_of(await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)) == 200
+        assert status_of(await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 30)) == 200
         writer.close()
 
 
@@ -299,16 +299,16 @@ async def test_a_crowd_waits_unread(store: Store) -> None:
         await until(lambda: len(judge.bodies) == 3)
         reader, writer = await service.connect()
         writer.write(whole + b"fast")
-        assert status_of(await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)) == 200
+        assert status_of(await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 30)) == 200
         writer.write(whole + b"next")
         for _ in range(3):
             assert (await service.call("POST", "/ipn", body=b"other", headers={"Connection": "close"})).status == 200
         assert judge.bodies[3:] == [b"fast", b"other", b"other", b"other"]
         gate.set()
-        assert status_of(await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)) == 200
+        assert status_of(await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 30)) == 200
         assert judge.bodies[-1] == b"next"
         for one, _ in crowd:
-            assert status_of(await asyncio.wait_for(one.readuntil(b"\r\n\r\n"), 5)) == 200
+            assert status_of(await asyncio.wait_for(one.readuntil(b"\r\n\r\n"), 30)) == 200
         for _, line in [*crowd, (reader, writer)]:
             line.close()
 
@@ -326,7 +326,7 @@ async def test_who_leaves_while_its_connection_waits_unread_leaves_nothing(store
         crowd[0][1].transport.abort()
         gate.set()
         for reader, _ in crowd[1:]:
-            assert status_of(await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)) == 200
+            assert status_of(await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 30)) == 200
         for _, writer in crowd[1:]:
             writer.close()
         assert (await service.call("POST", "/ipn", body=b"last")).status == 200
@@ -344,7 +344,7 @@ async def test_who_leaves_while_its_connection_rests_leaves_nothing(
         for _ in range(5):
             reader, writer = await service.connect()
             writer.write(HEAD + b"Content-Length: 4\r\n\r\nshed")
-            assert status_of(await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)) == 503
+            assert status_of(await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 30)) == 503
             writer.close()
         assert (await first).status == 503
 
@@ -383,7 +383,7 @@ async def test_bodies_held_at_once_are_bounded(store: Store) -> None:
                 break
         assert (answer.status, answer.headers["Retry-After"]) == (503, "2")
         writer.write(bytes(1_000))
-        assert b" 200 " in await asyncio.wait_for(reader.readuntil(b"\r\n"), 5)
+        assert b" 200 " in await asyncio.wait_for(reader.readuntil(b"\r\n"), 30)
         writer.close()
         assert (await service.call("POST", "/ipn", body=bytes(10_000))).status == 200
 
@@ -445,7 +445,7 @@ async def test_one_connection_carries_many_notifications(store: Store) -> None:
         reader, writer = await service.connect()
         for body, extra in ((b"body", b""), (b"fake", b""), (b"body", b""), (b"body", b"Content-Encoding: x\r\n")):
             writer.write(HEAD + extra + b"Content-Length: 4\r\n\r\n" + body)
-            head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)
+            head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 30)
             answers.append((int(head.split(b" ")[1]), b"connection: close" in head.lower()))
         writer.close()
     assert answers == [(200, False), (403, False), (200, False), (415, True)]

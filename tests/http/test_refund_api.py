@@ -106,7 +106,7 @@ async def test_wait_returns_as_soon_as_the_refund_is_final(service: Service, sto
     await asyncio.wait({waiting}, timeout=0.3)
     assert not waiting.done()
     await seen(store, "us", state="Refunded")
-    answer = await asyncio.wait_for(waiting, 5)
+    answer = await asyncio.wait_for(waiting, 30)
     assert answer.json["statusDetails"]["state"] == "Refunded"
 
 
@@ -115,7 +115,7 @@ async def test_wait_covers_a_refund_that_is_not_known_yet(service: Service, stor
     waiting = asyncio.ensure_future(service.get(f"{ONE}?wait=30"))
     await asyncio.wait({waiting}, timeout=0.2)
     await seen(store, "eu", state="Declined", reason="ProcessingFailure")
-    answer = await asyncio.wait_for(waiting, 5)
+    answer = await asyncio.wait_for(waiting, 30)
     assert answer.json["account"] == "eu"
 
 
@@ -131,7 +131,7 @@ async def test_wait_ends_with_what_there_is(service: Service, store: Store) -> N
 async def test_a_final_refund_is_not_waited_for(service: Service, store: Store) -> None:
     """It is answered at once."""
     await seen(store, "us", state="Refunded")
-    assert (await asyncio.wait_for(service.get(f"{ONE}?wait=60"), 5)).status == 200
+    assert (await asyncio.wait_for(service.get(f"{ONE}?wait=60"), 30)).status == 200
 
 
 async def test_an_id_in_two_accounts_is_ambiguous(service: Service, store: Store) -> None:

@@ -83,7 +83,7 @@ async def test_fields_change_and_null_is_the_default_again(service: Service, sto
 
 async def test_a_whole_number_is_a_rate_like_any_other(service: Service, store: Store) -> None:
     """It is kept in one form, so that the subscriber can be changed, paused and filled up afterwards."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         assert (await add(service, rate=10)).json["rate"] == 10
         assert (await change(service, {"rate": 20})).json["rate"] == 20
         assert (await service.call("POST", f"{PATH}/pause", token=US_ONLY)).json["paused"] is True

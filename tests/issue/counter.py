@@ -89,7 +89,7 @@ class Counter:
             status, found, _ = await self.call("GET", f"/v1/refunds/{refund_id}", token=READER)
             return bool(status == 200 and found["statusDetails"]["state"] == state)
 
-        await until(there, f"{refund_id} is {state}", 10)
+        await until(there, f"{refund_id} is {state}")
 
     async def run(self, *args: str, token: str = REFUNDER) -> Ran:
         """`receiver …` in this process."""

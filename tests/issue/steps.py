@@ -29,10 +29,11 @@ from receiver.store.redis.base import Connection
 from receiver.store.redis.keys import Keys
 from receiver.store.redis.pipeline import Pipeline
 from receiver.store.redis.scripts import Command, Script
+from receiver.store.refunds.findings import Findings
 from receiver.store.refunds.refunds import Refunds
 from receiver.store.requests.known_charges import KnownCharges
 from receiver.store.requests.open_requests import OpenRequestStore
-from receiver.store.requests.requests import CaseClosed, Disputed, NotReserved, Reserved
+from receiver.store.requests.requests import Attempt, CaseClosed, Disputed, NotReserved
 from receiver.track.amazon_client import AmazonClient
 from receiver.track.record import Recorder
 from tests.kit.accounts import make_account
@@ -100,7 +101,7 @@ class Actor:
 
     async def _stopped(self) -> None:
         here = asyncio.ensure_future(self._here.wait())
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             await asyncio.wait({self.task, here}, return_when=asyncio.FIRST_COMPLETED)
         here.cancel()
         if self.task.done():
@@ -130,15 +131,15 @@ class Gated(Pipeline):
 class SteppedRequests(OpenRequestStore):
     """Requests whose every new reservation is checked against the charge's book."""
 
-    def __init__(self, connection: Connection, keys: Keys, refunds: Refunds) -> None:
-        super().__init__(connection, keys, refunds)
+    def __init__(self, connection: Connection, keys: Keys, refunds: Refunds, findings: Findings) -> None:
+        super().__init__(connection, keys, refunds, findings)
         self.admitted = 0
 
     async def reserve(
         self, order: PreparedRefund, *, owner: str, guard: Guard, lease: int
-    ) -> Reserved | NotReserved | Disputed | CaseClosed | RefundRequestRecord:
+    ) -> Attempt | NotReserved | Disputed | CaseClosed | RefundRequestRecord:
         found = await super().reserve(order, owner=owner, guard=guard, lease=lease)
-        if isinstance(found, Reserved):
+        if isinstance(found, Attempt):
             assert guard.most == (CAPTURED if order.full else CEILING)
             assert await self.book() <= guard.most, "admitted over the allowance"
             self.admitted += 1
@@ -158,7 +159,7 @@ class Stepped(Store):
         super().__init__(client, clock=clock)
         self.connection.reads, self.connection.writes = Gated(client), Gated(client)
         us = self.of("us")
-        us.requests = self.reservations = SteppedRequests(us.connection, us.keys, us.refunds)
+        us.requests = self.reservations = SteppedRequests(us.connection, us.keys, us.refunds, us.findings)
         us.charges = KnownCharges(us.connection, us.keys, us.requests, us.disputes)
 
 

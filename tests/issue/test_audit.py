@@ -320,15 +320,17 @@ async def test_wherever_a_person_dies_the_request_and_its_entry_agree(here: Desk
         charge = here.charge()
         order = (await unclear(here, charge, f"{how}-{point}")).order
         issuer = here.another()
-        work = issuer.repeat(order.id, by=ANN) if how == "repeat" else issuer.resolve_as_not_issued(order.id, by=ANN)
+        work = (
+            issuer.manual.repeat(order.id, by=ANN) if how == "repeat" else issuer.manual.as_not_issued(order.id, by=ANN)
+        )
         died = await die(work, point)
         state, by = await state_and_entries(here, order.id, f"refund_request.{how}")
         assert by == ([] if state == RequestState.UNCLEAR else ["ann"]), point
         await here.work(rounds=2)
         if how == "repeat":
-            await here.another().repeat(order.id, by=BOB)
+            await here.another().manual.repeat(order.id, by=BOB)
         else:
-            await here.another().resolve_as_not_issued(order.id, by=BOB)
+            await here.another().manual.as_not_issued(order.id, by=BOB)
         _, after = await state_and_entries(here, order.id, f"refund_request.{how}")
         assert after in (["ann"], ["bob"]), point
         assert after == by or not by, point

@@ -65,7 +65,7 @@ async def test_selected_refunds_are_reissued_by_a_job(redis: Any, valkey_url: st
         async def is_done() -> bool:
             return "2 of 2 refunds reissued." in words((await person.get(where))[1])
 
-        await until(is_done, "the job is done", 20)
+        await until(is_done, "the job is done")
         _, text = await person.get(where)
         assert "Done" in words(text)
         assert words(text).count("Reissued as") == 2

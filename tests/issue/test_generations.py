@@ -148,7 +148,7 @@ async def test_an_unknown_end_allows_no_other_try(shop: Desk) -> None:
         with pytest.raises(RefundUnclear):
             await shop.issuer.retry(first.refund_id)
     assert refund_json(await refund(shop, first.refund_id)).retry_refused is None
-    await shop.issuer.resolve_as_not_issued(request_id(shop, first, 1), by=Actor("ops"))
+    await shop.issuer.manual.as_not_issued(request_id(shop, first, 1), by=Actor("ops"))
     with pytest.raises(Conflict) as caught:
         await shop.issuer.retry(first.refund_id)
     assert caught.value.reason == "settled_as_not_issued"
@@ -213,7 +213,7 @@ async def test_a_person_ends_a_request_that_amazon_keeps_refusing(shop: Desk) ->
         await shop.work(rounds=1)
         if len([each for each in shop.simulator.calls if each.trick == "refuse"]) == 3:
             break
-    record = await shop.issuer.resolve_as_not_issued(request_id(shop, first, 1), by=Actor("ops"))
+    record = await shop.issuer.manual.as_not_issued(request_id(shop, first, 1), by=Actor("ops"))
     assert (record.state, record.settled_by) == (RequestState.REFUSED, "ops")
     assert await shop.reserved(first.charge_id) == []
     assert (await shop.store.of("us").gauges.measure())["requests:reserved"] == 0
@@ -234,7 +234,7 @@ async def test_a_try_that_is_under_way_is_not_ended_by_a_person(shop: Desk) -> N
     (attempt,) = (await shop.store.of("us").requests.claim(lease=30_000, limit=1)).items
     assert await shop.store.of("us").requests.begin(attempt, pending.record.order)
     with pytest.raises(Conflict) as caught:
-        await shop.issuer.resolve_as_not_issued(pending.record.order.id, by=Actor("ops"))
+        await shop.issuer.manual.as_not_issued(pending.record.order.id, by=Actor("ops"))
     assert caught.value.reason == "request_pending"
     assert len(await shop.reserved(charge)) == 1
 
@@ -265,7 +265,7 @@ async def test_wherever_the_process_dies_while_a_retry_is_refused_one_refund_com
         except RefundUnclear as error:
             # It died after it had written down that it sends. Nobody knows, and the same key tells.
             unclear += 1
-            await shop.issuer.repeat(str(error.more["refundRequestId"]), by=Actor("ops"))
+            await shop.issuer.manual.repeat(str(error.more["refundRequestId"]), by=Actor("ops"))
             again = await shop.another().retry(first.refund_id)
         assert again.refund is not None, point
         assert retries(shop, first) == [again.refund.refund_id], point

@@ -159,7 +159,7 @@ async def repeat_all(scene: Scene, declined: Made) -> None:
         )
         record = await scene.store.of("us").requests.get(order.id)
         if record is not None and record.state is RequestState.UNCLEAR:
-            await scene.issuer().repeat(order.id, by=Actor("ops"))
+            await scene.issuer().manual.repeat(order.id, by=Actor("ops"))
 
 
 async def retry(valkey_url: str, data: st.DataObject) -> None:

@@ -45,7 +45,7 @@ async def reaches(counter: Counter, job_id: str, state: str) -> Any:
         found = await job(counter, job_id)
         return found if found["state"] == state else None
 
-    return await until(there, f"the job is {state}", 20)
+    return await until(there, f"the job is {state}")
 
 
 async def start(counter: Counter, body: dict[str, Any]) -> Any:
@@ -110,7 +110,7 @@ async def test_a_job_that_is_declined_again_waits_for_a_person(open_shop: Shop) 
     async def first_ones() -> bool:
         return bool((await job(counter, started["id"]))["reissued"] == 10)
 
-    await until(first_ones, "ten are reissued", 20)
+    await until(first_ones, "ten are reissued")
     status, problem, _ = await counter.call("POST", "/v1/refunds/retry", REJECTED)
     assert (status, problem["reason"], problem["job"]) == (409, "job_running", started["id"])
     amazon.move()

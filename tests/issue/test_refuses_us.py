@@ -27,7 +27,7 @@ from receiver.ledger.refund_request import RefundRequest, RequestState
 from receiver.runtime.metrics import Metrics
 from receiver.simulator.app import Simulator
 from receiver.simulator.outcomes import Outcome
-from receiver.simulator.refusals import Refusal
+from receiver.simulator.refusals import REFUSALS
 from receiver.store import Store
 from receiver.track.amazon_client import AmazonClient
 from receiver.track.record import Recorder
@@ -41,7 +41,7 @@ from tests.kit.shared import keys
 from tests.service.kit import one_round
 
 STEP, MINUTE = 5_000, 60_000
-OF_THE_REQUEST = [each for each in Refusal if each not in (Refusal.AMOUNT, Refusal.COUNT, Refusal.CHARGE)]
+OF_THE_REQUEST = [each for each in REFUSALS if each not in ("amount", "count", "charge")]
 
 
 @dataclass

@@ -51,7 +51,7 @@ async def test_amazon_tells_under_the_same_key_what_became_of_it(here: Desk, mad
     charge = here.charge()
     found = await unclear(here, charge, made=made)
     with capture_logs() as logs:
-        settled = await here.issuer.repeat(found.order.id, by=Actor("ops"))
+        settled = await here.issuer.manual.repeat(found.order.id, by=Actor("ops"))
     assert settled.state is RequestState.DONE
     assert here.issued(charge) == [settled.refund_id]
     assert [each["by"] for each in logs if each["event"] == "refund.repeated_by_hand"] == ["ops"]
@@ -59,7 +59,7 @@ async def test_amazon_tells_under_the_same_key_what_became_of_it(here: Desk, mad
     sizes = await here.store.of("us").gauges.measure()
     assert (sizes["requests:unclear"], sizes["requests:reserved"]) == (0, 0)
     calls = len(here.simulator.calls)
-    assert await here.another().repeat(found.order.id, by=Actor("ops")) == settled
+    assert await here.another().manual.repeat(found.order.id, by=Actor("ops")) == settled
     again = await here.issuer.create(here.wish(charge), "unlucky")
     assert again.refund is not None
     assert (again.refund.refund_id, len(here.simulator.calls)) == (settled.refund_id, calls)
@@ -71,16 +71,16 @@ async def test_a_verdict_leaves_it_unclear_and_reserved(here: Desk) -> None:
     found = await unclear(here, charge)
     here.simulator.fault_injection.add("refuse", place="create_refund", kind="count", times=2)
     for _ in range(2):
-        assert (await here.issuer.repeat(found.order.id, by=Actor("ops"))).state is RequestState.UNCLEAR
+        assert (await here.issuer.manual.repeat(found.order.id, by=Actor("ops"))).state is RequestState.UNCLEAR
     assert len(await here.reserved(charge)) == 1
     assert (await here.store.of("us").gauges.measure())["requests:unclear"] == 1
     assert await here.store.connection.client.pttl(f"refunds:{{us}}:requests:{found.order.id}") == -1
-    assert (await here.issuer.resolve_as_not_issued(found.order.id, by=Actor("ops"))).state is RequestState.REFUSED
+    assert (await here.issuer.manual.as_not_issued(found.order.id, by=Actor("ops"))).state is RequestState.REFUSED
     with pytest.raises(Conflict) as caught:
-        await here.issuer.repeat(found.order.id, by=Actor("ops"))
+        await here.issuer.manual.repeat(found.order.id, by=Actor("ops"))
     assert caught.value.reason == "request_settled"
     with pytest.raises(NotFound):
-        await here.issuer.repeat("0" * 64, by=Actor("ops"))
+        await here.issuer.manual.repeat("0" * 64, by=Actor("ops"))
 
 
 @pytest.mark.parametrize("trick", ["error", "refuse", "throttle"])
@@ -90,7 +90,7 @@ async def test_without_an_answer_a_worker_goes_on(here: Desk, trick: str) -> Non
     found = await unclear(here, charge)
     # The client repeats what is refused for its date.
     here.simulator.fault_injection.add(trick, place="create_refund", times=REDATED + 1 if trick == "refuse" else 1)
-    assert (await here.issuer.repeat(found.order.id, by=Actor("ops"))).state is RequestState.RESERVED
+    assert (await here.issuer.manual.repeat(found.order.id, by=Actor("ops"))).state is RequestState.RESERVED
     await here.work()
     settled = await here.store.of("us").requests.get(found.order.id)
     assert settled is not None
@@ -121,7 +121,7 @@ async def test_of_many_who_repeat_it_one_sends(here: Desk) -> None:
     charge = here.charge()
     found = await unclear(here, charge)
     before = len(here.simulator.calls)
-    answers = await asyncio.gather(*(here.another().repeat(found.order.id, by=Actor("ops")) for _ in range(6)))
+    answers = await asyncio.gather(*(here.another().manual.repeat(found.order.id, by=Actor("ops")) for _ in range(6)))
     assert {each.state for each in answers} <= {RequestState.RESERVED, RequestState.DONE}
     assert len(here.simulator.calls) == before + 1
     assert len(here.issued(charge)) == 1
@@ -134,13 +134,13 @@ async def test_wherever_the_process_dies_one_refund_comes_of_it(here: Desk, made
         charge = here.charge()
         found = await unclear(here, charge, f"key-{point}", made=made)
         try:
-            await dying(here.another().repeat(found.order.id, by=Actor("ops")), point)
+            await dying(here.another().manual.repeat(found.order.id, by=Actor("ops")), point)
         except Killed:
             died = True
         else:
             died = False
         await here.work(rounds=2)
-        settled = await here.another().repeat(found.order.id, by=Actor("ops"))
+        settled = await here.another().manual.repeat(found.order.id, by=Actor("ops"))
         assert settled.state is RequestState.DONE, point
         assert here.issued(charge) == [settled.refund_id], point
         assert await here.reserved(charge) == [], point
@@ -167,7 +167,7 @@ async def made_unclear(counter: Counter, amazon: Amazon, key: str = "unlucky") -
     async def is_unclear() -> bool:
         return bool((await counter.request(request_id))["state"] == "unclear")
 
-    await until(is_unclear, "it is unclear", 10)
+    await until(is_unclear, "it is unclear")
     return charge, request_id
 
 
@@ -194,7 +194,7 @@ async def test_over_http(open_shop: Open) -> None:
     async def done() -> bool:
         return bool((await counter.call("POST", path))[1]["state"] == "done")
 
-    await until(done, "a worker goes on", 10)
+    await until(done, "a worker goes on")
     status, found, _ = await counter.call("POST", path)
     assert (status, found["state"]) == (200, "done")
     assert [each.refund_id for each in amazon.refunds.values() if each.order.charge_id == charge] == [found["refundId"]]
@@ -215,7 +215,7 @@ async def test_the_command(open_shop: Open) -> None:
     async def done() -> bool:
         return bool((await counter.request(request_id))["state"] == "done")
 
-    await until(done, "a worker goes on", 10)
+    await until(done, "a worker goes on")
     ran = await counter.run("refund", "repeat", request_id, "--json")
     assert ran.code == 0, ran
     assert '"state":"done"' in ran.out.replace(" ", "")

@@ -51,10 +51,10 @@ async def test_a_dispute_makes_a_request_of_unknown_end_unclear(store: Store, cl
         with pytest.raises(RefundUnclear) as caught:
             await shop.issuer.create(shop.wish(charge), "k")
         request_id = str(caught.value.more["refundRequestId"])
-        again = await shop.issuer.repeat(request_id, by=Actor("ops"))
+        again = await shop.issuer.manual.repeat(request_id, by=Actor("ops"))
         assert (again.state, again.last_error) == (RequestState.UNCLEAR, "buyer_may_be_paid")
         assert (shop.issued(charge), len(await shop.reserved(charge))) == ([], 1)
-        assert (await shop.issuer.resolve_as_not_issued(request_id, by=Actor("ops"))).state is RequestState.REFUSED
+        assert (await shop.issuer.manual.as_not_issued(request_id, by=Actor("ops"))).state is RequestState.REFUSED
 
 
 async def test_the_same_amount_paid_another_way_stops_a_request_that_waits(store: Store, clock: ManualClock) -> None:

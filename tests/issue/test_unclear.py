@@ -151,7 +151,7 @@ async def test_a_person_names_the_refund_and_the_reservation_becomes_it(shop: De
     found = await unclear(shop, charge)
     refund_id = made(shop, charge)
     for _ in range(2):
-        settled = await shop.issuer.resolve_as_done(found.order.id, refund_id, by=Actor("ops"))
+        settled = await shop.issuer.manual.as_done(found.order.id, refund_id, by=Actor("ops"))
         assert (settled.state, settled.refund_id, settled.settled_by) == (RequestState.DONE, refund_id, "ops")
     assert await shop.reserved(charge) == []
     assert (await shop.store.of("us").requests.charge_entries(charge))[refund_id].minor_units == 100
@@ -162,7 +162,7 @@ async def test_a_person_names_the_refund_and_the_reservation_becomes_it(shop: De
     assert counted(shop, "settled_done") == 1
     assert await shop.store.connection.client.pttl(f"refunds:{{us}}:requests:{found.order.id}") > 0
     with pytest.raises(Conflict) as caught:
-        await shop.issuer.resolve_as_not_issued(found.order.id, by=Actor("ops"))
+        await shop.issuer.manual.as_not_issued(found.order.id, by=Actor("ops"))
     assert caught.value.reason == "request_settled"
 
 
@@ -176,12 +176,12 @@ async def test_a_refund_that_cannot_be_of_the_request_is_refused(shop: Desk) -> 
     assert issued.refund is not None
     for refund_id, why in ((other_charge, "charge"), (other_amount, "2.00 USD"), (issued.refund.refund_id, "charge")):
         with pytest.raises(Conflict, match=why) as caught:
-            await shop.issuer.resolve_as_done(found.order.id, refund_id, by=Actor("ops"))
+            await shop.issuer.manual.as_done(found.order.id, refund_id, by=Actor("ops"))
         assert caught.value.reason == "refund_mismatch"
     with pytest.raises(AmazonNotFound):
-        await shop.issuer.resolve_as_done(found.order.id, "S01-0000000-0000000-R000000", by=Actor("ops"))
+        await shop.issuer.manual.as_done(found.order.id, "S01-0000000-0000000-R000000", by=Actor("ops"))
     with pytest.raises(NotFound):
-        await shop.issuer.resolve_as_done("0" * 64, other_charge, by=Actor("ops"))
+        await shop.issuer.manual.as_done("0" * 64, other_charge, by=Actor("ops"))
     assert await record(shop, found.order.id) == found
     assert len(await shop.reserved(charge)) == 1
 
@@ -190,9 +190,9 @@ async def test_a_refund_is_of_one_request_only(shop: Desk) -> None:
     charge = shop.charge()
     first, second = await unclear(shop, charge, "one"), await unclear(shop, charge, "two")
     refund_id = made(shop, charge)
-    await shop.issuer.resolve_as_done(first.order.id, refund_id, by=Actor("ops"))
+    await shop.issuer.manual.as_done(first.order.id, refund_id, by=Actor("ops"))
     with pytest.raises(Conflict) as caught:
-        await shop.issuer.resolve_as_done(second.order.id, refund_id, by=Actor("ops"))
+        await shop.issuer.manual.as_done(second.order.id, refund_id, by=Actor("ops"))
     assert caught.value.reason == "refund_taken"
     assert (await record(shop, second.order.id)).state is RequestState.UNCLEAR
 
@@ -203,7 +203,7 @@ async def test_a_refund_older_than_the_request_is_not_of_it(shop: Desk) -> None:
     found = await unclear(shop, charge)
     shop.simulator.refunds[refund_id].created_at = found.created_at - 600_000
     with pytest.raises(Conflict, match="before the request"):
-        await shop.issuer.resolve_as_done(found.order.id, refund_id, by=Actor("ops"))
+        await shop.issuer.manual.as_done(found.order.id, refund_id, by=Actor("ops"))
 
 
 async def test_a_person_finds_that_none_was_issued(shop: Desk) -> None:
@@ -211,7 +211,7 @@ async def test_a_person_finds_that_none_was_issued(shop: Desk) -> None:
     charge = shop.charge()
     found = await unclear(shop, charge)
     for _ in range(2):
-        settled = await shop.issuer.resolve_as_not_issued(found.order.id, by=Actor("ops"))
+        settled = await shop.issuer.manual.as_not_issued(found.order.id, by=Actor("ops"))
         assert (settled.state, settled.settled_by) == (RequestState.REFUSED, "ops")
     assert await shop.reserved(charge) == []
     assert counted(shop, "settled_not_issued") == 1
@@ -222,7 +222,7 @@ async def test_a_person_finds_that_none_was_issued(shop: Desk) -> None:
     await shop.work()
     assert len(shop.simulator.calls) == before
     with pytest.raises(Conflict) as caught:
-        await shop.issuer.resolve_as_done(found.order.id, shop.issued(charge)[0], by=Actor("ops"))
+        await shop.issuer.manual.as_done(found.order.id, shop.issued(charge)[0], by=Actor("ops"))
     assert caught.value.reason == "request_settled"
 
 
@@ -231,8 +231,8 @@ async def test_what_is_still_tried_is_not_settled_by_hand(shop: Desk) -> None:
     shop.simulator.fault_injection.add("error", place="create_refund")
     pending = await shop.issuer.create(shop.wish(charge), "refund-1")
     for work in (
-        shop.issuer.resolve_as_not_issued(pending.record.order.id, by=Actor("ops")),
-        shop.issuer.resolve_as_done(pending.record.order.id, "S01-1", by=Actor("ops")),
+        shop.issuer.manual.as_not_issued(pending.record.order.id, by=Actor("ops")),
+        shop.issuer.manual.as_done(pending.record.order.id, "S01-1", by=Actor("ops")),
     ):
         with pytest.raises(Conflict) as caught:
             await work
@@ -249,9 +249,9 @@ async def test_amazon_has_the_last_word_over_a_person(shop: Desk, said: str) -> 
     found = await unclear(shop, charge)
     wrong = made(shop, charge)
     if said == "not issued":
-        await shop.issuer.resolve_as_not_issued(found.order.id, by=Actor("ops"))
+        await shop.issuer.manual.as_not_issued(found.order.id, by=Actor("ops"))
     else:
-        await shop.issuer.resolve_as_done(found.order.id, wrong, by=Actor("ops"))
+        await shop.issuer.manual.as_done(found.order.id, wrong, by=Actor("ops"))
     right = await told(shop, made(shop, charge))
     seen = seen_again(right)
     with capture_logs() as logs:

@@ -60,7 +60,7 @@ async def test_a_request_that_is_postponed_between_claim_and_rest_is_not_slept_t
 
     monkeypatch.setattr(shop.store.of("us").requests, "claim", claimed)
     async with at_work(shop.another().run):
-        await until(lambda: len(shop.simulator.refunds) == 1, "the worker goes on", 5)
+        await until(lambda: len(shop.simulator.refunds) == 1, "the worker goes on")
 
 
 async def test_full_workers_go_on_as_soon_as_one_request_ends(shop: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,7 +71,7 @@ async def test_full_workers_go_on_as_soon_as_one_request_ends(shop: Desk, monkey
     issuer = shop.another()
     issuer.concurrency = 2
     async with at_work(issuer.run):
-        await until(lambda: all_settled(shop, charges), "all are issued", 10)
+        await until(lambda: all_settled(shop, charges), "all are issued")
     assert [len(shop.issued(charge)) for charge in charges] == [1] * 6
 
 
@@ -84,11 +84,11 @@ async def test_a_request_that_hangs_holds_nobody_up_and_no_more_are_under_way_th
     issuer.amazon_client.timeout, issuer.concurrency = 60.0, 2
     worker = issuer.worker()
     async with at_work(worker.run):
-        await until(lambda: shop.issued(stuck), "the first is on its way", 5)
+        await until(lambda: shop.issued(stuck), "the first is on its way")
         charges = [await unanswered(shop, number) for number in range(1, 5)]
         pass_time(shop.store, shop.clock, 10_000)
-        await until(lambda: all(shop.issued(charge) for charge in charges), "the others are issued", 10)
-        await until(lambda: len(worker.rounds.under_way) == 1, "they are settled", 10)
+        await until(lambda: all(shop.issued(charge) for charge in charges), "the others are issued")
+        await until(lambda: len(worker.rounds.under_way) == 1, "they are settled")
         assert not await settled(shop, 0, stuck)
 
 
@@ -101,10 +101,10 @@ async def test_workers_that_stop_leave_nothing_running_and_lose_nothing(shop: De
     issuer.amazon_client.timeout = 60.0
     before = asyncio.all_tasks()
     async with at_work(issuer.run):
-        await until(lambda: shop.issued(charge), "the call is under way", 5)
+        await until(lambda: shop.issued(charge), "the call is under way")
         names = {task.get_name() for task in asyncio.all_tasks() - before}
         assert names
-    await until(lambda: not {t for t in asyncio.all_tasks() - before if "Rounds" in repr(t.get_coro())}, "all end", 5)
+    await until(lambda: not {t for t in asyncio.all_tasks() - before if "Rounds" in repr(t.get_coro())}, "all end")
     await shop.work()
     assert await settled(shop, 1, charge)
     assert len(shop.issued(charge)) == 1

@@ -111,14 +111,14 @@ class Fleet:
         client = Redis(host=HOST, port=port, socket_timeout=5, retry=Retry(NoBackoff(), 0))
         server = Server(port, process, client)
         self.servers.append(server)
-        await until(server.answers, f"Valkey answers on {port}", 20)
+        await until(server.answers, f"Valkey answers on {port}")
         return server
 
     async def replicated(self, replicas: int) -> tuple[Server, list[Server]]:
         """A master and replicas that have caught up."""
         master = await self.start()
         found = [await self.start("--replicaof", f"{HOST} {master.port}") for _ in range(replicas)]
-        await until(lambda: master.online(replicas), "the replicas have caught up", 20)
+        await until(lambda: master.online(replicas), "the replicas have caught up")
         return master, found
 
     async def sentinels(self, master: Server, count: int = 3, quorum: int = 2) -> str:
@@ -134,7 +134,7 @@ class Fleet:
             states = [await each.client.sentinel_master(MASTER) for each in found]
             return all((s["num-other-sentinels"], s["num-slaves"]) == (count - 1, replicas) for s in states)
 
-        await until(acquainted, "the Sentinels know each other", 20)
+        await until(acquainted, "the Sentinels know each other")
         return f"redis+sentinel://{','.join(f'{HOST}:{each.port}' for each in found)}/{MASTER}"
 
     async def cluster(self, masters: int = 3, *, replicas: int = 0, patience: int = 1000) -> list[Server]:
@@ -150,10 +150,10 @@ class Fleet:
         for index, each in enumerate(found[:masters]):
             low, high = (16384 * at // masters for at in (index, index + 1))
             await each.client.execute_command("CLUSTER", "ADDSLOTSRANGE", low, high - 1)
-        await until(lambda: agree(found), "the nodes know each other", 20)
+        await until(lambda: agree(found), "the nodes know each other")
         for master, replica in zip(found, found[masters:], strict=False):
             await replica.client.execute_command("CLUSTER", "REPLICATE", await node_id(master))
-            await until(lambda master=master: master.client.wait(1, 100), "the replica has caught up", 20)
+            await until(lambda master=master: master.client.wait(1, 100), "the replica has caught up")
         return found
 
     async def stop(self) -> None:

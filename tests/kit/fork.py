@@ -26,17 +26,21 @@ def serve(path: str) -> None:
     import gc
     from pathlib import Path
 
+    import typer.main
+
     import receiver.commands.cli
     import receiver.commands.demo.demo
     import receiver.commands.doctor.doctor
     import receiver.commands.serve.serve
     import receiver.service
-    import receiver.simulator.app  # noqa: F401 - so that children have all of it
-    from tests.kit.shared import read_trust, share_trust, stop_servers_at_once
+    import receiver.simulator.app
+    from tests.kit.shared import read_trust, share_commands, share_trust, stop_servers_at_once
 
     share_trust()
+    share_commands()
     stop_servers_at_once()
     read_trust()
+    typer.main.get_command(receiver.commands.cli.app)
     gc.freeze()
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(path)

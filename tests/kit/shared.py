@@ -5,10 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 import ssl
+from copy import copy
 from functools import cache
 from typing import Any
 
+import typer.main
+import typer.testing
 import uvicorn.server
+from typer.core import TyperGroup
 
 from receiver.service import system_clock
 from receiver.simulator.keys import Keys, make_keys
@@ -24,19 +28,34 @@ def keys() -> Keys:
 
 
 def share_trust() -> None:
-    """All transports of this process, and of those that it forks, share one copy of the system's trust store, unless
-    a variable names another."""
-    client._system_trust = _system_trust
+    """All transports of this process, and of those that it forks, share one copy of each trust store that variables
+    name."""
+    client._system_trust = read_trust
+
+
+def read_trust() -> ssl.SSLContext:
+    """The copy of the trust store that the variables name now, or of the system's."""
+    return _trust(*map(os.environ.get, ("SSL_CERT_FILE", "SSL_CERT_DIR")))
 
 
 @cache
-def read_trust() -> ssl.SSLContext:
-    """That copy."""
+def _trust(*_named: str | None) -> ssl.SSLContext:
     return _read_system_trust()
 
 
-def _system_trust() -> ssl.SSLContext:
-    return _read_system_trust() if {"SSL_CERT_FILE", "SSL_CERT_DIR"} & os.environ.keys() else read_trust()
+def share_commands() -> None:
+    """All commands of this process, and of those that it forks, share one description of the command line."""
+    vars(typer.main)["get_command"] = vars(typer.testing)["_get_command"] = _command_line
+
+
+def _command_line(app: typer.Typer) -> Any:
+    found = copy(_described(app))
+    if isinstance(found, TyperGroup):
+        found.commands = dict(found.commands)  # It adds what it loads.
+    return found
+
+
+_described = cache(typer.main.get_command)
 
 
 def stop_servers_at_once() -> None:

@@ -146,7 +146,7 @@ def metrics() -> dict[str, set[str]]:
 @cache
 def routes() -> tuple[re.Pattern[str], ...]:
     """Of each route, what its path looks like."""
-    found = {path for path, _ in OPERATIONS} | set(re.findall(r'Route\(\s*f?"(/[^"]*)"', source()))
+    found = {path for path, _ in OPERATIONS} | set(re.findall(r'(?:Route|page|form)\(\s*f?"(/[^"]*)"', source()))
     found |= set(re.findall(r'\("[A-Z]+", "(/[^"]*)"', source()))
     found |= {f"/simulator{each}" for each in found} | {"/simulator", "/"}
     return tuple(re.compile(re.sub(r"\{\w+(:\w+)?\}", r"[^/]+", each)) for each in found)

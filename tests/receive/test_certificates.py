@@ -86,7 +86,7 @@ async def reason_of(store: CertificateStore, envelope: Envelope, kind: type[Rece
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while not condition():  # noqa: ASYNC110 - plain values change here, nobody sets an event
             await asyncio.sleep(0)
 

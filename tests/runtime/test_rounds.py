@@ -13,6 +13,7 @@ from structlog.testing import capture_logs
 from receiver.errors import StoreUnavailable
 from receiver.runtime import rounds as module
 from receiver.runtime.rounds import ChangeSignal, Claim, Rounds
+from tests.kit.processes import until
 
 
 @dataclass
@@ -43,7 +44,7 @@ class Work:
             raise self.fails[item]
 
     async def until_begun(self, *items: str) -> None:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while not set(items) <= set(self.begun):
                 self.changed.clear()
                 await self.changed.wait()
@@ -75,12 +76,11 @@ async def test_no_more_are_claimed_than_there_is_room_for() -> None:
     await loop.once()
     assert await loop.once() == inf, "there is no room"
     await work.until_begun("a", "b")
-    await asyncio.gather(*(task for task, item in loop.under_way.items() if item != "a"))
+    await until(lambda: [*loop.under_way.values()] == ["a"], "the other item is done")
     await loop.once()
     await work.until_begun("c")
     assert work.rooms == [2, 1]
-    await asyncio.gather(*(task for task, item in loop.under_way.items() if item != "a"))
-    assert list(loop.under_way.values()) == ["a"]
+    await until(lambda: [*loop.under_way.values()] == ["a"], "the other item is done")
     work.go["a"].set()
     await asyncio.gather(*loop.under_way)
 

@@ -36,7 +36,7 @@ async def at_work(run: Callable[[], Awaitable[None]]) -> AsyncIterator[asyncio.T
         yield task
     finally:
         task.cancel()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             with suppress(asyncio.CancelledError):
                 await task
 

@@ -90,13 +90,13 @@ async def test_sigterm_answers_what_is_in_flight(place: Desk, around: World) -> 
     reader, writer = await asyncio.open_connection(address.hostname, address.port)
     head = f"POST /ipn HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\nExpect: 100-continue\r\n\r\n"
     writer.write(head.encode())
-    assert (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)).startswith(b"HTTP/1.1 100 ")
+    assert (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 30)).startswith(b"HTTP/1.1 100 ")
     writer.write(body[:100])
     stopping = asyncio.create_task(first.stop())
     await first.line("serve.stopping")
     await until(lambda: refused(address.port or 0), "the port is closed")
     writer.write(body[100:])
-    answer = await asyncio.wait_for(reader.read(), 10)
+    answer = await asyncio.wait_for(reader.read(), 30)
     assert answer.startswith(b"HTTP/1.1 200 ")
     assert await stopping == 0
     assert servers(place.folder) == []
@@ -131,7 +131,7 @@ async def test_sigterm_does_not_wait_for_those_who_wait(place: Desk, around: Wor
     writer.write(head.encode())
     await until(lambda: ready(around), "what was sent later is answered, so this was read")
     assert await first.stop() == 0
-    answer = await asyncio.wait_for(reader.read(), 5)
+    answer = await asyncio.wait_for(reader.read(), 30)
     writer.close()
     assert answer.startswith(b"HTTP/1.1 200 ")
     assert json.loads(answer.partition(b"\r\n\r\n")[2])["statusDetails"]["state"] == "RefundInitiated"

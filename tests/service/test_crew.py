@@ -111,7 +111,7 @@ async def test_when_the_keeper_is_killed_the_others_leave(place: Desk, around: W
     await until(lambda: ready(around), "ready")
     assert list(place.folder.glob("receiver-*/sessions"))
     await command.kill()
-    await until(lambda: not any(lives(pid) for pid in pids), "the others are gone", 15)
+    await until(lambda: not any(lives(pid) for pid in pids), "the others are gone")
     assert not list(place.folder.glob("receiver-*/sessions"))
 
 

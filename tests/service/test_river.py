@@ -123,7 +123,7 @@ async def test_who_waits_for_the_end_of_a_refund_gets_it(stage: Stage, shop: Ama
     await until(lambda: stage.agrees(shop), "it is known")
     waiting = asyncio.create_task(stage.get(f"/v1/refunds/{refund_id}?wait=60"))
     shop.move()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(30):
         status, found = await waiting
     assert (status, found["statusDetails"]["state"]) == (200, "Declined")
 

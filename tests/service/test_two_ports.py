@@ -101,12 +101,12 @@ async def test_both_ports_are_let_go_together_and_what_began_is_answered(place: 
     ]
     command.process.terminate()
     for url in (public, admin):
-        await until(lambda url=url: refused(url), f"{url} takes nobody in", 5)
+        await until(lambda url=url: refused(url), f"{url} takes nobody in")
     assert command.process.returncode is None
     statuses = []
     for reader, writer, rest in begun:
         writer.write(rest)
-        statuses.append(int((await asyncio.wait_for(reader.readline(), 5)).split()[1]))
+        statuses.append(int((await asyncio.wait_for(reader.readline(), 30)).split()[1]))
         writer.close()
     assert statuses == [200, 400]
     assert await command.ended(10) == 0
@@ -120,7 +120,7 @@ async def begin(
     reader, writer = await asyncio.open_connection(address.hostname, address.port)
     head = f"POST {path} HTTP/1.1\r\nHost: x\r\n{more}Expect: 100-continue\r\nContent-Length: {len(body)}\r\n\r\n"
     writer.write(head.encode())
-    assert b" 100 " in await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)
+    assert b" 100 " in await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 30)
     writer.write(body[:-1])
     await writer.drain()
     return reader, writer, body[-1:]

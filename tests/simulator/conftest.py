@@ -142,7 +142,7 @@ async def client(amazon: Simulator, clock: ManualClock) -> AsyncIterator[Client]
 
 
 async def until(fact: Callable[[], object]) -> None:
-    """Return once the fact is true; fail after five seconds."""
-    async with asyncio.timeout(5):
+    """Return once the fact is true; fail after half a minute."""
+    async with asyncio.timeout(30):
         while not fact():  # noqa: ASYNC110 - the facts are other people's
             await asyncio.sleep(0.005)

@@ -332,7 +332,7 @@ class Looking(Machine):
         task = asyncio.get_running_loop().create_task(held.worker.look(held.look, answer, self.hope))
         GATE.reset(token)
         reached = asyncio.get_running_loop().create_task(gate.reached.wait())
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await asyncio.wait({task, reached}, return_when=asyncio.FIRST_COMPLETED)
         reached.cancel()
         return task

@@ -14,7 +14,7 @@ from receiver.ledger.money import Money
 from receiver.ledger.refund_request import PreparedRefund
 from receiver.store import Store
 from receiver.store.redis.pipeline import connect
-from receiver.store.requests.requests import NotReserved, Reserved
+from receiver.store.requests.requests import Attempt, NotReserved
 from tests.kit.clock import ManualClock
 
 CHARGE = "S01-5105180-3221187-C056351"
@@ -94,7 +94,7 @@ def test_the_script_and_the_ledger_find_the_same_in_the_way(valkey_url: str) -> 
                 assert any(each.minor_units is None for each in entries.values())
                 return
             if not expected:
-                assert isinstance(found, Reserved)
+                assert isinstance(found, Attempt)
                 return
             assert isinstance(found, NotReserved)
             assert found.reason == ("charge_in_conflict" if conflicts else "same_amount_refunded")

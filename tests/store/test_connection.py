@@ -163,7 +163,7 @@ async def test_the_clock_goes_by_redis_and_not_by_the_machine(valkey_url: str, r
 async def test_a_write_wakes_those_who_wait_in_this_process_and_in_others(store: Store, valkey_url: str) -> None:
     other = Store(connect(valkey_url))
     await other.start()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while (await store.connection.client.pubsub_numsub("refunds:wake"))[0][1] == 0:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
         with store.of("us").change_signal(News.DUE) as here, other.of("us").change_signal(News.DUE) as there:

@@ -15,7 +15,7 @@ from receiver.ledger.money import Money
 from receiver.ledger.notification import HintResult
 from receiver.store import Store
 from receiver.store.refunds.disputes import to_value
-from receiver.store.requests.requests import Disputed, Reserved
+from receiver.store.requests.requests import Attempt, Disputed
 from tests.kit.clock import T0
 from tests.store.test_requests import CHARGE, reserve
 
@@ -100,13 +100,13 @@ async def test_the_reserving_script_decides(store: Store, redis: Any, change: di
     await redis.hset(KEY, dispute.dispute_id, to_value(dispute))
     before = await redis.keys("*")
     found = await reserve(store)
-    assert isinstance(found, Disputed if stops else Reserved)
+    assert isinstance(found, Disputed if stops else Attempt)
     if stops:
         assert await redis.keys("*") == before
 
 
 async def test_what_was_reserved_before_the_dispute_stays(store: Store) -> None:
     """The caller's repetition of the same call finds its reservation: the refund may be at Amazon already."""
-    assert isinstance(await reserve(store, "one"), Reserved)
+    assert isinstance(await reserve(store, "one"), Attempt)
     await tell(store)
-    assert isinstance(await reserve(store, "one"), Reserved)
+    assert isinstance(await reserve(store, "one"), Attempt)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from decimal import Decimal
@@ -51,7 +52,8 @@ from receiver.store.redis.keys import (
     type_of,
 )
 from receiver.store.redis.pipeline import connect
-from receiver.store.requests.requests import Attempt, Reserved
+from receiver.store.redis.scripts import script, texts
+from receiver.store.requests.requests import Attempt
 from receiver.track.reconcile import Reconciler
 from receiver.track.record import Recorder
 from tests.kit.clock import ManualClock
@@ -169,7 +171,7 @@ class Shop:
         reserved = await store.of(self.name).requests.reserve(
             order, owner=order.id, guard=Guard(10**9, 0), lease=30_000
         )
-        assert isinstance(reserved, Reserved)
+        assert isinstance(reserved, Attempt)
         attempt = Attempt(order.id, reserved.token)
         await store.of(self.name).requests.begin(attempt, order)
         await store.of(self.name).requests.done(attempt, order, refund_id(self._next()), "Refunded")
@@ -347,6 +349,17 @@ async def test_a_foreign_key_is_named_and_nothing_is_half_written(
     clock.tick(DAY)
     for work in us.works().values():
         assert await attempt(work) is None, "it is well again"
+
+
+def test_scripts_name_keys_of_the_catalogue_and_as_many_as_they_use() -> None:
+    for name in texts().keys() - {"prelude", "helpers"}:
+        lua, of = script(name), defaultdict[str, str](lambda: "x")
+        named = lua.names(Keys("us"), of)
+        assert {read_kind(key) for key in named} >= set(lua.optional), name
+        assert "" not in map(read_kind, named), name
+        body = texts()[name].decode()
+        used = [int(number) for number in re.findall(r"KEYS\[([0-9]+)\]", body)]
+        assert not named or max(used, default=0) <= len(named) or "then" in body, name
 
 
 async def test_no_script_writes_anything_while_a_key_is_foreign(

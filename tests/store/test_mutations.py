@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import tempfile
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ def without(monkeypatch: pytest.MonkeyPatch, name: str, protection: str, instead
     source = real.source.decode()
     assert source.count(protection) == 1, "the protection has been rewritten: rewrite its check"
     changed = source.replace(protection, instead).encode()
-    mutant = scripts.Script(changed, hashlib.sha1(changed, usedforsecurity=False).hexdigest())
+    mutant = replace(real, source=changed, sha=hashlib.sha1(changed, usedforsecurity=False).hexdigest())
     monkeypatch.setattr(base, "script", lambda each: mutant if each == name else scripts.script(each))
 
 

@@ -16,7 +16,7 @@ from receiver.ledger.refund import FPS, Observation, Source
 from receiver.ledger.refund_request import PreparedRefund
 from receiver.store import Store
 from receiver.store.maintenance.pruning import Pruned
-from receiver.store.requests.requests import Attempt, NotReserved, Reserved
+from receiver.store.requests.requests import Attempt, NotReserved
 from receiver.track.record import Recorder
 from tests.kit.clock import T0, ManualClock
 from tests.store.makers import claim, hint, refund_id, seen, subscriber
@@ -100,7 +100,7 @@ async def test_what_was_refunded_goes_on_counting_on_its_charge(
     assert exceeded(await reserve(store, 1, most=2800)) == 2800
     await take_in(recorder, account, seen("Refunded", 1))
     assert exceeded(await reserve(store, 1, most=2800)) == 2800
-    assert isinstance(await reserve(store, 1, most=2801), Reserved)
+    assert isinstance(await reserve(store, 1, most=2801), Attempt)
 
 
 def exceeded(found: object) -> int:
@@ -177,7 +177,7 @@ async def test_an_open_request_on_the_charge_keeps_its_refunds(
     store: Store, recorder: Recorder, account: Account
 ) -> None:
     await take_in(recorder, account, seen("Refunded"))
-    assert isinstance(await reserve(store), Reserved)
+    assert isinstance(await reserve(store), Attempt)
     assert await prune(store) is Pruned.REQUEST_OPEN
 
 
@@ -186,7 +186,7 @@ async def test_a_refund_whose_key_is_still_known_stays(
 ) -> None:
     """A repetition under the key must be answered with it."""
     reserved = await reserve(store)
-    assert isinstance(reserved, Reserved)
+    assert isinstance(reserved, Attempt)
     await take_in(recorder, account, seen("Refunded"))
     await store.of("us").requests.done(Attempt("r1", reserved.token), order(), refund_id(), "Refunded")
     assert await prune(store) is Pruned.REQUEST_KEPT

@@ -2,18 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import pytest
 
 from receiver.errors import StoreUnavailable
 from receiver.ledger.notification import HintResult
 from receiver.store import Store
-from receiver.store.redis.pipeline import connect
+from receiver.store.redis.pipeline import Pipeline, connect
 from tests.kit.clock import ManualClock
 from tests.kit.fleet import HOST, fleet
 from tests.store.makers import claim, hint, refund_id
 
+PATIENCE = 4_000
+"""Milliseconds in which a replica that is there has confirmed."""
 NOBODY = 1
 """A port without a listener: a replica that is to follow it keeps what it has, and hears nothing more."""
+
+
+def store_at(url: str, *, clock: ManualClock | None = None) -> Store:
+    """A store that waits for one replica."""
+    return Store(connect(url), clock=clock or ManualClock(), wait_replicas=1, wait_timeout=PATIENCE / 1000)
+
+
+@contextmanager
+def impatient(*stores: Store) -> Iterator[None]:
+    """They wait briefly for a replica that does not confirm."""
+    writes = [each._writes for each in stores if isinstance(each._writes, Pipeline)]
+    for each in writes:
+        each.wait_ms = 100
+    yield
+    for each in writes:
+        each.wait_ms = PATIENCE
 
 
 async def test_a_repetition_is_acknowledged_only_if_the_first_is_on_a_replica() -> None:
@@ -21,11 +42,11 @@ async def test_a_repetition_is_acknowledged_only_if_the_first_is_on_a_replica() 
     writes nothing: `WAIT` alone, on another connection, would then have nothing to wait for."""
     async with fleet() as found:
         master, [replica] = await found.replicated(1)
-        stores = [Store(connect(master.url), clock=ManualClock(), wait_replicas=1, wait_timeout=0.2) for _ in range(2)]
+        stores = [store_at(master.url) for _ in range(2)]
         try:
             replica.freeze()
             for store in stores:
-                with pytest.raises(StoreUnavailable) as caught:
+                with impatient(store), pytest.raises(StoreUnavailable) as caught:
                     await store.of("us").schedule.hint(hint(1))
                 assert caught.value.reason == "store_replicas_missing"
             replica.thaw()
@@ -41,13 +62,13 @@ async def test_while_replicas_are_missing_nothing_is_claimed_by_nobody() -> None
     again at every try."""
     async with fleet() as found:
         master, [replica] = await found.replicated(1)
-        store = Store(connect(master.url), clock=ManualClock(), wait_replicas=1, wait_timeout=0.1)
+        store = store_at(master.url)
         try:
             for number in range(2):
                 await store.of("us").schedule.hint(hint(number, message=f"m{number}"))
             replica.freeze()
             for _ in range(3):
-                with pytest.raises(StoreUnavailable):
+                with impatient(store), pytest.raises(StoreUnavailable):
                     await claim(store, limit=1)
             assert await master.client.zcard("refunds:{us}:due") == 1
             replica.thaw()
@@ -62,7 +83,7 @@ async def test_what_no_replica_has_received_a_failover_loses_and_nothing_else() 
         master, [replica] = await found.replicated(1)
         clock = ManualClock()
         careless = Store(connect(master.url), clock=clock)
-        careful = Store(connect(master.url), clock=clock, wait_replicas=1, wait_timeout=0.2)
+        careful = store_at(master.url, clock=clock)
         promoted = Store(connect(replica.url), clock=clock)
         try:
             assert await careless.of("us").schedule.hint(hint(0, message="m0")) is HintResult.NEW
@@ -70,7 +91,7 @@ async def test_what_no_replica_has_received_a_failover_loses_and_nothing_else() 
             await replica.client.replicaof(HOST, NOBODY)
             for number in (2, 3):
                 assert await careless.of("us").schedule.hint(hint(number, message=f"m{number}")) is HintResult.NEW
-            with pytest.raises(StoreUnavailable) as caught:
+            with impatient(careful), pytest.raises(StoreUnavailable) as caught:
                 await careful.of("us").schedule.hint(hint(4, message="m4"))
             assert caught.value.reason == "store_replicas_missing"
             master.kill()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,14 +14,14 @@ from receiver.ledger.refund import Source
 from receiver.outbox.dead_letter import dead_event
 from receiver.outbox.retries import DeliveryAttempts
 from receiver.store import Store
-from receiver.store.deliveries import queues
 from receiver.store.maintenance.pruning import Pruned
-from receiver.store.refunds import schedule
-from receiver.store.refunds.timeline import KEPT_FOR, TimelineEntry
+from receiver.store.redis import base, scripts
+from receiver.store.refunds.timeline import TimelineEntry
 from receiver.track.record import Recorder
 from tests.kit.clock import T0, ManualClock
 from tests.store.makers import claim, hint, refund_id, seen, subscriber
 
+KEPT_FOR = 400 * 86_400_000
 TRAIL = f"refunds:{{us}}:trail:{refund_id()}"
 DECLINED = "amazonpay.refund.declined"
 
@@ -67,8 +69,13 @@ async def test_every_notification_look_and_try_is_kept_in_its_order(
 
 async def test_it_is_bounded(store: Store, redis: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The oldest entries go."""
-    for module in (schedule, queues):
-        monkeypatch.setattr(module, "CAP", 3)
+
+    def small(name: str) -> scripts.Script:
+        real = scripts.script(name)
+        source = real.source.replace(b"MOST_ENTRIES, KEPT_MS = 300,", b"MOST_ENTRIES, KEPT_MS = 3,")
+        return replace(real, source=source, sha=hashlib.sha1(source, usedforsecurity=False).hexdigest())
+
+    monkeypatch.setattr(base, "script", small)
     for number in range(5):
         await store.of("us").schedule.hint(hint(at=T0 + number, message=f"m{number}"))
     assert [trace.at - T0 for trace in await store.of("us").timelines.read(refund_id())] == [2, 3, 4]

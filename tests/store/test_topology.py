@@ -37,9 +37,10 @@ SLOT = 14680
 
 
 @asynccontextmanager
-async def store_at(url: str, *, timeout: float = 1.0, **more: Any) -> AsyncIterator[Store]:
-    """A store with short time-outs."""
-    store = Store(link(read_address(url), timeout=timeout, connect_timeout=0.5), clock=ManualClock(), **more)
+async def store_at(url: str, *, timeout: float = 5.0, **more: Any) -> AsyncIterator[Store]:
+    """A store; it waits two seconds for replicas."""
+    clock = ManualClock()
+    store = Store(link(read_address(url), timeout=timeout, connect_timeout=2.0), clock=clock, wait_timeout=2.0, **more)
     try:
         yield store
     finally:
@@ -167,13 +168,13 @@ async def test_a_node_of_a_cluster_fails_over() -> None:
             servers[0].kill()
             assert not await writes(store, "live")
             async with store_at(f"redis+cluster://{HOST}:{servers[1].port}") as plain:
-                await until(lambda: writes(plain, "live"), "the replica is master", 20)
+                await until(lambda: writes(plain, "live"), "the replica is master")
                 assert (await plain.of("live").gauges.measure())["hinted"] == 1
 
             async def found_out() -> bool:
                 return await refused(store, "live") == "store_replicas_missing"
 
-            await until(found_out, "the new master is asked", 5)
+            await until(found_out, "the new master is asked")
 
 
 async def test_a_failover_by_sentinels_is_followed() -> None:
@@ -192,7 +193,7 @@ async def test_a_failover_by_sentinels_is_followed() -> None:
             assert "state=online" in told.info["slave1"]
             master.kill()
             assert not await writes(store)
-            await until(lambda: writes(store), "there is a master again", 20)
+            await until(lambda: writes(store), "there is a master again")
             assert (await reading.of("us").gauges.measure())["hinted"] == 1
             assert await store.of("us").schedule.hint(hint(2, message="m2")) is HintResult.NEW
 
@@ -210,17 +211,17 @@ async def test_a_master_that_is_demoted_is_left() -> None:
                     return bool(await found.servers[-1].client.execute_command("SENTINEL FAILOVER", MASTER))
                 return False
 
-            await until(agreed, "the Sentinel has seen that the replica is good", 20)
+            await until(agreed, "the Sentinel has seen that the replica is good")
 
             async def demoted() -> bool:
                 with suppress(StoreUnavailable):
                     await store.of("us").schedule.hint(hint(2, message="m2"))
                 return await master.role() == "slave"
 
-            await until(demoted, "the old master is a replica", 20)
-            await until(lambda: writes(store), "the new one is found", 10)
+            await until(demoted, "the old master is a replica")
+            await until(lambda: writes(store), "the new one is found")
             assert await store.of("us").schedule.hint(hint(3, message="m3")) is HintResult.NEW
-            await until(replica.answers, "it does on a new connection: at its promotion it has closed all others", 5)
+            await until(replica.answers, "it does on a new connection: at its promotion it has closed all others")
             assert await replica.client.zscore("refunds:{us}:hinted", refund_id(3))
 
 
@@ -236,7 +237,7 @@ async def test_sentinels_that_want_a_password() -> None:
         guard = await found.start(config=config)
         hosts = f"{HOST}:{guard.port}/{MASTER}"
         async with store_at(f"redis+sentinel://:of-server@{hosts}/2?sentinel_password=of-sentinel") as store:
-            await until(lambda: writes(store), "the Sentinel has met the master", 10)
+            await until(lambda: writes(store), "the Sentinel has met the master")
             assert await store.of("us").schedule.hint(hint()) is HintResult.NEW
         async with store_at(f"redis+sentinel://:other@{hosts}?sentinel_password=of-sentinel") as store:
             assert await refused(store, "us") == "store_not_authenticated"
@@ -263,6 +264,6 @@ async def test_a_master_that_becomes_a_replica_is_let_go() -> None:
             async def gone() -> bool:
                 return not own & await connections()
 
-            await until(gone, "the connection is closed", 5)
+            await until(gone, "the connection is closed")
             await master.client.replicaof("NO", "ONE")
             assert await store.of("us").schedule.hint(hint(2, message="m2")) is HintResult.NEW

@@ -179,5 +179,5 @@ class Waiting:
 async def finish(waiting: Waiting) -> None:
     """Let it write."""
     waiting.gate.opened.set()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         await waiting.task

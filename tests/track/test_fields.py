@@ -12,23 +12,23 @@ from structlog.testing import capture_logs
 from receiver.ledger.notification import Hint
 from receiver.ledger.refund import FIELD_NAMES, Source
 from receiver.ledger.schema import refund_json
-from receiver.simulator.odd_fields import OddField
+from receiver.simulator.odd_fields import ODD_FIELDS
 from receiver.simulator.outcomes import Outcome
 from tests.kit.processes import until
 from tests.service.stage import Amazon, Hook, account, running
 
 FIELD_OF = {
-    OddField.REASON_WITH_A_BLANK: "reasonCode",
-    OddField.LONG_REASON: "reasonCode",
-    OddField.DESCRIPTION_OBJECT: "reasonDescription",
-    OddField.TIME_WITH_AN_OFFSET: "lastUpdatedTimestamp",
-    OddField.IMPOSSIBLE_DATE: "lastUpdatedTimestamp",
-    OddField.EXPONENT_AMOUNT: "refundAmount",
-    OddField.NO_CURRENCY: "refundAmount",
-    OddField.LONG_CHARGE_ID: "chargeId",
-    OddField.DESCRIPTOR_NUMBER: "softDescriptor",
-    OddField.ENVIRONMENT_LIST: "releaseEnvironment",
-    OddField.LONG_ORDER_REFERENCE: "orderReference",
+    "reason_with_a_blank": "reasonCode",
+    "long_reason": "reasonCode",
+    "description_object": "reasonDescription",
+    "time_with_an_offset": "lastUpdatedTimestamp",
+    "impossible_date": "lastUpdatedTimestamp",
+    "exponent_amount": "refundAmount",
+    "no_currency": "refundAmount",
+    "long_charge_id": "chargeId",
+    "descriptor_number": "softDescriptor",
+    "environment_list": "releaseEnvironment",
+    "long_order_reference": "orderReference",
 }
 
 
@@ -53,9 +53,9 @@ async def test_a_decline_is_told_whatever_field_of_it_cannot_be_read(
     poll = ["every 1d"]
     async with running(valkey_url, [account(shop, tmp_path, poll=poll)], [audit]) as stage:
         shop.post_to = f"{stage.url}/ipn"
-        ids: dict[OddField | None, str] = {}
+        ids: dict[str | None, str] = {}
         with capture_logs() as logs:
-            for kind in (*OddField, None):
+            for kind in (*ODD_FIELDS, None):
                 refund_id = shop.start_refund("14.00", "USD", Outcome.DECLINED_AT_ONCE)
                 ids[kind] = refund_id
                 charge_id = shop.refunds[refund_id].order.charge_id

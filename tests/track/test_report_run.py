@@ -24,7 +24,8 @@ from receiver.ledger.reconciliation.finding import Finding, FindingKind
 from receiver.ledger.reconciliation.report_run import LAG, LONGEST, RunResult, planned
 from receiver.ledger.refund import Source
 from receiver.runtime.metrics import Metrics
-from receiver.simulator.app import MERCHANT_ID, Simulator
+from receiver.simulator.app import Simulator
+from receiver.simulator.engine import MERCHANT_ID
 from receiver.simulator.keys import Keys, make_keys
 from receiver.simulator.reports.book import REFUND_DATA, SETTLEMENT_DATA, Alteration
 from receiver.store import Store
@@ -306,6 +307,33 @@ async def test_a_worker_does_it_once_a_day(shop: Shop) -> None:
     counted = shop.client.metrics.registry.get_sample_value
     assert counted("receiver_reconcile_runs_total", {"outcome": "complete"}) == 2
     assert counted("receiver_reconcile_runs_total", {"outcome": "failed"}) == 1
+
+
+async def test_a_short_run_by_hand_does_not_hide_what_the_daily_one_has_to_fetch(shop: Shop) -> None:
+    """The service is away for three weeks; before it starts, somebody compares the last hours."""
+    daily = Daily(shop.reconciliation(), DailyReconciliation(4 * 60, "UTC", 7 * DAY))
+    await daily.once()
+    refunds = await trade(shop)
+    shop.clock.tick(20 * DAY)
+    assert await shop.run(2 * HOUR) == set()
+    await daily.once()
+    findings, _ = await shop.store.of("us").findings.page(FindingKind.UNKNOWN_HERE)
+    assert [each.refund_id for each in findings] == [refunds["lost"]]
+    requested = shop.requested
+    await daily.once()
+    await shop.run(2 * HOUR)
+    await daily.once()
+    assert shop.requested == requested + 1
+
+
+@pytest.mark.parametrize("failed", [True, False])
+async def test_times_of_a_clock_that_was_ahead_do_not_stop_it(shop: Shop, failed: bool) -> None:
+    await trade(shop)
+    daily = Daily(shop.reconciliation(), DailyReconciliation(4 * 60, "UTC", 7 * DAY))
+    later = shop.clock() + 300 * DAY
+    await shop.store.of("us").report_runs.finish(RunResult(at=later, end=later, reason="amazon_timeout" * failed))
+    await daily.once()
+    assert shop.requested == 1
 
 
 @pytest.mark.parametrize(

@@ -89,7 +89,7 @@ async def told(hook: Hook, refund_id: str, kind: str) -> Any:
         return [each for each in hook.events if (each.get_subject(), each.get_type().rpartition(".")[2]) == wanted]
 
     wanted = (refund_id, kind)
-    await until(found, f"{refund_id} is {kind}", 10)
+    await until(found, f"{refund_id} is {kind}")
     (event,) = found()
     assert event.get_extension("traceparent") == event.get_attributes().get("traceparent")
     return event.get_extension("traceparent")
@@ -122,7 +122,7 @@ async def test_a_notifications_trace_goes_to_amazon_and_into_the_event(
             parents = {name: await told(hook, refund_id, "declined") for name, refund_id in refunds.items()}
             stream = await redis.xrange("refunds:{us}:events")
             _, page, _ = await counter.call("GET", "/v1/events?after=beginning")
-            await until(counter.stage.quiet, "every delivery is settled", 10)
+            await until(counter.stage.quiet, "every delivery is settled")
     assert parents == {**dict.fromkeys(WRONG), "valid": parent(1)}
     assert not [post for post in hook.posts if {"traceparent", "tracestate"} & post.headers.keys()]
     calls = {f"GET {refunds[name]}": parent(1) if name == "valid" else "" for name in cases}
@@ -186,9 +186,9 @@ async def test_a_worker_that_finishes_a_request_goes_on_in_its_trace(
                 status, pending, _ = await counter.call("POST", "/v1/refunds", wish, key="k", headers=headers)
                 assert (status, pending["status"]) == (202, "pending")
             await counter.due(pending["refundRequestId"])
-            await until(lambda: amazon.refunds, "a worker goes on", 10)
+            await until(lambda: amazon.refunds, "a worker goes on")
             (refund_id,) = amazon.refunds
             assert await told(hook, refund_id, "initiated") == parent(1)
             assert amazon.heard["POST refunds"] == [parent(1)] * 2
-            issued = await until(lambda: [each for each in logs if each["event"] == "refund.issued"], "it is told", 10)
+            issued = await until(lambda: [each for each in logs if each["event"] == "refund.issued"], "it is told")
     assert [each["trace_id"] for each in issued] == [f"{1:032x}"]

@@ -130,7 +130,7 @@ async def test_an_answer_of_200_is_one_whatever_comes_with_it(transport: Transpo
     if piece == 7 and len(said) > 20_000:
         piece = 1_000
     async with serving(in_pieces(said, piece)) as server:
-        response = await transport.send(Request("POST", server.url, {}, b"x"), timeout=5, guarded=True)
+        response = await transport.send(Request("POST", server.url, {}, b"x"), timeout=30, guarded=True)
         assert 200 <= response.status < 300
         if note is not None:
             assert response.note == note
@@ -152,7 +152,7 @@ async def test_a_reset_after_the_head_leaves_the_answer(transport: Transport, st
     """With its fields: they say when to come again."""
     said = head(b"Retry-After: 7", b"webhook-delivery: abort-message", status=b"%d X" % status) + rest
     async with serving(in_pieces(said, 1 << 20, then_reset=True)) as server:
-        response = await transport.send(Request("POST", server.url, {}, b"x"), timeout=5, guarded=True)
+        response = await transport.send(Request("POST", server.url, {}, b"x"), timeout=30, guarded=True)
     assert (response.status, response.headers["retry-after"]) == (status, "7")
     assert response.headers["webhook-delivery"] == "abort-message"
 
@@ -162,7 +162,7 @@ async def test_a_head_that_the_library_refuses_keeps_its_fields(transport: Trans
     """Those that can be read."""
     said = head(b"no colon", b"Retry-After: 7", b"X: \x00", status=b"%d X" % status) + LENGTH
     async with serving(then_close(said)) as server:
-        response = await transport.send(Request("POST", server.url), timeout=5, guarded=True)
+        response = await transport.send(Request("POST", server.url), timeout=30, guarded=True)
     assert (response.status, response.headers["retry-after"], response.note) == (status, "7", BROKEN_HEAD)
 
 
@@ -188,7 +188,7 @@ async def test_half_a_head_is_no_answer(transport: Transport, said: bytes) -> No
     """A connection that ends in the head: the server has not said all that it had to say."""
     async with serving(then_close(said)) as server:
         with pytest.raises(TransportError) as caught:
-            await transport.send(Request("POST", server.url), timeout=5, guarded=True)
+            await transport.send(Request("POST", server.url), timeout=30, guarded=True)
     assert caught.value.reason == "cut"
 
 
@@ -198,11 +198,11 @@ async def test_who_needs_the_body_gets_no_half_answer(transport: Transport, answ
     said = ODD[answer][0]
     async with serving(in_pieces(said, 1 << 20)) as server:
         with pytest.raises(TransportError) as caught:
-            await transport.send(Request("POST", server.url), timeout=5)
+            await transport.send(Request("POST", server.url), timeout=30)
     assert caught.value.reason in {"cut", "bad_answer"}
     for status in (b"429", b"503"):
         async with serving(in_pieces(said.replace(b"200", status, 1), 1 << 20)) as server:
-            assert (await transport.send(Request("POST", server.url), timeout=5)).status == int(status)
+            assert (await transport.send(Request("POST", server.url), timeout=30)).status == int(status)
 
 
 @pytest.mark.parametrize("rest", [b"0\r\n\r\n", b"ok", OK, b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n", b"\x00"])
@@ -210,7 +210,7 @@ async def test_what_comes_after_an_answer_answers_nothing(transport: Transport, 
     """The connection is closed: each request is answered by what its own connection says first."""
     async with serving(head(status=b"204 No Content") + b"\r\n" + rest) as server:
         for _ in range(3):
-            assert (await transport.send(Request("POST", server.url), timeout=5, guarded=True)).status == 204
+            assert (await transport.send(Request("POST", server.url), timeout=30, guarded=True)).status == 204
     assert server.connections == 3
 
 
@@ -218,7 +218,7 @@ async def test_a_whole_204_keeps_its_connection(transport: Transport) -> None:
     """A length of zero is no trouble."""
     async with serving(head(status=b"204 No Content") + b"Content-Length: 0\r\n\r\n") as server:
         for _ in range(3):
-            assert (await transport.send(Request("POST", server.url), timeout=5, guarded=True)).note == ""
+            assert (await transport.send(Request("POST", server.url), timeout=30, guarded=True)).note == ""
     assert server.connections == 1
 
 

@@ -96,7 +96,7 @@ async def test_a_server_without_tls_is_refused() -> None:
     async with serving(answer(), greeting=b"HTTP/1.1 400 Bad Request\r\n\r\n") as server:
         transport = Transport(resolver=Names({HOST: [[("127.0.0.1", server.port)]]}))
         with pytest.raises(TransportError) as caught:
-            await transport.send(Request("GET", URL), timeout=2)
+            await transport.send(Request("GET", URL), timeout=30)
         await transport.close()
     assert caught.value.reason == "tls_failed"
     assert server.requests == []

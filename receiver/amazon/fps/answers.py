@@ -20,7 +20,7 @@ from xml.etree.ElementTree import Element, ParseError
 
 from defusedxml.ElementTree import fromstring
 
-from receiver.amazon.answers import PLAIN, REQUEST_ID, WORD, retry_after
+from receiver.amazon.answers import PLAIN, REQUEST_ID, WORD, retry_after, unintelligible
 from receiver.amazon.nesting import MAX_DEPTH
 from receiver.errors import AmazonOutcomeUnknown, AmazonRefused, AmazonRefusesUs, AmazonThrottled
 from receiver.exchange import Response
@@ -109,14 +109,6 @@ def _too_deep(root: Element) -> bool:
     for _ in range(MAX_DEPTH):
         level = [child for element in level for child in element]
     return bool(level)
-
-
-def unintelligible(response: Response, what: str) -> NoReturn:
-    raise AmazonOutcomeUnknown(
-        f"Amazon's answer cannot be understood: {what}.",
-        reason="amazon_unintelligible",
-        amazon_status=response.status,
-    )
 
 
 def name(element: Element) -> str:

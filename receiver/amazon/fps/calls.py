@@ -18,10 +18,10 @@ from enum import StrEnum
 from typing import NoReturn, TypeVar
 from urllib.parse import urlsplit
 
-from receiver.amazon.answers import WORD
-from receiver.amazon.fps.answers import judged, name, request_id_of, text, unintelligible
+from receiver.amazon.answers import WORD, unintelligible, wrong_object
+from receiver.amazon.fps.answers import judged, name, request_id_of, text
 from receiver.amazon.fps.signing import Credentials, SignatureMethod, signed_url
-from receiver.errors import AmazonOutcomeUnknown, BadRequest
+from receiver.errors import BadRequest
 from receiver.exchange import Request, Response
 from receiver.ledger.money import Money
 from receiver.ledger.refund import REFUND_ID, Observation, State, Unread
@@ -90,7 +90,6 @@ class FpsRefundRequest:
     """One of `Policy`; empty: Amazon's default, MasterTxnOnly."""
 
     def __post_init__(self) -> None:
-        """Check every value."""
         if not TRANSACTION_ID.fullmatch(self.transaction_id):
             _bad("TransactionId", "transaction_id", "has at most 35 letters, digits and dashes")
         if not REFUND_ID.fullmatch(self.reference):
@@ -176,12 +175,7 @@ def read_refund(response: Response, order: FpsRefundRequest, now: int, *, enviro
         unintelligible(response, "it has not one RefundResult")
     reference = text(response, result[0], "RefundTransactionReference", REFUND_ID, order.reference)
     if reference != order.reference:
-        raise AmazonOutcomeUnknown(
-            "Amazon's answer is about another refund than the one that was asked for.",
-            reason="amazon_wrong_refund",
-            amazon_status=response.status,
-            amazon_request_id=request_id_of(root) or None,
-        )
+        wrong_object(response, "refund", request_id_of(root))
     status = text(response, result[0], "TransactionStatus", WORD)
     ids = [(each.text or "").strip() for each in result[0].findall("{*}TransactionId")]
     is_read = len(ids) == 1 and bool(TRANSACTION_ID.fullmatch(ids[0]))

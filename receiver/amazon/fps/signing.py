@@ -43,7 +43,6 @@ class Credentials:
     secret_access_key: str = field(repr=False)
 
     def __post_init__(self) -> None:
-        """Check both halves."""
         if not ACCESS_KEY_ID.fullmatch(self.access_key_id):
             raise BadRequest("AWSAccessKeyId has 16 to 128 letters and digits.", reason="bad_access_key_id")
         if not SECRET_ACCESS_KEY.fullmatch(self.secret_access_key):

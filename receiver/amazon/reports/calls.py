@@ -19,11 +19,11 @@ from enum import StrEnum
 from typing import NamedTuple
 from urllib.parse import quote, urlencode
 
-from receiver.amazon.answers import judge, request_id_of, unintelligible
+from receiver.amazon.answers import judge, unintelligible, wrong_object
 from receiver.amazon.calls import Endpoint, request_to
 from receiver.amazon.fields import Fields, as_word
 from receiver.amazon.reports.reader import REPORT_TYPES, SETTLEMENTS
-from receiver.errors import AmazonOutcomeUnknown, Malformed
+from receiver.errors import Malformed
 from receiver.exchange import Request, Response
 from receiver.ledger.timestamps import format_basic, parse_time
 
@@ -120,12 +120,7 @@ def read_report(response: Response, report_id: str) -> ReportInfo:
     """
     found = _report(Fields(response, judge(response)))
     if found.report_id != report_id:
-        raise AmazonOutcomeUnknown(
-            "Amazon's answer is about another report than the one that was asked for.",
-            reason="amazon_wrong_report",
-            amazon_status=response.status,
-            amazon_request_id=request_id_of(response),
-        )
+        wrong_object(response, "report")
     return found
 
 

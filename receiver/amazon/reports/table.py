@@ -13,6 +13,7 @@ from receiver.amazon.reports.lines import Line
 HEAD_WITHIN = 40
 """The header must be in the first lines: settlement reports start with lines about the report."""
 DELIMITERS = "\t,;"
+TOO_LONG = "the line is too long"
 MOST_JOINED = 20
 """Lines that one row can have: a quoted text may contain ends of lines."""
 
@@ -46,7 +47,7 @@ def records(lines: Iterable[Line], delimiter: str) -> Iterator[Record]:
     source, waiting = iter(lines), deque[Line]()
     while line := (waiting.popleft() if waiting else next(source, None)):
         if line.text is None:
-            yield Record(line.number, (), "the line is too long")
+            yield Record(line.number, (), TOO_LONG)
             continue
         texts, is_ended = [line.text], line.is_ended
         while (cells := _cells(texts, delimiter)) is None:

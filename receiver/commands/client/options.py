@@ -6,8 +6,9 @@ import asyncio
 import functools
 import inspect
 import os
+import re
 import sys
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,12 +16,15 @@ from typing import Annotated, Any, Concatenate, ParamSpec, TypeVar
 
 import typer
 
-from receiver.client.api import read_base, read_token
+from receiver.client.api import decode, read_base, read_token, target
 from receiver.client.client import Client
 from receiver.commands.client.messages import exit_code, explain
-from receiver.commands.console import say, silence
+from receiver.commands.console import emit_json, now_ms, say, silence
 from receiver.commands.signals import Terminated, in_order
-from receiver.errors import ConfigurationError, ReceiverError
+from receiver.errors import ConfigurationError, Malformed, ReceiverError
+from receiver.exchange import Response
+from receiver.ledger.refund import REFUND_ID
+from receiver.ledger.timestamps import format_rfc3339, milliseconds, parse_any_time, parse_span
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 URL_NAMES = "--url or RECEIVER_URL"
@@ -75,6 +79,30 @@ Insecure = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print the API's JSON instead of a table, one line per answer.")]
 
 
+def checked_id(text: str | None) -> str | None:
+    if text is not None and not REFUND_ID.fullmatch(text):
+        raise typer.BadParameter("a refund id is 1 to 64 letters, digits and hyphens.")
+    return text
+
+
+def read_since(text: str) -> str:
+    """A time that the API understands, from a time, a day, or a span that counts back from now."""
+    text = text.strip()
+    try:
+        if re.fullmatch(r"\d{4}-\d\d-\d\d", text):
+            text = f"{text}T00:00:00Z"
+        if re.match(r"\d{4}-?\d\d-?\d\d[Tt ]", text):
+            return format_rfc3339(max(parse_any_time(text), 0))
+        return format_rfc3339(max(now_ms() - milliseconds(parse_span(text)), 0)) if text else ""
+    except (Malformed, ValueError) as error:
+        why = f"{error} " if "unit" in str(error) else ""
+        shape = "2h, 7d, 2026-01-31, 2026-01-31T12:00:00Z or 20260131T120000Z"
+        raise typer.BadParameter(f"{why}Give a span or a time such as {shape}.") from None
+
+
+RefundId = Annotated[str, typer.Argument(metavar="ID", callback=checked_id, help="Amazon's id of the refund.")]
+
+
 @dataclass(frozen=True, slots=True)
 class ServiceCall:
     """How one command reaches the service, and how it shows the answers."""
@@ -96,6 +124,22 @@ class ServiceCall:
 
         return asyncio.run(in_order(do()))
 
+    def ask(
+        self, method: str, *path: str, body: Mapping[str, Any] | None = None, wait: int = 0, **query: str | int
+    ) -> Response:
+        """The answer to one call for the account; `path` and `query` as in `target`, the rest as in `Api.call`."""
+        place = target(*path, **query, account=self.account)
+        return self.run(lambda api: api.call(method, place, body=body, wait=wait))
+
+    def show(self, answer: Response, kind: type[T], emit: Callable[[T], object]) -> T:
+        """Print the answer, as JSON or by `emit`. Returns it decoded."""
+        found = decode(answer, kind)
+        if self.json:
+            emit_json(answer.body)
+        else:
+            emit(found)
+        return found
+
 
 def reach(
     as_json: AsJson = False,
@@ -106,12 +150,14 @@ def reach(
 ) -> ServiceCall:
     """How to reach the service, from the options that every such command has. Raises `ConfigurationError`."""
     base = read_base(url, insecure=insecure, name=URL_NAMES, allow="--insecure")
-    if token_file is not None:
-        token = read_token(read_secret_file(token_file, "--token-file"), "--token-file")
-    else:
-        given = os.environ.get("RECEIVER_TOKEN", "")
-        token = read_token(given, "RECEIVER_TOKEN") if given.strip() else ""
-    return ServiceCall(base, token, account, as_json)
+    return ServiceCall(base, given_token(token_file, os.environ.get("RECEIVER_TOKEN", "")), account, as_json)
+
+
+def given_token(file: Path | None, text: str) -> str:
+    """The token in the file of `--token-file`, or in the text of `RECEIVER_TOKEN`; empty if none was given."""
+    if file is not None:
+        return read_token(read_secret_file(file, "--token-file"), "--token-file")
+    return read_token(text, "RECEIVER_TOKEN") if text.strip() else ""
 
 
 def _check_text(options: dict[str, Any]) -> None:

@@ -8,7 +8,7 @@ import json
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -87,7 +87,7 @@ async def perform(scene: Stage, parts: list[StoryRefund], show: Show) -> dict[st
     problems = judge(expectations, states, scene.subscribers, refusals)
     problems += tricks_unseen(scene, refunds)
     problems += await still_owed(scene)
-    still_open = (await scene.get("/v1/summary"))["openDeclines"]
+    still_open = (await scene.summary())["openDeclines"]
     return summary(scene, refunds, refusals, still_open, problems, time.monotonic() - began)
 
 
@@ -146,7 +146,6 @@ def summary(
     problems: list[str],
     seconds: float,
 ) -> dict[str, Any]:
-    """The outcome as JSON."""
     posted = scene.simulator.posted
     genuine = [each for each in posted if not each.kind.startswith("forged")]
     reasons = Counter(reason for state, reason in map(state_of, refunds.values()) if state == "Declined")
@@ -191,9 +190,13 @@ class Show:
         )
         self._console.print("\n".join(lines), soft_wrap=True)
 
-    def progress(self, total: int) -> _Bar:
+    @contextlib.contextmanager
+    def progress(self, total: int) -> Iterator[Callable[[int], None]]:
         """A progress bar of the refunds that have ended as expected."""
-        return _Bar(self._console, total)
+        columns = (TextColumn("final refunds"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        with Progress(*columns, console=self._console, transient=True) as bar:
+            task = bar.add_task("refunds", total=total)
+            yield lambda count: bar.update(task, completed=count)
 
     def pushed(self, subscriber: str, event: dict[str, Any]) -> None:
         """A subscriber has accepted an event: show the declines."""
@@ -266,17 +269,3 @@ class Show:
             f"-H 'Content-Type: application/json' {scene.simulator.base_url}/simulator/refunds",
             soft_wrap=True,
         )
-
-
-class _Bar:
-    def __init__(self, console: Console, total: int) -> None:
-        columns = (TextColumn("final refunds"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        self._progress = Progress(*columns, console=console, transient=True)
-        self._task = self._progress.add_task("refunds", total=total)
-
-    def __enter__(self) -> Any:
-        self._progress.start()
-        return lambda count: self._progress.update(self._task, completed=count)
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()

@@ -20,14 +20,15 @@ from starlette.requests import Request as WebRequest
 from starlette.responses import Response as WebResponse
 from starlette.routing import Route
 
+from receiver.client.api import decode, target
+from receiver.client.calls import refund_pages
+from receiver.client.client import Client
 from receiver.commands.demo.story import Seen
-from receiver.exchange import Request
 from receiver.http.server import server
 from receiver.runtime.serving import Server, serving
 from receiver.service import Service
 from receiver.settings import check
 from receiver.simulator.app import Simulator
-from receiver.transport.client import Transport
 
 SHORTENED = {
     "poll": ("1s", "2s", "every 3s"),
@@ -51,8 +52,7 @@ class Stage:
     url: str
     token: str
     subscribers: list[Seen]
-    data_dir: Path
-    transport: Transport
+    client: Client
 
     @property
     def store(self) -> str:
@@ -61,22 +61,12 @@ class Stage:
 
     async def refunds(self) -> dict[str, dict[str, Any]]:
         """Every refund, read over HTTP, page by page, as other services do."""
-        found: dict[str, dict[str, Any]] = {}
-        cursor = ""
-        while True:
-            page = await self.get(f"/v1/refunds?limit=200{f'&cursor={cursor}' if cursor else ''}")
-            found |= {refund["refundId"]: refund for refund in page["refunds"]}
-            cursor = page.get("nextCursor") or ""
-            if not cursor:
-                return found
+        pages = refund_pages(self.client, {})
+        return {refund["refundId"]: refund async for _, page in pages for refund in page.refunds}
 
-    async def get(self, path: str) -> Any:
-        """One answer of the service's API."""
-        headers = {"authorization": f"Bearer {self.token}"}
-        answer = await self.transport.send(
-            Request("GET", self.url + path, headers), timeout=10.0, max_body=16 * 1024 * 1024
-        )
-        return json.loads(answer.body)
+    async def summary(self) -> dict[str, Any]:
+        """What needs a person, from the service's API."""
+        return decode(await self.client.call("GET", target("summary")), dict[str, Any])
 
 
 @contextlib.asynccontextmanager
@@ -99,9 +89,8 @@ async def stage(data_dir: Path, pushed: Push) -> AsyncIterator[Stage]:
         stack.callback(listener.close)
         url = await stack.enter_async_context(serving(server(service.app(), settings.http), listener))
         simulator.post_to = f"{url}/ipn"
-        transport = Transport()
-        stack.push_async_callback(transport.close)
-        yield Stage(simulator, service, url, token, seen, data_dir, transport)
+        client = await stack.enter_async_context(Client(url, token=token))
+        yield Stage(simulator, service, url, token, seen, client)
 
 
 def _settings(

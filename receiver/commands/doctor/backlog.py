@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from receiver.amazon.account import Account
-from receiver.commands.doctor.finding import Finding, fail, ok, skip, warn
+from receiver.commands.doctor.finding import Finding, fail, ok, plain_http, skip, warn
 from receiver.commands.doctor.reconcile import check_reconciliation
 from receiver.commands.doctor.site import Site, plural, seconds
 from receiver.errors import ConfigurationError, StoreUnavailable
@@ -112,9 +112,8 @@ async def _lanes(store: AccountStore, subscriber_list: SubscriberList, sizes: Ma
         found += _lane(store.account, subscriber, sizes)
         dead = int(sizes.get(f"dead:{name}", 0))
         if subscriber.origin != "config" and subscriber.url.lower().startswith("http://"):
-            text = f"{name} has a plain http address: anyone on the network can read and drop its events"
             fix = "Remove it and add it again with an https address."
-            found.append(warn("subscribers.url", "plain_http", text, fix, f"{store.account}/{name}"))
+            found.append(plain_http("subscribers.url", name, fix, f"{store.account}/{name}"))
         if dead:
             found.append(await _dead(store, name, dead))
     return found

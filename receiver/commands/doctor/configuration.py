@@ -9,7 +9,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from receiver.commands.doctor.finding import Finding, fail, ok, warn
+from receiver.commands.doctor.finding import Finding, fail, ok, plain_http, warn
 from receiver.commands.doctor.site import Site, plural
 from receiver.settings.sections import Scope, TokenSettings
 
@@ -145,13 +145,8 @@ def _user_header(site: Site) -> Iterator[Finding]:
 def _plain_http(site: Site) -> Iterator[Finding]:
     for subscriber in site.settings.subscribers:
         if str(subscriber.fields.get("url")).lower().startswith("http://"):
-            yield warn(
-                "configuration.subscriber_url",
-                "plain_http",
-                f"{subscriber.name} has a plain http address: anyone on the network can read and drop its events",
-                "Use an https address.",
-                subscriber.name,
-            )
+            name = subscriber.name
+            yield plain_http("configuration.subscriber_url", name, "Use an https address.", name)
     for variable in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
         path = os.environ.get(variable)
         if path and not Path(path).exists():

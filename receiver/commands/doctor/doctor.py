@@ -11,16 +11,16 @@ from typing import Any
 
 from rich.text import Text
 
-from receiver.client.api import read_base, read_token
-from receiver.commands.client.options import URL_NAMES, read_secret_file
+from receiver.client.api import read_base
+from receiver.commands.client.options import URL_NAMES, given_token
 from receiver.commands.console import clean, emit_rich, emit_value
 from receiver.commands.doctor.checks import examine, examine_nothing
 from receiver.commands.doctor.finding import Finding, Report, Status
-from receiver.commands.doctor.site import Send, Site
+from receiver.commands.doctor.site import Site
+from receiver.commands.setup import transport
 from receiver.errors import ConfigurationError
 from receiver.runtime.version import package_version
 from receiver.settings import Settings
-from receiver.transport.client import Transport
 
 COLOURS = {Status.OK: "green", Status.WARN: "yellow", Status.FAIL: "bold red", Status.SKIP: "dim"}
 INDENT = " " * 6
@@ -49,39 +49,17 @@ async def doctor(
     cannot be used.
     """
     base = read_base(url, insecure=insecure, name=URL_NAMES, allow="--insecure") if url else ""
-    if token_file is not None:
-        token = read_token(read_secret_file(token_file, "--token-file"), "--token-file")
-    elif token:
-        token = read_token(token, "RECEIVER_TOKEN")
+    token = given_token(token_file, token)
     try:
         settings = load()
     except ConfigurationError as error:
         found = await examine_nothing(error.problems)
     else:
-        found = await _examine(settings, system_clock, config, offline, base, token, insecure, whole_store)
+        accounts, rest = tuple(settings.build_accounts()), (config, offline, base, token, insecure, whole_store)
+        async with transport() as web:
+            found = await examine(Site(settings, accounts, web.send, system_clock, *rest))
     show(found, as_json=as_json)
     return found.exit_code
-
-
-async def _examine(
-    settings: Settings,
-    system_clock: Callable[[], int],
-    config: Path | None,
-    offline: bool,
-    base: str,
-    token: str,
-    insecure: bool,
-    whole_store: bool,
-) -> Report:
-    transport = Transport()
-    send: Send = transport.send
-    try:
-        accounts = tuple(settings.build_accounts())
-        return await examine(
-            Site(settings, accounts, send, system_clock, config, offline, base, token, insecure, whole_store)
-        )
-    finally:
-        await transport.close()
 
 
 def show(report: Report, *, as_json: bool) -> None:

@@ -65,6 +65,12 @@ def skip(check: str, reason: str, found: str, fix: str = "", subject: str = "") 
     return Finding(check, Status.SKIP, found, fix, reason, subject)
 
 
+def plain_http(check: str, name: str, fix: str, subject: str) -> Finding:
+    """A subscriber gets its events without TLS."""
+    found = f"{name} has a plain http address: anyone on the network can read and drop its events"
+    return warn(check, "plain_http", found, fix, subject)
+
+
 @dataclass(frozen=True, slots=True)
 class Report:
     """All findings, in the order of the checks."""
@@ -73,7 +79,6 @@ class Report:
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many there are of each status."""
         found = Counter(finding.status for finding in self.findings)
         return {status.value: found[status] for status in Status}
 
@@ -87,11 +92,9 @@ class Report:
 
     @property
     def exit_code(self) -> int:
-        """1 if anything failed, else 0."""
         return 1 if self.status is Status.FAIL else 0
 
     def as_json(self) -> dict[str, Any]:
-        """`status`, `counts` and `findings`."""
         return {
             "status": self.status.value,
             "counts": self.counts,

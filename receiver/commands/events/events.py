@@ -16,6 +16,7 @@ from receiver.commands.client.options import ServiceCall, api_command
 from receiver.commands.console import say
 from receiver.commands.events.forward import Forward, read_target, signing_key
 from receiver.commands.refund.views import ChangePrinter
+from receiver.commands.setup import transport
 from receiver.ledger.lifecycle import EventType
 
 app = typer.Typer(no_args_is_help=True)
@@ -92,7 +93,8 @@ def forward(
     address, key = read_target(to), signing_key(secret)
 
     async def send(events: AsyncIterator[FeedEvent]) -> None:
-        async with Forward(address, key, call.json) as forward:
+        async with transport() as web:
+            forward = Forward(web, address, key, call.json)
             async for each in events:
                 await forward.post(each.raw)
 

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-import time
-from types import TracebackType
 from typing import TYPE_CHECKING
 
 from rich.text import Text
 
 from receiver.client.answers import AnyEvent
-from receiver.client.api import URL_TEXT, decode
-from receiver.commands.console import clean, emit_rich, emit_value, say
+from receiver.client.api import URL_TEXT, decode_body
+from receiver.commands.console import clean, emit_rich, emit_value, now_ms, say
 from receiver.errors import ConfigurationError, Malformed, TransportError
-from receiver.exchange import Request, Response
+from receiver.exchange import Request
 from receiver.outbox.formats.cloudevents import CONTENT_TYPE
 from receiver.outbox.formats.format import USER_AGENT
 from receiver.outbox.formats.standard_webhooks import webhook_headers
@@ -51,26 +49,13 @@ def signing_key(secret: str) -> bytes:
 class Forward:
     """Posts events, one after the other, and prints the answer to each."""
 
-    def __init__(self, url: str, key: bytes, as_json: bool) -> None:
-        self._url, self._key, self._json = url, key, as_json
-        self._transport: Transport
-
-    async def __aenter__(self) -> Forward:
-        # Imported here: it takes long, and `--help` does not need it.
-        from receiver.transport.client import Transport
-
-        self._transport = Transport()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self._transport.close()
+    def __init__(self, web: Transport, url: str, key: bytes, as_json: bool) -> None:
+        self._transport, self._url, self._key, self._json = web, url, key, as_json
 
     async def post(self, body: bytes) -> None:
         """Post one event until it is accepted, at most three times. Raises `TransportError` for an impossible
         address."""
-        event = decode(Response(200, body=body), AnyEvent)
+        event = decode_body(body, AnyEvent)
         status, tries = await self._try(event, body), 1
         while not _taken(status) and tries <= len(PAUSES):
             await asyncio.sleep(PAUSES[tries - 1])
@@ -79,20 +64,15 @@ class Forward:
         if self._json:
             emit_value({"id": event.id, "type": event.type, "answer": status, "tries": tries, "taken": taken})
             return
-        word = (
-            ""
-            if taken and tries == 1
-            else f"  after {tries} attempts"
-            if taken
-            else f"  skipped after {tries} attempts"
-        )
+        after = f"after {tries} attempts"
+        word = f"  skipped {after}" if not taken else f"  {after}" if tries > 1 else ""
         kind = event.type.rpartition(".")[2]
         line = Text(f"{clean(kind):<9}  {clean(event.subject):<27}  ")
         emit_rich(line.append(f"{status}{word}", "green" if taken else "bold red"))
 
     async def _try(self, event: AnyEvent, body: bytes) -> int | str:
         """The status of the answer, or the reason why there is none."""
-        signed = webhook_headers([self._key], event.id, time.time_ns() // 1_000_000, body)
+        signed = webhook_headers([self._key], event.id, now_ms(), body)
         headers = {"content-type": CONTENT_TYPE, "user-agent": USER_AGENT, **signed}
         try:
             answer = await self._transport.send(Request("POST", self._url, headers, body), timeout=TIMEOUT)

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,9 +19,10 @@ from receiver.amazon.clock import HostClocks
 from receiver.amazon.fps import calls
 from receiver.amazon.fps.signing import Credentials
 from receiver.commands.client.options import ending, read_secret_file
-from receiver.commands.console import emit_fields, emit_json, moment, say
+from receiver.commands.console import Fields, emit_fields, emit_json, moment, now_ms, say
 from receiver.commands.refund.create import DECLINED
 from receiver.commands.refund.views import STYLES
+from receiver.commands.setup import transport
 from receiver.errors import (
     AmazonError,
     AmazonRefused,
@@ -81,18 +81,14 @@ def _ask(
     """Dated by the host's clock: a request refused for its date is repeated once, at once."""
     clocks, host = HostClocks(), urlsplit(url).netloc.lower()
     for repeats in (True, False):
-        dated = clocks.date_for(host, _now())
+        dated = clocks.date_for(host, now_ms())
         response = asyncio.run(_send(calls.refund(url, credentials, order, dated, version=version, method=method)))
         try:
-            return calls.read_refund(response, order, _now())
+            return calls.read_refund(response, order, now_ms())
         except AmazonRefusesUs:
-            if not (repeats and clocks.refused(host, response, _now(), dated=dated)):
+            if not (repeats and clocks.refused(host, response, now_ms(), dated=dated)):
                 raise
     raise AssertionError
-
-
-def _now() -> int:
-    return time.time_ns() // 1_000_000
 
 
 def as_dict(answer: calls.FpsAnswer) -> dict[str, Any]:
@@ -117,7 +113,7 @@ def as_dict(answer: calls.FpsAnswer) -> dict[str, Any]:
     }
 
 
-def _fields(answer: calls.FpsAnswer) -> list[tuple[str, str | Text | None]]:
+def _fields(answer: calls.FpsAnswer) -> Fields:
     seen = answer.observation
     return [
         ("Refund", seen.refund_id),
@@ -165,14 +161,8 @@ def _endpoint(url: str) -> str:
 
 
 async def _send(request: Request) -> Response:
-    # Imported here: it takes long, and `--help` does not need it.
-    from receiver.transport.client import Transport
-
-    transport = Transport()
-    try:
-        return await transport.send(request, timeout=TIMEOUT)
-    finally:
-        await transport.close()
+    async with transport() as web:
+        return await web.send(request, timeout=TIMEOUT)
 
 
 @contextmanager

@@ -39,11 +39,6 @@ answered yet, the service keeps trying · {DECLINED} the refund was made, but FP
 app = typer.Typer(no_args_is_help=True)
 
 
-@app.callback()
-def _group() -> None:
-    """Keeps `refund` a subcommand, although it is the only one."""
-
-
 @app.command(help=HELP, epilog=EPILOG)
 def refund(
     transaction_id: Annotated[

@@ -6,19 +6,18 @@ from typing import Annotated
 
 import typer
 
-from receiver.client.api import decode, target
-from receiver.commands.client.options import ServiceCall, api_command
-from receiver.commands.console import emit_fields, emit_json
-from receiver.commands.refund.refund import RefundId, checked_id
-from receiver.commands.refund.views import fields
+from receiver.commands.client.options import RefundId, ServiceCall, api_command, checked_id
+from receiver.commands.refund.views import emit_refund
 from receiver.errors import ConfigurationError
-from receiver.exchange import Response
 from receiver.ledger.refund import How
 from receiver.outbox.formats.cloudevents import AdvisedRefundJson
+
+app = typer.Typer()
 
 EPILOG = "Needs a token with the scope refund. The refund keeps the token's name, the person, and the note."
 
 
+@api_command(app, more_epilog=EPILOG)
 def close(
     call: ServiceCall,
     refund_id: RefundId,
@@ -59,21 +58,11 @@ def close(
     body = {"how": how.value, "note": value}
     if how is How.REFUNDED_ELSEWHERE:
         body = {"how": how.value, "refundId": value} | ({"note": note} if note else {})
-    path = target("refunds", refund_id, "close", account=call.account)
-    _show(call, call.run(lambda api: api.call("POST", path, body=body)))
+    answer = call.ask("POST", "refunds", refund_id, "close", body=body)
+    call.show(answer, AdvisedRefundJson, emit_refund)
 
 
+@api_command(app, more_epilog=EPILOG)
 def reopen(call: ServiceCall, refund_id: RefundId) -> None:
     """Reopen the case of a declined refund that a person has closed."""
-    path = target("refunds", refund_id, "reopen", account=call.account)
-    _show(call, call.run(lambda api: api.call("POST", path)))
-
-
-def _show(call: ServiceCall, answer: Response) -> None:
-    emit_json(answer.body) if call.json else emit_fields(fields(decode(answer, AdvisedRefundJson)))
-
-
-def register(app: typer.Typer) -> None:
-    """Make these commands of `receiver refund`."""
-    for command in (close, reopen):
-        api_command(app, more_epilog=EPILOG)(command)
+    call.show(call.ask("POST", "refunds", refund_id, "reopen"), AdvisedRefundJson, emit_refund)

@@ -10,17 +10,18 @@ import typer
 
 from receiver.client.api import decode, target
 from receiver.client.calls import PENDING, REPLAYED, until_answered
-from receiver.commands.client.options import ServiceCall, api_command
-from receiver.commands.console import emit_fields, emit_json, say
+from receiver.commands.client.options import ServiceCall, api_command, checked_id, read_since
+from receiver.commands.console import emit_json, say
 from receiver.commands.refund.jobs import read_max_total, reissue_many
-from receiver.commands.refund.refund import _since, checked_id
-from receiver.commands.refund.views import fields
+from receiver.commands.refund.views import emit_refund
 from receiver.errors import ConfigurationError
 from receiver.exchange import Response
 from receiver.http.api.schema import PendingJson
 from receiver.ledger.refund import State
 from receiver.ledger.refund_request import REFUSES_US
 from receiver.outbox.formats.cloudevents import AdvisedRefundJson
+
+app = typer.Typer()
 
 EPILOG = (
     "Exit codes: 4 Amazon has not answered yet, repeat the command with the same key · 5 the refund was made, but "
@@ -42,6 +43,8 @@ Besides = Annotated[
 ]
 
 
+# Otherwise a negative amount would be "no such option".
+@api_command(app, more_epilog=EPILOG, context={"ignore_unknown_options": True})
 def create(
     call: ServiceCall,
     charge: Annotated[str, typer.Argument(metavar="CHARGE", help="Amazon's id of the captured charge.")],
@@ -119,6 +122,7 @@ def _key(given: str | None) -> str:
     return given
 
 
+@api_command(app, more_epilog=EPILOG)
 def retry(
     call: ServiceCall,
     refund_id: Annotated[
@@ -128,7 +132,7 @@ def retry(
         str, typer.Option(metavar="CODE", help="Many: whose last decline has this reason, such as AmazonRejected.")
     ] = "",
     since: Annotated[
-        str, typer.Option(metavar="TIME", callback=_since, help="Many: declined since: 3d, 2026-01-31 (UTC).")
+        str, typer.Option(metavar="TIME", callback=read_since, help="Many: declined since: 3d, 2026-01-31 (UTC).")
     ] = "",
     max_total: Annotated[
         str, typer.Option("--max-total", metavar="AMOUNT", help='Many: no more than this in total: "5000.00 USD".')
@@ -184,16 +188,8 @@ def show(call: ServiceCall, answer: Response, when_repeated: str = "") -> None:
         if call.json:
             emit_json(answer.body)
         raise typer.Exit(UNANSWERED)
-    refund = decode(answer, AdvisedRefundJson)
-    emit_json(answer.body) if call.json else emit_fields(fields(refund))
+    refund = call.show(answer, AdvisedRefundJson, emit_refund)
     if when_repeated and answer.headers.get(REPLAYED) == "true":
         say([when_repeated])
     if refund.status_details.state == State.DECLINED:
         raise typer.Exit(DECLINED)
-
-
-def register(app: typer.Typer) -> None:
-    """Make these commands of `receiver refund`."""
-    # Otherwise a negative amount would be "no such option".
-    api_command(app, more_epilog=EPILOG, context={"ignore_unknown_options": True})(create)
-    api_command(app, more_epilog=EPILOG)(retry)

@@ -10,7 +10,7 @@ import io
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO, Literal, Self
@@ -22,14 +22,17 @@ from receiver.client.answers import RefundPage
 from receiver.client.api import Api, convert, decode, target
 from receiver.client.calls import MOST_PER_PAGE
 from receiver.client.errors import not_the_api
-from receiver.commands.client.options import ServiceCall, api_command
+from receiver.commands.client.options import ServiceCall, api_command, read_since
 from receiver.commands.console import emit, read_ms, say
-from receiver.commands.refund.refund import _since
 from receiver.errors import ConfigurationError
 from receiver.ledger.timestamps import format_rfc3339
 from receiver.outbox.formats.cloudevents import AdvisedRefundJson
 
-COLUMNS: Mapping[str, tuple[str, ...]] = {
+app = typer.Typer()
+
+Columns = Mapping[str, tuple[str, ...]]
+"""Column → the path of its value in the JSON. New columns come at the end."""
+COLUMNS: Columns = {
     "account": ("account",),
     "refundId": ("refundId",),
     "chargeId": ("chargeId",),
@@ -63,7 +66,6 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
     "resolutionNote": ("resolution", "note"),
     "resolutionRefundId": ("resolution", "refundId"),
 }
-"""Column → the path of its value in the JSON. New columns come at the end."""
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 """Characters with which a formula begins in spreadsheets (OWASP, "CSV Injection"), also in full width."""
 HIDDEN_FORMULA = re.compile(r'([;|\t\r\n]["\s]*)(?=[=+\-@＝＋－＠])')
@@ -104,7 +106,7 @@ def _harmless(value: str) -> str:
     return "'" + value if value.startswith(FORMULA) else value
 
 
-def cells(row: Mapping[str, Any], columns: Mapping[str, tuple[str, ...]] = COLUMNS) -> list[str]:
+def cells(row: Mapping[str, Any], columns: Columns) -> list[str]:
     """The values of a row in the order of its columns; null is empty, true and false are words, lists have spaces."""
     found = []
     for path in columns.values():
@@ -118,10 +120,10 @@ def cells(row: Mapping[str, Any], columns: Mapping[str, tuple[str, ...]] = COLUM
 
 
 class Output:
-    """The output for rows: standard output, or a file that appears only when it is complete."""
+    """The output for rows: standard output, or a file that appears only when it is complete. `noun`: what they are."""
 
-    def __init__(self, path: Path | None, question: list[str], since: str, until: str) -> None:
-        self.path, self.note = path, Note(question, since, until, False, "", 0, 0)
+    def __init__(self, path: Path | None, noun: str, question: list[str], since: str, until: str) -> None:
+        self.path, self.noun, self.note = path, noun, Note(question, since, until, False, "", 0, 0)
         self.resumed = False
         self._file: BinaryIO | None = None
         if path is not None:
@@ -175,7 +177,6 @@ class Output:
         fresh.replace(self.state)
 
     def finish(self) -> None:
-        """The file is whole."""
         if self._file is not None and self.path is not None:
             self._file.close()
             self.part.replace(self.path)
@@ -183,28 +184,54 @@ class Output:
                 self.state.unlink()
 
 
-async def write_all(
-    api: Api, output: Output, filters: Mapping[str, str], as_csv: bool, show: Callable[[str], None]
+Rows = Sequence[Mapping[str, Any]]
+
+
+async def write_pages(
+    output: Output, page_after: Callable[[str], Awaitable[tuple[Rows, str | None]]], columns: Columns, as_csv: bool
 ) -> None:
-    """Exports every page, from the output's position to the end."""
+    """Exports every page, from the output's position to the end. `page_after` reads the one after a cursor, and returns
+    its rows and the next cursor."""
     if as_csv and not output.resumed:
-        output.write(csv_row(list(COLUMNS)), 0, "")
-    cursor = output.note.cursor
+        output.write(csv_row(list(columns)), 0, "")
+    cursor, show = output.note.cursor, in_place()
     while True:
-        where = target(
-            "refunds", account=api.account, since=output.note.since, **filters, cursor=cursor, limit=MOST_PER_PAGE
-        )
-        page = decode(await api.call("GET", where), RefundPage)
-        wanted = _bounded(output.note, page.refunds)
-        lines = [csv_row(cells(each)) if as_csv else msgspec.json.encode(each).decode() + "\n" for each in wanted]
-        following = page.next_cursor or ""
+        rows, following = await page_after(cursor)
         if following and following == cursor:
             raise not_the_api()
-        output.write("".join(lines), len(wanted), following)
-        show(f"{output.note.rows} refunds")
+        lines = [csv_row(cells(row, columns)) if as_csv else msgspec.json.encode(row).decode() + "\n" for row in rows]
+        output.write("".join(lines), len(rows), following or "")
+        show(f"{output.note.rows} {output.noun}")
         if not following:
             return
         cursor = following
+
+
+def run_export(call: ServiceCall, output: Output, write: Callable[[Api, Output], Awaitable[None]]) -> Note:
+    """Write the output, from where an interrupted export has ended. Returns what it became."""
+    with output:
+        if output.resumed:
+            say([f"Continuing after {output.note.rows} {output.noun}."])
+        try:
+            call.run(lambda api: write(api, output))
+        except Exception:
+            if output.path is not None:
+                say([f"{output.part} has {output.note.rows} {output.noun}. Run the same command to continue."])
+            raise
+        finally:
+            in_place()("")
+        output.finish()
+    return output.note
+
+
+async def _refunds(api: Api, output: Output, state: str, as_csv: bool) -> None:
+    async def page_after(cursor: str) -> tuple[Rows, str | None]:
+        query = {"since": output.note.since, "state": state, "cursor": cursor}
+        where = target("refunds", account=api.account, **query, limit=MOST_PER_PAGE)
+        page = decode(await api.call("GET", where), RefundPage)
+        return _bounded(output.note, page.refunds), page.next_cursor
+
+    await write_pages(output, page_after, COLUMNS, as_csv)
 
 
 def _bounded(note: Note, refunds: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -221,6 +248,7 @@ def _changed_at(refund: dict[str, Any]) -> int:
     return read_ms(convert(refund, AdvisedRefundJson).changed_at) or 0
 
 
+@api_command(app)
 def export(
     call: ServiceCall,
     since: Annotated[
@@ -249,23 +277,11 @@ def export(
     left to the next one, which starts at the --since printed at the end. A refund can be in both: keep its highest
     revision.
     """
-    filters = {"state": state}
     question = [call.base, call.account, since, until, state, form]
-    with Output(output, question, _since(since), _since(until)) as whole:
-        if whole.resumed:
-            say([f"Continuing after {whole.note.rows} refunds."])
-        try:
-            call.run(lambda api: write_all(api, whole, filters, form == "csv", in_place()))
-        except Exception:
-            if output is not None:
-                say([f"{output}.part has {whole.note.rows} refunds. Run the same command to continue."])
-            raise
-        finally:
-            in_place()("")
-        whole.finish()
-    following = max((read_ms(whole.note.until) or 0) - OVERLAP, 0)
-    since = format_rfc3339(following) if whole.note.bounded else whole.note.since
-    say([f"{whole.note.rows} refunds. The next export: --since {since}"])
+    whole = Output(output, "refunds", question, read_since(since), read_since(until))
+    note = run_export(call, whole, lambda api, whole: _refunds(api, whole, state, form == "csv"))
+    following = max((read_ms(note.until) or 0) - OVERLAP, 0)
+    say([f"{note.rows} refunds. The next export: --since {format_rfc3339(following) if note.bounded else note.since}"])
 
 
 def in_place() -> Callable[[str], None]:
@@ -273,8 +289,3 @@ def in_place() -> Callable[[str], None]:
     if sys.stderr is None or not sys.stderr.isatty():
         return lambda text: None
     return lambda text: typer.echo(f"\r\x1b[K{text}", nl=False, err=True)
-
-
-def register(app: typer.Typer) -> None:
-    """Add `export` to the commands of `receiver refund`."""
-    api_command(app)(export)

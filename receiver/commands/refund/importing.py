@@ -3,34 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-import codecs
-import csv
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain, islice
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from receiver.amazon.reports.ids import id_problem, is_refund_id
+from receiver.amazon.reports.lines import Line, lines
+from receiver.amazon.reports.table import HEAD_WITHIN, TOO_LONG, columns, plain, records
 from receiver.client.api import Api, decode, target
-from receiver.client.errors import ApiProblem, may_pass
+from receiver.client.errors import ApiProblem
+from receiver.client.retrying import repeated
 from receiver.commands.client.messages import exit_code
 from receiver.commands.client.options import ServiceCall, api_command
 from receiver.commands.console import emit, emit_value, say
 from receiver.errors import ConfigurationError, ReceiverError
 from receiver.http.api.schema import RefreshJson
 
+app = typer.Typer()
+
 MOST_BYTES = 64 * 1024 * 1024
-HEAD_WITHIN = 20
-"""The header must be in the first lines: settlement reports start with lines about the report."""
 ID_COLUMNS = ("refundid", "amazonrefundid", "amazontransactionid", "transactionid")
-TYPE_COLUMNS = ("transactiontype",)
-LINE_END = re.compile(r"\r\n|\n|\r")
-TRIES = 5
-PAUSE = 2.0
-"""Seconds before a failed refresh is retried; doubled each time."""
+TYPE_COLUMN = "transactiontype"
 MOST_SHOWN = 20
 MOST_COLUMNS = 500
 """Characters of a table's head that an error shows."""
@@ -47,16 +44,15 @@ class FileContent:
     repeated: int = 0
 
 
-def read_ids(text: str, column: str = "") -> FileContent:
+def read_ids(chunks: Iterable[bytes], column: str = "") -> FileContent:
     """The ids of a table with a header, or of a list with one id per line. Raises `ConfigurationError` if the column is
     missing."""
-    lines = LINE_END.split(text)
     found = FileContent()
     seen: set[str] = set()
-    for number, value, kind in _values(lines, column):
+    for number, value, kind, unread in _values(lines(chunks), column):
         if kind and kind.lower() != "refund" and not is_refund_id(value):
             found.others += 1
-        elif problem := id_problem(value):
+        elif problem := unread or id_problem(value):
             found.bad.append(f"line {number}: {problem}")
         elif value in seen:
             found.repeated += 1
@@ -66,70 +62,51 @@ def read_ids(text: str, column: str = "") -> FileContent:
     return found
 
 
-def _values(lines: Sequence[str], column: str) -> Iterator[tuple[int, str, str]]:
-    """Line number (from 1), id, and the transaction's type if the table has it."""
-    for at, line in enumerate(lines[:HEAD_WITHIN]):
-        delimiter = max(",;\t", key=line.count)
-        head = [_plain(name) for name in _head(line, delimiter)]
-        wanted = [_plain(column)] if column else ID_COLUMNS
-        place = next((head.index(name) for name in wanted if name in head), None)
+def _values(source: Iterator[Line], column: str) -> Iterator[tuple[int, str, str, str]]:
+    """Line number, id, the transaction's type if the table has it, and why the line cannot be read."""
+    head = list(islice(source, HEAD_WITHIN))
+    wanted = [plain(column)] if column else ID_COLUMNS
+    for at, line in enumerate(head, 1):
+        delimiter, names = columns(line.text or "")
+        place = next((names.index(name) for name in wanted if name in names), None)
         if place is not None:
-            kind = next((head.index(name) for name in TYPE_COLUMNS if name in head), None)
-            yield from _rows(lines, at, delimiter, place, kind)
+            kind = names.index(TYPE_COLUMN) if TYPE_COLUMN in names else None
+            for record in records(chain(head[at:], source), delimiter):
+                yield record.line, _cell(record.cells, place), _cell(record.cells, kind), record.problem
             return
     if column:
         raise ConfigurationError([f"--column: the first {HEAD_WITHIN} lines have no header with a column {column!r}."])
-    _check_is_a_list(lines)
-    for number, line in enumerate(lines, 1):
-        if line.strip() and not line.lstrip().startswith("#"):
-            yield number, line.strip(), ""
+    _check_is_a_list(head)
+    for line in chain(head, source):
+        if line.text is None:
+            yield line.number, "", "", TOO_LONG
+        elif _says_something(line):
+            yield line.number, line.text.strip(), "", ""
 
 
-def _check_is_a_list(lines: Sequence[str]) -> None:
+def _check_is_a_list(head: Sequence[Line]) -> None:
     """Raise `ConfigurationError` if the file is a table, which has no column that is known: the first lines that say
     something have several cells."""
-    said = [line for line in lines[:HEAD_WITHIN] if line.strip() and not line.lstrip().startswith("#")]
-    head = max((_head(line, max(",;\t", key=line.count)) for line in said), key=len, default=[])
-    if len(head) > 1:
-        columns = ", ".join(ascii(name.strip())[1:-1] for name in head[:MOST_SHOWN])
+    widest = max(filter(_says_something, head), key=lambda line: len(columns(line.text or "")[1]), default=None)
+    delimiter, names = columns(widest.text or "") if widest else ("", [])
+    if widest and len(names) > 1:
+        cells = (widest.text or "").split(delimiter)[:MOST_SHOWN]
+        known = ", ".join(ascii(cell.strip().strip('"'))[1:-1] for cell in cells)
         raise ConfigurationError(
             [
                 "the file is a table without a column of refund ids that is known (RefundId, AmazonTransactionId). "
-                f"Name the column with --column. Its columns are: {columns[:MOST_COLUMNS]}."
+                f"Name the column with --column. Its columns are: {known[:MOST_COLUMNS]}."
             ]
         )
 
 
-def _rows(
-    lines: Sequence[str], head: int, delimiter: str, place: int, kind: int | None
-) -> Iterator[tuple[int, str, str]]:
-    # Strict: otherwise an unclosed quotation mark turns all following rows into one cell.
-    reader = csv.reader((f"{line}\n" for line in lines[head + 1 :]), delimiter=delimiter, strict=True)
-    number = head + 2
-    try:
-        for row in reader:
-            if any(cell.strip() for cell in row):
-                yield head + 1 + reader.line_num, _cell(row, place), _cell(row, kind)
-            number = head + 2 + reader.line_num
-    except csv.Error as error:
-        raise ConfigurationError(
-            [f"the file is not a valid table from line {number} on ({error}). Look for an unclosed quotation mark."]
-        ) from None
-
-
-def _head(line: str, delimiter: str) -> Sequence[str]:
-    try:
-        return next(csv.reader([line], delimiter=delimiter), [])
-    except csv.Error:
-        return []
+def _says_something(line: Line) -> bool:
+    text = (line.text or "").strip()
+    return text != "" and not text.startswith("#")
 
 
 def _cell(row: Sequence[str], place: int | None) -> str:
-    return row[place].strip().strip("'\"") if place is not None and place < len(row) else ""
-
-
-def _plain(name: str) -> str:
-    return re.sub(r"[^a-z0-9]", "", name.lower())
+    return row[place].strip("'\"") if place is not None and place < len(row) else ""
 
 
 @dataclass(slots=True)
@@ -161,7 +138,7 @@ async def refresh_all(api: Api, ids: Sequence[str], rate: float) -> ImportTally:
         await asyncio.sleep(max(due - clock(), 0))
         due = max(due, clock() - 1) + 1 / rate
         try:
-            await _refresh(api, refund_id)
+            await repeated(_refresh, api, refund_id)
         except ReceiverError as error:
             if exit_code(error) != 1 or error.status in (401, 403, 429) or error.reason in GENERAL:
                 say([f"{tally.accepted} of {len(ids)} were accepted before this. You can safely run it again."])
@@ -172,22 +149,14 @@ async def refresh_all(api: Api, ids: Sequence[str], rate: float) -> ImportTally:
     return tally
 
 
+async def _refresh(api: Api, refund_id: str) -> None:
+    decode(await api.call("POST", target("refunds", refund_id, "refresh", account=api.account)), RefreshJson)
+
+
 GENERAL = frozenset({"account_needed", "no_such_account", "no_such_route", "not_the_api"})
 
 
-async def _refresh(api: Api, refund_id: str) -> None:
-    pause = PAUSE
-    for left in range(TRIES, 0, -1):
-        try:
-            decode(await api.call("POST", target("refunds", refund_id, "refresh", account=api.account)), RefreshJson)
-            return
-        except ReceiverError as error:
-            if left == 1 or not may_pass(error):
-                raise
-            await asyncio.sleep(min(max(pause, error.retry_after or 0), 60))
-            pause *= 2
-
-
+@api_command(app, name="import")
 def import_ids(
     call: ServiceCall,
     file: Annotated[
@@ -208,7 +177,7 @@ def import_ids(
 
     Exit code 1: a line was bad or refused; all others were taken in.
     """
-    found = read_ids(_read(file), column)
+    found = read_ids([_read(file)], column)
     tally = ImportTally()
     if not dry_run and found.ids:
         tally = call.run(lambda api: refresh_all(api, found.ids, rate))
@@ -242,7 +211,7 @@ def _shown(lines: Sequence[str]) -> list[str]:
     return [*lines[:MOST_SHOWN], *([f"… and {more} more. --json shows all."] if more > 0 else [])]
 
 
-def _read(file: Path) -> str:
+def _read(file: Path) -> bytes:
     try:
         with file.open("rb") as opened:
             raw = opened.read(MOST_BYTES + 1)
@@ -252,12 +221,4 @@ def _read(file: Path) -> str:
         raise ConfigurationError([f"{file}: is over {MOST_BYTES // 2**20} MiB. Split it."])
     if not raw.strip():
         raise ConfigurationError([f"{file}: is empty."])
-    try:
-        return raw.decode("utf-16" if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig")
-    except UnicodeDecodeError:
-        return raw.decode("cp1252", "replace")
-
-
-def register(app: typer.Typer) -> None:
-    """Add `import` to the commands of `receiver refund`."""
-    api_command(app, name="import")(import_ids)
+    return raw

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import sys
-import time
 from collections.abc import Mapping
 from typing import Annotated
 
@@ -18,12 +17,26 @@ from receiver.client.errors import ApiProblem
 from receiver.client.retrying import RetryingCaller
 from receiver.commands.client.messages import notifier
 from receiver.commands.client.options import ServiceCall, api_command
-from receiver.commands.console import clean, emit, emit_json, emit_rich, say, short_moment, table
+from receiver.commands.console import (
+    clean,
+    confirmed,
+    emit,
+    emit_json,
+    emit_rich,
+    emit_table,
+    now_ms,
+    say,
+    short_moment,
+    shown,
+    table,
+)
 from receiver.errors import ConfigurationError, Malformed
 from receiver.ledger.declines.job import FIRST, REISSUED, UNFINISHED, JobState
 from receiver.ledger.declines.job_shape import JobJson, JobListJson, JobRefundJson, PlanJson
 from receiver.ledger.money import parse_amount
 from receiver.ledger.schema import MoneyJson
+
+app = typer.Typer()
 
 LOOK_EVERY = 1.0
 PER_CALL = 200
@@ -59,19 +72,10 @@ def reissue_many(call: ServiceCall, selection: Mapping[str, object], *, dry_run:
     if not plan.count:
         say(["Nothing was reissued: no refund of this selection can be."])
         return
-    if not yes and not _confirmed(plan.count):
+    if not (yes or confirmed(f"Reissue {_refunds(plan.count)} now?")):
+        say(["Nothing was reissued."])
         raise typer.Exit(1)
     follow(call, call.run(lambda api: _start(api, path, body)), plan.account)
-
-
-def _confirmed(count: int) -> bool:
-    if sys.stdin is None or not sys.stdin.isatty():
-        raise ConfigurationError(["Can't prompt for confirmation here. Re-run with --yes."])
-    say([f"Reissue {_refunds(count)} now? [y/N]"])
-    if sys.stdin.readline().strip().lower() in ("y", "yes"):
-        return True
-    say(["Nothing was reissued."])
-    return False
 
 
 async def _start(api: Api, path: str, body: Mapping[str, object]) -> str:
@@ -88,6 +92,7 @@ async def _start(api: Api, path: str, body: Mapping[str, object]) -> str:
         return plan.unfinished_job
 
 
+@api_command(app, more_epilog="Exit codes: 4 the job is paused · 5 some refunds were not reissued.")
 def job(
     call: ServiceCall,
     job_id: Annotated[str, typer.Argument(metavar="ID", help="The id of the job.")],
@@ -101,8 +106,7 @@ def job(
     if resume and cancel:
         raise ConfigurationError(["--resume and --cancel: give one of them."])
     if resume or cancel:
-        verb = "resume" if resume else "cancel"
-        call.run(lambda api: api.call("POST", target("jobs", job_id, verb, account=call.account)))
+        call.ask("POST", "jobs", job_id, "resume" if resume else "cancel")
     follow(call, job_id, call.account)
 
 
@@ -175,8 +179,7 @@ def show_plan(plan: PlanJson) -> None:
     for number in range(4):
         rows.add_column(justify="right" if number < 1 else "left", overflow="fold")
     for each in plan.left_out:
-        cells = (f"  {each.count}", _money(each.sums), clean(each.reason), clean(each.detail))
-        rows.add_row(*map(Text, cells))
+        rows.add_row(*map(shown, (f"  {each.count}", _money(each.sums), each.reason, each.detail)))
     emit_rich(rows)
 
 
@@ -185,44 +188,26 @@ def _refunds(count: int) -> str:
 
 
 def _money(sums: list[MoneyJson]) -> str:
-    return ", ".join(clean(f"{each.amount} {each.currency_code}") for each in sums)
+    return clean(", ".join(map(str, sums)))
 
 
+@api_command(app)
 def jobs(
     call: ServiceCall,
     limit: Annotated[int, typer.Option(min=1, max=200, metavar="N", help="Show at most this many.")] = 20,
 ) -> None:
     """List jobs that reissue refunds, newest first. Jobs are kept for 30 days after their end. Times are UTC."""
-    answer = call.run(lambda api: api.call("GET", target("jobs", account=call.account, limit=limit)))
-    found = decode(answer, JobListJson)
-    if call.json:
-        emit_json(answer.body)
-        return
+    call.show(call.ask("GET", "jobs", limit=limit), JobListJson, _emit_jobs)
+
+
+def _emit_jobs(found: JobListJson) -> None:
     if not found.jobs:
         say(["There are no jobs."])
         return
-    rows, now = table(), time.time_ns() // 1_000_000
-    for name in ("Created", "Job", "State", "Reissued", "Sum", "Account"):
-        rows.add_column(name, overflow="fold")
+    rows, now = [], now_ms()
     for each in found.jobs:
-        failed = f", {each.failed} not" if each.failed else ""
-        done = f"{each.reissued} of {each.total}{failed}"
-        cells = (
-            short_moment(each.created_at, now),
-            each.id,
-            each.state,
-            done,
-            _money(each.sums),
-            each.account,
-        )
-        rows.add_row(*(Text(clean(cell)) for cell in cells))
-    emit_rich(rows)
+        done = f"{each.reissued} of {each.total}{f', {each.failed} not' if each.failed else ''}"
+        rows.append((short_moment(each.created_at, now), each.id, each.state, done, _money(each.sums), each.account))
+    emit_table(("Created", "Job", "State", "Reissued", "Sum", "Account"), rows)
     if found.next_cursor:
         say([f"Showing {len(found.jobs)} jobs. Use a higher --limit for more."])
-
-
-def register(app: typer.Typer) -> None:
-    """Make `job` and `jobs` commands of `receiver refund`."""
-    api_command(app)(jobs)
-    epilog = "Exit codes: 4 the job is paused · 5 some refunds were not reissued."
-    api_command(app, more_epilog=epilog)(job)

@@ -2,58 +2,24 @@
 
 from __future__ import annotations
 
-import re
-import time
 from typing import Annotated
 
 import typer
 
 from receiver.client.answers import History
-from receiver.client.api import Api, convert, decode, target
+from receiver.client.api import Api, convert
 from receiver.client.calls import refund_pages, until_final
-from receiver.commands.client.options import ServiceCall, api_command
-from receiver.commands.console import clean, emit, emit_fields, emit_json, say
-from receiver.commands.refund.views import ChangePrinter, emit_disputes, emit_history, emit_list, fields
+from receiver.commands.client.options import RefundId, ServiceCall, api_command, checked_id, read_since
+from receiver.commands.console import clean, emit, emit_json, now_ms, say
+from receiver.commands.refund import cases, create, export, importing, jobs, requests
+from receiver.commands.refund.views import ChangePrinter, emit_history, emit_list, emit_refund
 from receiver.commands.refund.watch import ChangeWatcher
-from receiver.errors import Malformed
 from receiver.http.api.schema import RefreshJson
-from receiver.ledger.history import RevisionJson
-from receiver.ledger.refund import REFUND_ID
-from receiver.ledger.timestamps import format_rfc3339, milliseconds, parse_any_time, parse_span
 from receiver.outbox.formats.cloudevents import AdvisedRefundJson
 
 LONGEST_WAIT = 24 * 3600
 
 app = typer.Typer(no_args_is_help=True)
-
-
-def checked_id(text: str | None) -> str | None:
-    """Check the form of a refund's id."""
-    if text is not None and not REFUND_ID.fullmatch(text):
-        raise typer.BadParameter("a refund id is 1 to 64 letters, digits and hyphens.")
-    return text
-
-
-def _since(text: str) -> str:
-    """A time that the API understands, from a time, a day, or a span that counts back from now."""
-    text = text.strip()
-    try:
-        if re.fullmatch(r"\d{4}-\d\d-\d\d", text):
-            text = f"{text}T00:00:00Z"
-        if re.match(r"\d{4}-?\d\d-?\d\d[Tt ]", text):
-            return format_rfc3339(max(parse_any_time(text), 0))
-        return format_rfc3339(max(_now() - milliseconds(parse_span(text)), 0)) if text else ""
-    except (Malformed, ValueError) as error:
-        why = f"{error} " if "unit" in str(error) else ""
-        shape = "2h, 7d, 2026-01-31, 2026-01-31T12:00:00Z or 20260131T120000Z"
-        raise typer.BadParameter(f"{why}Give a span or a time such as {shape}.") from None
-
-
-def _now() -> int:
-    return time.time_ns() // 1_000_000
-
-
-RefundId = Annotated[str, typer.Argument(metavar="ID", callback=checked_id, help="Amazon's id of the refund.")]
 
 
 @api_command(app)
@@ -75,9 +41,7 @@ def get(
     The exit code says whether the refund was found, not its state: it is 0 for a declined or pending refund too, also
     after --wait. Read the state, or `.statusDetails.state` and `.final` with --json.
     """
-    answer = call.run(lambda api: until_final(api, refund_id, wait))
-    refund = decode(answer, AdvisedRefundJson)
-    emit_json(answer.body) if call.json else emit_fields(fields(refund))
+    refund = call.show(call.run(lambda api: until_final(api, refund_id, wait)), AdvisedRefundJson, emit_refund)
     if wait and not refund.final:
         say([f"Not final after {wait} s."])
 
@@ -104,7 +68,7 @@ def list_some(
         str,
         typer.Option(
             metavar="TIME",
-            callback=_since,
+            callback=read_since,
             help="Only refunds changed since: 2h, 7d, 2026-01-31 (UTC), 2026-01-31T12:00:00Z.",
         ),
     ] = "",
@@ -136,7 +100,7 @@ async def _list(api: Api, as_json: bool, filters: dict[str, str], limit: int | N
         elif refunds:
             accounts |= {refund.account for refund in refunds}
             with_order |= any(refund.order_reference for refund in refunds)
-            emit_list(refunds, now=_now(), first=not shown, with_order=with_order, with_account=len(accounts) > 1)
+            emit_list(refunds, now=now_ms(), first=not shown, with_order=with_order, with_account=len(accounts) > 1)
         shown += len(refunds)
     if not shown:
         say(["No refund matches." if any(filters.values()) else "There are no refunds yet."])
@@ -151,14 +115,7 @@ def history(call: ServiceCall, refund_id: RefundId) -> None:
     `Changed` is when the service recorded it. `Amazon's time` is Amazon's lastUpdatedTimestamp, with its day only if
     that differs. Both are UTC.
     """
-    answer = call.run(lambda api: api.call("GET", target("refunds", refund_id, "history", account=api.account)))
-    found = decode(answer, History)
-    revisions = [convert(revision, RevisionJson) for revision in found.revisions]
-    if call.json:
-        emit_json(answer.body)
-        return
-    emit_history(revisions)
-    emit_disputes(found.disputes)
+    call.show(call.ask("GET", "refunds", refund_id, "history"), History, emit_history)
 
 
 @api_command(app)
@@ -167,12 +124,11 @@ def refresh(call: ServiceCall, refund_id: RefundId) -> None:
 
     Also works for a refund that the service does not know yet. Needs a token with the scope refund or admin.
     """
-    answer = call.run(lambda api: api.call("POST", target("refunds", refund_id, "refresh", account=api.account)))
-    noted = decode(answer, RefreshJson)
-    if call.json:
-        emit_json(answer.body)
-    else:
+
+    def show(noted: RefreshJson) -> None:
         emit(f"Amazon will be asked about {clean(noted.refund_id)} (account {clean(noted.account)}).")
+
+    call.show(call.ask("POST", "refunds", refund_id, "refresh"), RefreshJson, show)
 
 
 @api_command(app)
@@ -196,3 +152,7 @@ def watch(
         call.run(lambda api: ChangeWatcher(api, screen.show, say).every())
     else:
         call.run(lambda api: ChangeWatcher(api, screen.show, say).one(refund_id))
+
+
+for module in (create, cases, jobs, requests, export, importing):
+    app.add_typer(module.app)

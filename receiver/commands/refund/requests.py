@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from typing import Annotated
 
 import typer
 from rich.text import Text
 
-from receiver.client.api import decode, target
-from receiver.commands.client.options import ServiceCall, api_command
-from receiver.commands.console import clean, emit_fields, emit_json, emit_rich, moment, say, short_moment
-from receiver.commands.refund.refund import _now, checked_id
+from receiver.commands.client.options import ServiceCall, api_command, checked_id
+from receiver.commands.console import Fields, clean, emit_fields, emit_rich, moment, now_ms, say, short_moment
 from receiver.errors import ConfigurationError
 from receiver.http.api.schema import RequestListJson
 from receiver.ledger.audit import Actor
 from receiver.ledger.refund_request import OPEN, RequestState
 from receiver.ledger.request_shape import RefundRequestJson
+
+app = typer.Typer()
 
 UNANSWERED, STILL_UNCLEAR = 4, 6
 """Exit codes."""
@@ -39,6 +38,7 @@ def _state(text: str) -> str:
 RequestId = Annotated[str, typer.Argument(metavar="ID", callback=_request_id, help="The id of the request.")]
 
 
+@api_command(app)
 def requests(
     call: ServiceCall,
     refund_request_id: Annotated[
@@ -56,25 +56,12 @@ def requests(
     with the scope refund.
     """
     if refund_request_id:
-        answer = call.run(
-            lambda api: api.call("GET", target("refund-requests", refund_request_id, account=call.account))
-        )
-        emit_json(answer.body) if call.json else emit_fields(_fields(decode(answer, RefundRequestJson)))
-        return
-    path = target("refund-requests", state=state, limit=limit, account=call.account)
-    answer = call.run(lambda api: api.call("GET", path))
-    if call.json:
-        emit_json(answer.body)
-        return
-    found = decode(answer, RequestListJson)
-    for each in found.requests:
-        emit_rich(_line(each))
-    if not found.requests:
-        say(["There are no open requests."])
-    elif found.total > len(found.requests):
-        say([f"Showing {len(found.requests)} of {found.total}. Use a higher --limit for more."])
+        call.show(call.ask("GET", "refund-requests", refund_request_id), RefundRequestJson, _emit)
+    else:
+        call.show(call.ask("GET", "refund-requests", state=state, limit=limit), RequestListJson, _emit_list)
 
 
+@api_command(app)
 def repeat(call: ServiceCall, refund_request_id: RequestId) -> None:
     """Send an unclear request again, before you settle it.
 
@@ -82,15 +69,14 @@ def repeat(call: ServiceCall, refund_request_id: RequestId) -> None:
     4 Amazon has not answered yet, the service keeps trying · 6 the request is still unclear. Needs a token with the
     scope refund; its name is logged.
     """
-    path = target("refund-requests", refund_request_id, "repeat", account=call.account)
-    answer = call.run(lambda api: api.call("POST", path, wait=30))
-    found = decode(answer, RefundRequestJson)
-    emit_json(answer.body) if call.json else emit_fields(_fields(found))
+    answer = call.ask("POST", "refund-requests", refund_request_id, "repeat", wait=30)
+    found = call.show(answer, RefundRequestJson, _emit)
     code = {RequestState.RESERVED: UNANSWERED, RequestState.UNCLEAR: STILL_UNCLEAR}.get(RequestState(found.state))
     if code is not None:
         raise typer.Exit(code)
 
 
+@api_command(app, name="settle-request")
 def settle_request(
     call: ServiceCall,
     refund_request_id: RequestId,
@@ -118,15 +104,23 @@ def settle_request(
     if (refund_id is None) != not_issued:
         raise ConfigurationError(["Use either --refund-id REFUND or --not-issued."])
     body = {"notIssued": True} if refund_id is None else {"refundId": refund_id}
-    path = target("refund-requests", refund_request_id, "settle", account=call.account)
-    answer = call.run(lambda api: api.call("POST", path, body=body))
-    emit_json(answer.body) if call.json else emit_fields(_fields(decode(answer, RefundRequestJson)))
+    answer = call.ask("POST", "refund-requests", refund_request_id, "settle", body=body)
+    call.show(answer, RefundRequestJson, _emit)
+
+
+def _emit_list(found: RequestListJson) -> None:
+    for each in found.requests:
+        emit_rich(_line(each))
+    if not found.requests:
+        say(["There are no open requests."])
+    elif found.total > len(found.requests):
+        say([f"Showing {len(found.requests)} of {found.total}. Use a higher --limit for more."])
 
 
 def _line(found: RefundRequestJson) -> Text:
     """One line, and below it the whole id, for copying."""
     line = _state_text(found)
-    line.append(f"  {short_moment(found.created_at or '', _now())}  {_amount(found)}  {clean(found.charge_id)}")
+    line.append(f"  {short_moment(found.created_at or '', now_ms())}  {_amount(found)}  {clean(found.charge_id)}")
     line.append(f"  {found.tries} attempts")
     if found.last_error:
         line.append(f"  {clean(found.last_error)}")
@@ -135,10 +129,10 @@ def _line(found: RefundRequestJson) -> Text:
     return line.append(f"\n  {clean(found.refund_request_id)}", "dim")
 
 
-def _fields(found: RefundRequestJson) -> Sequence[tuple[str, str | Text | None]]:
+def _emit(found: RefundRequestJson) -> None:
     amazon = found.amazon
     said = None if amazon is None else f"{amazon.status} {amazon.reason_code or ''}".strip()
-    return [
+    fields: Fields = [
         ("Request", found.refund_request_id),
         ("State", _state_text(found)),
         ("Refund", found.refund_id),
@@ -159,6 +153,7 @@ def _fields(found: RefundRequestJson) -> Sequence[tuple[str, str | Text | None]]
         ("Created", moment(found.created_at)),
         ("Changed", moment(found.changed_at)),
     ]
+    emit_fields(fields)
 
 
 def _state_text(found: RefundRequestJson) -> Text:
@@ -166,12 +161,4 @@ def _state_text(found: RefundRequestJson) -> Text:
 
 
 def _amount(found: RefundRequestJson) -> str:
-    money = found.refund_amount
-    return clean(f"{money.amount} {money.currency_code}") if money else ""
-
-
-def register(app: typer.Typer) -> None:
-    """Make these commands of `receiver refund`."""
-    api_command(app)(requests)
-    api_command(app)(repeat)
-    api_command(app, name="settle-request")(settle_request)
+    return clean(str(found.refund_amount or ""))

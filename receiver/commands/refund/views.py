@@ -6,11 +6,23 @@ from collections.abc import Sequence
 
 from rich.text import Text
 
-from receiver.client.answers import AnyEvent
-from receiver.client.api import convert, decode
-from receiver.commands.console import clean, emit, emit_json, emit_rich, emit_value, moment, say, short_moment, table
+from receiver.client.answers import AnyEvent, History
+from receiver.client.api import convert, decode_body
+from receiver.commands.console import (
+    Fields,
+    clean,
+    emit,
+    emit_fields,
+    emit_json,
+    emit_rich,
+    emit_value,
+    moment,
+    say,
+    short_moment,
+    shown,
+    table,
+)
 from receiver.commands.refund.watch import Change
-from receiver.exchange import Response
 from receiver.ledger.audit import Actor
 from receiver.ledger.dispute import DisputeJson
 from receiver.ledger.history import RevisionJson
@@ -45,7 +57,7 @@ class ChangePrinter:
 
     def show_event(self, body: bytes) -> None:
         """Print an event. Raises `ApiProblem` if it is none."""
-        event = decode(Response(200, body=body), AnyEvent)
+        event = decode_body(body, AnyEvent)
         if self._json:
             emit_json(body)
         elif event.type.startswith(BALANCES):
@@ -60,14 +72,14 @@ class ChangePrinter:
             self._line(refund, event.time, kind if kind in MARKED else "")
 
     def _balance(self, found: BalanceJson, event: AnyEvent) -> None:
-        money = ", ".join(f"{each.amount} {each.currency_code}" for each in found.sums)
+        money = ", ".join(map(str, found.sums))
         is_over = event.type == BalanceEventType.RESOLVED
         words = Text("BALANCE resolved", "green") if is_over else Text("BALANCE SUSPECTED", "bold red")
         about = f"{found.count} refunds" if found.count else found.suspected_event_id[:27]
         self._emit(found.account, event.time, about, money, words)
 
     def _dispute(self, dispute: DisputeToAnswerJson, time: str) -> None:
-        money = f"{dispute.amount.amount} {dispute.amount.currency_code}" if dispute.amount else ""
+        money = str(dispute.amount or "")
         words = Text(f"ANSWER BY {moment(dispute.merchant_response_deadline)}", "bold red")
         self._emit(dispute.account, time, dispute.dispute_id, money, words)
 
@@ -78,7 +90,7 @@ class ChangePrinter:
 
     def _line(self, refund: AdvisedRefundJson, time: str, more: str = "") -> None:
         words = state_text(refund).append(f" {more.upper()}" if more else "", "bold magenta")
-        self._emit(refund.account, time, refund.refund_id, _amount(refund), words)
+        self._emit(refund.account, time, refund.refund_id, str(refund.refund_amount or ""), words)
 
     def _emit(self, account: str, time: str, id_: str, money: str, words: Text) -> None:
         day, _, clock = (moment(time) or "").removesuffix(" UTC").partition(" ")
@@ -104,20 +116,21 @@ def emit_list(
     for name in (name for name, wanted in more.items() if wanted):
         rows.add_column(name, overflow="fold")
     for each in refunds:
-        cells = [Text(short_moment(each.changed_at, now)), Text(clean(each.refund_id)), Text(_amount(each))]
+        amount = str(each.refund_amount or "")
+        cells: list[str | Text] = [short_moment(each.changed_at, now), each.refund_id, amount, state_text(each)]
         last = {"Order": each.order_reference or "", "Account": each.account}
-        rows.add_row(*cells, state_text(each), *(Text(clean(last[name])) for name, wanted in more.items() if wanted))
+        rows.add_row(*map(shown, [*cells, *(last[name] for name, wanted in more.items() if wanted)]))
     emit_rich(rows)
 
 
-def fields(refund: AdvisedRefundJson) -> Sequence[tuple[str, str | Text | None]]:
-    """Everything about one refund, as names and values for `emit_fields`."""
+def emit_refund(refund: AdvisedRefundJson) -> None:
+    """Everything about one refund, as names and values."""
     status, account = refund.status_details, refund.account
-    return [
+    rows: Fields = [
         ("Refund", refund.refund_id),
         ("State", state_text(refund)),
         ("Description", status.reason_description),
-        ("Amount", _amount(refund) or None),
+        ("Amount", str(refund.refund_amount) if refund.refund_amount else None),
         ("Charge", refund.charge_id),
         ("Order", refund.order_reference),
         ("Retry of", refund.retry_of),
@@ -137,6 +150,7 @@ def fields(refund: AdvisedRefundJson) -> Sequence[tuple[str, str | Text | None]]
         ("Could not be read", ", ".join(refund.unread_fields) or None),
         *_advice(refund),
     ]
+    emit_fields(rows)
 
 
 def case_text(refund: AdvisedRefundJson | RevisionJson) -> str | None:
@@ -161,7 +175,7 @@ def _retryable(refund: AdvisedRefundJson) -> str | None:
 def emit_disputes(disputes: Sequence[DisputeJson]) -> None:
     """A line for each dispute about the charge."""
     for each in disputes:
-        money = f"{each.amount.amount} {each.amount.currency_code}" if each.amount else ""
+        money = str(each.amount or "")
         state = ", ".join(filter(None, (each.state, each.resolution)))
         answer = f"answer by {moment(each.merchant_response_deadline)}" if each.merchant_response_deadline else ""
         blocks = "blocks refunds" if each.blocks_refunds else ""
@@ -179,7 +193,7 @@ def _retry_refused(refund: AdvisedRefundJson) -> str | None:
     return f"{moment(refused.at)}, attempt {refused.generation}: {why}"
 
 
-def _advice(refund: AdvisedRefundJson) -> list[tuple[str, str | Text | None]]:
+def _advice(refund: AdvisedRefundJson) -> Fields:
     """The advice: what happened and what to do, best choice first."""
     if refund.advice is None:
         return []
@@ -190,8 +204,8 @@ def _advice(refund: AdvisedRefundJson) -> list[tuple[str, str | Text | None]]:
 def state_text(refund: RefundJson | RevisionJson) -> Text:
     """State and reason. A decline is in capitals, so that it is noticed without colours too."""
     state = refund.status_details.state
-    shown = state.upper() if state == State.DECLINED else state
-    text = Text(clean(shown), STYLES.get(state, "yellow"))
+    word = state.upper() if state == State.DECLINED else state
+    text = Text(clean(word), STYLES.get(state, "yellow"))
     if refund.status_details.reason_code:
         text.append(f" {clean(refund.status_details.reason_code)}")
     if refund.conflict:
@@ -199,25 +213,21 @@ def state_text(refund: RefundJson | RevisionJson) -> Text:
     return text
 
 
-def _amount(refund: RefundJson) -> str:
-    money = refund.refund_amount
-    return clean(f"{money.amount} {money.currency_code}") if money else ""
-
-
-def emit_history(revisions: Sequence[RevisionJson]) -> None:
-    """A table of the revisions, in their order. Amazon's time shows its day only if it differs."""
+def emit_history(found: History) -> None:
+    """A table of the revisions, in their order, and the disputes. Amazon's time shows its day only if it differs."""
     rows = table()
     rows.add_column("Rev", no_wrap=True, justify="right")
     for name in ("Changed UTC", "Amazon's time", "Source"):
         rows.add_column(name, no_wrap=True, overflow="fold")
     rows.add_column("State", overflow="fold")
-    for each in revisions:
+    for each in (convert(revision, RevisionJson) for revision in found.revisions):
         changed, updated = (
             moment(text) or "" for text in (each.changed_at, each.status_details.last_updated_timestamp)
         )
         updated = updated.removeprefix(changed[:11])
         cells = (str(each.revision), changed.removesuffix(" UTC"), updated.removesuffix(" UTC"), each.source)
-        rows.add_row(*(Text(clean(cell)) for cell in cells), state_text(each))
+        rows.add_row(*map(shown, cells), state_text(each))
         if each.source == Source.PERSON and (case := case_text(each)):
-            rows.add_row("", "", "", "", Text(clean(case)))
+            rows.add_row("", "", "", "", shown(case))
     emit_rich(rows)
+    emit_disputes(found.disputes)

@@ -127,7 +127,6 @@ def listen(settings: Settings) -> list[socket.socket]:
 
 
 def close(listeners: Sequence[socket.socket]) -> None:
-    """All of them."""
     for listener in listeners:
         listener.close()
 

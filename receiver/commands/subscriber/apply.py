@@ -21,15 +21,13 @@ from receiver.ledger.timestamps import format_rfc3339
 if TYPE_CHECKING:
     from receiver.settings.subscriber import SubscriberSettings
 
+app = typer.Typer()
+
 DONE = {"created": "created", "changed": "changed", "unchanged": "unchanged"}
 PLANNED = {"created": "would be created", "changed": "would be changed", "unchanged": "unchanged"}
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    api_command(app)(apply)
-
-
+@api_command(app)
 def apply(
     call: ServiceCall,
     file: Annotated[

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
-from rich.text import Text
 
-from receiver.client.answers import AnyDelivery, DeliveryPage
-from receiver.client.api import Api, decode, target
+from receiver.client.answers import DeliveryPage
 from receiver.commands.client.options import ServiceCall, api_command
-from receiver.commands.console import clean, emit, emit_json, emit_rich, moment, say, table
+from receiver.commands.console import clean, emit, emit_table, moment, say
 from receiver.errors import ConfigurationError
-from receiver.exchange import Response
 from receiver.http.api.schema import RedriveJson
 
 app = typer.Typer(no_args_is_help=True)
@@ -34,13 +30,9 @@ def list_all(
     """List events that wait for a subscriber or failed permanently, with its last answer."""
     cursor: str | None = ""
     while cursor is not None:
-        answer = call.run(lambda api, at=cursor: _page(api, name, state, limit, at))  # type: ignore[misc]  # mypy cannot infer a lambda with a default
-        page = decode(answer, DeliveryPage)
-        if call.json:
-            emit_json(answer.body)
-        elif page.deliveries:
-            _emit(page.deliveries)
-        else:
+        answer = call.ask("GET", "subscribers", name, "deliveries", state=state, limit=limit, cursor=cursor)
+        page = call.show(answer, DeliveryPage, _emit)
+        if not (page.deliveries or call.json):
             say([f"There are no {'more ' if cursor else ''}{clean(state.lower())} events."])
         cursor = page.next_cursor if every else None
     if page.next_cursor:
@@ -69,33 +61,24 @@ def redrive(
     body = {key: value for key, value in wanted.items() if value}
     if not body:
         raise ConfigurationError(["Choose events: ids, --since and --until, or --all."])
-    path = ("subscribers", name, "redrive")
-    answer = call.run(
-        lambda api: api.call("POST", target(*path, account=api.account), body={**body, "dryRun": dry_run})
-    )
-    done = decode(answer, RedriveJson)
-    if call.json:
-        emit_json(answer.body)
-        return
-    emit(f"{done.selected} would be sent again." if dry_run else f"{done.redriven} will be sent again.")
+    answer = call.ask("POST", "subscribers", name, "redrive", body={**body, "dryRun": dry_run})
+    call.show(answer, RedriveJson, _emit_redriven)
+
+
+def _emit_redriven(done: RedriveJson) -> None:
+    emit(f"{done.selected} would be sent again." if done.dry_run else f"{done.redriven} will be sent again.")
     if done.already_waiting:
         say([f"{done.already_waiting} already waiting."])
     if done.missing:
         say([f"Not found: {clean(', '.join(done.missing))}."])
 
 
-async def _page(api: Api, name: str, state: str, limit: int, cursor: str) -> Response:
-    query: dict[str, str | int] = {"account": api.account, "state": state, "limit": limit, "cursor": cursor}
-    return await api.call("GET", target(*("subscribers", name, "deliveries"), **query))
-
-
-def _emit(found: Sequence[AnyDelivery]) -> None:
-    rows = table()
-    for column in ("Stream id", "Type", "Refund", "Attempts", "Reason", "Next"):
-        rows.add_column(column, overflow="fold")
-    for each in found:
+def _emit(page: DeliveryPage) -> None:
+    rows = []
+    for each in page.deliveries:
         why = ": ".join(filter(None, (each.reason, each.last_error)))
         kind = (each.type or "").removeprefix("amazonpay.refund.")
-        texts = (each.stream_id, kind, each.refund_id or "", str(each.attempts), why)
-        rows.add_row(*(Text(clean(text)) for text in texts), moment(each.next_attempt_at) or "")
-    emit_rich(rows)
+        following = moment(each.next_attempt_at) or ""
+        rows.append((each.stream_id, kind, each.refund_id or "", str(each.attempts), why, following))
+    if rows:
+        emit_table(("Stream id", "Type", "Refund", "Attempts", "Reason", "Next"), rows)

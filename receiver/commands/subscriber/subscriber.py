@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated, Any
 
 import typer
@@ -11,7 +10,8 @@ from receiver.client.answers import AnySubscriber, AnyTest
 from receiver.client.api import Api, decode, target
 from receiver.client.errors import ApiProblem
 from receiver.commands.client.options import ServiceCall, api_command, read_secret_file
-from receiver.commands.console import clean, emit, emit_fields, emit_json, say
+from receiver.commands.console import confirmed, emit, emit_fields, need_terminal, say
+from receiver.commands.subscriber import apply
 from receiver.commands.subscriber.options import (
     AddressFile,
     AuthorizationFile,
@@ -31,8 +31,8 @@ from receiver.commands.subscriber.options import (
     read_files,
     split,
 )
-from receiver.commands.subscriber.views import emit_list, fields
-from receiver.errors import ConfigurationError, TransportError
+from receiver.commands.subscriber.views import emit_list, emit_subscriber
+from receiver.errors import TransportError
 from receiver.exchange import Response
 from receiver.http.api.schema import SubscriberListJson
 from receiver.outbox.formats.registry import DEFAULT, FORMATS
@@ -132,20 +132,14 @@ async def _add(api: Api, name: str, wanted: dict[str, Any]) -> Response:
 @api_command(app, name="list")
 def list_all(call: ServiceCall) -> None:
     """List subscribers, by account and name."""
-    answer = call.run(lambda api: api.call("GET", target("subscribers", account=api.account)))
-    found = decode(answer, SubscriberListJson).subscribers
-    if call.json:
-        emit_json(answer.body)
-    elif found:
-        emit_list(found)
-    if not found:
+    if not call.show(call.ask("GET", "subscribers"), SubscriberListJson, emit_list).subscribers:
         say(["There are no subscribers yet."])
 
 
 @api_command(app)
 def show(call: ServiceCall, name: Name) -> None:
     """Show one subscriber. Secrets are shown as fingerprints only."""
-    _emit(call, call.run(lambda api: api.call("GET", _path(api, name))))
+    _emit(call, call.ask("GET", "subscribers", name))
 
 
 @api_command(app)
@@ -200,7 +194,7 @@ def change(
     body: dict[str, Any] = {key: value for key, value in wanted.items() if value or value is False}
     for field in split(default):
         body[field.replace("-", "_")] = None
-    _emit(call, call.run(lambda api: api.call("PATCH", _path(api, name), body=body)))
+    _emit(call, call.ask("PATCH", "subscribers", name, body=body))
 
 
 @api_command(app)
@@ -217,8 +211,7 @@ def rotate(
     body: dict[str, Any] = {"oldValidFor": old_valid_for}
     if secret_file:
         body["secret"] = read_secret_file(secret_file, "--secret-file")
-    path = ("subscribers", name, "rotate")
-    _emit(call, call.run(lambda api: api.call("POST", target(*path, account=api.account), body=body)))
+    _emit(call, call.ask("POST", "subscribers", name, "rotate", body=body))
 
 
 @api_command(app)
@@ -227,35 +220,29 @@ def test(call: ServiceCall, name: Name) -> None:
 
     The event's type is amazonpay.refund.test. Exit code 1 if it was not accepted.
     """
-    path = ("subscribers", name, "test")
-    answer = call.run(lambda api: api.call("POST", target(*path, account=api.account), wait=TEST_WAIT))
-    tried = decode(answer, AnyTest)
-    if call.json:
-        emit_json(answer.body)
-    else:
-        status = f"HTTP {tried.status}" if tried.status else None
-        accepted = "accepted" if tried.delivered else "not accepted" if tried.delivered is False else "not sent yet"
-        lines = [("Test", accepted), ("Answer", status), ("Error", tried.error), ("Body", tried.answer)]
-        lines += [("Note", tried.note), ("Took", f"{tried.seconds:g} s"), ("webhook-id", tried.id)]
-        emit_fields(lines)
-    if not tried.delivered:
+    answer = call.ask("POST", "subscribers", name, "test", wait=TEST_WAIT)
+    if not call.show(answer, AnyTest, _emit_test).delivered:
         raise typer.Exit(1)
+
+
+def _emit_test(tried: AnyTest) -> None:
+    status = f"HTTP {tried.status}" if tried.status else None
+    accepted = "accepted" if tried.delivered else "not accepted" if tried.delivered is False else "not sent yet"
+    lines = [("Test", accepted), ("Answer", status), ("Error", tried.error), ("Body", tried.answer)]
+    lines += [("Note", tried.note), ("Took", f"{tried.seconds:g} s"), ("webhook-id", tried.id)]
+    emit_fields(lines)
 
 
 @api_command(app)
 def pause(call: ServiceCall, name: Name) -> None:
     """Send nothing to a subscriber until it is resumed. Its events wait and do not expire."""
-    _turn(call, name, "pause")
+    _emit(call, call.ask("POST", "subscribers", name, "pause"))
 
 
 @api_command(app)
 def resume(call: ServiceCall, name: Name) -> None:
     """Resume a paused subscriber, also one paused for 410 Gone or failing: waiting events are sent at its rate."""
-    _turn(call, name, "resume")
-
-
-def _turn(call: ServiceCall, name: str, verb: str) -> None:
-    _emit(call, call.run(lambda api: api.call("POST", target("subscribers", name, verb, account=api.account))))
+    _emit(call, call.ask("POST", "subscribers", name, "resume"))
 
 
 @api_command(app)
@@ -271,15 +258,10 @@ def remove(
     """
     account = call.account
     if not yes:
-        if sys.stdin is None or not sys.stdin.isatty():
-            raise ConfigurationError(["Can't prompt for confirmation here. Re-run with --yes."])
-        found = decode(call.run(lambda api: api.call("GET", _path(api, name))), AnySubscriber)
+        need_terminal()
+        found = decode(call.ask("GET", "subscribers", name), AnySubscriber)
         account = found.account
-        question = (
-            f"Remove {clean(found.name)} of account {clean(account)} ({clean(found.url)}) and its waiting events?"
-        )
-        say([f"{question} [y/N]"])
-        if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        if not confirmed(f"Remove {found.name} of account {account} ({found.url}) and its waiting events?"):
             say(["Not removed."])
             raise typer.Exit(1)
     call.run(lambda api: api.call("DELETE", target("subscribers", name, account=account)))
@@ -288,14 +270,7 @@ def remove(
 
 
 def _emit(call: ServiceCall, answer: Response) -> None:
-    if call.json:
-        emit_json(answer.body)
-        return
-    found = decode(answer, AnySubscriber)
-    emit_fields(fields(found))
-    if found.secret is not None:
-        emit(f"\nThe signing secret for the subscriber (shown only once):\n\n{clean(found.secret)}")
+    call.show(answer, AnySubscriber, emit_subscriber)
 
 
-def _path(api: Api, name: str) -> str:
-    return target("subscribers", name, account=api.account)
+app.add_typer(apply.app)

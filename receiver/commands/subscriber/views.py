@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from rich.text import Text
 
 from receiver.client.answers import AnySubscriber
-from receiver.commands.console import clean, emit_rich, moment, table
-from receiver.http.api.schema import StatsJson, SubscriberJson
+from receiver.commands.console import Fields, clean, emit, emit_fields, emit_table, moment
+from receiver.http.api.schema import StatsJson, SubscriberJson, SubscriberListJson
 from receiver.ledger.lifecycle import EventType
 from receiver.outbox.events.balance_event import BalanceEventType
 from receiver.outbox.events.dispute_event import DisputeEventType
@@ -24,19 +22,16 @@ TYPES = {
 """The short names of event types."""
 
 
-def emit_list(subscribers: Sequence[SubscriberJson]) -> None:
-    rows = table()
-    for column in ("Name", "Account", "State", "Wants", "Address"):
-        rows.add_column(column, overflow="fold")
-    for each in subscribers:
-        name, account, wants, url = (Text(clean(text)) for text in (each.name, each.account, _wants(each), each.url))
-        rows.add_row(name, account, _state(each), wants, url)
-    emit_rich(rows)
+def emit_list(found: SubscriberListJson) -> None:
+    if not found.subscribers:
+        return
+    rows = [(each.name, each.account, _state(each), _wants(each), each.url) for each in found.subscribers]
+    emit_table(("Name", "Account", "State", "Wants", "Address"), rows)
 
 
-def fields(subscriber: AnySubscriber) -> Sequence[tuple[str, str | Text | None]]:
-    """(name, value) pairs that describe a subscriber."""
-    return [
+def emit_subscriber(subscriber: AnySubscriber) -> None:
+    """Everything about one subscriber, with its secret if the answer has one."""
+    fields: Fields = [
         ("Subscriber", subscriber.name),
         ("Account", subscriber.account),
         ("Format", subscriber.format),
@@ -57,9 +52,12 @@ def fields(subscriber: AnySubscriber) -> Sequence[tuple[str, str | Text | None]]
         *([("Fingerprint", f"{kept.fingerprint} ({kept.field})")] if (kept := subscriber.credential) else []),
         *(_stats(subscriber.stats) if subscriber.stats else ()),
     ]
+    emit_fields(fields)
+    if subscriber.secret is not None:
+        emit(f"\nThe signing secret for the subscriber (shown only once):\n\n{clean(subscriber.secret)}")
 
 
-def _stats(stats: StatsJson) -> Sequence[tuple[str, str | Text | None]]:
+def _stats(stats: StatsJson) -> Fields:
     since = f", the oldest since {moment(stats.oldest_waiting)}" if stats.oldest_waiting else ""
     failing = f"{stats.failures_in_a_row} in a row; sending one at a time" if stats.breaker == "open" else None
     return [

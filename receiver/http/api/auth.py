@@ -11,6 +11,7 @@ from starlette.requests import HTTPConnection
 
 from receiver.errors import Forbidden, NotFound, Unauthorized
 from receiver.http.forwarded import user_of
+from receiver.http.headers import values_of
 from receiver.http.limits import SignInLimit
 from receiver.ledger.audit import Actor
 from receiver.settings.sections import Scope, TokenSettings
@@ -70,7 +71,6 @@ class Tokens:
 
     @property
     def count(self) -> int:
-        """How many tokens are configured."""
         return len(self._callers)
 
     def knows(self, caller: Caller) -> bool:
@@ -82,7 +82,7 @@ class Tokens:
 
         Raises `Unauthorized` (`token_missing`, `token_unknown`), or `TooManyAttempts` after too many unknown tokens.
         """
-        headers = request.headers.getlist("authorization")
+        headers = values_of(request.scope["headers"], b"authorization")
         by_session = None if headers else self._session(request)
         caller = by_session or self._presented(request, headers)
         log_actor(request, caller)
@@ -90,7 +90,7 @@ class Tokens:
 
     def admits(self, request: HTTPConnection) -> bool:
         """Whether this request would still be identified: its session may have ended, its token may be gone."""
-        headers = request.headers.getlist("authorization")
+        headers = values_of(request.scope["headers"], b"authorization")
         return sha256(_bearer(headers)).digest() in self._callers if headers else self._session(request) is not None
 
     def _presented(self, request: HTTPConnection, headers: list[str]) -> Caller:

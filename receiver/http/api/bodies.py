@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, Final
 
+import msgspec
 from starlette.requests import ClientDisconnect, Request
 
 from receiver.errors import BadRequest, Conflict, Malformed
@@ -40,6 +41,21 @@ def object_schema(about: str, required: tuple[str, ...], properties: Mapping[str
         "additionalProperties": False,
         "examples": [example],
     }
+
+
+def body_schema(kind: type, example: object) -> Schema:
+    """The schema of a body that is decoded as this type, with the parts that it refers to in their places."""
+    (whole_schema,), parts = msgspec.json.schema_components([kind], ref_template="{name}")
+
+    def inside(schema: Any) -> Any:
+        if isinstance(schema, list):
+            return [inside(each) for each in schema]
+        if not isinstance(schema, dict):
+            return schema
+        kept = {key: inside(each) for key, each in schema.items() if key not in ("$ref", "discriminator", "title")}
+        return {**inside(parts[schema["$ref"]]), **kept} if "$ref" in schema else kept
+
+    return {**inside(whole_schema), "examples": [example]}
 
 
 def money_schema(currency: Schema, about: str) -> Schema:

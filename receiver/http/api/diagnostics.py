@@ -76,9 +76,7 @@ class DiagnosticsApi:
         body = DiagnosticsJson(
             version=package_version(),
             time=format_rfc3339(now),
-            store=StoreJson(
-                kind=inside.store,
-            ),
+            store=StoreJson(kind=inside.store),
             workers={name: state for name, state in inside.workers().items() if _may_see(call.caller, name)},
             unconfigured_accounts=tuple(unconfigured(inside.receiver.unconfigured_accounts)),
             unconfigured_topics=unconfigured(inside.receiver.unconfigured_topics),
@@ -97,14 +95,7 @@ class DiagnosticsApi:
 
 def unconfigured(names: UnconfiguredNames) -> list[SightingJson]:
     found = sorted(names.listed().items(), key=lambda pair: -pair[1].count)
-    return [
-        SightingJson(
-            name=name,
-            count=each.count,
-            last_seen=format_rfc3339(each.last_seen),
-        )
-        for name, each in found
-    ]
+    return [SightingJson(name=name, count=each.count, last_seen=format_rfc3339(each.last_seen)) for name, each in found]
 
 
 def _may_see(caller: Caller, worker: str) -> bool:

@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import Route
 
 from receiver.amazon.fps.calls import MAX_DESCRIPTION, TRANSACTION_ID, FpsRefundRequest, Policy
 from receiver.amazon.fps.notification import MAX_BODY, read_status_notification
@@ -137,8 +137,7 @@ def form_endpoint(fps_issuers: Mapping[str, FpsIssuer], limits: IngestSettings, 
     return Ipn(Forms(fps_issuers), narrow, metrics, dated=False, address=Address("/fps", needs_account=True))
 
 
-def form_routes(forms: Ipn) -> list[BaseRoute]:
-    """The routes of status notifications."""
+def form_routes(forms: Ipn) -> list[Route]:
     return [Route(path, forms) for path in (TAKE_FORM.path, f"{TAKE_FORM.path}/")]
 
 

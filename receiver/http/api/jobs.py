@@ -113,7 +113,6 @@ class JobApi:
         in_turn=True,
     )
     async def many(self, call: Call) -> Response:
-        """Newest first, a page at a time."""
         accounts, limit = call.accounts, call[MOST]
         below = _read_place(read_cursor(call[CURSOR], "jobs", accounts))
         lists = await asyncio.gather(*(self._store.of(account).jobs.page(below, limit + 1) for account in accounts))

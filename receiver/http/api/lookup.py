@@ -39,7 +39,10 @@ async def find_refunds(store: Store, accounts: Sequence[str], refund_id: str) ->
 
 def the_refund(found: Sequence[Refund], refund_id: str) -> Refund:
     """The only refund found with this id. Raises `NotFound`, `Conflict`."""
-    missing = NotFound(no_such_refund(refund_id), reason="no_such_refund")
+
+    def missing() -> NotFound:
+        return NotFound(no_such_refund(refund_id), reason="no_such_refund")
+
     return _the_one([(refund.account, refund) for refund in found], "know this refund", missing)[1]
 
 
@@ -56,7 +59,7 @@ def _knows(known: KnownCharge, charge_id: str) -> bool:
 
 def the_charge(found: Sequence[tuple[str, KnownCharge]]) -> tuple[str, KnownCharge]:
     """The only one found, with its account. Raises `NotFound`, `Conflict`."""
-    return _the_one(found, "know this charge", NotFound("Charge not found.", reason="no_such_charge"))
+    return _the_one(found, "know this charge", lambda: NotFound("Charge not found.", reason="no_such_charge"))
 
 
 async def find_history(store: Store, refund: Refund) -> tuple[list[Revision], list[Dispute]]:
@@ -75,15 +78,16 @@ async def find_request(
     """The request, with its account. Raises `NotFound`, `Conflict`."""
     answers = await _in_each(accounts, lambda account: store.of(account).requests.get(refund_request_id))
     found = [(account, record) for account, record in zip(accounts, answers, strict=True) if record is not None]
-    missing = NotFound("Refund request not found, or not visible to the token.", reason="no_such_request")
-    return _the_one(found, "know this request", missing)
+    text = "Refund request not found, or not visible to the token."
+    return _the_one(found, "know this request", lambda: NotFound(text, reason="no_such_request"))
 
 
 async def find_job(store: Store, accounts: Sequence[str], job_id: str) -> Job:
     """The job. Raises `NotFound`, `Conflict`."""
     answers = await _in_each(accounts, lambda account: store.of(account).jobs.get(job_id))
-    missing = NotFound("Job not found. Jobs are kept for 30 days after their end.", reason="no_such_job")
-    return _the_one([(job.account, job) for job in answers if job is not None], "know this job", missing)[1]
+    text = "Job not found. Jobs are kept for 30 days after their end."
+    found = [(job.account, job) for job in answers if job is not None]
+    return _the_one(found, "know this job", lambda: NotFound(text, reason="no_such_job"))[1]
 
 
 async def all_subscribers(store: Store, accounts: Sequence[str]) -> list[tuple[str, Subscriber]]:
@@ -95,7 +99,7 @@ async def all_subscribers(store: Store, accounts: Sequence[str]) -> list[tuple[s
 async def find_subscriber(store: Store, accounts: Sequence[str], name: str) -> tuple[str, Subscriber]:
     """The subscriber, with its account. Raises `NotFound`, `Conflict`."""
     found = [each for each in await all_subscribers(store, accounts) if each[1].name == name]
-    return _the_one(found, "have a subscriber with this name", _no_such_subscriber())
+    return _the_one(found, "have a subscriber with this name", _no_such_subscriber)
 
 
 def _no_such_subscriber() -> NotFound:
@@ -116,9 +120,9 @@ async def change_subscriber(
     return account, updated.after
 
 
-def _the_one(found: Sequence[tuple[str, T]], what: str, missing: NotFound) -> tuple[str, T]:
+def _the_one(found: Sequence[tuple[str, T]], what: str, missing: Callable[[], NotFound]) -> tuple[str, T]:
     if not found:
-        raise missing
+        raise missing()
     if len(found) > 1:
         names = ", ".join(account for account, _ in found)
         raise Conflict(f"Several accounts {what}: {names}. Add ?account=.", reason="several_accounts")

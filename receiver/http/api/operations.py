@@ -16,7 +16,7 @@ from typing import Any, Final, TypeVar
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import Route
 from starlette.types import Receive, Send
 from starlette.types import Scope as AsgiScope
 
@@ -97,7 +97,6 @@ class Call:
 
     @property
     def actor(self) -> Actor:
-        """Who acts by this request."""
         return actor_of(self.request, self.caller)
 
 
@@ -165,8 +164,7 @@ def operations_of(api: type) -> Iterator[tuple[str, Operation]]:
             yield name, operation
 
 
-def routes_of(api: object, tokens: Tokens, reads: Reads) -> list[BaseRoute]:
-    """The routes that an object's handlers declare."""
+def routes_of(api: object, tokens: Tokens, reads: Reads) -> list[Route]:
     return [
         Route(operation.path, _endpoint(operation, getattr(api, name), tokens, reads), methods=[operation.method])
         for name, operation in operations_of(type(api))

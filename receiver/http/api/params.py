@@ -107,8 +107,6 @@ def choice(name: str, about: str, values: Sequence[str], absent: str = "") -> Pa
 
 
 def number(name: str, about: str, default: int, low: int, high: int) -> Parameter[int]:
-    """An integer from `low` to `high`."""
-
     def read(given: str) -> int:
         if not re.fullmatch(r"[0-9]{1,9}", given) or not low <= int(given) <= high:
             raise BadRequest(f"`{name}` must be an integer from {low} to {high}.", reason="bad_parameter")

@@ -44,6 +44,7 @@ from receiver.outbox.events.advice import advice_of
 from receiver.outbox.formats.cloudevents import AdvisedRefundJson, advised_json
 from receiver.settings.sections import HttpSettings, Scope
 from receiver.store import Store
+from receiver.track.current import current_refunds
 
 WAITING = ("http.waiting", "http.waiting_per_token")
 LOOK_EVERY = 1.0
@@ -126,13 +127,13 @@ class RefundApi:
             with self._seats.taken(call.caller.name):
                 found = await self._look(call.request, accounts, refund_id, found, wait)
         refund = the_refund(found, refund_id)
-        (refund,) = await as_of_now(self._store, [refund])
+        (refund,) = await current_refunds(self._store.of(refund.account), [refund])
         body = advised_json(refund, advice_of(refund))
         encoded = msgspec.json.encode(body)
         tag = etag(refund, body, encoded)
-        if matches(call.request.headers.getlist("if-none-match"), tag):
+        if matches(call.request.scope["headers"], tag):
             return Response(status_code=304, headers={"ETag": tag, "Cache-Control": "private, no-cache"})
-        return JsonAnswer(encoded, ETag=tag, Cache_Control="private, no-cache")
+        return JsonAnswer(encoded, 200, ((b"etag", tag.encode()), (b"cache-control", b"private, no-cache")))
 
     @Operation(
         "GET",

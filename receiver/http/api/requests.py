@@ -139,7 +139,7 @@ class RequestApi:
         accounts, refund_request_id = call.accounts, call[REQUEST]
         check_fields(await read_object(call.request, needed=False), ())
         account, _ = await find_request(self._store, accounts, refund_request_id)
-        record = await self._issuers[account].repeat(refund_request_id, by=call.actor)
+        record = await self._issuers[account].manual.repeat(refund_request_id, by=call.actor)
         if record.state is RequestState.RESERVED:
             return json_answer(await self._json(account, record), 202, Retry_After=str(ASK_AGAIN))
         return json_answer(await self._json(account, record))
@@ -172,11 +172,11 @@ class RequestApi:
         accounts, refund_request_id = call.accounts, call[REQUEST]
         refund_id = _read_settlement(await read_object(call.request))
         account, _ = await find_request(self._store, accounts, refund_request_id)
-        issuer = self._issuers[account]
+        manual = self._issuers[account].manual
         if refund_id:
-            record = await issuer.resolve_as_done(refund_request_id, refund_id, by=call.actor)
+            record = await manual.as_done(refund_request_id, refund_id, by=call.actor)
         else:
-            record = await issuer.resolve_as_not_issued(refund_request_id, by=call.actor)
+            record = await manual.as_not_issued(refund_request_id, by=call.actor)
         return json_answer(await self._json(account, record))
 
     async def _json(self, account: str, record: RefundRequestRecord) -> RefundRequestJson:

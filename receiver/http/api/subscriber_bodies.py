@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from decimal import Decimal
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from receiver.errors import BadRequest, Malformed
 from receiver.http.api.bodies import ACCOUNT_FIELD, object_schema
@@ -18,15 +18,15 @@ from receiver.ledger.timestamps import format_rfc3339, milliseconds, parse_durat
 from receiver.outbox.formats.alertmanager import LONGEST_AUTHORIZATION
 from receiver.outbox.formats.format import LONGEST_LINK
 from receiver.outbox.formats.pagerduty import ROUTING_KEY
-from receiver.outbox.formats.registry import FORMATS
+from receiver.outbox.formats.registry import FORMATS, format_spec
 from receiver.outbox.subscribers.changes import NEW, OLD_VALID, OLD_VALID_MOST
 from receiver.outbox.subscribers.fields import MOST_REASONS, NAME, VALID_TYPES
 from receiver.outbox.subscribers.limits import FASTEST, MOST_AMOUNTS, MOST_AT_ONCE, SLOWEST
-from receiver.outbox.subscribers.reading import read_start
+from receiver.outbox.subscribers.reading import read_start, read_subscriber
 from receiver.outbox.subscribers.schema import public_json
 from receiver.outbox.subscribers.secrets import FORM, LONGEST, MOST_SECRETS, SHORTEST, read_secret
 from receiver.outbox.subscribers.subscriber import Subscriber
-from receiver.outbox.subscribers.url import LONGEST_URL
+from receiver.outbox.subscribers.url import LONGEST_URL, UrlPolicy
 from receiver.store.deliveries.queues import Health
 
 CLOCKS_APART = 300_000
@@ -172,6 +172,27 @@ def read_fields(body: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(plain.get("rate"), Decimal):
         plain["rate"] = float(plain["rate"])
     return plain
+
+
+class NewSubscriber(NamedTuple):
+    """A subscriber as a body describes it."""
+
+    subscriber: Subscriber
+    start: int | None
+    """The time (ms) from which it receives events; None: now."""
+    brought: bool
+    """Whether the body has its secrets."""
+    made: Mapping[str, str]
+    """The secret that was generated for it, if it needs one."""
+
+
+def read_new(fields: dict[str, Any], rules: UrlPolicy, now: int, new_secret: Callable[[], str]) -> NewSubscriber:
+    """The subscriber that the fields of a body describe. Raises `BadRequest`."""
+    start = read_begin(fields.pop("start", None), now)
+    brought = "secret" in fields or "secrets" in fields
+    made = {"secret": new_secret()} if format_spec(fields.get("format")).signed and not brought else {}
+    subscriber = read_subscriber({**fields, **made}, rules, origin="api", now=now)
+    return NewSubscriber(subscriber, start, brought, made)
 
 
 def read_new_secret(given: object) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import Annotated, Final, NamedTuple
 
@@ -14,17 +14,13 @@ from receiver.http.api.bodies import object_schema, only_account, read_object
 from receiver.http.api.operations import ADMIN, NO_ACCOUNT, Answer, Body, Call, Operation
 from receiver.http.api.params import ACCOUNT, flag
 from receiver.http.api.schema import ChangedSubscriberJson
-from receiver.http.api.subscriber_bodies import ADD, HUMP, read_begin, read_fields, subscriber_json
-from receiver.http.api.subscribers import NAME, not_configured
+from receiver.http.api.subscriber_bodies import ADD, HUMP, NewSubscriber, read_fields, read_new, subscriber_json
+from receiver.http.api.subscribers import NAME, SubscriberApi, not_configured
 from receiver.http.respond import json_answer
 from receiver.ledger.audit import Action, Actor, AuditEntry
 from receiver.ledger.schema import extended
-from receiver.outbox.formats.registry import format_spec
 from receiver.outbox.subscribers.equal import FieldChangeJson, differences, made_equal
-from receiver.outbox.subscribers.reading import read_subscriber
 from receiver.outbox.subscribers.subscriber import Subscriber
-from receiver.outbox.subscribers.url import UrlPolicy
-from receiver.store import Store
 from receiver.store.deliveries.subscribers import SubscriberRepository, too_many
 
 DRY_RUN: Final = flag("dryRun", "Only report what would change.")
@@ -64,15 +60,7 @@ class _Result(NamedTuple):
     changes: list[FieldChangeJson]
 
 
-class SubscriberPutApi:
-    """The handler. Its arguments are those of `SubscriberApi`."""
-
-    def __init__(
-        self, store: Store, rules: UrlPolicy, now: Callable[[], int], new_secret: Callable[[], str], most: int
-    ) -> None:
-        self._store, self._rules = store, rules
-        self._now, self._new_secret, self._most = now, new_secret, most
-
+class SubscriberPutApi(SubscriberApi):
     @Operation(
         "PUT",
         "/v1/subscribers/{name}",
@@ -104,34 +92,30 @@ class SubscriberPutApi:
         account = only_account(call.accounts, "`?account=`")
         if fields.setdefault("name", call[NAME]) != call[NAME]:
             raise BadRequest("name: differs from the one in the path; leave it out.", reason="bad_subscriber")
-        start = read_begin(fields.pop("start", None), self._now())
-        brought = "secret" in fields or "secrets" in fields
-        made = {"secret": self._new_secret()} if format_spec(fields.get("format")).signed and not brought else {}
-        given = read_subscriber({**fields, **made}, self._rules, origin="api", now=self._now())
-        subscribers = self._store.of(account).subscribers
-        result = await self._make(subscribers, given, brought, start, None if call[DRY_RUN] else call.actor)
+        new = read_new(fields, self._rules, self._now(), self._new_secret)
+        subscribers, by = self._store.of(account).subscribers, None if call[DRY_RUN] else call.actor
+        result = await self._make(subscribers, new, by)
         body = extended(
             PutSubscriberJson,
             subscriber_json(account, result.subscriber),
-            **(made if result.subscriber.secrets == given.secrets and not call[DRY_RUN] else {}),
+            **(new.made if result.subscriber.secrets == new.subscriber.secrets and not call[DRY_RUN] else {}),
             outcome=result.outcome,
             changes=result.changes,
         )
         if result.outcome is not Made.CREATED or call[DRY_RUN]:
             return json_answer(body)
-        return json_answer(body, 201, Location=f"/v1/subscribers/{given.name}?account={account}")
+        return json_answer(body, 201, Location=f"/v1/subscribers/{new.subscriber.name}?account={account}")
 
-    async def _make(
-        self, subscribers: SubscriberRepository, given: Subscriber, brought: bool, start: int | None, by: Actor | None
-    ) -> _Result:
+    async def _make(self, subscribers: SubscriberRepository, new: NewSubscriber, by: Actor | None) -> _Result:
         """Create the subscriber or make it equal, in a loop until no other change comes between. Without `by`, only
-        say what would be done. `brought`: the secrets were given."""
+        say what would be done."""
+        given = new.subscriber
         while True:
             found = await subscribers.read()
             stored = found.subscribers.get(given.name)
             if stored is not None:
                 not_configured(stored, "change it")
-                after = made_equal(stored, given, with_secrets=brought)
+                after = made_equal(stored, given, with_secrets=new.brought)
                 changes = differences(stored, after)
                 result = _Result(Made.CHANGED if changes else Made.UNCHANGED, after, changes)
                 entry = _entry(Action.SUBSCRIBER_CHANGE, given, by, changes)
@@ -139,17 +123,15 @@ class SubscriberPutApi:
                     return result
             elif by is None and len(found.names) >= self._most:
                 raise too_many(self._most)
-            elif by is None or await self._added(subscribers, given, start, _entry(Action.SUBSCRIBER_ADD, given, by)):
+            elif by is None or await self._added(subscribers, new, _entry(Action.SUBSCRIBER_ADD, given, by)):
                 return _Result(Made.CREATED, given, [])
 
-    async def _added(
-        self, subscribers: SubscriberRepository, given: Subscriber, start: int | None, entry: AuditEntry | None
-    ) -> bool:
+    async def _added(self, subscribers: SubscriberRepository, new: NewSubscriber, entry: AuditEntry | None) -> bool:
         """False if another caller added one of this name first."""
         try:
-            await subscribers.add(given, start, most=self._most, audit=entry)
+            await subscribers.add(new.subscriber, new.start, most=self._most, audit=entry)
         except Conflict as error:
-            if error.reason != "subscriber_exists" or given.name in (await subscribers.read()).unreadable:
+            if error.reason != "subscriber_exists" or new.subscriber.name in (await subscribers.read()).unreadable:
                 raise
             return False
         return True

@@ -25,8 +25,8 @@ from receiver.http.api.subscriber_bodies import (
     ADD,
     CHANGE,
     ROTATE,
-    read_begin,
     read_fields,
+    read_new,
     read_new_secret,
     read_old_valid,
     stats_json,
@@ -35,10 +35,8 @@ from receiver.http.api.subscriber_bodies import (
 from receiver.http.respond import json_answer
 from receiver.ledger.audit import Action, AuditEntry
 from receiver.ledger.schema import extended
-from receiver.outbox.formats.registry import format_spec
 from receiver.outbox.subscribers.changes import NEW, changed, rotated
 from receiver.outbox.subscribers.equal import is_equal
-from receiver.outbox.subscribers.reading import read_subscriber
 from receiver.outbox.subscribers.subscriber import Subscriber, pause, resume
 from receiver.outbox.subscribers.url import UrlPolicy
 from receiver.store import Store
@@ -122,10 +120,7 @@ class SubscriberApi:
         """
         fields = read_fields(await read_object(call.request))
         account = only_account(possible_accounts(call.caller, fields.pop("account", None)))
-        start = read_begin(fields.pop("start", None), self._now())
-        brought = "secret" in fields or "secrets" in fields
-        made = {"secret": self._new_secret()} if format_spec(fields.get("format")).signed and not brought else {}
-        subscriber = read_subscriber({**fields, **made}, self._rules, origin="api", now=self._now())
+        subscriber, start, brought, made = read_new(fields, self._rules, self._now(), self._new_secret)
         entry = AuditEntry(action=Action.SUBSCRIBER_ADD, actor=call.actor, subscriber=subscriber.name)
         subscribers = self._store.of(account).subscribers
         try:

@@ -52,7 +52,6 @@ class Chart:
 
     @property
     def total(self) -> int:
-        """All refunds in the chart."""
         return sum(hour.total for hour in self.hours)
 
     @property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 from urllib.parse import quote, urlencode
@@ -12,14 +12,18 @@ from markupsafe import Markup, escape
 
 from receiver.ledger.dispute import standing
 from receiver.ledger.money import Money
-from receiver.ledger.refund import Refund, Resolution, State
+from receiver.ledger.refund import Resolution, State
 from receiver.ledger.resolution import AS_TEXT
 from receiver.ledger.schema import tidy
 from receiver.ledger.timestamps import format_rfc3339
-from receiver.outbox.events.advice import Advice, advice_of
+from receiver.outbox.events.advice import advice_of
 
 DAY: Final = 86_400_000
-STATE_WORDS: Final = {State.INITIATED: "Pending", State.REFUNDED: "Refunded", State.DECLINED: "Declined"}
+STATE_WORDS: Final[Mapping[str, str]] = {
+    State.INITIATED: "Pending",
+    State.REFUNDED: "Refunded",
+    State.DECLINED: "Declined",
+}
 SOURCES: Final = {
     "notification": "notification",
     "poll": "poll",
@@ -114,13 +118,12 @@ def subscriber_path(name: str, account: str, verb: str) -> str:
 
 def state_word(state: str) -> str:
     """Amazon's word for a state, or a plainer one."""
-    return next((word for known, word in STATE_WORDS.items() if known == state), tidy(state) or "unknown")
+    return STATE_WORDS.get(state) or tidy(state) or "unknown"
 
 
 def state_class(state: str) -> str:
     """The CSS class of a state: one of four, for any value from Amazon."""
-    known = {State.INITIATED: "pending", State.REFUNDED: "refunded", State.DECLINED: "declined"}
-    return next((word for name, word in known.items() if name == state), "other")
+    return STATE_WORDS.get(state, "other").lower()
 
 
 def source_word(source: str) -> str:
@@ -138,29 +141,14 @@ def delivered_word(outcome: str) -> str:
     return DELIVERED.get(outcome, tidy(outcome))
 
 
-def advice(refund: Refund) -> Advice | None:
-    return advice_of(refund)
-
-
 FILTERS: Final[dict[str, Callable[..., Any]]] = {
-    "moment": moment,
-    "moment_on": moment_on,
-    "minute": minute,
-    "day": day,
-    "clock": clock,
-    "money": money,
-    "for_people": for_people,
-    "how_word": how_word,
+    **{
+        each.__name__: each
+        for each in (
+            *(moment, moment_on, minute, day, clock, money, duration, for_people, refund_path, subscriber_path),
+            *(how_word, state_word, state_class, source_word, looked_word, delivered_word, standing, tidy),
+        )
+    },
     "iso": format_rfc3339,
-    "duration": duration,
-    "refund_path": refund_path,
-    "subscriber_path": subscriber_path,
-    "state_word": state_word,
-    "state_class": state_class,
-    "source_word": source_word,
-    "looked_word": looked_word,
-    "delivered_word": delivered_word,
-    "standing": standing,
-    "advice": advice,
-    "tidy": tidy,
+    "advice": advice_of,
 }

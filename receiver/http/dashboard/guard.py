@@ -12,12 +12,14 @@ import structlog
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
+from starlette.routing import Route
 
 from receiver.errors import BadRequest, Forbidden, ReceiverError, StoreUnavailable
 from receiver.http.api.auth import log_actor
 from receiver.http.api.bodies import read_whole
 from receiver.http.dashboard.pages import Pages
 from receiver.http.dashboard.sessions import Session, Sessions, same
+from receiver.settings.sections import Scope
 
 log = structlog.get_logger()
 
@@ -35,26 +37,36 @@ class PageFrame:
     def __init__(self, pages: Pages, sessions: Sessions) -> None:
         self._pages, self._sessions = pages, sessions
 
-    def page(self, handler: Handler) -> Callable[[Request], Awaitable[Response]]:
-        """Wraps the handler of a page."""
+    def page(self, path: str, handler: Handler, *scopes: Scope) -> Route:
+        """The route of a page. The token needs one of the scopes, if there are any."""
 
-        async def shown(request: Request) -> Response:
-            return await self.guarded(request, lambda: self._signed_in(request, handler))
+        async def shown(request: Request, session: Session) -> Response:
+            if scopes:
+                session.caller.need(*scopes)
+            return await handler(request, session)
 
-        return shown
+        return self._route("GET", path, shown)
 
-    def form(self, handler: Handler) -> Callable[[Request], Awaitable[Response]]:
-        """Wraps the handler of a form. Checks its CSRF token first. Its fields are `request.state.form`."""
+    def form(self, path: str, handler: Handler, *scopes: Scope) -> Route:
+        """The route of a form. Checks its CSRF token first. Its fields are `request.state.form`."""
 
         async def sent(request: Request, session: Session) -> Response:
             need_own_page(request)
             fields = await read_form(request)
             if not same(fields.get("csrf", ""), session.csrf):
                 raise Forbidden("This form belongs to another session. Go back and reload the page.", reason="csrf")
+            if scopes:
+                session.caller.need(*scopes)
             request.state.form = fields
             return await handler(request, session)
 
-        return self.page(sent)
+        return self._route("POST", path, sent)
+
+    def _route(self, method: str, path: str, handler: Handler) -> Route:
+        async def answered(request: Request) -> Response:
+            return await self.guarded(request, lambda: self._signed_in(request, handler))
+
+        return Route(path, answered, methods=[method])
 
     def render(
         self, template: str, session: Session | None, values: Mapping[str, Any], *, at: str = "", status: int = 200

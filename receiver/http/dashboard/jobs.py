@@ -7,7 +7,7 @@ person is asked again.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Final
@@ -26,11 +26,11 @@ from receiver.http.dashboard.guard import PageFrame, see_other
 from receiver.http.dashboard.sessions import Session
 from receiver.issue.issuer import Issuer
 from receiver.issue.jobs import Jobs
-from receiver.ledger.declines.job import LEFT_OUT, REISSUED, UNFINISHED, JobState, LeftOut, Plan, Selection
+from receiver.ledger.audit import Actor
+from receiver.ledger.declines.job import LEFT_OUT, REISSUED, UNFINISHED, Job, JobState, LeftOut, Plan, Selection
 from receiver.ledger.declines.job_shape import describe
 from receiver.ledger.money import Money, sums
 from receiver.ledger.refund import REFUND_ID
-from receiver.settings.sections import Scope
 from receiver.store import Store
 
 MOST_NAMED: Final = 100
@@ -80,7 +80,6 @@ class JobPages:
 
     async def one(self, request: Request, session: Session) -> Response:
         """`GET /jobs/{job_id}?account=`: how far it is, and the latest outcomes."""
-        session.caller.need(Scope.REFUND)
         accounts = session.caller.seen(ACCOUNT.of(request) or None)
         job = await find_job(self._store, accounts, JOB.of(request))
         after = max(job.finished - SHOWN, 0)
@@ -96,22 +95,21 @@ class JobPages:
         return self._frame.render("job.html", session, values, at="refunds")
 
     async def resume(self, request: Request, session: Session) -> Response:
-        """`POST /jobs/{job_id}/resume?account=`."""
-        account = self._account(request, session)
-        job = await find_job(self._store, [account], JOB.of(request))
-        await Jobs(self._issuers[account]).resume(job.id, actor_of(request, session.caller))
-        return see_other(job_path(job.id, account))
+        return await self._act(request, session, Jobs.resume)
 
     async def cancel(self, request: Request, session: Session) -> Response:
-        """`POST /jobs/{job_id}/cancel?account=`."""
+        return await self._act(request, session, Jobs.cancel)
+
+    async def _act(
+        self, request: Request, session: Session, act: Callable[[Jobs, str, Actor], Awaitable[Job]]
+    ) -> Response:
         account = self._account(request, session)
         job = await find_job(self._store, [account], JOB.of(request))
-        await Jobs(self._issuers[account]).cancel(job.id, actor_of(request, session.caller))
+        await act(Jobs(self._issuers[account]), job.id, actor_of(request, session.caller))
         return see_other(job_path(job.id, account))
 
     def _account(self, request: Request, session: Session) -> str:
         """The account of the job. Raises `Forbidden`, `NotFound`, `Conflict`."""
-        session.caller.need(Scope.REFUND)
         accounts = session.caller.seen(ACCOUNT.of(request) or None)
         if len(accounts) != 1:
             raise Conflict("A job belongs to one account. Choose the account in the list.", reason="account_needed")
@@ -165,5 +163,4 @@ def digest(plan: Plan) -> str:
 
 
 def job_path(job_id: str, account: str) -> str:
-    """The page of a job."""
     return f"/jobs/{job_id}?{urlencode({'account': account})}"

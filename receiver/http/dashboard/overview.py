@@ -68,15 +68,10 @@ class OverviewPage:
         """`GET /`. Shows what the token's scopes allow: refunds need read, requests refund, subscribers admin."""
         caller, now = session.caller, self._now()
         notice = NOTICES.get(request.query_params.get("done", ""), "")
-        values: dict[str, Any] = {"now": now, "reads": Scope.READ in caller.scopes, "notice": notice}
-        values |= {"unclear": [], "unclear_total": 0, "alerting": [], "declines": [], "conflicts": [], "stuck": []}
-        values |= {
-            "jobs": [],
-            "findings": 0,
-            "to_answer": [],
-            "undeclared": [],
-            "may_refresh": not caller.scopes.isdisjoint((Scope.REFUND, Scope.ADMIN)),
-        }
+        lists = ("unclear", "alerting", "declines", "conflicts", "stuck", "jobs", "to_answer", "undeclared")
+        values: dict[str, Any] = {**dict.fromkeys(lists, ()), "unclear_total": 0, "findings": 0}
+        values |= {"now": now, "reads": Scope.READ in caller.scopes, "notice": notice}
+        values["may_refresh"] = not caller.scopes.isdisjoint((Scope.REFUND, Scope.ADMIN))
         if Scope.READ in caller.scopes:
             values |= await self._refunds(caller, now)
             values |= await self._declines(caller)

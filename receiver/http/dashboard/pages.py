@@ -71,7 +71,6 @@ class Pages:
         return Response(html, status, {**HEADERS, **(headers or {})}, "text/html; charset=utf-8")
 
     async def static(self, request: Request) -> Response:
-        """`GET /static/{name}`."""
         file = self._by_path.get(request.url.path)
         if file is None:
             raise HTTPException(404)

@@ -66,7 +66,6 @@ class RefundList:
 
         A search that finds one refund by its id leads to its page.
         """
-        session.caller.need(Scope.READ)
         given = {name: request.query_params.get(name, "").strip() for name in FIELDS}
         accounts = session.caller.seen(given["account"] or None)
         query, cursor = read_query(given), CURSOR.of(request)

@@ -15,7 +15,6 @@ from receiver.http.dashboard.guard import see_other
 from receiver.http.dashboard.sessions import Session
 from receiver.issue.issuer import Issuer
 from receiver.ledger.refund_request import RequestState
-from receiver.settings.sections import Scope
 
 NOTICES = {
     "repeated": "The request was sent again. Amazon has not answered yet; the service keeps trying.",
@@ -31,11 +30,10 @@ class RequestPages:
 
     async def repeat(self, request: Request, session: Session) -> Response:
         """`POST /requests/{request_id}/repeat?account=`: resends an unclear request, with the same key."""
-        session.caller.need(Scope.REFUND)
         refund_request_id, account = str(request.path_params["request_id"]), request.query_params.get("account", "")
         if not REQUEST_ID.fullmatch(refund_request_id) or account not in session.caller.accounts:
             raise NotFound("Refund request not found, or not visible to the token.", reason="no_such_request")
-        record = await self._issuers[account].repeat(refund_request_id, by=actor_of(request, session.caller))
+        record = await self._issuers[account].manual.repeat(refund_request_id, by=actor_of(request, session.caller))
         if record.state is RequestState.DONE:
             return see_other(f"{refund_path(record.refund_id, account)}&done=retry")
         return see_other(f"/?done={'unclear' if record.state is RequestState.UNCLEAR else 'repeated'}")

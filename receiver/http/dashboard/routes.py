@@ -8,7 +8,7 @@ from typing import Final
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import Route
 
 from receiver.http.api.auth import Tokens
 from receiver.http.dashboard.cases import CasePages
@@ -24,8 +24,9 @@ from receiver.http.dashboard.sessions import Sessions
 from receiver.http.dashboard.signing_in import SigningIn
 from receiver.http.dashboard.subscribers import SubscriberPages
 from receiver.http.limits import Reads, Refreshes
-from receiver.http.problems import on_http_exception, with_every_method
+from receiver.http.problems import on_http_exception
 from receiver.issue.issuer import Issuer
+from receiver.settings.sections import Scope
 from receiver.store import Store
 
 MACHINES: Final = ("/v1", "/ipn", "/fps", "/healthz", "/readyz", "/metrics", "/openapi.json")
@@ -58,48 +59,45 @@ class Dashboard:
         self._findings = FindingPage(self._frame, store)
         self._subscribers = SubscriberPages(self._frame, store, now)
 
-    def routes(self) -> list[BaseRoute]:
-        """Pages, form targets and static files."""
+    def routes(self) -> list[Route]:
+        """Pages, form targets and static files; with the scopes of which the token needs one."""
         page, form, refunds, subscribers = self._frame.page, self._frame.form, self._refunds, self._subscribers
         return [
-            Route("/", page(self._overview.show), methods=["GET"]),
+            page("/", self._overview.show),
             Route("/sign-in", self._signing_in.show, methods=["GET"]),
             Route("/sign-in", self._signing_in.sign_in, methods=["POST"]),
-            Route("/sign-out", form(self._signing_in.sign_out), methods=["POST"]),
-            Route("/refunds", page(self._list.show), methods=["GET"]),
-            Route("/refunds/{refund_id}", page(refunds.one), methods=["GET"]),
-            Route("/refunds/{refund_id}/refresh", form(refunds.refresh), methods=["POST"]),
-            Route("/refunds/{refund_id}/retry", page(refunds.ask_retry), methods=["GET"]),
-            Route("/refunds/{refund_id}/retry", form(refunds.retry), methods=["POST"]),
+            form("/sign-out", self._signing_in.sign_out),
+            page("/refunds", self._list.show, Scope.READ),
+            page("/refunds/{refund_id}", refunds.one),
+            form("/refunds/{refund_id}/refresh", refunds.refresh, Scope.REFUND, Scope.ADMIN),
+            page("/refunds/{refund_id}/retry", refunds.ask_retry, Scope.REFUND),
+            form("/refunds/{refund_id}/retry", refunds.retry, Scope.REFUND),
             *self._of_cases_and_jobs(),
-            Route("/requests/{request_id}/repeat", form(self._requests.repeat), methods=["POST"]),
-            Route("/findings", page(self._findings.show), methods=["GET"]),
-            Route("/subscribers", page(subscribers.many), methods=["GET"]),
-            Route("/subscribers/{name}/test", form(subscribers.test), methods=["POST"]),
-            Route("/subscribers/{name}/pause", page(subscribers.ask_pause), methods=["GET"]),
-            Route("/subscribers/{name}/pause", form(subscribers.pause), methods=["POST"]),
-            Route("/subscribers/{name}/resume", form(subscribers.resume), methods=["POST"]),
-            Route("/subscribers/{name}/redrive", form(subscribers.redrive), methods=["POST"]),
+            form("/requests/{request_id}/repeat", self._requests.repeat, Scope.REFUND),
+            page("/findings", self._findings.show, Scope.READ),
+            page("/subscribers", subscribers.many, Scope.ADMIN),
+            form("/subscribers/{name}/test", subscribers.test, Scope.ADMIN),
+            page("/subscribers/{name}/pause", subscribers.ask_pause, Scope.ADMIN),
+            form("/subscribers/{name}/pause", subscribers.pause, Scope.ADMIN),
+            form("/subscribers/{name}/resume", subscribers.resume, Scope.ADMIN),
+            form("/subscribers/{name}/redrive", subscribers.redrive, Scope.ADMIN),
             Route("/static/{name}", self._pages.static, methods=["GET"]),
         ]
 
-    def _of_cases_and_jobs(self) -> list[BaseRoute]:
+    def _of_cases_and_jobs(self) -> list[Route]:
         page, form, cases, jobs = self._frame.page, self._frame.form, self._cases, self._jobs
         return [
-            Route("/refunds/{refund_id}/close", page(cases.ask_close), methods=["GET"]),
-            Route("/refunds/{refund_id}/close", form(cases.close), methods=["POST"]),
-            Route("/refunds/{refund_id}/reopen", form(cases.reopen), methods=["POST"]),
-            Route("/jobs", form(jobs.start), methods=["POST"]),
-            Route("/jobs/new", page(jobs.ask), methods=["GET"]),
-            Route("/jobs/{job_id}", page(jobs.one), methods=["GET"]),
-            Route("/jobs/{job_id}/resume", form(jobs.resume), methods=["POST"]),
-            Route("/jobs/{job_id}/cancel", form(jobs.cancel), methods=["POST"]),
+            page("/refunds/{refund_id}/close", cases.ask_close, Scope.REFUND),
+            form("/refunds/{refund_id}/close", cases.close, Scope.REFUND),
+            form("/refunds/{refund_id}/reopen", cases.reopen, Scope.REFUND),
+            form("/jobs", jobs.start, Scope.REFUND),
+            page("/jobs/new", jobs.ask, Scope.REFUND),
+            page("/jobs/{job_id}", jobs.one, Scope.REFUND),
+            form("/jobs/{job_id}/resume", jobs.resume, Scope.REFUND),
+            form("/jobs/{job_id}/cancel", jobs.cancel, Scope.REFUND),
         ]
 
-    async def on_http_exception(self, request: Request, error: Exception) -> Response:
+    async def on_http_exception(self, request: Request, error: HTTPException) -> Response:
         """A router error: a page for browsers, JSON for programs."""
-        if not isinstance(error, HTTPException):
-            raise error
-        error = with_every_method(request, error)
         machine = request.url.path.startswith(MACHINES) or "text/html" not in request.headers.get("accept", "")
         return await on_http_exception(request, error) if machine else self._frame.refused(request, error)

@@ -37,7 +37,6 @@ class SigningIn:
         self._key = sessions.form_key
 
     async def show(self, request: Request) -> Response:
-        """`GET /sign-in?next=`."""
         if self._sessions.of(request):
             return see_other(own_page(request.query_params.get("next", "/")))
         return self._form(request, own_page(request.query_params.get("next", "/")))

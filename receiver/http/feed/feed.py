@@ -9,9 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
-from dataclasses import replace
 from typing import Final
 
 import msgspec
@@ -19,11 +16,10 @@ from msgspec import UNSET
 from starlette.requests import Request
 from starlette.responses import Response
 
-from receiver.errors import Malformed
 from receiver.http.api.auth import Tokens
 from receiver.http.api.operations import IN_TURN, JSON, READ, Answer, Call, Operation
 from receiver.http.api.params import ACCOUNT, Parameter, Schema, check_query, number, text
-from receiver.http.feed.hub import Hub, Listener
+from receiver.http.feed.hub import CurrentFeed, Hub, Listener
 from receiver.http.feed.reader import (
     EVENT_STREAM,
     TYPES,
@@ -41,14 +37,9 @@ from receiver.http.limits import Reads
 from receiver.http.respond import json_answer
 from receiver.http.seats import Seats, share_of
 from receiver.ledger.refund import REASONS
-from receiver.outbox.events.event import Event, from_fields
-from receiver.outbox.events.kinds import REFUND, kind_of
 from receiver.runtime.metrics import Metrics
-from receiver.runtime.rounds import ChangeSignal
 from receiver.settings.sections import FeedSettings
 from receiver.store import Store
-from receiver.store.deliveries.feed import FeedPage, Where
-from receiver.track.current import current_events
 
 CLIENTS = ("feed.clients", "feed.clients_per_token")
 MOST_PAGES = 20
@@ -100,36 +91,7 @@ STREAM: Final[Schema] = {
 }
 
 
-class CurrentFeed:
-    """A store's events, with the advice current when they are read."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-
-    def change_signal(self, account: str) -> AbstractContextManager[ChangeSignal]:
-        """A signal that is set whenever something of the account is written."""
-        return self._store.of(account).change_signal()
-
-    async def events_after(self, account: str, where: Where, limit: int) -> FeedPage:
-        """A page of events. Raises `StoreUnavailable`."""
-        page = await self._store.of(account).feed.events_after(where, limit)
-        found = {entry.place: event for entry in page.entries if (event := readable(account, entry.fields))}
-        events = dict(zip(found, await current_events(self._store.of(account), [*found.values()]), strict=True))
-        entries = tuple(replace(entry, event=events.get(entry.place)) for entry in page.entries)
-        return replace(page, entries=entries)
-
-
-def readable(account: str, fields: Mapping[str, str]) -> Event | None:
-    """The refund event that an entry contains; None if it contains another kind, or is unreadable."""
-    try:
-        return from_fields(account, fields) if kind_of(fields) is REFUND else None
-    except Malformed:
-        return None
-
-
 class FeedApi:
-    """The handlers of one process."""
-
     def __init__(
         self,
         events: Store,

@@ -13,19 +13,20 @@ import contextvars
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
-from typing import Protocol
+from dataclasses import dataclass, field, replace
 
 import structlog
 
 from receiver.errors import Malformed, StoreUnavailable
 from receiver.outbox.events.cursor import Place
-from receiver.outbox.events.event import Event
-from receiver.outbox.events.kinds import read_event
+from receiver.outbox.events.event import Event, from_fields
+from receiver.outbox.events.kinds import REFUND, kind_of, read_event
 from receiver.outbox.events.operator_event import is_operator
 from receiver.outbox.formats.cloudevents import render_body
 from receiver.runtime.rounds import ChangeSignal
+from receiver.store import Store
 from receiver.store.deliveries.feed import FeedPage, Lost, Where
+from receiver.track.current import current_events
 
 log = structlog.get_logger()
 
@@ -35,14 +36,31 @@ PAGE = 200
 AWAY, BACK = "the store does not answer; nothing is lost", "the store answers again"
 
 
-class FeedStore(Protocol):
-    """The source of the events: `store/`."""
+class CurrentFeed:
+    """A store's events, with the advice current when they are read."""
 
-    async def events_after(self, account: str, where: Where, limit: int) -> FeedPage:
-        """A page of events. Raises `StoreUnavailable`."""
+    def __init__(self, store: Store) -> None:
+        self._store = store
 
     def change_signal(self, account: str) -> AbstractContextManager[ChangeSignal]:
         """A signal that is set whenever something of the account is written."""
+        return self._store.of(account).change_signal()
+
+    async def events_after(self, account: str, where: Where, limit: int) -> FeedPage:
+        """A page of events. Raises `StoreUnavailable`."""
+        page = await self._store.of(account).feed.events_after(where, limit)
+        found = {entry.place: event for entry in page.entries if (event := readable(account, entry.fields))}
+        events = dict(zip(found, await current_events(self._store.of(account), [*found.values()]), strict=True))
+        entries = tuple(replace(entry, event=events.get(entry.place)) for entry in page.entries)
+        return replace(page, entries=entries)
+
+
+def readable(account: str, fields: Mapping[str, str]) -> Event | None:
+    """The refund event that an entry contains; None if it contains another kind, or is unreadable."""
+    try:
+        return from_fields(account, fields) if kind_of(fields) is REFUND else None
+    except Malformed:
+        return None
 
 
 @dataclass(slots=True)
@@ -100,7 +118,6 @@ class Listener:
         return self._most - len(self._waiting)
 
     def put(self, item: FeedItem | str) -> None:
-        """Adds an item."""
         if self.cut:
             return
         if not self.room:
@@ -122,7 +139,6 @@ class Listener:
         self._stirred.set()
 
     def take(self) -> list[FeedItem | str]:
-        """Takes all queued items."""
         found = list(self._waiting)
         self._waiting.clear()
         self._stirred.clear()
@@ -138,7 +154,7 @@ class Listener:
 class Hub:
     """The tails that have listeners. `keep` is how many entries each tail keeps."""
 
-    def __init__(self, store: FeedStore, keep: int) -> None:
+    def __init__(self, store: CurrentFeed, keep: int) -> None:
         self._store, self._keep = store, keep
         self._tails: dict[str, Tail] = {}
 
@@ -161,7 +177,7 @@ class Hub:
 class Tail:
     """Reads one account's stream as it grows."""
 
-    def __init__(self, store: FeedStore, account: str, place: Place, keep: int) -> None:
+    def __init__(self, store: CurrentFeed, account: str, place: Place, keep: int) -> None:
         self._store, self._account = store, account
         self._place = place
         self._floor = place.number

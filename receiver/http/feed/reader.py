@@ -12,7 +12,7 @@ from starlette.datastructures import Headers
 
 from receiver.errors import BadRequest
 from receiver.http.api.params import WORD
-from receiver.http.feed.hub import FeedItem, FeedStore, Hub, Listener
+from receiver.http.feed.hub import CurrentFeed, FeedItem, Hub, Listener
 from receiver.http.feed.schema import ResetJson
 from receiver.ledger.refund import REASONS, is_known_reason, reason_of
 from receiver.outbox.events.cursor import Place, read_cursor, write_cursor
@@ -117,7 +117,7 @@ def reset_json(lost: Mapping[str, str]) -> ResetJson:
 class Reader:
     """A client's position in each of its accounts: how far pages were read, and how far items were sent (`passes`)."""
 
-    def __init__(self, store: FeedStore, hub: Hub, wanted: FeedFilter, start: Mapping[str, Where]) -> None:
+    def __init__(self, store: CurrentFeed, hub: Hub, wanted: FeedFilter, start: Mapping[str, Where]) -> None:
         self._store, self._hub, self.wanted = store, hub, wanted
         self.accounts = tuple(start)
         self._ahead: dict[str, Where] = dict(start)

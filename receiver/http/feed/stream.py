@@ -137,16 +137,16 @@ class Stream(Response):
         try:
             items = await self._reader.catch_up(self._listener)
         except StoreUnavailable:
-            advisory_checks = [] if self._away else [AWAY]
+            remarks = [] if self._away else [AWAY]
             self._away = True
             await self._listener.rest(LOOK_EVERY)
-            return advisory_checks
+            return remarks
         if self._reader.lags and not items:
             # The hub has not reached this client's position yet.
             await self._listener.rest(0.05)
-        advisory_checks = [BACK] if self._away else []
+        remarks = [BACK] if self._away else []
         self._away = False
-        return [*advisory_checks, *items]
+        return [*remarks, *items]
 
     def _frames(self, items: Sequence[FeedItem | str]) -> Iterator[bytes]:
         for each in items:

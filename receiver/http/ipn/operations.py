@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from starlette.routing import BaseRoute, Route
+from starlette.routing import Route
 
 from receiver.http.api.operations import Answer, Body, Operation
 from receiver.http.api.params import Parameter, Schema, in_path
@@ -56,6 +56,6 @@ OPERATIONS: Final = (
 )
 
 
-def ipn_routes(ipn: Ipn) -> list[BaseRoute]:
+def ipn_routes(ipn: Ipn) -> list[Route]:
     """Notification routes, with and without a trailing slash: SNS does not follow redirects."""
     return [Route(path, ipn) for each in OPERATIONS for path in (each.path, f"{each.path}/")]

@@ -13,7 +13,7 @@ from typing import Any, Final
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import Route
 
 from receiver.http.api.cases import CaseApi
 from receiver.http.api.charges import ChargeApi
@@ -132,10 +132,10 @@ async def describe(request: Request) -> Response:
     """`GET /openapi.json`: this description, the same for every caller. No token is needed."""
     body, tag = encoded()
     headers = {"ETag": tag, "Cache-Control": "public, max-age=300"}
-    if matches(request.headers.getlist("if-none-match"), tag):
+    if matches(request.headers.raw, tag):
         return Response(status_code=304, headers=headers)
     return Response(body, headers=headers, media_type="application/json")
 
 
-def description_routes() -> list[BaseRoute]:
+def description_routes() -> list[Route]:
     return [Route(DESCRIBE.path, describe, methods=[DESCRIBE.method])]

@@ -52,7 +52,6 @@ def types_of(operation: Operation) -> list[type]:
 
 
 def described(operation: Operation) -> Schema:
-    """The operation as an OpenAPI object."""
     return {
         "operationId": operation.id,
         "tags": [operation.tag],

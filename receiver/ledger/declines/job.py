@@ -51,8 +51,6 @@ LEFT_OUT: Final = MappingProxyType(
 
 
 class JobState(StrEnum):
-    """The state of a job."""
-
     RUNNING = "running"
     PAUSED = "paused"
     """The first refunds were declined again. A person resumes or cancels it."""

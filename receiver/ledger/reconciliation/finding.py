@@ -8,6 +8,7 @@ from enum import StrEnum
 import msgspec
 
 from receiver.ledger.reconciliation.rows import RefundRow, SettlementRow
+from receiver.ledger.refund import State
 
 SETTLED = "settled "
 
@@ -51,6 +52,13 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, ren
     def name(self) -> str:
         """Its name among the findings of an account."""
         return f"{self.kind} {self.refund_id}"
+
+    @property
+    def says_paid(self) -> bool:
+        """Whether it is open, and a report has the refund, which is declined here, as paid: so the buyer may have the
+        money. `store/redis/helpers.lua` reads the same."""
+        is_refunded = self.kind is FindingKind.STATE_DIFFERS and self.there == State.REFUNDED
+        return not self.closed_at and (is_refunded or self.kind is FindingKind.SETTLED_BUT_DECLINED)
 
     @property
     def digest(self) -> str:

@@ -41,6 +41,8 @@ class RunResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, r
     at: int
     start: int = 0
     end: int = 0
+    fetched_to: int = 0
+    """Until when the runs together leave no gap, if that is before `end`: a run by hand may go less far back."""
     rows: int = 0
     findings: dict[str, int] = {}
     """By kind."""
@@ -49,6 +51,12 @@ class RunResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, r
     reason: str = ""
     """Why it failed; empty if it is complete."""
     detail: str = ""
+
+
+def gap_before(run: ReportRun, complete: RunResult | None) -> int:
+    """The start (ms) of the gap that this run leaves after earlier ones; 0 if it leaves none that can be closed."""
+    until = (complete.fetched_to or complete.end) if complete else 0
+    return until if run.end - LONGEST < until < run.start + LAG and run.end - run.start < LONGEST else 0
 
 
 def planned(unfinished: ReportRun | None, span: int, now: int) -> ReportRun:

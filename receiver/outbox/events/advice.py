@@ -13,7 +13,7 @@ import msgspec
 from receiver.ledger.lifecycle import EventType
 from receiver.ledger.refund import FPS, How, Reason, Refund, Retryability, State
 from receiver.ledger.resolution import BY_PERSON, describe
-from receiver.ledger.retryability import BUYER_MAY_BE_PAID, NAMEABLE, is_merchants
+from receiver.ledger.retryability import BUYER_MAY_BE_PAID, IN_CONFLICT, NAMEABLE, is_merchants
 from receiver.ledger.schema import Json, tidy
 from receiver.ledger.timestamps import format_rfc3339
 
@@ -128,6 +128,10 @@ MAY_BE_PAID_BY_ANOTHER = Action(
     "Do not pay the buyer, here or in another way, until the refunds of the charge have been compared: another one "
     "may have paid this amount.",
 )
+MAY_BE_PAID_BY_THIS = Action(
+    DO_NOT_PAY_TWICE.action,
+    "Do not pay the buyer, here or in another way, until Amazon has explained which of the two is right.",
+)
 HOLD = Action(
     "hold_automation",
     "Stop what runs automatically for this refund (booking, retry, message to the buyer) until a person has looked.",
@@ -180,6 +184,10 @@ FPS_DECLINED = Advice(
         ANOTHER_WAY,
     ),
 )
+PAID_IN_A_REPORT = Advice(
+    "Amazon says that it declined this refund, but a report of Amazon's has it as paid: the buyer may have the money.",
+    (HOLD, MAY_BE_PAID_BY_THIS, ASK_AMAZON),
+)
 STUCK = Advice(
     "This refund has been pending for longer than it should be. Amazon usually decides refunds within hours.",
     (WAIT, DO_NOT_PAY_TWICE, ASK_AMAZON),
@@ -219,6 +227,8 @@ def region_of(refund: Refund) -> str:
 def _narrowed(advice: Advice, refund: Refund) -> Advice:
     """General advice, narrowed by the charge, its disputes and its other refunds."""
     judged = refund.judged or Retryability({"yes": True, "no": False}.get(refund.retryable))
+    if IN_CONFLICT in judged.reasons:
+        return PAID_IN_A_REPORT
     if refund.retried_by:
         return Advice(f"{advice.summary} It has been issued again.", (FOLLOW_RETRY, NOR_BESIDE_THE_RETRY))
     if not is_merchants(refund):

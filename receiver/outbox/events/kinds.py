@@ -6,15 +6,16 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 from receiver.ledger.lifecycle import EventType
 from receiver.ledger.refund import Source
-from receiver.outbox.events.balance_event import BalanceEventType, read_balance_event
-from receiver.outbox.events.dispute_event import DisputeEventType, read_dispute_event
+from receiver.outbox.events.balance_event import BalanceEventType, balance_fields, read_balance_event
+from receiver.outbox.events.dispute_event import DisputeEventType, dispute_fields, read_dispute_event
 from receiver.outbox.events.envelope import AnEvent
-from receiver.outbox.events.event import from_fields
-from receiver.outbox.events.mismatch_event import MismatchEventType, read_mismatch_event
-from receiver.outbox.events.operator_event import OperatorType, read_operator_event
+from receiver.outbox.events.event import from_fields, to_fields
+from receiver.outbox.events.mismatch_event import MismatchEventType, mismatch_fields, read_mismatch_event
+from receiver.outbox.events.operator_event import OperatorType, operator_fields, read_operator_event
 
 Fields = Mapping[str, str]
 
@@ -28,14 +29,16 @@ class Kind:
     """With which its types begin, those of later versions too."""
     read: Callable[[str, Fields], AnEvent]
     """Reads an entry of the account's stream. Raises `Malformed` (`bad_event`) only."""
+    write: Callable[[Any], dict[str, str]]
+    """The fields of its entry."""
 
 
-REFUND = Kind(EventType, "", from_fields)
+REFUND = Kind(EventType, "", from_fields, to_fields)
 """A change of a refund. Also whatever is of no other kind."""
-BALANCE = Kind(BalanceEventType, "amazonpay.balance.", read_balance_event)
-DISPUTE = Kind(DisputeEventType, "amazonpay.dispute.", read_dispute_event)
-MISMATCH = Kind(MismatchEventType, MismatchEventType.MISMATCH.value, read_mismatch_event)
-OPERATOR = Kind(OperatorType, "receiver.", read_operator_event)
+BALANCE = Kind(BalanceEventType, "amazonpay.balance.", read_balance_event, balance_fields)
+DISPUTE = Kind(DisputeEventType, "amazonpay.dispute.", read_dispute_event, dispute_fields)
+MISMATCH = Kind(MismatchEventType, MismatchEventType.MISMATCH.value, read_mismatch_event, mismatch_fields)
+OPERATOR = Kind(OperatorType, "receiver.", read_operator_event, operator_fields)
 NAMED = (BALANCE, DISPUTE, MISMATCH)
 """Kinds about Amazon Pay that are no change of a refund: they have to be asked for by type."""
 KINDS = (REFUND, *NAMED, OPERATOR)
@@ -57,6 +60,11 @@ def kind_of(fields: Fields) -> Kind:
 def read_event(account: str, fields: Fields) -> AnEvent:
     """The event of a stream entry, of whatever kind. Raises `Malformed` (`bad_event`) only."""
     return kind_of(fields).read(account, fields)
+
+
+def fields_of(event: AnEvent) -> dict[str, str]:
+    """The fields of an event's entry in the stream, of whatever kind."""
+    return next(kind for kind in KINDS if isinstance(event.type, kind.types)).write(event)
 
 
 def is_newer(fields: Fields) -> bool:

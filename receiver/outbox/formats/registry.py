@@ -6,11 +6,15 @@ from collections.abc import Mapping, Sequence
 
 from receiver.errors import TransportError
 from receiver.exchange import Request
+from receiver.outbox.events.balance_event import BalanceEvent
+from receiver.outbox.events.dispute_event import DisputeEvent
 from receiver.outbox.events.envelope import AnEvent
 from receiver.outbox.events.event import Event
 from receiver.outbox.events.mismatch_event import MismatchEvent
+from receiver.outbox.events.operator_event import OperatorEvent
 from receiver.outbox.formats import alertmanager, cloudevents, pagerduty, slack, teams
 from receiver.outbox.formats.format import Format
+from receiver.outbox.subscribers.filters import wants_balance, wants_dispute, wants_operator
 from receiver.outbox.subscribers.limits import large_enough
 from receiver.outbox.subscribers.subscriber import Subscriber
 
@@ -32,9 +36,20 @@ def format_spec(name: object) -> Format:
     return FORMATS.get(name.lower(), DEFAULT) if isinstance(name, str) else DEFAULT
 
 
-def wants(subscriber: Subscriber, event: Event) -> bool:
+def wants(subscriber: Subscriber, event: AnEvent) -> bool:
     """Whether the subscriber is owed the event."""
-    return format_spec(subscriber.format).wants(subscriber, event)
+    match event:
+        case Event():
+            return format_spec(subscriber.format).wants(subscriber, event)
+        case BalanceEvent():
+            return wants_balance(subscriber, event)
+        case DisputeEvent():
+            return wants_dispute(subscriber, event)
+        case MismatchEvent():
+            return wants_mismatch(subscriber, event)
+        case OperatorEvent():
+            return wants_operator(subscriber, event)
+    return False
 
 
 def wants_mismatch(subscriber: Subscriber, event: MismatchEvent) -> bool:

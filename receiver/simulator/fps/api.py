@@ -50,8 +50,6 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 
 class Fps:
-    """The routes for one engine."""
-
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
@@ -101,7 +99,6 @@ class Fps:
         return await corrupt(self._engine, rule, Response(body, 200, media_type="text/xml"), request)
 
     async def index(self, _: Request) -> Response:
-        """The complete state."""
         engine = self._engine
         engine.tick()
         return JSONResponse(
@@ -119,7 +116,6 @@ class Fps:
         )
 
     async def open(self, request: Request) -> Response:
-        """Make a transaction."""
         found = await read_fields(request, {"amount", "currencyCode", "state", "transactionId"})
         amount = Amount.read(need(found, "amount"), need(found, "currencyCode"), "transaction")
         state, transaction_id = found.get("state") or "Success", found.get("transactionId") or ""
@@ -128,7 +124,6 @@ class Fps:
         return JSONResponse(_transaction(self._engine.fps_book.open(amount, state, transaction_id)), 201)
 
     async def post_to(self, request: Request) -> Response:
-        """Change the address for status notifications."""
         url = (await read_fields(request, {"url"})).get("url")
         if url is not None and not isinstance(url, str):
             raise invalid_value("url", "it is not a text")

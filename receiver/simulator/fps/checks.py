@@ -9,10 +9,9 @@ import base64
 import hmac
 import re
 from collections.abc import Mapping
-from datetime import UTC, datetime
-from urllib.parse import unquote_to_bytes
+from urllib.parse import quote, unquote_to_bytes
 
-from receiver.simulator.checks import Asked
+from receiver.simulator.checks import Asked, read_date
 from receiver.simulator.faults import Fault
 
 ACCESS_KEY_ID = "AKIASIMULATOR0000001"
@@ -22,8 +21,6 @@ SECRET_ACCESS_KEY = "the/secret+of/the+simulator/FPS0000001=="  # noqa: S105 - k
 DIGESTS = {"HmacSHA256": "sha256", "HmacSHA1": "sha1"}
 SKEW = 900.0
 """Seconds that a Timestamp may be off: AWS's 15 minutes."""
-UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
-"""RFC 3986 2.3: the bytes that are not percent-encoded."""
 
 _FIELD = re.compile(r"(?:[!-$'-<>-~]|%[0-9A-Fa-f]{2})+=(?:[!-$'-~]|%[0-9A-Fa-f]{2})*")
 _TIMESTAMP = re.compile(r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)(?:\.\d{1,3})?Z", re.ASCII)
@@ -77,22 +74,14 @@ def read_query(query: str) -> dict[str, str]:
 
 def string_to_sign(asked: Asked, parameters: Mapping[str, str]) -> str:
     """The input of the HMAC: method, Host, path, and all parameters except Signature."""
-    encoded = sorted((_encode(name), _encode(value)) for name, value in parameters.items())
+    encoded = sorted((quote(name, safe=""), quote(value, safe="")) for name, value in parameters.items())
     query = "&".join(f"{name}={value}" for name, value in encoded)
     return f"{asked.method}\n{asked.header('host').lower()}\n{asked.path or '/'}\n{query}"
 
 
-def _encode(text: str) -> str:
-    return "".join(chr(byte) if byte in UNRESERVED else f"%{byte:02X}" for byte in text.encode())
-
-
 def _check_timestamp(text: str, now: int, ahead: float, behind: float) -> None:
-    parts = _TIMESTAMP.fullmatch(text)
-    try:
-        at = datetime(*map(int, parts.groups()), tzinfo=UTC) if parts else None  # type: ignore[misc,arg-type]  # every group of the pattern is there
-    except ValueError:
-        at = None
+    at = read_date(_TIMESTAMP, text)
     if at is None:
         raise Fault(400, "InvalidParameterValue", "Timestamp is not like 2007-05-10T05:11:41Z.", "timestamp")
-    if not -behind * 1000 <= at.timestamp() * 1000 - now <= ahead * 1000:
+    if not -behind * 1000 <= at - now <= ahead * 1000:
         raise Fault(400, "RequestExpired", "Timestamp is more than 15 minutes off.", "date_skew")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import cycle
 
 from receiver.simulator.bank import Change
 from receiver.simulator.disputes import Dispute
@@ -39,7 +40,7 @@ class Announcer:
         self._now = now
         self._held: list[Envelope] = []
         self._last: dict[str, Envelope] = {}
-        self._kinds, self._ways = list(Forgery), list(Unfamiliar)
+        self._kinds, self._ways = cycle(Forgery), cycle(Unfamiliar)
 
     @property
     def publisher(self) -> Publisher:
@@ -80,9 +81,8 @@ class Announcer:
         merchant_id, notification_id = self._forger.merchant_id, self._forger.new_id()
         if rule is None or rule.trick is not Trick.UNFAMILIAR:
             return refund_message(merchant_id, refund_id, notification_id)
-        if not rule.kind:
-            self._ways.append(self._ways.pop(0))
-        return unfamiliar_message(Unfamiliar(rule.kind or self._ways[-1]), merchant_id, refund_id, notification_id)
+        way = Unfamiliar(rule.kind or next(self._ways))
+        return unfamiliar_message(way, merchant_id, refund_id, notification_id)
 
     async def forge(self, kind: Forgery, refund_id: str) -> Posted:
         """Post a forgery once and return the receiver's answer. Forgeries are not retried."""
@@ -99,7 +99,7 @@ class Announcer:
         if rule is not None and trick is Trick.DELAY:
             await self._sender.sleep(rule.seconds)
         if rule is not None and trick is Trick.FORGE:
-            await self.forge(self._kind(rule), envelope.about)
+            await self.forge(Forgery(rule.kind or next(self._kinds)), envelope.about)
         await self._sender.deliver(envelope)
         if rule is not None and trick is Trick.DUPLICATE:
             for _ in range(rule.copies - 1):
@@ -112,9 +112,3 @@ class Announcer:
         if envelope in self._held:
             self._held.remove(envelope)
             await self._sender.deliver(envelope)
-
-    def _kind(self, rule: Rule) -> Forgery:
-        if rule.kind:
-            return Forgery(rule.kind)
-        self._kinds.append(self._kinds.pop(0))
-        return self._kinds[-1]

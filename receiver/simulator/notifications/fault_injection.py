@@ -33,8 +33,8 @@ from enum import StrEnum
 
 from receiver.simulator.notifications.forgeries import Forgery
 from receiver.simulator.notifications.notices import Unfamiliar
-from receiver.simulator.odd_fields import OddField
-from receiver.simulator.refusals import Refusal
+from receiver.simulator.odd_fields import ODD_FIELDS
+from receiver.simulator.refusals import REFUSALS
 
 NOTIFICATION = "notification"
 MOST_OFF = 86_400
@@ -70,8 +70,8 @@ ON_NOTIFICATIONS = frozenset({Trick.DUPLICATE, Trick.DROP, Trick.DELAY, Trick.RE
 KINDS: dict[Trick, tuple[str, ...]] = {
     Trick.FORGE: tuple(Forgery),
     Trick.UNFAMILIAR: tuple(Unfamiliar),
-    Trick.ODD_FIELD: tuple(OddField),
-    Trick.REFUSE: tuple(Refusal),
+    Trick.ODD_FIELD: tuple(ODD_FIELDS),
+    Trick.REFUSE: tuple(REFUSALS),
 }
 """The tricks that have kinds."""
 
@@ -142,7 +142,6 @@ class FaultInjection:
         return rule
 
     def clear(self) -> None:
-        """Remove all rules."""
         self.rules.clear()
 
     def take(self, place: str, refund_id: str = "", state: str = "") -> Rule | None:

@@ -101,7 +101,6 @@ class NotificationSender:
         self.note(self._entry(envelope, 0, Verdict.DROPPED))
 
     def start(self, work: Coroutine[Any, Any, object]) -> None:
-        """Run a coroutine in the background."""
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -112,13 +111,11 @@ class NotificationSender:
             await asyncio.wait(self._tasks)
 
     async def close(self) -> None:
-        """Abort everything in progress."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def note(self, found: Posted) -> None:
-        """Add an attempt to the log."""
         self.posted.append(found)
         log.debug(
             "simulator.posted", kind=found.kind, refund_id=found.about, verdict=found.verdict, status=found.status

@@ -30,8 +30,6 @@ PARAMETERS = {"reportTypes", "processingStatuses", "createdSince", "createdUntil
 
 
 class ReportsApi:
-    """The calls for one engine."""
-
     def __init__(self, engine: Engine, api: Api) -> None:
         self._engine, self._api = engine, api
         self._secret = engine.ids.uuid().encode()
@@ -48,7 +46,6 @@ class ReportsApi:
         ]
 
     def create(self, asked: Asked, _: str) -> Answer:
-        """Create Report."""
         key, found = read_key(asked.header(IDEMPOTENCY_KEY)), read_object(asked.body)
         only(found, {"reportType", "startTime", "endTime"})
         report_type = str(need(found, "reportType"))
@@ -73,7 +70,6 @@ class ReportsApi:
         return Answer(200, body)
 
     def get(self, _: Asked, report_id: str) -> Answer:
-        """Get Report By Id."""
         return Answer(200, report_json(self._engine.reports.get(report_id)))
 
     def document(self, asked: Asked, document_id: str) -> Answer:

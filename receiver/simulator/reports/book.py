@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 
 from receiver.simulator.bank import Bank, Refund
-from receiver.simulator.faults import Fault, invalid_value, not_found
+from receiver.simulator.faults import Fault, invalid_value, known
 from receiver.simulator.ids import Ids
 from receiver.simulator.outcomes import REFUNDED
 from receiver.simulator.reports.files import refund_data, settlement_data
@@ -102,16 +102,12 @@ class Reports:
     def get(self, report_id: str) -> Report:
         """One report; raises `Fault` 404."""
         self.advance()
-        if report_id not in self.known:
-            raise not_found("report", report_id)
-        return self.known[report_id]
+        return known(self.known, "report", report_id)
 
     def document(self, document_id: str) -> bytes:
         """The document of a completed report; raises `Fault` 404."""
         self.advance()
-        if document_id not in self._documents:
-            raise not_found("report document", document_id)
-        return self._documents[document_id]
+        return known(self._documents, "report document", document_id)
 
     def all(self) -> list[Report]:
         """Every report that is still kept, newest first."""

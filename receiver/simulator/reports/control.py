@@ -23,13 +23,10 @@ from receiver.simulator.shapes import need
 
 
 class ReportsControl:
-    """The routes for one engine."""
-
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
     def routes(self) -> list[BaseRoute]:
-        """All under `/simulator`."""
         return [
             Route("/simulator/reports", answering(self.reports), methods=["GET"]),
             Route("/simulator/settlements", answering(self.settle), methods=["POST"]),
@@ -38,18 +35,15 @@ class ReportsControl:
         ]
 
     async def reports(self, _: Request) -> Response:
-        """All reports, newest first."""
         return JSONResponse({"reports": [report_json(each) for each in self._engine.reports.all()]})
 
     async def settle(self, request: Request) -> Response:
-        """Make a settlement now."""
         await read_fields(request, set())
         self._engine.tick()
         report = self._engine.reports.settle()
         return JSONResponse({"report": report_json(report) if report else None}, 201 if report else 200)
 
     async def alter(self, request: Request) -> Response:
-        """Let reports say something else of a refund."""
         found = await read_fields(request, {"refundId", "state", "amount", "missingIn"})
         refund = self._engine.bank.refund(str(need(found, "refundId")))
         missing = found.get("missingIn", [])
@@ -60,7 +54,6 @@ class ReportsControl:
         return Response(status_code=204)
 
     async def fail(self, request: Request) -> Response:
-        """Let the next reports fail."""
         times = need(await read_fields(request, {"times"}), "times")
         if not isinstance(times, int) or not 0 <= times <= 100:
             raise invalid_value("times", "it is 0 to 100")

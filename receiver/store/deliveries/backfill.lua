@@ -1,5 +1,5 @@
 -- Owe a new subscriber a batch of earlier events, and advance its cursor, in one step.
--- KEYS 1 subscribers 2 backfill 3 lane 4 owed 5 events
+-- KEYS 1 subscribers 2 backfill 3 lane:{name} 4 owed:{name} 5 events
 -- ARGV 1 name 2 json (the subscriber for which the batch was chosen) 3 cursor 4 next cursor ('' when complete) 5 now,
 -- then id, fixed_id, …
 -- Returns 1; or 0, writing nothing, if the subscriber or its cursor has changed meanwhile.

@@ -1,6 +1,7 @@
 -- Claim due events of one subscriber. The score of a claimed event is the end of its lease, and the token of the claim.
 -- One message holds at most `most` events.
--- KEYS 1 lane 2 events 3 attempts 4 subscribers 5 copies 6 health 7 aside, then the keys that finishing a claim needs
+-- KEYS 1 lane:{name} 2 events 3 attempts:{name} 4 subscribers 5 copies:{name} 6 health:{name} 7 aside:lane:{name}
+--      8 owed:{name} 9 dead:{name} 10 deaths:{name}, of which the last three are needed to finish a claim
 -- ARGV 1 now 2 lease_ms 3 messages 4 subscriber 5 most 6 window_ms 7 rate (a second; 0: any) 8 failures after which only one
 --      probe at a time is sent (0: never) 9 '1': only tests (score 0), while the subscriber is paused
 -- Returns {wait_ms, {id, token, attempts, {field, value, …}, copy}, …}; wait_ms is -1 if the queue is empty. Never re-send.

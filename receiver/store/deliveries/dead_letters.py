@@ -10,7 +10,7 @@ import asyncio
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
@@ -18,7 +18,7 @@ from receiver.ledger.audit import AuditEntry
 from receiver.outbox.dead_letter import DeadEvent
 from receiver.outbox.retries import DeliveryAttempts
 from receiver.store.deliveries.queues import Copy, DeliveryQueues
-from receiver.store.redis.base import LAST_TIME, scored
+from receiver.store.redis.base import LAST_TIME, Args, scored
 from receiver.store.redis.stream_ids import fixed_width, plain_id, texts_of, written_at
 
 BATCH = 200
@@ -52,7 +52,6 @@ class Redriven(NamedTuple):
     """Events that no longer exist."""
 
     def plus(self, other: Sequence[int]) -> Redriven:
-        """The sum of both."""
         return Redriven(*(one + two for one, two in zip(self, other, strict=True)))
 
 
@@ -106,7 +105,7 @@ class DeadLetters(DeliveryQueues):
             self._read("XRANGE", self.keys("events"), stream_id, stream_id),
         )
         fields = (
-            texts_of(_flat(entry[0][1]))
+            texts_of(entry[0][1])
             if entry and entry[0][1]
             else self.read_copy(self.keys("copies", name), stream_id, copy)
         )
@@ -145,10 +144,8 @@ class DeadLetters(DeliveryQueues):
 
     def _dead(self, key: str, stream_id: str, value: bytes) -> DeadEvent:
         """A dead event. If the record is damaged: only its known fields, with the reason `unreadable`."""
-        try:
-            dead = msgspec.json.decode(value, type=DeadEvent)
-        except (msgspec.MsgspecError, RecursionError):
-            self.damage.record(key, stream_id, "not a dead event")
+        dead = self._part(key, stream_id, "not a dead event", msgspec.json.decode, value, type=DeadEvent)
+        if dead is None:
             text = "The record of this dead event is damaged."
             at = min(written_at(stream_id), LAST_TIME)
             return DeadEvent(stream_id, "", "", "", "unreadable", at, 0, text)
@@ -159,20 +156,13 @@ class DeadLetters(DeliveryQueues):
 
         They are sent at the subscriber's rate, with the same ids as before. `audit` is written with the first of them.
         """
-        total, entry = Redriven(), self._audited(audit)
-        own = [self.keys(kind, name) for kind in ("lane", "owed", "attempts", "dead", "deaths", "copies")]
+        total = Redriven()
         for start in range(0, len(stream_ids), BATCH):
             batch = stream_ids[start : start + BATCH]
             pairs = [text for each in batch for text in (each, fixed_width(each))]
-            counts = await self._run(
-                "redrive",
-                [*own, *(self.keys(kind) for kind in ("events", "subscribers", "audit"))],
-                [self.now(), name, entry, *pairs],
-                without=() if entry else ("audit",),
-            )
-            total = total.plus(counts)
-            if total.dead + total.again:
-                entry = b""
+            args: Args = [self.now(), name, *pairs]
+            once = None if total.dead + total.again else audit
+            total = total.plus(await self._script("redrive", args, audit=once, name=name))
             self._written()
         return total
 
@@ -193,12 +183,8 @@ class DeadLetters(DeliveryQueues):
         self, name: str, stream_id: str, fields: dict[str, str], audit: AuditEntry | None = None
     ) -> bool:
         """Put a test at the head of the queue; False if there is no such subscriber. `audit` is written with it."""
-        held = await self._run(
-            "enqueue_test",
-            [self.keys("subscribers"), self.keys("lane", name), self.keys("copies", name), self.keys("audit")],
-            [name, stream_id, msgspec.json.encode(Copy(fields)), self._audited(audit)],
-            without=() if audit else ("audit",),
-        )
+        copy = msgspec.json.encode(Copy(fields))
+        held = await self._script("enqueue_test", [name, stream_id, copy], audit=audit, name=name)
         self._written()
         return bool(held)
 
@@ -209,9 +195,4 @@ class DeadLetters(DeliveryQueues):
     async def stream_page(self, after: str, limit: int = 500) -> list[tuple[str, dict[str, str]]]:
         """Entries of the stream after this id, oldest first."""
         entries = await self._read("XRANGE", self.keys("events"), f"({after}", "+", "COUNT", limit)
-        return [(stream_id.decode(), texts_of(_flat(fields))) for stream_id, fields in entries if fields]
-
-
-def _flat(fields: Any) -> list[bytes]:
-    """The fields of an entry as a flat list, whichever form the client returns."""
-    return [each for pair in fields.items() for each in pair] if isinstance(fields, dict) else list(fields)
+        return [(stream_id.decode(), texts_of(fields)) for stream_id, fields in entries if fields]

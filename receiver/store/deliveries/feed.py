@@ -9,7 +9,8 @@ from typing import Literal
 
 from receiver.outbox.events.cursor import Place
 from receiver.outbox.events.event import Event
-from receiver.store.redis.base import AccountRepository
+from receiver.store.redis.base import AccountRepository, Args
+from receiver.store.redis.stream_ids import texts_of
 
 Where = Place | Literal["beginning", "end"]
 """After a position; before the oldest entry; after the newest entry."""
@@ -51,23 +52,16 @@ class Feed(AccountRepository):
     async def events_after(self, where: Where, limit: int) -> FeedPage:
         """At most `limit` events after a position."""
         place = (where.epoch, where.number, where.id) if isinstance(where, Place) else (where, 0, "0-0")
-        args: list[str | int | bytes] = [secrets.token_hex(3), limit, *place]
+        args: Args = [secrets.token_hex(3), limit, *place]
         # A read, except that the first one writes the epoch. No replica has to confirm it: losing the epoch is reported
         # as a loss.
-        epoch, number, at, last, lost, raw = await self._run(
-            "feed", [self.keys("events"), self.keys("epoch")], args, reads=True
-        )
+        epoch, number, at, last, lost, raw = await self._script("feed", args, reads=True)
         start = Place(epoch.decode(), int(number), at.decode())
         more = len(raw) == limit
         # The last entry has the last number. Counting from the position gives another number only after a restore.
         first = start.number + 1 if more else int(last) - len(raw) + 1
         entries = tuple(
-            StreamEntry(Place(start.epoch, first + index, stream_id.decode()), _texts(flat))
+            StreamEntry(Place(start.epoch, first + index, stream_id.decode()), texts_of(flat))
             for index, (stream_id, flat) in enumerate(raw)
         )
         return FeedPage(start, entries, more, lost.decode())
-
-
-def _texts(flat: list[bytes]) -> dict[str, str]:
-    pairs = zip(flat[::2], flat[1::2], strict=True)
-    return {name.decode(errors="replace"): value.decode(errors="replace") for name, value in pairs}

@@ -1,8 +1,9 @@
 -- Record the outcome of one attempt to deliver: delivered, retry (at `next`), dead, or dropped (a test).
--- KEYS 1 lane 2 owed 3 attempts 4 dead 5 deaths 6 copies 7 health 8 told 9 trail
+-- KEYS 1 lane:{name} 2 owed:{name} 3 attempts:{name} 4 dead:{name} 5 deaths:{name} 6 copies:{name} 7 health:{name} 8 told?
+--      9 trail:{refund}?
 -- ARGV 1 id 2 fixed_id 3 token 4 outcome 5 next 6 attempts 7 dead_entry 8 now 9 failed ('1', '0', '': no effect on the health)
 --      10 error 11 most_dead 12 ms between two probes 13 until when the subscriber asked for a pause ('': it did not)
---      14 line of the timeline ('': none) 15 its cap 16 its lifetime in ms, then operator events to publish
+--      14 line of the timeline ('': none), then operator events to publish
 -- Returns {1, dead events dropped}; or {0}, writing nothing, if the claim is no longer ours. Safe to run twice.
 local score = redis.call('ZSCORE', KEYS[1], ARGV[1])
 if not score or tonumber(score) ~= tonumber(ARGV[3]) then
@@ -23,11 +24,11 @@ end
 if ARGV[13] ~= '' then
   redis.call('HSET', KEYS[7], 'hold', ARGV[13])
 end
-for index = 17, foreign[8] and 0 or #ARGV do
+for index = 15, foreign[8] and 0 or #ARGV do
   redis.call('RPUSH', KEYS[8], ARGV[index])
 end
 if ARGV[14] ~= '' and not foreign[9] then
-  append_to_timeline(KEYS[9], ARGV[14], ARGV[15], ARGV[16])
+  append_to_timeline(KEYS[9], ARGV[14])
 end
 if ARGV[4] == 'retry' then
   redis.call('HSET', KEYS[3], ARGV[1], ARGV[6])

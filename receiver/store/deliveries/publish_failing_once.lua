@@ -1,5 +1,5 @@
 -- Queue an operator event about a failing subscriber, once until it succeeds again.
--- KEYS 1 health 2 told   ARGV the operator event as queued
+-- KEYS 1 health:{name} 2 told   ARGV the operator event as queued
 -- Returns 1 if the event was queued, else 0. Run twice, it queues one.
 if redis.call('HEXISTS', KEYS[1], 'warned') == 1 then
   return 0

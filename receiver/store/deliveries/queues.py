@@ -22,10 +22,10 @@ from receiver.outbox.events.operator_event import OperatorEvent, is_operator, op
 from receiver.outbox.retries import ClaimedDelivery, DeliveryAttempts
 from receiver.runtime.rounds import Claim
 from receiver.store.deliveries.subscribers import queued_form
-from receiver.store.redis.base import LAST_TIME, AccountRepository
+from receiver.store.redis.base import LAST_TIME, AccountRepository, Args
 from receiver.store.redis.damage import WrongType
 from receiver.store.redis.stream_ids import fixed_width, texts_of
-from receiver.store.refunds.timeline import CAP, DELIVERY, KEPT_FOR, timeline_line
+from receiver.store.refunds.timeline import DELIVERY, timeline_line
 
 log = structlog.get_logger()
 
@@ -64,6 +64,9 @@ class Copy(msgspec.Struct, frozen=True):
     fields: dict[str, str] = {}
 
 
+COPY, ATTEMPTS = msgspec.json.Decoder(Copy), msgspec.json.Decoder(DeliveryAttempts)
+
+
 class Health(msgspec.Struct, frozen=True, kw_only=True):
     """A subscriber's delivery health. Times are ms; 0 means never."""
 
@@ -98,8 +101,6 @@ SUCCESS = AttemptEffects(failed=False)
 
 
 class DeliveryQueues(AccountRepository):
-    """The delivery queues of one account."""
-
     async def queue_heads(self, names: Sequence[str]) -> dict[str, int]:
         """When (ms) each queue has something to send, 0 for a test; empty queues are left out."""
         tops = await asyncio.gather(*(self._top(self.keys("lane", name)) for name in names))
@@ -118,7 +119,7 @@ class DeliveryQueues(AccountRepository):
         self, name: str, *, lease: int, limit: int, terms: QueueLimits = QueueLimits()
     ) -> Claim[ClaimedDelivery]:
         """Claim due deliveries of this subscriber, at most `limit` messages, for `lease` ms."""
-        args: list[str | int | bytes] = [
+        args: Args = [
             self.now(),
             lease,
             limit,
@@ -129,25 +130,15 @@ class DeliveryQueues(AccountRepository):
             terms.breaker,
             int(terms.tests_only),
         ]
-        own = {kind: self.keys(kind, name) for kind in ("lane", "attempts", "copies", "health")}
-        wait, *claimed = await self._run(
-            "claim_deliveries",
-            [
-                *(own["lane"], self.keys("events"), own["attempts"]),
-                *(self.keys("subscribers"), own["copies"], own["health"], self.keys("aside", "lane", name)),
-                *(self.keys(kind, name) for kind in ("owed", "dead", "deaths")),
-            ],
-            args,
-            repeatable=False,
-        )
+        wait, *claimed = await self._script("claim_deliveries", args, repeatable=False, name=name)
         deliveries = [
             ClaimedDelivery(
                 self.account,
                 name,
                 stream_id.decode(),
                 int(token),
-                self.read_attempts(own["attempts"], stream_id, attempts),
-                texts_of(flat) or self.read_copy(own["copies"], stream_id, copy),
+                self.read_attempts(self.keys("attempts", name), stream_id, attempts),
+                texts_of(flat) or self.read_copy(self.keys("copies", name), stream_id, copy),
             )
             for stream_id, token, attempts, flat, copy in claimed
         ]
@@ -193,13 +184,8 @@ class DeliveryQueues(AccountRepository):
     ) -> bool:
         """Finish the claim; False, writing nothing, if it is no longer ours."""
         name = delivery.subscriber
-        held, *dropped = await self._run(
+        held, *dropped = await self._script(
             "finish_delivery",
-            [
-                *(self.keys(kind, name) for kind in ("lane", "owed", "attempts", "dead", "deaths", "copies", "health")),
-                self.keys("told"),
-                self.keys("trail", delivery.fields.get("refundId", "")),
-            ],
             [
                 delivery.stream_id,
                 fixed_width(delivery.stream_id),
@@ -215,11 +201,10 @@ class DeliveryQueues(AccountRepository):
                 PROBE_PAUSE,
                 "" if result.pause_until is None else result.pause_until,
                 trace,
-                CAP,
-                KEPT_FOR,
                 *(queued_form(event) for event in result.operator_events),
             ],
-            without=("told", "trail"),
+            name=name,
+            refund=delivery.fields.get("refundId", ""),
         )
         unpublished = self.keys("told")
         for event in result.operator_events if any(each.key == unpublished for each in self.damage.foreign) else ():
@@ -238,7 +223,6 @@ class DeliveryQueues(AccountRepository):
         return timeline_line(self.now(), DELIVERY, *more)
 
     async def health(self, name: str) -> Health:
-        """A subscriber's delivery health."""
         key = self.keys("health", name)
         raw: dict[bytes, bytes] = await self._read("HGETALL", key)
         found: dict[str, str | int] = {}
@@ -253,24 +237,15 @@ class DeliveryQueues(AccountRepository):
 
     def read_attempts(self, key: str, stream_id: bytes | str, stored: bytes | None) -> DeliveryAttempts:
         """The attempts so far. If the record is damaged, they count from zero and the event is still delivered."""
-        try:
-            return msgspec.json.decode(stored, type=DeliveryAttempts) if stored else DeliveryAttempts()
-        except msgspec.MsgspecError:
-            self.damage.record(key, stream_id, "unreadable attempts; counting starts again")
-            return DeliveryAttempts()
+        what = "unreadable attempts; counting starts again"
+        found = self._part(key, stream_id, what, ATTEMPTS.decode, stored) if stored else None
+        return found or DeliveryAttempts()
 
     def read_copy(self, key: str, stream_id: bytes | str, stored: bytes | None) -> dict[str, str]:
         """The fields of a copy; empty if it is damaged."""
-        try:
-            return msgspec.json.decode(stored, type=Copy).fields if stored else {}
-        except msgspec.MsgspecError:
-            self.damage.record(key, stream_id, "unreadable copy of an event")
-            return {}
+        found = self._part(key, stream_id, "unreadable copy of an event", COPY.decode, stored) if stored else None
+        return found.fields if found else {}
 
     async def publish_failing_once(self, event: OperatorEvent) -> bool:
         """Queue an operator event about failures, once until the subscriber succeeds; whether it was queued."""
-        return bool(
-            await self._run(
-                "publish_failing_once", [self.keys("health", event.subscriber), self.keys("told")], [queued_form(event)]
-            )
-        )
+        return bool(await self._script("publish_failing_once", [queued_form(event)], name=event.subscriber))

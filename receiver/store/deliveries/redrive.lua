@@ -1,18 +1,21 @@
 -- Send events again: dead ones, and others that are still in the stream. Their attempts start from zero.
--- KEYS 1 lane 2 owed 3 attempts 4 dead 5 deaths 6 copies 7 events 8 subscribers 9 audit
--- ARGV 1 now 2 name 3 audit_entry (written if there is an event to send), then id, fixed_id, …
+-- KEYS 1 lane:{name} 2 owed:{name} 3 attempts:{name} 4 dead:{name} 5 deaths:{name} 6 copies:{name} 7 events 8 subscribers 9 audit
+-- ARGV 1 now 2 name, then id, fixed_id, …   The act is written if there is an event to send.
 -- A dead event brings its own copy, so the stream need not keep it. Events that already wait are left alone.
 -- Returns {dead, again, waiting, missing}: how many of each there were. Run a second time, all of them wait.
 local counts = {0, 0, 0, 0}
 if redis.call('HEXISTS', KEYS[8], ARGV[2]) == 0 then
-  return {0, 0, 0, (#ARGV - 3) / 2}
+  return {0, 0, 0, (#ARGV - 2) / 2}
 end
+local is_audited = false
 local function audited(kind)
-  append_to_audit(KEYS[9], ARGV[3])
-  ARGV[3] = ''
+  if not is_audited then
+    append_to_audit(KEYS[9])
+    is_audited = true
+  end
   return kind
 end
-for index = 4, #ARGV, 2 do
+for index = 3, #ARGV, 2 do
   local id, fixed = ARGV[index], ARGV[index + 1]
   local dead = redis.call('HGET', KEYS[4], id)
   local kind = 4

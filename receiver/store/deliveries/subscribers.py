@@ -13,7 +13,7 @@ from receiver.ledger.audit import AuditEntry
 from receiver.outbox.events.operator_event import OperatorEvent, operator_fields
 from receiver.outbox.subscribers.fields import name_problems
 from receiver.outbox.subscribers.subscriber import Subscriber, decode, encode
-from receiver.store.redis.base import AccountRepository
+from receiver.store.redis.base import AccountRepository, Args
 from receiver.store.redis.keys import SUBSCRIBER_KINDS
 
 VERSION = b":version"
@@ -44,13 +44,10 @@ class Updated(NamedTuple):
 
     @property
     def changed(self) -> bool:
-        """Whether the change made a difference."""
         return self.before != self.after
 
 
 class SubscriberRepository(AccountRepository):
-    """The subscribers of each account."""
-
     async def read(self) -> SubscriberList:
         """The subscribers, with the version that `commit` checks."""
         key = self.keys("subscribers")
@@ -175,7 +172,7 @@ class SubscriberRepository(AccountRepository):
         audit: AuditEntry | None = None,
     ) -> Any:
         after = "" if start is None else BEGINNING if start <= 0 else f"{start - 1}-{2**64 - 1}"
-        args: list[str | int | bytes] = [
+        args: Args = [
             subscriber.name,
             encode(subscriber),
             mode,
@@ -183,29 +180,17 @@ class SubscriberRepository(AccountRepository):
             "" if version is None else version,
             after,
             "" if most is None else most,
-            self._audited(audit),
             *(queued_form(event) for event in operator_events),
         ]
-        answer = await self._run(
-            "subscribe",
-            [
-                *(self.keys(kind) for kind in ("subscribers", "events", "backfill", "told", "audit")),
-                *self.keys.of_subscriber(subscriber.name),
-            ],
-            args,
-            without=(
-                *(() if mode == "add" else ("told", *SUBSCRIBER_KINDS)),
-                *(() if audit else ("audit",)),
-            ),
-        )
+        without = () if mode == "add" else ("told", *SUBSCRIBER_KINDS)
+        more = self.keys.of_subscriber(subscriber.name)
+        answer = await self._script("subscribe", args, more=more, without=without, audit=audit)
         self._written()
         return answer
 
     async def remove(self, name: str, audit: AuditEntry | None = None) -> bool:
         """Remove a subscriber with everything that it is owed; False if there is none. `audit` is written with it."""
-        fixed = [self.keys(kind) for kind in ("subscribers", "backfill", "audit")]
-        own = [*fixed, *self.keys.of_subscriber(name)]
-        removed = await self._run("unsubscribe", own, [name, self._audited(audit)], without=() if audit else ("audit",))
+        removed = await self._script("unsubscribe", [name], more=self.keys.of_subscriber(name), audit=audit)
         self._written()
         return bool(removed)
 

@@ -7,27 +7,21 @@ told            operator events that were queued together with their cause and a
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import msgspec
 import structlog
 
 from receiver.errors import Malformed
-from receiver.outbox.events.balance_event import BalanceEvent
-from receiver.outbox.events.dispute_event import DisputeEvent
-from receiver.outbox.events.event import Event
 from receiver.outbox.events.kinds import is_newer, read_event
-from receiver.outbox.events.mismatch_event import MismatchEvent
 from receiver.outbox.events.operator_event import OperatorEvent, is_operator, read_operator_event
-from receiver.outbox.formats.registry import wants, wants_mismatch
+from receiver.outbox.formats.registry import wants
 from receiver.outbox.retries import ClaimedDelivery
 from receiver.outbox.subscribers.fields import ALL
-from receiver.outbox.subscribers.filters import wants_balance, wants_dispute, wants_operator
 from receiver.outbox.subscribers.subscriber import Subscriber
 from receiver.store.deliveries.dead_letters import DeadLetters
-from receiver.store.deliveries.subscribers import SubscriberList, SubscriberRepository
-from receiver.store.redis.base import LAST_TIME, Connection
+from receiver.store.deliveries.subscribers import SubscriberRepository
+from receiver.store.redis.base import LAST_TIME, Args, Connection
 from receiver.store.redis.keys import Keys
 from receiver.store.redis.stream_ids import fixed_width, plain_id
 
@@ -72,7 +66,6 @@ class StreamRetention(DeadLetters):
         return False
 
     async def backfills(self) -> list[Backfill]:
-        """The unfinished backfills."""
         key = self.keys("backfill")
         raw: dict[bytes, bytes] = await self._read("HGETALL", key)
         jobs = []
@@ -96,13 +89,8 @@ class StreamRetention(DeadLetters):
         ]
         done = len(entries) < BACKFILL_BATCH
         wanted = [stream_id for stream_id, fields in entries if _wanted(self.account, subscriber, fields)]
-        moved = await self._run(
+        moved = await self._script(
             "backfill",
-            [
-                *(self.keys(key) for key in ("subscribers", "backfill")),
-                *(self.keys(kind, job.name) for kind in ("lane", "owed")),
-                self.keys("events"),
-            ],
             [
                 job.name,
                 await self._subscribers.stored(subscriber),
@@ -112,6 +100,7 @@ class StreamRetention(DeadLetters):
                 *(text for each in wanted for text in (each, fixed_width(each))),
             ],
             repeatable=False,
+            name=job.name,
         )
         self._written()
         return bool(moved) and not done
@@ -141,18 +130,9 @@ class StreamRetention(DeadLetters):
         """Remove entries older than this (ms) that no subscriber is owed. Returns how many were removed."""
         while True:
             subscriber_list = await self._subscribers.read()
-            gone = await self._run(
-                "trim",
-                [
-                    *(self.keys("events"), self.keys("subscribers"), self.keys("backfill")),
-                    *(
-                        key
-                        for name in subscriber_list.names
-                        for key in (self.keys("owed", name), self.keys("aside", "owed", name))
-                    ),
-                ],
-                [subscriber_list.version, fixed_width(f"{max(before, 0)}-0")],
-            )
+            pairs = ((self.keys("owed", name), self.keys("aside", "owed", name)) for name in subscriber_list.names)
+            args: Args = [subscriber_list.version, fixed_width(f"{max(before, 0)}-0")]
+            gone = await self._script("trim", args, more=[key for pair in pairs for key in pair])
             if gone >= 0:
                 return int(gone)
 
@@ -184,20 +164,17 @@ class StreamRetention(DeadLetters):
         """Move one event; False if another process has moved it."""
         while True:
             subscriber_list = await self._subscribers.read()
-            owed = [self.keys(kind, name) for name in _asking(subscriber_list, event) for kind in ("lane", "owed")]
-            written = await self._run(
+            asking = [name for name, each in subscriber_list.subscribers.items() if wants(each, event)]
+            owed = [self.keys(kind, name) for name in asking for kind in ("lane", "owed")]
+            written = await self._script(
                 "publish_operator_event",
-                [self.keys("subscribers"), self.keys("events"), self.keys("told"), *owed],
                 [subscriber_list.version, waits, self.now(), *(text for pair in fields.items() for text in pair)],
+                more=owed,
                 repeatable=False,
                 without=("lane", "owed"),
             )
             if written >= 0:
                 return bool(written)
-
-
-def _asking(subscriber_list: SubscriberList, event: OperatorEvent) -> Sequence[str]:
-    return [name for name, each in subscriber_list.subscribers.items() if wants_operator(each, event)]
 
 
 def _wanted(account: str, subscriber: Subscriber, fields: dict[str, str]) -> bool:
@@ -206,17 +183,6 @@ def _wanted(account: str, subscriber: Subscriber, fields: dict[str, str]) -> boo
         # Written by a later version: only subscribers to all events want it.
         return ALL in subscriber.types and not is_operator(fields)
     try:
-        event = read_event(account, fields)
+        return not is_operator(fields) and wants(subscriber, read_event(account, fields))
     except Malformed:
         return False
-    match event:
-        case BalanceEvent():
-            return wants_balance(subscriber, event)
-        case DisputeEvent():
-            return wants_dispute(subscriber, event)
-        case MismatchEvent():
-            return wants_mismatch(subscriber, event)
-        case Event():
-            return wants(subscriber, event)
-        case _:
-            return False

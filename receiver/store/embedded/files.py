@@ -110,7 +110,6 @@ class DataDir:
 
     @property
     def log(self) -> Path:
-        """Valkey's log."""
         return self.path / "valkey.log"
 
     @property

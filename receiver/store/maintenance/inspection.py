@@ -28,6 +28,7 @@ from receiver.store.redis.keys import (
     SEALS,
     Keys,
     Name,
+    aside_of,
     read_name,
     standing_keys,
 )
@@ -151,11 +152,6 @@ class Inspection(RedisRepository):
             return unescaped(part)
         found: bytes | None = await self._read("LINDEX", key, int(part)) if part.isdecimal() else None
         return found
-
-
-def aside_of(name: Name) -> str:
-    """The key that keeps the parts of this key that were set aside."""
-    return Keys(name.account)("aside", name.kind, *((name.of,) if name.of else ()))
 
 
 def _replaced(name: Name, now: int) -> str:

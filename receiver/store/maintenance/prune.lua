@@ -1,6 +1,7 @@
 -- Remove one final refund with its history and its index entries, unless something still needs it.
--- KEYS 1 refund 2 history 3 charge 4 taken 5 due 6 hinted 7 hints 8 events 9 state 10 reason 11 order 12 request
---      13 trail 14 refreshed 15 open:details 16 second_looks 17 reported 18 settled, then owed of each subscriber
+-- KEYS 1 refund:{refund} 2 history:{refund} 3 charge:{charge} 4 taken:{charge} 5 due 6 hinted 7 hints 8 events 9 state:{state}
+--      10 reason:{reason} 11 order:{order} 12 requests:{request} 13 trail:{refund} 14 refreshed 15 open:details 16 second_looks
+--      17 reported 18 settled, then owed of each subscriber
 -- ARGV 1 refund_id 2 revision 3 changed_at, as the caller read them 4 before (ms; '' for any age)
 --      5 the request that the refund is of, or '' 6 and 7 the range of fixed-width stream ids that its events lie in
 --      8 most ids of one subscriber to look at 9 '1' to remove, '0' for a dry run

@@ -10,7 +10,7 @@ from receiver.ledger.refund import Refund, State
 from receiver.store.deliveries.subscribers import SubscriberRepository
 from receiver.store.redis.base import AccountRepository, Connection
 from receiver.store.redis.damage import RecordUnreadable
-from receiver.store.redis.keys import Keys
+from receiver.store.redis.keys import Keys, index_of
 from receiver.store.redis.stream_ids import fixed_width
 from receiver.store.refunds.refunds import Refunds
 
@@ -51,8 +51,6 @@ class Pruned(StrEnum):
 
 
 class Pruning(AccountRepository):
-    """Removes refunds of one account."""
-
     def __init__(self, connection: Connection, keys: Keys, refunds: Refunds, subscribers: SubscriberRepository) -> None:
         super().__init__(connection, keys)
         self._refunds, self._subscribers = refunds, subscribers
@@ -76,9 +74,8 @@ class Pruning(AccountRepository):
         if refund is None:
             return Pruned.GONE
         taken, subscriber_list = await asyncio.gather(self._request_of(refund), self._subscribers.read())
-        answer = await self._run(
+        answer = await self._script(
             "prune",
-            self._prune_keys(refund, taken, subscriber_list.names),
             [
                 refund_id,
                 refund.revision,
@@ -90,33 +87,17 @@ class Pruning(AccountRepository):
                 MOST_OWED,
                 int(remove),
             ],
+            more=[self.keys("owed", name) for name in subscriber_list.names],
+            refund=refund_id,
+            charge=refund.charge_id,
+            state=index_of(refund.state),
+            reason=refund.reason_code,
+            order=searchable(refund.order_reference),
+            request=taken,
         )
         pruned = Pruned(answer.decode())
         # The script may have run before on a connection that then broke: the refund existed a moment ago.
         return Pruned.PRUNED if pruned is Pruned.GONE and remove else pruned
-
-    def _prune_keys(self, refund: Refund, refund_request_id: str, subscribers: list[str]) -> list[str]:
-        return [
-            self.keys("refund", refund.refund_id),
-            self.keys("history", refund.refund_id),
-            self.keys("charge", refund.charge_id),
-            self.keys("taken", refund.charge_id),
-            self.keys("due"),
-            self.keys("hinted"),
-            self.keys("hints"),
-            self.keys("events"),
-            self.keys.state(refund.state),
-            self.keys("reason", refund.reason_code),
-            self.keys("order", searchable(refund.order_reference)),
-            self.keys("requests", refund_request_id),
-            self.keys("trail", refund.refund_id),
-            self.keys("refreshed"),
-            self.keys("open:details"),
-            self.keys("second_looks"),
-            self.keys("reported"),
-            self.keys("settled"),
-            *(self.keys("owed", name) for name in subscribers),
-        ]
 
     async def _request_of(self, refund: Refund) -> str:
         found: bytes | None = await self._read("HGET", self.keys("taken", refund.charge_id), refund.refund_id)

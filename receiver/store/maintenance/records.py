@@ -8,7 +8,6 @@ from typing import Any
 
 import msgspec
 
-from receiver.errors import Malformed
 from receiver.ledger.refund import REFUND_ID, How, Source
 from receiver.outbox.events.kinds import is_newer, read_event
 from receiver.store.account import AccountStore
@@ -16,7 +15,7 @@ from receiver.store.deliveries.dead_letters import STREAM_ID
 from receiver.store.deliveries.queues import FARTHEST
 from receiver.store.deliveries.upkeep import JOB
 from receiver.store.maintenance.restored import GAP
-from receiver.store.redis.base import AccountRepository, scored
+from receiver.store.redis.base import AccountRepository
 from receiver.store.redis.keys import Name
 from receiver.store.refunds.codec import CASE, FLAGS, MOST_NUMBER, NUMBERS, TEXTS, case_fields
 
@@ -75,22 +74,18 @@ class Records(AccountRepository):
             await self._read_events(key, name)
 
     async def _read_members(self, key: str, name: Name) -> None:
-        cursor, never = 0, self.now() + FARTHEST
-        while True:
-            position, found = await self._read("ZSCAN", key, cursor, "COUNT", BATCH)
+        never = self.now() + FARTHEST
+        async for found in self._scan(key):
             if name.kind in ("owed", "deaths"):
-                self._all.deliveries.plain_ids(key, [member for member, _ in scored(found)])
-            else:
-                for member, at in self._scored(key, found):
-                    if name.kind in REFUNDS and not REFUND_ID.fullmatch(member):
-                        self.damage.record(key, member, "not a refund id")
-                    elif name.kind == "lane" and not STREAM_ID.fullmatch(member):
-                        self.damage.record(key, member, "not an event id")
-                    elif name.kind in SCHEDULES and at > never:
-                        self.damage.record(key, member, "scheduled too far ahead")
-            cursor = int(position)
-            if not cursor:
-                break
+                self._all.deliveries.plain_ids(key, [member for member, _ in found])
+                continue
+            for member, at in self._scored(key, found):
+                if name.kind in REFUNDS and not REFUND_ID.fullmatch(member):
+                    self.damage.record(key, member, "not a refund id")
+                elif name.kind == "lane" and not STREAM_ID.fullmatch(member):
+                    self.damage.record(key, member, "not an event id")
+                elif name.kind in SCHEDULES and at > never:
+                    self.damage.record(key, member, "scheduled too far ahead")
 
     async def _read_fields(self, key: str, name: Name) -> None:
         raw: dict[bytes, bytes] = await self._read("HGETALL", key)
@@ -124,18 +119,15 @@ class Records(AccountRepository):
     async def _read_events(self, key: str, name: Name) -> None:
         if name.kind == "told":
             for place, value in enumerate(await self._read("LRANGE", key, 0, -1)):
-                try:
-                    self._judge_event(msgspec.json.decode(value, type=dict[str, str]))
-                except (msgspec.MsgspecError, Malformed, RecursionError):
-                    self.damage.record(key, str(place), "not an operator event")
+                self._part(key, str(place), "not an operator event", self._judge_stored, value)
             return
         after = "0-0"
         while entries := await self._all.deliveries.stream_page(after, BATCH):
             for after, fields in entries:
-                try:
-                    self._judge_event(fields)
-                except Malformed:
-                    self.damage.record(key, after, "not an event")
+                self._part(key, after, "not an event", self._judge_event, fields)
+
+    def _judge_stored(self, value: bytes) -> None:
+        self._judge_event(msgspec.json.decode(value, type=dict[str, str]))
 
     def _judge_event(self, fields: dict[str, str]) -> None:
         if not is_newer(fields):

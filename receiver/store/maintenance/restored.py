@@ -14,7 +14,7 @@ import re
 import structlog
 
 from receiver.ledger.refund import State
-from receiver.store.redis.base import AccountRepository, scored
+from receiver.store.redis.base import AccountRepository
 from receiver.store.redis.damage import WrongType
 from receiver.store.redis.keys import OTHER
 from receiver.store.redis.wakeups import News
@@ -44,25 +44,18 @@ class Restored(AccountRepository):
     async def _make_due(self) -> int:
         count = 0
         for index in (self.keys.state(State.INITIATED), self.keys.state(OTHER), self.keys("open")):
-            cursor = 0
-            while True:
-                # Unlike pages, a scan returns every refund that stays in the index, however many leave it meanwhile.
-                position, found = await self._read("ZSCAN", index, cursor)
-                cursor, ids = int(position), self._texts(index, [member for member, _ in scored(found)])
+            async for pairs in self._scan(index, BATCH):
+                ids = self._texts(index, [member for member, _ in pairs])
                 for start in range(0, len(ids), BATCH):
                     count += await self._mark_due_now(ids[start : start + BATCH])
-                if not cursor:
-                    break
         return count
 
     async def _mark_due_now(self, ids: list[str]) -> int:
         revisions = await asyncio.gather(*(self._revision(self.keys("refund", each)) for each in ids))
         there = {each: revision for each, revision in zip(ids, revisions, strict=True) if revision is not None}
         pairs = [text for pair in there.items() for text in pair]
-        await self._run(
-            "mark_due_now",
-            [self.keys("due"), *(self.keys("refund", each) for each in there)],
-            [self.now(), GAP, *pairs],
+        await self._script(
+            "mark_due_now", [self.now(), GAP, *pairs], more=[self.keys("refund", each) for each in there]
         )
         return len(there)
 

@@ -108,7 +108,6 @@ class RedisAddress:
 
     @property
     def without_secrets(self) -> str:
-        """The address without secrets."""
         if self.kind == UNIX:
             return self.path
         scheme = next(scheme for scheme, what in SCHEMES.items() if what == (self.kind, self.tls))

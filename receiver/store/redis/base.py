@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
+import zlib
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import msgspec
 
+from receiver.errors import Malformed
 from receiver.ledger.audit import AuditEntry
 from receiver.ledger.resolution import TRACKED_FOR
 from receiver.store.redis.client import Pipelines
 from receiver.store.redis.clock import Clock
-from receiver.store.redis.damage import Damage, RecordUnreadable, WrongType
-from receiver.store.redis.keys import LIST, STRING, WAKE, Keys, read_name, type_of
+from receiver.store.redis.damage import Damage, RecordUnreadable, WrongType, unreadable
+from receiver.store.redis.keys import LIST, STRING, WAKE, Keys, aside_of, read_name, type_of
 from receiver.store.redis.scripts import Command, Script, script
 from receiver.store.redis.wakeups import ChangeNotifier, News
 
+P = ParamSpec("P")
+T = TypeVar("T")
+Args = list[str | int | bytes]
+"""What a script takes beside its keys."""
 LAST_TIME = 253_402_300_799_999
 """ms: the end of the year 9999, the last time that can be formatted."""
+
+DAMAGE = (LookupError, ValueError, ArithmeticError, RecursionError, Malformed, msgspec.MsgspecError, zlib.error)
+"""What reading a damaged record raises."""
 
 
 @dataclass(slots=True)
@@ -58,7 +67,6 @@ class RedisRepository:
 
     @property
     def accounts(self) -> Sequence[str]:
-        """The accounts that this process serves."""
         return self.connection.accounts
 
     @property
@@ -79,7 +87,7 @@ class RedisRepository:
         self,
         name: str,
         keys: list[str],
-        args: list[str | int | bytes],
+        args: Args,
         *,
         repeatable: bool = True,
         without: Collection[str] = (),
@@ -108,13 +116,47 @@ class RedisRepository:
                 self._record_note(key.decode(), part, what.decode())
         return answer
 
+    def _whole(self, key: str, what: str, read: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """What `read` makes of a key. A damaged one is reported, and raises `RecordUnreadable`."""
+        try:
+            return read(*args, **kwargs)
+        except DAMAGE as error:
+            self.damage.record(key, what=what)
+            raise unreadable(key) from error
+
+    def _part(
+        self, key: str, part: bytes | str, what: str, read: Callable[P, T], *args: P.args, **kwargs: P.kwargs
+    ) -> T | None:
+        """What `read` makes of a part of a key. A damaged one is reported, and gives None."""
+        try:
+            return read(*args, **kwargs)
+        except DAMAGE:
+            self.damage.record(key, part, what)
+            return None
+
+    def _lines(self, key: str, lines: Iterable[bytes], what: str, read: Callable[[bytes], T]) -> list[T]:
+        """What `read` makes of each line of a list. Damaged ones are reported and left out."""
+        found = (self._part(key, str(place), what, read, line) for place, line in enumerate(lines))
+        return [each for each in found if each is not None]
+
+    async def _scan(self, key: str, count: int = 500) -> AsyncIterator[list[tuple[bytes, bytes]]]:
+        """The members of a sorted set with their scores, in batches.
+
+        Unlike pages, a scan returns every member that stays, however many leave it meanwhile.
+        """
+        cursor = 0
+        while True:
+            position, found = await self._read("ZSCAN", key, cursor, "COUNT", count)
+            yield scored(found)
+            if not (cursor := int(position)):
+                break
+
     async def set_aside(self, key: str, part: bytes | str, what: str) -> bool:
         """Set one field or member aside, with its value or score; False if it does not exist."""
         name = read_name(key)
         if name is None or not name.account:
             return False
-        aside = Keys(name.account)("aside", name.kind, *((name.of,) if name.of else ()))
-        moved = await self._run("set_aside", [key, aside], [part])
+        moved = await self._run("set_aside", [key, aside_of(name)], [part])
         if moved:
             # The member of a list is its value, which may be secret.
             self.damage.record(key, None if name.entry.type == LIST else part, what)
@@ -159,6 +201,30 @@ class AccountRepository(RedisRepository):
         self._announcements: Mapping[News, Command] = {
             news: ("PUBLISH", WAKE, connection.change_notifier.word(self.account, news)) for news in News
         }
+
+    def _script(
+        self,
+        script_name: str,
+        args: Args,
+        /,
+        *,
+        more: Sequence[str] = (),
+        repeatable: bool = True,
+        without: Collection[str] = (),
+        reads: bool = False,
+        audit: AuditEntry | None = None,
+        **of: str,
+    ) -> Coroutine[Any, Any, Any]:
+        """Run a script on the keys that it names at its head, and on `more`. `of`: what those belong to that vary.
+
+        A script that names the audit trail writes `audit` there.
+        """
+        lua = script(script_name)
+        keys, without = [*lua.names(self.keys, of), *more], (*lua.optional, *without)
+        if lua.is_audited:
+            act = self._audited(audit)
+            args, without = [*args, act], without if act else (*without, "audit")
+        return self._run(script_name, keys, args, repeatable=repeatable, without=without, reads=reads)
 
     @staticmethod
     def _audited(entry: AuditEntry | None) -> bytes:

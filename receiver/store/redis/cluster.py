@@ -144,7 +144,6 @@ class Cluster:
         return self.client(place).pubsub(**how)
 
     async def aclose(self) -> None:
-        """Close all connections."""
         if self._looking is not None:
             self._looking.cancel()
             await asyncio.wait({self._looking})
@@ -241,7 +240,6 @@ class ClusterGroup:
         return True
 
     async def close(self) -> None:
-        """Wait for commands in flight."""
         while self._asking:
             await asyncio.wait(self._asking)
         for group in tuple(self._groups.values()):

@@ -18,29 +18,33 @@ local function fixed_width(id)
   return string.rep('0', 15 - #ms) .. ms .. '-' .. string.rep('0', 20 - #seq) .. seq
 end
 
--- Append to a refund's timeline. It keeps the last `cap` entries, and expires `kept_ms` after the first one.
-local function append_to_timeline(key, entry, cap, kept_ms)
+-- Append to a refund's timeline. It keeps the last entries, and expires 400 days after the first one, as refund requests do:
+-- a timeline does not outlive its refund for ever.
+local MOST_ENTRIES, KEPT_MS = 300, 400 * 86400000
+local function append_to_timeline(key, entry)
   local length = redis.call('RPUSH', key, entry)
   if length == 1 then
-    redis.call('PEXPIRE', key, kept_ms)
-  elseif length > tonumber(cap) then
-    redis.call('LTRIM', key, -tonumber(cap), -1)
+    redis.call('PEXPIRE', key, KEPT_MS)
+  elseif length > MOST_ENTRIES then
+    redis.call('LTRIM', key, -MOST_ENTRIES, -1)
   end
 end
 
--- Append an act of a person or a program to the audit trail: before the script's other writes, so that nothing is done without
+-- Append the act of a person or a program to the audit trail: before the script's other writes, so that nothing is done without
 -- its entry. The text holds a random word, and is looked for among the latest entries: run twice, the act stands there once.
--- An empty text: what the service does by itself.
-local function append_to_audit(key, text)
-  if text == '' then
+-- `act` is the last item of ARGV; empty for what the service does by itself.
+local act = ARGV[#ARGV]
+ARGV[#ARGV] = nil
+local function append_to_audit(key)
+  if act == '' then
     return
   end
   for _, entry in ipairs(redis.call('XREVRANGE', key, '+', '-', 'COUNT', 50)) do
-    if entry[2][2] == text then
+    if entry[2][2] == act then
       return
     end
   end
-  redis.call('XADD', key, '*', 'entry', text)
+  redis.call('XADD', key, '*', 'entry', act)
 end
 
 -- Move a damaged member of a sorted set, with its score, into the hash `aside`.
@@ -92,8 +96,30 @@ local function read_entry(line)
   return {minor = tonumber(minor), state = state, began = tonumber(began), currency = currency, conflict = flag == 'conflict'}
 end
 
--- The entries of a charge's book, each with its `member` and its `line`; or nil and the error of an unreadable one.
-local function read_book(key)
+-- Whether the caller has named an entry: by its id, or by the request that has become this refund meanwhile.
+local function is_named(member, besides, taken)
+  if besides[(string.gsub(member, '^request:', ''))] then
+    return true
+  end
+  local request = redis.call('HGET', taken, member)
+  return request and besides[request]
+end
+
+-- Whether an open finding says that a report of Amazon's has this refund as paid (ledger/reconciliation/finding.py).
+local function is_paid_in_a_report(findings, refund)
+  for _, kind in ipairs({'settled_but_declined', 'state_differs'}) do
+    local found = redis.call('HGET', findings, kind .. ' ' .. refund)
+    local says_paid = found and (kind == 'settled_but_declined' or string.find(found, '"there":"Refunded"', 1, true))
+    if says_paid and not string.find(found, '"closedAt":', 1, true) then
+      return true
+    end
+  end
+  return false
+end
+
+-- The entries of a charge's book, each with its `member`, its `line`, and whether the caller has named it; or nil and the
+-- error of an unreadable one. A declined refund that a report has as paid is in conflict, unless it is named.
+local function read_book(key, findings, besides, taken)
   local entries, book = {}, redis.call('HGETALL', key)
   for index = 1, #book, 2 do
     local member, line = book[index], book[index + 1]
@@ -101,7 +127,10 @@ local function read_book(key)
     if not entry then
       return nil, redis.error_reply('DAMAGED ' .. key .. ' ' .. string.gsub(member, '[^%w%p]', '?'))
     end
-    entry.member, entry.line = member, line
+    entry.member, entry.line, entry.is_named = member, line, is_named(member, besides, taken)
+    if entry.state == 'Declined' and not entry.conflict and not entry.is_named and is_paid_in_a_report(findings, member) then
+      entry.conflict, entry.line = true, line .. ' conflict'
+    end
     table.insert(entries, entry)
   end
   return entries
@@ -124,15 +153,6 @@ local function is_disputed(disputes, charge)
     end
   end
   return false
-end
-
--- Whether the caller has named an entry: by its id, or by the request that has become this refund meanwhile.
-local function is_named(member, besides, taken)
-  if besides[(string.gsub(member, '^request:', ''))] then
-    return true
-  end
-  local request = redis.call('HGET', taken, member)
-  return request and besides[request]
 end
 
 -- Owe an event to a subscriber, whose lane and owed are KEYS[lane] and KEYS[lane + 1]. If one of them is damaged, the backfill

@@ -47,8 +47,6 @@ class KeyScope(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """One kind of key."""
-
     type: str
     """As in Redis's `TYPE`; `any` for a key that was set aside because of its type."""
     scope: KeyScope
@@ -200,8 +198,8 @@ class Keys:
     """The keys of one account. Those that never vary are formatted once."""
 
     def __init__(self, account: str) -> None:
-        self.account = account
-        self._of_kind = {kind: f"{PREFIX}{{{account}}}:{kind}" for kind in CATALOGUE}
+        self.account, self.prefix = account, f"{PREFIX}{{{account}}}:"
+        self._of_kind = {kind: f"{self.prefix}{kind}" for kind in CATALOGUE}
 
     def __call__(self, kind: str, *parts: str) -> str:
         """`refunds:{us}:refund:S01-…` for `("refund", "S01-…")`. Raises `KeyError` for an unknown kind."""
@@ -210,11 +208,16 @@ class Keys:
 
     def state(self, state: str) -> str:
         """The index of refunds in this state, by last change."""
-        return self("state", state if state in STATES else OTHER)
+        return self("state", index_of(state))
 
     def of_subscriber(self, name: str) -> list[str]:
         """All keys that belong to one subscriber, in the order of `SUBSCRIBER_KINDS`."""
         return [self(kind, name) for kind in SUBSCRIBER_KINDS]
+
+
+def index_of(state: str) -> str:
+    """The name of the index of refunds in this state."""
+    return state if state in STATES else OTHER
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,6 +247,11 @@ def read_name(key: str) -> Name | None:
     if entry is None or (of is None) != (entry.scope in ALONE):
         return None
     return Name(account, kind, of or "", entry)
+
+
+def aside_of(name: Name) -> str:
+    """The key that keeps the parts of this key that were set aside."""
+    return Keys(name.account)("aside", name.kind, *((name.of,) if name.of else ()))
 
 
 def read_kind(key: str) -> str:

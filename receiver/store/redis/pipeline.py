@@ -227,7 +227,6 @@ class Pipeline:
             call.answer.set_exception(error or StoreUnavailable(f"Redis: {kind}.", reason=f"store_{kind}"))
 
     async def close(self) -> None:
-        """Wait for commands in flight."""
         while self._batches:
             await asyncio.wait(self._batches)
 

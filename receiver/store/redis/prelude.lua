@@ -1,4 +1,6 @@
--- Prepended to every script. Nothing is written while a key has another type than the catalogue (keys.py) says.
+-- Prepended to every script. A script names its keys at its head, in order, as `scripts.py` reads them: `refund:{refund}` is the
+-- key of one refund. With a question mark, the script continues without the key if it has the wrong type.
+-- Otherwise nothing is written while a key has another type than the catalogue (keys.py) says.
 -- The last item of ARGV has one letter for each key: the first letter of its type, x for a stream, a for any. A capital
 -- letter means that the script continues without the key: its number is then in `foreign`.
 -- `note` reports damage to the caller: a key, the part of it (a member, a field; '' for all of it), what is wrong.

@@ -4,28 +4,41 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 
-from receiver.store.redis.keys import kind_and_type
+from receiver.store.redis.keys import Keys, kind_and_type
 
 Command = tuple[str | bytes | int | float, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """A Lua script and its SHA-1, by which Redis identifies it."""
+    """A Lua script, and its SHA-1, by which Redis identifies it."""
 
     source: bytes
     sha: str
+    keys: tuple[tuple[str, str], ...] = ()
+    """The keys that it names at its head: the fixed part of each, and what it belongs to, if that varies."""
+    optional: tuple[str, ...] = ()
+    """Their kinds that it skips if they have the wrong type."""
+    is_audited: bool = False
+    """Whether it names the audit trail."""
+
+    def names(self, account: Keys, of: Mapping[str, str]) -> list[str]:
+        """The keys that it names. `of`: what those belong to that vary."""
+        prefix = account.prefix
+        return [prefix + fixed + of[what] if what else prefix + fixed for fixed, what in self.keys]
 
     def command(self, keys: list[str], args: list[str | int | bytes], without: Collection[str] = ()) -> Command:
         """The command that runs it by hash. `without`: kinds of keys to skip if they have the wrong type."""
         return ("EVALSHA", self.sha, len(keys), *keys, *args, letters(keys, without))
 
 
+HEAD = re.compile(r"^-- KEYS (.*\n(?:--      .*\n)*)", re.MULTILINE)
+DECLARED = re.compile(r"[0-9]+ ([a-z_:]+)(?:\{([a-z]+)\})?(\?)?(?=[\s,;]|\Z)")
 LETTERS = {"hash": "h", "zset": "z", "list": "l", "string": "s", "stream": "x", "any": "a"}
 EPILOGUE = b"""
 end
@@ -62,7 +75,12 @@ def texts() -> dict[str, bytes]:
 def script(name: str) -> Script:
     """The script in `<name>.lua`, with the prelude."""
     prelude, helpers, body = (texts()[each] for each in ("prelude", "helpers", name))
-    return whole(prelude + _needed(helpers, body) + b"local function run()\n" + body + EPILOGUE)
+    source = prelude + _needed(helpers, body) + b"local function run()\n" + body + EPILOGUE
+    sha, head = hashlib.sha1(source, usedforsecurity=False).hexdigest(), HEAD.search(body.decode())
+    found = DECLARED.findall(re.split(r"ARGV|, then", head[1])[0]) if head else []
+    optional = tuple(fixed.removesuffix(":") for fixed, _, mark in found if mark)
+    keys = tuple((fixed, what) for fixed, what, _ in found)
+    return Script(source, sha, keys, optional, ("audit", "") in keys)
 
 
 def _needed(helpers: bytes, body: bytes) -> bytes:
@@ -73,8 +91,3 @@ def _needed(helpers: bytes, body: bytes) -> bytes:
         if any(re.search(rb"\b%s\b" % name, needed + body) for name in names):
             needed = part + b"\n\n" + needed
     return needed
-
-
-def whole(source: bytes) -> Script:
-    """A script, with its hash."""
-    return Script(source, hashlib.sha1(source, usedforsecurity=False).hexdigest())

@@ -23,7 +23,6 @@ class MasterOf(Redis):
     guards: Sentinel
 
     async def aclose(self, close_connection_pool: bool | None = None) -> None:
-        """Close all connections."""
         await super().aclose(close_connection_pool)
         await self.guards.aclose()
 

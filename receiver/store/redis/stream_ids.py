@@ -3,14 +3,31 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 FIXED = re.compile(rb"([0-9]{1,20})-([0-9]{1,20})")
 
 
-def texts_of(flat: list[bytes]) -> dict[str, str]:
+Fields = dict[bytes, bytes] | list[bytes] | None
+"""The fields of an entry as the client returns them: by name, or as a flat list. None: the entry is deleted."""
+
+
+def pairs_of(fields: Fields) -> Iterable[tuple[bytes, bytes]]:
+    """The names and values of a stream entry."""
+    if not fields:
+        return ()
+    return fields.items() if isinstance(fields, dict) else zip(fields[::2], fields[1::2], strict=True)
+
+
+def texts_of(fields: Fields) -> dict[str, str]:
     """The fields of a stream entry. Bad UTF-8 is replaced, so that only this entry becomes unreadable."""
-    pairs = zip(flat[::2], flat[1::2], strict=True)
-    return {field.decode(errors="replace"): value.decode(errors="replace") for field, value in pairs}
+    return {name.decode(errors="replace"): value.decode(errors="replace") for name, value in pairs_of(fields)}
+
+
+def parts_of(stream_id: bytes | str) -> tuple[int, int]:
+    """A stream id in the order of ids: the ms of the Redis server, and a number among the entries of one ms."""
+    ms, _, number = (stream_id if isinstance(stream_id, str) else stream_id.decode()).partition("-")
+    return int(ms), int(number)
 
 
 def written_at(stream_id: str) -> int:

@@ -73,7 +73,6 @@ class ChangeNotifier:
             await signal.rest(timeout)
 
     def start(self) -> None:
-        """Start listening to other processes."""
         self._listener = asyncio.get_running_loop().create_task(self._listen())
 
     async def stop(self) -> None:

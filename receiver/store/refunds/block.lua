@@ -1,5 +1,5 @@
 -- Amazon answered 429: give out no token of this call before `until`.
--- KEYS throttle   ARGV now until
+-- KEYS 1 throttle:{call}   ARGV now until
 local now = tonumber(ARGV[1])
 local _, _, blocked = read_throttle(KEYS[1], now, math.huge)
 blocked = math.max(blocked, math.min(tonumber(ARGV[2]), now + LONGEST_BLOCK))

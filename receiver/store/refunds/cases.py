@@ -20,17 +20,16 @@ from receiver.ledger.money import CURRENCY, Money
 from receiver.ledger.refund import Refund, State
 from receiver.ledger.resolution import with_case, with_reissues
 from receiver.store.deliveries.subscribers import SubscriberRepository
-from receiver.store.redis.base import AccountRepository, Connection, scored
+from receiver.store.redis.base import AccountRepository, Connection
 from receiver.store.redis.keys import Keys
 from receiver.store.refunds.codec import open_details
-from receiver.store.refunds.refunds import Commit, Committed, Refunds
+from receiver.store.refunds.refunds import MOST_COLLISIONS, Commit, Committed, Refunds
 
 log = structlog.get_logger()
 
 BATCH = 50
 AT_ONCE = 1_000
 """Entries to parse without a pause: about 5 ms."""
-MOST_COLLISIONS = 16
 
 
 class OpenCase(NamedTuple):
@@ -60,10 +59,8 @@ class OpenCases(AccountRepository):
         key, found = self.keys("open:details"), []
         raw: dict[bytes, bytes] = await self._read("HGETALL", key)
         for count, (refund_id, line) in enumerate(raw.items()):
-            try:
-                found.append(_read_case(refund_id.decode(), line.decode()))
-            except ValueError:
-                self.damage.record(key, refund_id, "no details of an open case")
+            if case := self._part(key, refund_id, "no details of an open case", _read_case, refund_id, line):
+                found.append(case)
             if count % AT_ONCE == AT_ONCE - 1:
                 # Notifications are answered in between.
                 await asyncio.sleep(0)
@@ -94,13 +91,10 @@ class OpenCases(AccountRepository):
 
         Safe to repeat. Raises `StoreUnavailable`.
         """
-        index, cursor = self.keys.state(State.DECLINED), 0
-        while True:
-            position, found = await self._read("ZSCAN", index, cursor, "COUNT", BATCH)
-            cursor, ids = int(position), self._texts(index, [member for member, _ in scored(found)])
+        index = self.keys.state(State.DECLINED)
+        async for pairs in self._scan(index, BATCH):
+            ids = self._texts(index, [member for member, _ in pairs])
             await asyncio.gather(*(self._rewrite(each, self._listed) for each in ids))
-            if not cursor:
-                break
 
     async def _listed(self, known: Refund) -> Refund:
         """The refund with a new revision, if its open case is not listed; otherwise the same object."""
@@ -132,10 +126,10 @@ class OpenCases(AccountRepository):
         raise StoreUnavailable("Others kept writing the same refund.", reason="store_collision")
 
 
-def _read_case(refund_id: str, line: str) -> OpenCase:
+def _read_case(refund_id: bytes, line: bytes) -> OpenCase:
     """Parse a line of `open_details` (codec.py). Raises `ValueError`."""
-    since, minor, currency, reason = line.split(" ")
+    since, minor, currency, reason = line.decode().split(" ")
     if minor != "?" and not CURRENCY.fullmatch(currency):
         raise ValueError("The currency of an open case is three capital letters.")
     minor_units = None if minor == "?" else int(minor)
-    return OpenCase(refund_id, int(since), minor_units, currency, "" if reason == "-" else reason)
+    return OpenCase(refund_id.decode(), int(since), minor_units, currency, "" if reason == "-" else reason)

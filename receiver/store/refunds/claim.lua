@@ -7,7 +7,8 @@
 -- count may be a little lower than ours. Emptying the bucket completely leads to 429, which delays hints for seconds.
 -- Second looks at settled refunds come when nothing else is due, and leave half of the burst unused for what is due next. They
 -- count as patient refunds, too; at most `most_second` refunds of a claim are second looks.
--- KEYS throttle hinted due hints refreshed second_looks   ARGV now lease_ms burst per_second limit most_patient most_second
+-- KEYS 1 throttle:{call} 2 hinted 3 due 4 hints 5 refreshed 6 second_looks
+-- ARGV now lease_ms burst per_second limit most_patient most_second
 -- Returns {wait_ms, refund, token, hint, patient, refund, token, hint, patient, …}; patient is 2 for a second look, 1 or 0.
 -- wait_ms is -1 when nothing more is scheduled, or when the scheduled refunds have to wait for other claims to finish. Never
 -- re-send.

@@ -1,6 +1,6 @@
 -- Claim due disputes and take one token of the throttle for each, in one step. The score of each moves to the end of its
 -- lease, which is the claim's token.
--- KEYS disputes_due throttle   ARGV now lease_ms burst per_second limit
+-- KEYS 1 disputes_due 2 throttle:get_dispute   ARGV now lease_ms burst per_second limit
 -- Returns {wait_ms, dispute, token, dispute, token, …}; wait_ms is -1 when nothing is scheduled. Never re-send.
 local now, lease, burst, rate = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local tokens, at, blocked = read_throttle(KEYS[2], now, burst)

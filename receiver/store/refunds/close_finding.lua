@@ -1,5 +1,5 @@
 -- Close a finding, unless it was changed since it was read. It is kept for a while among the closed ones.
--- KEYS 1 findings of the kind 2 findings:details 3 findings:closed
+-- KEYS 1 findings:{kind} 2 findings:details 3 findings:closed
 -- ARGV 1 refund 2 name 3 the record as it was read 4 the new one ('': remove it) 5 when it was closed
 -- Returns 1, or 0 if it was changed meanwhile. Safe to run twice.
 if (redis.call('HGET', KEYS[2], ARGV[2]) or '') ~= ARGV[3] then

@@ -8,11 +8,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from decimal import Decimal
+from typing import Any
 
 import msgspec
 
 from receiver.ledger.money import Money
-from receiver.ledger.refund import How, Refund, Resolution, RetryRefused, Revision, Source
+from receiver.ledger.refund import How, Refund, Resolution, RetryRefused, Revision
 
 TEXTS = {
     "state": "state",
@@ -56,9 +57,16 @@ CASE = {
 """The case of a declined refund. It is closed if it has `case_how` (`store/requests/reserve.lua` looks at that)."""
 SPACE = re.compile(r"\s")
 FLAGS = {"conflict": "conflict", "read": "charge_read", "backfill": "backfill"}
-READ = {name.encode(): attribute for name, attribute in (TEXTS | NUMBERS | FLAGS).items()}
-"""Field → attribute."""
-ARE_NUMBERS, ARE_FLAGS = frozenset(NUMBERS.values()), frozenset(FLAGS.values())
+LISTS = ("finals", "unread", "emitted")
+READ = {
+    name.encode(): attribute
+    for name, attribute in (
+        *(TEXTS | NUMBERS | FLAGS).items(),
+        ("by", "source"),
+        *((name, name) for name in (*LISTS, "amount", "currency", "retry_refused", "case_at", "case_paid", *CASE)),
+    )
+}
+"""Field → attribute of `Refund`, or the field's own name."""
 
 
 class Line(Revision, frozen=True, array_like=True):
@@ -96,32 +104,25 @@ def from_hash(account: str, refund_id: str, raw: Mapping[bytes, bytes]) -> Refun
     """The refund in the hash; None for an empty hash."""
     if not raw:
         return None
-    fields, more = dict[str, str](), dict[str, object](ABSENT)
-    for name, value in raw.items():
-        text, attribute = value.decode(), READ.get(name)
-        if attribute is None:
-            fields[name.decode()] = text
-        elif attribute in ARE_NUMBERS:
-            more[attribute] = number = int(text)
-            if not 0 <= number < MOST_NUMBER:
-                raise ValueError("A number of the refund is out of range.")
-        else:
-            more[attribute] = True if attribute in ARE_FLAGS else text
-    amount = Money(Decimal(fields["amount"]), fields["currency"]) if "amount" in fields else None
-    if amount is not None and not (amount.amount.is_finite() and CURRENCY.fullmatch(amount.currency_code)):
-        raise ValueError("The amount of the refund is invalid.")
-    return Refund(
-        account=account,
-        refund_id=refund_id,
-        amount=amount,
-        source=Source(fields["by"]),
-        retry_refused=_refused(fields.get("retry_refused", "")),
-        resolution=_resolution(fields),
-        finals=_list(fields.get("finals", "")),
-        unread=_list(fields.get("unread", "")),
-        emitted=tuple(kind if kind.startswith(FAMILY) else FAMILY + kind for kind in _list(fields.get("emitted", ""))),
-        **more,  # type: ignore[arg-type]  # each value has the type of its own field
-    )
+    fields: dict[Any, Any] = {**ABSENT, "account": account, "refund_id": refund_id}
+    fields |= zip(map(READ.get, raw), map(bytes.decode, raw.values()), strict=True)
+    fields.pop(None, None)  # what this version does not know
+    for name in LISTS:
+        fields[name] = _list(fields.get(name, ""))
+    fields["emitted"] = [kind if kind.startswith(FAMILY) else FAMILY + kind for kind in fields["emitted"]]
+    if "amount" in fields:
+        fields["amount"] = amount = Money(Decimal(fields["amount"]), fields["currency"])
+        if not (amount.amount.is_finite() and CURRENCY.fullmatch(amount.currency_code)):
+            raise ValueError("The amount of the refund is invalid.")
+    if "retry_refused" in fields:
+        fields["retry_refused"] = _refused(fields["retry_refused"])
+    if "case_at" in fields:
+        fields["resolution"] = _resolution(fields)
+    refund = msgspec.convert(fields, Refund, strict=False)
+    numbers = (refund.revision, refund.updated_at, refund.created_at, refund.first_seen_at, refund.changed_at)
+    if not 0 <= min(numbers) <= max(numbers) < MOST_NUMBER:
+        raise ValueError("A number of the refund is out of range.")
+    return refund
 
 
 def open_details(refund: Refund) -> str:
@@ -165,9 +166,7 @@ def _refused(text: str) -> RetryRefused | None:
         raise ValueError("The refusal of a retry is unreadable.") from error
 
 
-def _resolution(fields: Mapping[str, str]) -> Resolution | None:
-    if "case_at" not in fields:
-        return None
+def _resolution(fields: Mapping[str, str]) -> Resolution:
     if not 0 <= int(fields["case_at"]) < MOST_NUMBER:
         raise ValueError("The time of the case is out of range.")
     texts = {attribute: fields.get(name, "") for name, attribute in CASE.items() if attribute != "how"}

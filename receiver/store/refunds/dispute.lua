@@ -1,6 +1,6 @@
 -- Record what a notification says about a dispute, and make it due now. A claim of it ends: its holder asked Amazon before
 -- the notification. The `seen` mark only saves work, so it is written last.
--- KEYS seen disputes disputes_due
+-- KEYS 1 seen:{message} 2 disputes:{permission} 3 disputes_due?
 -- ARGV 1 dispute 2 the value as it was read ('': none) 3 the new value 4 digest 5 ttl_ms 6 now 7 member ('': not to be asked)
 -- Returns new | repeated | altered | collision (the value was changed meanwhile). Safe to run twice.
 local seen = redis.call('GET', KEYS[1])

@@ -17,18 +17,17 @@ from enum import StrEnum
 
 import msgspec
 
-from receiver.amazon.throttle import Bucket, Call
+from receiver.amazon.throttle import Bucket
 from receiver.errors import StoreUnavailable
 from receiver.ledger.dispute import DAY, Dispute, joined
 from receiver.ledger.next_look import DisputeLook, DueDispute
 from receiver.ledger.notification import HintResult
 from receiver.ledger.refund import REFUND_ID
 from receiver.runtime.rounds import Claim
-from receiver.store.redis.base import AccountRepository
+from receiver.store.redis.base import AccountRepository, Args
 from receiver.store.redis.wakeups import News
-from receiver.store.refunds.refunds import Owed
+from receiver.store.refunds.refunds import MOST_COLLISIONS, Owed
 
-MOST_COLLISIONS = 16
 ASKED_LATELY = 60_000
 """ms for which disputes are not made due again because a person or a program came across them."""
 
@@ -55,8 +54,6 @@ class Finished(StrEnum):
 
 
 class Disputes(AccountRepository):
-    """The disputes of one account."""
-
     async def record(self, dispute: Dispute, *, message_id: str, digest: str) -> HintResult:
         """Record what a notification says about a dispute, and make it due now. Durable when this returns; safe to
         repeat."""
@@ -64,14 +61,14 @@ class Disputes(AccountRepository):
         for _ in range(MOST_COLLISIONS):
             held: bytes = await self._read("HGET", key, dispute.dispute_id) or b""
             known = self._dispute(key, dispute.dispute_id.encode(), held).dispute if held else dispute
-            answer = await self._run(
+            answer = await self._script(
                 "dispute",
-                [self.keys("seen", message_id), key, self.keys("disputes_due")],
                 [
                     *(dispute.dispute_id, held, to_value(joined(known, dispute)), digest, self.connection.seen_for),
                     *(self.now(), member(dispute) if dispute.can_be_asked else ""),
                 ],
-                without=("disputes_due",),
+                message=message_id,
+                permission=dispute.charge_permission_id,
             )
             if answer != b"collision":
                 self._written(News.CHANGED)
@@ -107,20 +104,15 @@ class Disputes(AccountRepository):
         members = [member(each) for each in disputes if each.can_be_asked]
         if not members:
             return
-        mark = self.keys("disputes_asked", disputes[0].charge_permission_id)
-        keys = [mark, self.keys("disputes_due")]
-        if await self._run("ask_disputes", keys, [self.now(), ASKED_LATELY, *members]):
+        permission = disputes[0].charge_permission_id
+        if await self._script("ask_disputes", [self.now(), ASKED_LATELY, *members], permission=permission):
             self._written(News.DISPUTED)
 
     async def claim(self, bucket: Bucket, *, lease: int, limit: int) -> Claim[DueDispute]:
         """Claim due disputes for `lease` ms: at most `limit`, and no more than the throttle of Get Dispute allows."""
         key = self.keys("disputes_due")
-        wait, *claimed = await self._run(
-            "claim_disputes",
-            [key, self.keys("throttle", Call.GET_DISPUTE)],
-            [self.now(), lease, str(bucket.burst), str(bucket.per_second), limit],
-            repeatable=False,
-        )
+        args: Args = [self.now(), lease, str(bucket.burst), str(bucket.per_second), limit]
+        wait, *claimed = await self._script("claim_disputes", args, repeatable=False)
         found = []
         for name, token in zip(claimed[::2], claimed[1::2], strict=True):
             permission, _, dispute_id = name.decode(errors="backslashreplace").partition(" ")
@@ -147,20 +139,17 @@ class Disputes(AccountRepository):
         dispute = look.dispute
         keeps = not stored.readable and dispute.asked_at == stored.dispute.asked_at
         queues = [self.keys(kind, name) for name in owed.subscribers for kind in ("lane", "owed")] if owed else []
-        answer = await self._run(
+        answer = await self._script(
             "finish_dispute",
-            [
-                *(self.keys("disputes_due"), self.keys("disputes", due.charge_permission_id)),
-                *(self.keys(kind) for kind in ("disputes_to_answer", "subscribers", "events", "backfill")),
-                *queues,
-            ],
             [
                 *(_member(due.charge_permission_id, due.dispute_id), due.token, due.dispute_id, stored.value),
                 *("" if keeps else to_value(dispute), "" if look.at is None else look.at),
                 *(dispute.deadline if dispute.wants_answer else "", version if owed else "", self.now()),
                 *(text for pair in (owed.fields.items() if owed else ()) for text in pair),
             ],
-            without=("lane", "owed", "disputes_to_answer"),
+            more=queues,
+            without=("lane", "owed"),
+            permission=due.charge_permission_id,
         )
         finished = Finished(answer.decode())
         if finished is Finished.OK:
@@ -174,14 +163,11 @@ class Disputes(AccountRepository):
 
     def _dispute(self, key: str, dispute_id: bytes, value: bytes) -> StoredDispute:
         """A stored dispute. If the record is damaged, its details are lost, but the dispute still counts."""
-        try:
-            return StoredDispute(msgspec.json.decode(value.split(b" ", 2)[2], type=Dispute), value)
-        except (IndexError, msgspec.MsgspecError, RecursionError):
-            self.damage.record(key, dispute_id, "unreadable dispute")
-            permission = key.rpartition(":")[2]
-            shown = dispute_id.decode(errors="replace")
-            lost = Dispute(dispute_id=shown, charge_permission_id=permission, kind="dispute")
-            return StoredDispute(lost, value, readable=False)
+        if found := self._part(key, dispute_id, "unreadable dispute", _of_value, value):
+            return StoredDispute(found, value)
+        permission, shown = key.rpartition(":")[2], dispute_id.decode(errors="replace")
+        lost = Dispute(dispute_id=shown, charge_permission_id=permission, kind="dispute")
+        return StoredDispute(lost, value, readable=False)
 
 
 def member(dispute: Dispute) -> str:
@@ -197,3 +183,7 @@ def to_value(dispute: Dispute) -> bytes:
     """The dispute as stored in Redis."""
     words = f"{'open' if dispute.guards else 'over'} {dispute.charge_id or '-'} "
     return words.encode() + msgspec.json.encode(dispute)
+
+
+def _of_value(value: bytes) -> Dispute:
+    return msgspec.json.decode(value.split(b" ", 2)[2], type=Dispute)

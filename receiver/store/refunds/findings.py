@@ -18,11 +18,13 @@ from receiver.ledger.age import DAY
 from receiver.ledger.money import Money
 from receiver.ledger.reconciliation.finding import Finding, FindingKind
 from receiver.ledger.reconciliation.rows import Period, SettlementRow
-from receiver.store.redis.base import AccountRepository, scored
+from receiver.store.redis.base import AccountRepository, Args
 from receiver.store.refunds.refunds import Owed
 
 KEPT_CLOSED = 30 * DAY
 """ms for which a closed finding is kept."""
+SAY_PAID = (FindingKind.SETTLED_BUT_DECLINED, FindingKind.STATE_DIFFERS)
+"""The kinds that can say so; see `Finding.says_paid`."""
 BATCH = 500
 PERIOD = re.compile(r"(refunds|settlements) ([0-9]{1,15}) ([0-9]{1,15})")
 PLAIN = re.compile(r"[!-~]{1,64}")
@@ -46,9 +48,10 @@ class StoredFinding(msgspec.Struct, frozen=True):
     value: bytes = b""
 
 
-class Findings(AccountRepository):
-    """The findings of one account."""
+FINDING = msgspec.json.Decoder(Finding)
 
+
+class Findings(AccountRepository):
     async def stored(self, names: Sequence[str]) -> dict[str, StoredFinding]:
         """The findings with these names, closed ones included."""
         if not names:
@@ -57,22 +60,25 @@ class Findings(AccountRepository):
         values: list[bytes | None] = await self._read("HMGET", key, *names)
         return {name: self._finding(key, name, value or b"") for name, value in zip(names, values, strict=True)}
 
+    async def paid_in_reports(self, declined: Iterable[str]) -> set[str]:
+        """Those of these declined refunds that a report of Amazon's has as paid."""
+        names = [f"{kind} {each}" for each in declined for kind in SAY_PAID]
+        stored = (await self.stored(names)).values()
+        return {each.finding.refund_id for each in stored if each.finding and each.finding.says_paid}
+
     async def record(self, finding: Finding, before: StoredFinding, owed: Owed, version: int) -> Opened:
         """Write a new finding with its event. `version` is that of the subscriber list from which `owed` was made."""
         queues = [self.keys(kind, name) for name in owed.subscribers for kind in ("lane", "owed")]
-        answer = await self._run(
+        answer = await self._script(
             "open_finding",
-            [
-                *self._keys_of(finding.kind),
-                *(self.keys(kind) for kind in ("subscribers", "events", "backfill")),
-                *queues,
-            ],
             [
                 *(finding.refund_id, finding.name, before.value, msgspec.json.encode(finding)),
                 *(finding.since, version, self.now()),
                 *(text for pair in owed.fields.items() for text in pair),
             ],
+            more=queues,
             without=("lane", "owed"),
+            kind=finding.kind,
         )
         opened = Opened(answer.decode())
         if opened is Opened.OK:
@@ -88,11 +94,8 @@ class Findings(AccountRepository):
         return await self._close(stored.finding, stored.value, closed, now)
 
     async def _close(self, finding: Finding, value: bytes, closed: bytes, at: int) -> bool:
-        args: list[str | int | bytes] = [finding.refund_id, finding.name, value, closed, at]
-        return bool(await self._run("close_finding", self._keys_of(finding.kind), args))
-
-    def _keys_of(self, kind: FindingKind) -> list[str]:
-        return [self.keys("findings", kind), self.keys("findings:details"), self.keys("findings:closed")]
+        args: Args = [finding.refund_id, finding.name, value, closed, at]
+        return bool(await self._script("close_finding", args, kind=finding.kind))
 
     async def drop_old(self) -> None:
         """Remove findings that were closed more than `KEPT_CLOSED` ago."""
@@ -126,15 +129,11 @@ class Findings(AccountRepository):
     async def every_open(self) -> AsyncIterator[list[StoredFinding]]:
         """All open findings, in batches. One that changes meanwhile may be missing or come twice."""
         for kind in FindingKind:
-            key, cursor = self.keys("findings", kind), 0
-            while True:
-                position, flat = await self._read("ZSCAN", key, cursor, "COUNT", BATCH)
-                cursor = int(position)
-                members = self._texts(key, [member for member, _ in scored(flat)])
+            key = self.keys("findings", kind)
+            async for pairs in self._scan(key):
+                members = self._texts(key, [member for member, _ in pairs])
                 stored = await self.stored([f"{kind} {member}" for member in members])
                 yield [each for each in stored.values() if each.finding and not each.finding.closed_at]
-                if not cursor:
-                    break
 
     async def counts(self) -> dict[str, int]:
         """How many findings of each kind are open."""
@@ -203,18 +202,11 @@ class Findings(AccountRepository):
         return [Period(report=each[1], start=int(each[2]), end=int(each[3])) for each in found if each]
 
     def _finding(self, key: str, name: str, value: bytes) -> StoredFinding:
-        try:
-            return StoredFinding(msgspec.json.decode(value, type=Finding) if value else None, value)
-        except (msgspec.MsgspecError, RecursionError):
-            self.damage.record(key, name, "unreadable finding")
-            return StoredFinding(None, value)
+        found = self._part(key, name, "unreadable finding", FINDING.decode, value) if value else None
+        return StoredFinding(found, value)
 
     def _rows(self, key: str, refund_id: str, value: bytes) -> tuple[SettlementRow, ...]:
-        try:
-            return tuple(_row(refund_id, line) for line in value.decode().split("\n") if line)
-        except (ValueError, ArithmeticError):
-            self.damage.record(key, refund_id, "no rows of settlements")
-            return ()
+        return self._part(key, refund_id, "no rows of settlements", _read_rows, refund_id, value.decode()) or ()
 
 
 def _place(cursor: str) -> tuple[int, str]:
@@ -226,6 +218,10 @@ def _place(cursor: str) -> tuple[int, str]:
 def _line(row: SettlementRow) -> str:
     settlement = row.settlement_id if PLAIN.fullmatch(row.settlement_id) else "-"
     return f"{settlement} {row.posted_at} {row.amount.amount} {row.amount.currency_code}"
+
+
+def _read_rows(refund_id: str, lines: str) -> tuple[SettlementRow, ...]:
+    return tuple(_row(refund_id, line) for line in lines.split("\n") if line)
 
 
 def _row(refund_id: str, line: str) -> SettlementRow:

@@ -1,8 +1,8 @@
 -- Finish the claim of a dispute: write what is known of it, when to ask again, and the event of a reminder with what each
 -- subscriber is owed, in one step. Guarded by the claim's token, by the record as it was read, and by the version of the
 -- subscriber list.
--- KEYS 1 disputes_due 2 disputes 3 disputes_to_answer 4 subscribers 5 events 6 backfill, then lane and owed of each subscriber
---      that is owed the event: one whose keys are damaged is owed it later, by the backfill
+-- KEYS 1 disputes_due 2 disputes:{permission} 3 disputes_to_answer? 4 subscribers 5 events 6 backfill,
+--      then lane and owed of each subscriber that is owed the event: one whose keys are damaged is owed it later, by the backfill
 -- ARGV 1 member 2 token 3 dispute 4 the record as it was read 5 the new one ('': leave it) 6 when to ask next ('': never)
 --      7 until when it has to be answered ('': it has not) 8 subscribers_version ('': no event) 9 now, then field, value, …
 --      of the event's entry

@@ -1,5 +1,5 @@
 -- Keep a notification that was not understood, and drop the oldest ones beyond the limits on number, age and bytes.
--- KEYS 1 index (id -> when it came) 2 details 3 messages
+-- KEYS 1 unrecognized 2 unrecognized:details 3 unrecognized:messages
 -- ARGV 1 id 2 now 3 digest 4 details 5 message 6 most 7 most_bytes 8 kept_for_ms
 -- Returns new | repeated | altered. Safe to run twice.
 local id, outcome = ARGV[1], 'new'

@@ -1,5 +1,5 @@
 -- Take a lease, keep it, or give it up.
--- KEYS lease   ARGV owner lease_ms ('0' = give it up)
+-- KEYS 1 reconciling   ARGV owner lease_ms ('0' = give it up)
 -- Returns 1; or 0 if another owner holds it. Safe to run twice.
 local holder = redis.call('GET', KEYS[1])
 if holder and holder ~= ARGV[1] then

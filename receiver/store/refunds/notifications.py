@@ -33,14 +33,16 @@ class Kept:
     details: UnrecognizedNotification
 
 
+DETAILS = msgspec.json.Decoder(UnrecognizedNotification)
+
+
 class Notifications(AccountRepository):
     """The notifications of one account, or of `UNASSIGNED`."""
 
     async def keep(self, kept: UnrecognizedNotification, message: str) -> HintResult:
         """Keep a notification. Durable when this returns; safe to repeat."""
-        answer = await self._run(
+        answer = await self._script(
             "keep_notification",
-            self._notification_keys(),
             [
                 kept.message_id,
                 kept.received_at,
@@ -74,22 +76,17 @@ class Notifications(AccountRepository):
         """One notification with its message; None if it is not kept, or damaged."""
         _, details, messages = self._notification_keys()
         read = self.read_details(details, id_, await self._read("HGET", details, id_))
-        message = self._inflated(messages, id_, await self._read("HGET", messages, id_))
+        value: bytes | None = await self._read("HGET", messages, id_)
+        message = None if value is None else self._part(messages, id_, "unreadable message", _inflated, value)
         return None if read is None or message is None else (Kept(id_, read), message)
 
     def _notification_keys(self) -> list[str]:
         return [self.keys("unrecognized"), self.keys("unrecognized", "details"), self.keys("unrecognized", "messages")]
 
     def read_details(self, key: str, id_: str, value: bytes | None) -> UnrecognizedNotification | None:
-        try:
-            return None if value is None else msgspec.json.decode(value, type=UnrecognizedNotification)
-        except (msgspec.MsgspecError, RecursionError):
-            self.damage.record(key, id_, "unreadable details of a notification")
-            return None
+        what = "unreadable details of a notification"
+        return None if value is None else self._part(key, id_, what, DETAILS.decode, value)
 
-    def _inflated(self, key: str, id_: str, value: bytes | None) -> str | None:
-        try:
-            return None if value is None else zlib.decompressobj().decompress(value, MOST_TEXT).decode()
-        except (zlib.error, UnicodeDecodeError):
-            self.damage.record(key, id_, "unreadable message")
-            return None
+
+def _inflated(value: bytes) -> str:
+    return zlib.decompressobj().decompress(value, MOST_TEXT).decode()

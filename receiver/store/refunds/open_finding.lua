@@ -1,6 +1,6 @@
 -- Record a new finding with its event and what each subscriber is owed, in one step. Guarded by the record as it was read,
 -- and by the version of the subscriber list.
--- KEYS 1 findings of the kind 2 findings:details 3 findings:closed 4 subscribers 5 events 6 backfill, then lane and owed of
+-- KEYS 1 findings:{kind} 2 findings:details 3 findings:closed 4 subscribers 5 events 6 backfill, then lane and owed of
 --      each subscriber that is owed the event: one whose keys are damaged is owed it later, by the backfill
 -- ARGV 1 refund 2 name 3 the record as it was read ('': none) 4 the new one 5 since when 6 subscribers_version 7 now, then
 --      field, value, … of the event's entry

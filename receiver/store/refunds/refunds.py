@@ -9,20 +9,20 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-import msgspec
-
 from receiver.ledger.audit import AuditEntry
 from receiver.ledger.charge_book import entry_of
 from receiver.ledger.lifecycle import Change
 from receiver.ledger.order_reference import searchable
 from receiver.ledger.query import Page, Place, Query, place_of, read_cursor, write_cursor
 from receiver.ledger.refund import Refund, Revision
-from receiver.store.redis.base import AccountRepository, scored
-from receiver.store.redis.damage import RecordUnreadable, WrongType, unreadable
+from receiver.store.redis.base import AccountRepository, Args, scored
+from receiver.store.redis.damage import RecordUnreadable, WrongType
 from receiver.store.redis.keys import STATES, Keys
 from receiver.store.refunds.codec import from_hash, from_line, open_details, to_hash, to_line
 from receiver.store.refunds.waves import OUTSIDE_WAVES, WaveWrite
 
+MOST_COLLISIONS = 16
+"""How often a change is decided again because another writer came first."""
 HISTORY_CAP = 200
 """Revisions kept of one refund; real ones have two to four."""
 MOST_EXAMINED = 1_000
@@ -100,17 +100,11 @@ class Committed(StrEnum):
 
 
 class Refunds(AccountRepository):
-    """The stored refunds."""
-
     async def get(self, refund_id: str) -> Refund | None:
         """One refund; None if it is not known. Raises `RecordUnreadable`."""
         key = self.keys("refund", refund_id)
         raw = await self._read("HGETALL", key)
-        try:
-            return from_hash(self.account, refund_id, raw)
-        except (KeyError, ValueError, ArithmeticError) as error:
-            self.damage.record(key, what="a refund that this version cannot read")
-            raise unreadable(key) from error
+        return self._whole(key, "a refund that this version cannot read", from_hash, self.account, refund_id, raw)
 
     async def reissues(self, refund: Refund) -> list[Refund]:
         """The refunds that repeat this one, one after the other, as far as they are known and readable."""
@@ -126,20 +120,15 @@ class Refunds(AccountRepository):
 
     async def history(self, refund_id: str) -> list[Revision]:
         """Every revision, oldest first; damaged ones are left out."""
-        key, found = self.keys("history", refund_id), []
-        for place, line in enumerate(await self._read("LRANGE", key, 0, -1)):
-            try:
-                found.append(from_line(line))
-            except (msgspec.MsgspecError, RecursionError):
-                self.damage.record(key, str(place), "no revision")
-        return found
+        key = self.keys("history", refund_id)
+        return self._lines(key, await self._read("LRANGE", key, 0, -1), "no revision", from_line)
 
     async def commit(self, commit: Commit) -> Committed:
         """Write a change, completely or not at all."""
         refund, guard = commit.refund, commit.guard
         changes = [Change(commit.known, refund), *commit.also]
         names = list(dict.fromkeys(name for owed in commit.owed for name in owed.subscribers))
-        args: list[str | int | bytes] = [
+        args: Args = [
             commit.subscribers_version,
             commit.token or "",
             "" if commit.next_look is None else commit.next_look,
@@ -147,7 +136,6 @@ class Refunds(AccountRepository):
             (guard.request_state or NO_REQUEST) if guard.request_id else "",
             guard.takes,
             guard.releases,
-            self._audited(commit.audit),
             *commit.wave.args(),
             "" if commit.second_look is None else commit.second_look,
             len(changes),
@@ -158,35 +146,15 @@ class Refunds(AccountRepository):
             flat = [text for field in owed.fields.items() for text in field]
             numbers = [names.index(name) + 1 for name in owed.subscribers]
             args += [len(flat), *flat, len(numbers), *numbers]
-        without = ("lane", "owed") if commit.audit else ("lane", "owed", "audit")
-        answer = await self._run("commit", self._commit_keys(commit, changes, names), args, without=without)
+        more = [key for change in changes for key in _refund_keys(self.keys, change)]
+        more += [self.keys(kind, name) for name in names for kind in ("lane", "owed")]
+        answer = await self._script(
+            "commit", args, more=more, without=("lane", "owed"), audit=commit.audit, request=guard.request_id
+        )
         committed = Committed(answer[0].decode())
         if committed is Committed.OK:
             self._written()
         return committed
-
-    def _commit_keys(self, commit: Commit, changes: Iterable[Change], names: Iterable[str]) -> list[str]:
-        keys = self.keys
-        return [
-            keys("due"),
-            keys("hinted"),
-            keys("hints"),
-            keys("subscribers"),
-            keys("events"),
-            keys("refreshed"),
-            keys("backfill"),
-            keys("open"),
-            keys("open:details"),
-            keys("closes"),
-            keys("requests", commit.guard.request_id),
-            keys("audit"),
-            keys("rejected"),
-            keys("wave"),
-            keys("wave:cases"),
-            keys("second_looks"),
-            *(key for change in changes for key in _refund_keys(keys, change)),
-            *(keys(kind, name) for name in names for kind in ("lane", "owed")),
-        ]
 
     async def closed_with(self, refund_id: str) -> str:
         """The declined refund whose case a person closed with this refund; empty if there is none."""
@@ -292,7 +260,7 @@ def _refund_keys(keys: Keys, change: Change) -> list[str]:
     ]
 
 
-def _refund_args(change: Change) -> list[str | int | bytes]:
+def _refund_args(change: Change) -> Args:
     refund, fields, entry = change.refund, to_hash(change.refund), entry_of(change.refund)
     return [
         refund.refund_id,

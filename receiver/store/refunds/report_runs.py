@@ -17,14 +17,11 @@ T = TypeVar("T")
 
 
 class ReportRuns(AccountRepository):
-    """The runs of one account."""
-
     async def lease(self, owner: str, ms: int = LEASE) -> bool:
         """Take or keep the lease; False if another owner holds it. 0 ms gives it up."""
-        return bool(await self._run("lease", [self.keys("reconciling")], [owner, ms]))
+        return bool(await self._script("lease", [owner, ms]))
 
     async def unfinished(self) -> ReportRun | None:
-        """The run that was not finished."""
         return await self._get(RUN, ReportRun)
 
     async def write(self, run: ReportRun) -> None:
@@ -50,8 +47,4 @@ class ReportRuns(AccountRepository):
     async def _get(self, field: str, kind: type[T]) -> T | None:
         key = self.keys("report_run")
         raw: bytes | None = await self._read("HGET", key, field)
-        try:
-            return msgspec.json.decode(raw, type=kind) if raw else None
-        except (msgspec.MsgspecError, RecursionError):
-            self.damage.record(key, field, "unreadable; ignored")
-            return None
+        return self._part(key, field, "unreadable; ignored", msgspec.json.decode, raw, type=kind) if raw else None

@@ -1,6 +1,6 @@
 -- Finish a claim that brought no change: write when to ask next, and what to remember of the hint.
--- KEYS due hinted hints refund trail refreshed second_looks
--- ARGV refund token next hint revision timeline_line timeline_cap timeline_ttl_ms patient
+-- KEYS 1 due 2 hinted 3 hints 4 refund:{refund}? 5 trail:{refund}? 6 refreshed 7 second_looks
+-- ARGV refund token next hint revision timeline_line patient
 --      (next '' = not scheduled, hint '' = forget it, revision '' = any revision,
 --      timeline_line '' = none, patient '1' = `next` is a score among the refreshes, '2' = among the second looks, not in the
 --      schedule)
@@ -14,7 +14,7 @@ if ARGV[5] ~= '' and (foreign[4] or (redis.call('HGET', KEYS[4], 'revision') or 
   return 0
 end
 local hinted_again = redis.call('ZSCORE', KEYS[2], ARGV[1]) or redis.call('ZSCORE', KEYS[6], ARGV[1])
-local elsewhere = ({['1'] = KEYS[6], ['2'] = KEYS[7]})[ARGV[9]]
+local elsewhere = ({['1'] = KEYS[6], ['2'] = KEYS[7]})[ARGV[7]]
 if ARGV[3] == '' or elsewhere then
   redis.call('ZREM', KEYS[1], ARGV[1])
 else
@@ -35,6 +35,6 @@ if ARGV[3] == '' and redis.call('EXISTS', KEYS[4]) == 0 then
     redis.call('DEL', KEYS[5])
   end
 elseif ARGV[6] ~= '' and not foreign[5] then
-  append_to_timeline(KEYS[5], ARGV[6], ARGV[7], ARGV[8])
+  append_to_timeline(KEYS[5], ARGV[6])
 end
 return 1

@@ -11,35 +11,25 @@ from receiver.ledger.next_look import DueRefund, FollowUp, NextLook
 from receiver.ledger.notification import Hint, HintResult
 from receiver.ledger.refund import REFUND_ID, Source
 from receiver.runtime.rounds import Claim
-from receiver.store.redis.base import AccountRepository
+from receiver.store.redis.base import AccountRepository, Args
 from receiver.store.redis.damage import WrongType
 from receiver.store.redis.wakeups import News
-from receiver.store.refunds.timeline import CAP, KEPT_FOR, LOOK, timeline_line
+from receiver.store.refunds.timeline import LOOK, timeline_line
 
 NO_LIMIT = 1_000_000
+FOLLOW_UP = msgspec.json.Decoder(FollowUp)
 SECOND = 2
 """How the scripts mark a second look; 1 is a patient refund."""
 
 
 class RefundSchedule(AccountRepository):
-    """The schedule of one account."""
-
     async def hint(self, hint: Hint) -> HintResult:
         """Make the refund due now. Durable when this returns; safe to repeat."""
         queue = "refreshed" if hint.patient or hint.source is Source.REFRESH else "hinted"
         by = hint.by
-        refresh = self._audited(_refresh(hint)) if by.token else b""
         follow_up = FollowUp(hint.source, hint.at, hint.sent_at, hint.refund_type, traceparent=hint.traceparent)
-        answer = await self._run(
+        answer = await self._script(
             "hint",
-            [
-                self.keys("seen", hint.message_id),
-                self.keys(queue),
-                self.keys("hints"),
-                self.keys("trail", hint.refund_id),
-                self.keys("refund", hint.refund_id),
-                self.keys("audit"),
-            ],
             [
                 hint.refund_id,
                 hint.at,
@@ -47,11 +37,11 @@ class RefundSchedule(AccountRepository):
                 self.connection.seen_for,
                 follow_up.written(),
                 timeline_line(hint.at, hint.source.value, *([str(by)] if by.token else [])),
-                CAP,
-                KEPT_FOR,
-                refresh,
             ],
-            without=("trail", "refund") if refresh else ("trail", "refund", "audit"),
+            more=[self.keys(queue)],
+            audit=_refresh(hint) if by.token else None,
+            message=hint.message_id,
+            refund=hint.refund_id,
         )
         self._written(News.DUE)
         return HintResult(answer.decode())
@@ -72,23 +62,9 @@ class RefundSchedule(AccountRepository):
         At most `patient` of them have no hint from a notification, and at most `second` are second looks at settled
         refunds; None: no such limit.
         """
-        answer = await self._run(
-            "claim",
-            [
-                self.keys("throttle", call),
-                self.keys("hinted"),
-                self.keys("due"),
-                self.keys("hints"),
-                self.keys("refreshed"),
-                self.keys("second_looks"),
-            ],
-            [
-                *(self.now(), lease, str(burst), str(per_second), limit),
-                *(NO_LIMIT if most is None else most for most in (patient, second)),
-            ],
-            repeatable=False,
-        )
-        wait, *rest = answer
+        most = (NO_LIMIT if each is None else each for each in (patient, second))
+        args: Args = [self.now(), lease, str(burst), str(per_second), limit, *most]
+        wait, *rest = await self._script("claim", args, repeatable=False, call=call)
         refunds = []
         for member, token, follow_up, patient in zip(rest[::4], rest[1::4], rest[2::4], rest[3::4], strict=True):
             if not REFUND_ID.fullmatch(refund_id := member.decode(errors="backslashreplace")):
@@ -110,11 +86,9 @@ class RefundSchedule(AccountRepository):
         """What is remembered of the hint. If the record is damaged, only its details are lost."""
         if not stored:
             return None
-        try:
-            return msgspec.json.decode(stored, type=FollowUp)
-        except (msgspec.MsgspecError, RecursionError):
-            self.damage.record(key, refund_id, "unreadable hint; treated as a notification")
-            return FollowUp(Source.NOTIFICATION, self.now())
+        what = "unreadable hint; treated as a notification"
+        found = self._part(key, refund_id, what, FOLLOW_UP.decode, stored)
+        return found or FollowUp(Source.NOTIFICATION, self.now())
 
     async def reschedule(self, due: DueRefund, next_look: NextLook) -> bool:
         """Finish a claim that brought no change.
@@ -124,17 +98,8 @@ class RefundSchedule(AccountRepository):
         """
         outcome = next_look.outcome
         trace = timeline_line(self.now(), LOOK, due.source.value, outcome) if outcome else ""
-        held = await self._run(
+        held = await self._script(
             "reschedule",
-            [
-                self.keys("due"),
-                self.keys("hinted"),
-                self.keys("hints"),
-                self.keys("refund", due.refund_id),
-                self.keys("trail", due.refund_id),
-                self.keys("refreshed"),
-                self.keys("second_looks"),
-            ],
             [
                 due.refund_id,
                 due.token,
@@ -142,18 +107,16 @@ class RefundSchedule(AccountRepository):
                 next_look.follow_up.written() if next_look.follow_up else "",
                 "" if next_look.revision is None else next_look.revision,
                 trace,
-                CAP,
-                KEPT_FOR,
                 SECOND if next_look.second else int(next_look.patient),
             ],
-            without=("trail", "refund"),
+            refund=due.refund_id,
         )
         return bool(held)
 
     async def block(self, call: str, until: int) -> None:
         """Amazon answered 429: take no token of `call` before `until` (ms). A damaged throttle is ignored here."""
         with contextlib.suppress(WrongType):
-            await self._run("block", [self.keys("throttle", call)], [self.now(), until])
+            await self._script("block", [self.now(), until], call=call)
 
 
 def _refresh(hint: Hint) -> AuditEntry:

@@ -1,5 +1,5 @@
 -- Take one token of a call's throttle, for a request that a caller waits for.
--- KEYS throttle   ARGV now burst per_second leave (tokens that must be left)
+-- KEYS 1 throttle:{call}   ARGV now burst per_second leave (tokens that must be left)
 -- Returns 0 if it was taken, else in how many ms there will be one. Never re-send.
 local now, burst, rate, needed = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), 1 + tonumber(ARGV[4])
 local tokens, at, blocked = read_throttle(KEYS[1], now, burst)

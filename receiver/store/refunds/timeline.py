@@ -13,10 +13,6 @@ import msgspec
 from receiver.store.redis.base import LAST_TIME, AccountRepository
 from receiver.store.redis.damage import WrongType
 
-CAP = 300
-"""Entries kept of one refund; the oldest beyond this are dropped."""
-KEPT_FOR = 400 * 86_400_000
-"""ms from the first entry, as long as issued refunds are kept: a timeline does not outlive its refund for ever."""
 LOOK, DELIVERY, RETRY = "look", "delivery", "retry"
 
 
@@ -38,30 +34,26 @@ class TimelineEntry(msgspec.Struct, frozen=True, array_like=True):
     """The type of the delivered event."""
 
 
+ENTRY = msgspec.json.Decoder(TimelineEntry)
+
+
 def timeline_line(at: int, what: str, *more: str | int) -> bytes:
     """An entry as stored; trailing fields may be left out."""
     return msgspec.json.encode((at, what, *more))
 
 
 class Timelines(AccountRepository):
-    """Reads and writes timelines."""
-
     async def add(self, refund_id: str, what: str, who: str, outcome: str, detail: str) -> None:
         """Add an entry with the current time."""
         line = timeline_line(self.now(), what, who, outcome, 0, detail)
-        await self._run("trace", [self.keys("trail", refund_id)], [line, CAP, KEPT_FOR], without=("trail",))
+        await self._script("trace", [line], refund=refund_id)
 
     async def read(self, refund_id: str) -> list[TimelineEntry]:
         """The entries, oldest first. Damaged ones are skipped."""
-        key, found = self.keys("trail", refund_id), []
+        key = self.keys("trail", refund_id)
         try:
             lines: list[bytes] = await self._read("LRANGE", key, 0, -1)
         except WrongType:
             return []
-        for place, line in enumerate(lines):
-            try:
-                trace = msgspec.json.decode(line, type=TimelineEntry)
-                found.append(msgspec.structs.replace(trace, at=min(max(trace.at, 0), LAST_TIME)))
-            except (msgspec.MsgspecError, RecursionError):
-                self.damage.record(key, str(place), "unreadable timeline entry")
-        return found
+        found = self._lines(key, lines, "unreadable timeline entry", ENTRY.decode)
+        return [msgspec.structs.replace(each, at=min(max(each.at, 0), LAST_TIME)) for each in found]

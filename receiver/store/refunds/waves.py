@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from receiver.ledger.declines.wave import WITHIN, Wave, WaveStep
-from receiver.store.redis.base import AccountRepository
+from receiver.store.redis.base import AccountRepository, Args
 
 NO_STEP = WaveStep(0)
 
@@ -27,7 +27,7 @@ class WaveWrite:
     roots: Sequence[str] = ()
     """The first refunds of the chains that belong to the alarm."""
 
-    def args(self) -> list[str | int | bytes]:
+    def args(self) -> Args:
         """For the script: counts, since, alarm before, alarm raised, its other refunds, their roots, closed, ended."""
         step = self.step
         others = "" if step.raises is None else len(step.raises)
@@ -39,8 +39,6 @@ OUTSIDE_WAVES = WaveWrite()
 
 
 class Waves(AccountRepository):
-    """Reads the wave of one account."""
-
     async def read(self) -> Wave:
         """The wave as it is. Raises `StoreUnavailable`."""
         rejected = self.keys("rejected")

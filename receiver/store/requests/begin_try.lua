@@ -1,6 +1,6 @@
 -- Record that an attempt is about to be sent, unless something that became known after the amount was reserved prevents it: a
 -- request may wait for days while Amazon refuses our requests. If the previous attempt never ended, it may have reached Amazon.
--- KEYS request issuing charge taken disputes
+-- KEYS 1 requests:{request} 2 issuing 3 charge:{charge} 4 taken:{charge} 5 disputes:{permission} 6 findings:details
 -- ARGV 1 id 2 token 3 charge 4 minor_units 5 currency, then the ids that the caller named (`besides`)
 -- Returns {'send'}; {''} if the claim is no longer ours, or the request needs no more attempts; {'disputed'}; or
 -- {'refused', reason, '0', member, entry, …}. Only after 'send' may be sent. Never re-send.
@@ -19,13 +19,13 @@ local function others()
   for index = 6, #ARGV do
     besides[ARGV[index]] = true
   end
-  local entries, damaged = read_book(KEYS[3])
+  local entries, damaged = read_book(KEYS[3], KEYS[6], besides, KEYS[4])
   if damaged then
     return damaged
   end
   for _, entry in ipairs(entries) do
     local member, line = entry.member, entry.line
-    if member ~= 'request:' .. ARGV[1] and not is_named(member, besides, KEYS[4]) then
+    if member ~= 'request:' .. ARGV[1] and not entry.is_named then
       local alike = may_be_the_same(entry, minor_units, currency, tonumber(held[3] or held[4]))
       if entry.conflict then
         table.insert(conflicts, member)

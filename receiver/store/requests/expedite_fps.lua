@@ -1,5 +1,5 @@
 -- Make an order due now that waits for its next attempt. An order whose attempt is in progress is left alone.
--- KEYS order issuing   ARGV 1 reference 2 now
+-- KEYS 1 fps:{reference} 2 fps_issuing   ARGV 1 reference 2 now
 -- Returns 1, or 0 if the order is not waiting. Safe to run twice.
 -- If the order is claimed but its attempt has not begun, the claim loses its token: nothing is sent under it, and the order
 -- is claimed again.

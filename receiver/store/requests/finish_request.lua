@@ -1,6 +1,6 @@
 -- Record the outcome of an attempt: done, refused (by Amazon, permanently), retry (at `next`) or unclear.
 -- `unknown` is '1' or '0' for an attempt that ended, and '' if none was made: what is known of an earlier one stays.
--- KEYS request charge issuing reserved unclear taken
+-- KEYS 1 requests:{request} 2 charge:{charge} 3 issuing 4 reserved 5 unclear 6 taken:{charge}
 -- ARGV 1 id 2 token 3 outcome 4 next 5 unknown 6 reservation 7 refund_id 8 entry 9 ttl_ms 10 now, then field, value, …
 -- A refusal after an attempt with an unknown result is `unclear`: the amount stays reserved, the request is not retried
 -- automatically, and it does not expire.

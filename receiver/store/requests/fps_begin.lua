@@ -1,6 +1,6 @@
 -- Record that an attempt is about to be sent. The first one starts the period in which Amazon recognizes a repetition.
 -- If the previous attempt never ended, it may have reached Amazon.
--- KEYS order issuing   ARGV 1 reference 2 token 3 now 4 window_ms
+-- KEYS 1 fps:{reference} 2 fps_issuing   ARGV 1 reference 2 token 3 now 4 window_ms
 -- Returns 'send', 'late' (the period is over), or '' if the claim is no longer ours: then nothing may be sent. Never re-send.
 local score = redis.call('ZSCORE', KEYS[2], ARGV[1])
 if not score or tonumber(score) ~= tonumber(ARGV[2]) then

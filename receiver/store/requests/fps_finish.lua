@@ -1,5 +1,5 @@
 -- Record the outcome of an attempt: done, refused (permanently), or retry (at `next`).
--- KEYS order issuing   ARGV 1 reference 2 token 3 outcome 4 next 5 unknown, then field, value, …
+-- KEYS 1 fps:{reference} 2 fps_issuing   ARGV 1 reference 2 token 3 outcome 4 next 5 unknown, then field, value, …
 -- `unknown` is '1' or '0' for an attempt that ended, and '' if none was made: what is known of an earlier one stays.
 -- A refusal after an attempt with an unknown result is `unclear`: the order is not retried automatically.
 -- `done` is a fact: it is written with the order itself even if the claim was lost. The store may have been emptied

@@ -22,10 +22,8 @@ import msgspec
 from receiver.amazon.fps.orders import FpsOrder, FpsRecord
 from receiver.ledger.audit import AuditEntry
 from receiver.ledger.refund_request import RequestState
-from receiver.runtime.rounds import Claim
-from receiver.store.redis.base import AccountRepository
-from receiver.store.redis.damage import unreadable
-from receiver.store.requests.requests import Attempt
+from receiver.store.redis.base import Args
+from receiver.store.requests.requests import Attempt, Claims, progress_of
 
 
 class Begin(StrEnum):
@@ -45,8 +43,8 @@ class NotSaved(StrEnum):
     """The ledger has another refund with this id."""
 
 
-class FpsOrders(AccountRepository):
-    """The FPS orders of one account."""
+class FpsOrders(Claims):
+    schedule = "fps_issuing"
 
     async def reserve(
         self, order: FpsOrder, *, owner: str, lease: int, audit: AuditEntry | None = None
@@ -57,13 +55,14 @@ class FpsOrders(AccountRepository):
         written with the order.
         """
         reference, token = order.values.reference, self.now() + lease
-        answer = await self._run(
+        answer = await self._script(
             "fps_reserve",
-            [*(self.keys(kind, reference) for kind in ("fps", "refund")), self.keys("fps_issuing"), self.keys("audit")],
             [
-                *(reference, owner, token, self._audited(audit)),
+                *(reference, owner, token),
                 *("order", msgspec.json.encode(order), "state", RequestState.RESERVED),
             ],
+            audit=audit,
+            reference=reference,
         )
         match answer[0]:
             case b"reserved":
@@ -79,38 +78,17 @@ class FpsOrders(AccountRepository):
         return self._fps_record(reference, raw) if raw else None
 
     def _fps_record(self, reference: str, raw: Mapping[bytes, bytes]) -> FpsRecord:
-        try:
-            return _record(raw)
-        except (KeyError, ValueError, msgspec.MsgspecError, RecursionError) as error:
-            key = self.keys("fps", reference)
-            self.damage.record(key, what="an order that this version cannot read")
-            raise unreadable(key) from error
-
-    async def claim(self, *, lease: int, limit: int) -> Claim[Attempt]:
-        """Claim at most `limit` due orders for `lease` ms."""
-        wait, *rest = await self._run(
-            "claim_request",
-            [self.keys("fps_issuing"), self.keys("aside", "fps_issuing")],
-            [self.now(), lease, limit],
-            repeatable=False,
-        )
-        found = [Attempt(each.decode(), int(token)) for each, token in zip(rest[::2], rest[1::2], strict=True)]
-        return Claim(found, None if wait < 0 else int(wait))
+        return self._whole(self.keys("fps", reference), "an order that this version cannot read", _record, raw)
 
     async def begin(self, attempt: Attempt, window: int) -> Begin:
         """Record that an attempt is about to be sent. Attempts are allowed for `window` ms from the first one."""
-        answer = await self._run(
-            "fps_begin", self._both(attempt.id), [attempt.id, attempt.token, self.now(), window], repeatable=False
-        )
+        args: Args = [attempt.id, attempt.token, self.now(), window]
+        answer = await self._script("fps_begin", args, repeatable=False, reference=attempt.id)
         return Begin(answer.decode())
-
-    async def release(self, attempt: Attempt) -> None:
-        """Remove a claimed order that needs nothing more from the schedule."""
-        await self._run("release", [self.keys("fps_issuing")], [attempt.id, attempt.token])
 
     async def expedite(self, reference: str) -> bool:
         """Make an order due now that waits for its next attempt; False if it does not wait."""
-        hurried = await self._run("expedite_fps", self._both(reference), [reference, self.now()])
+        hurried = await self._script("expedite_fps", [reference, self.now()], reference=reference)
         self._written()
         return bool(hurried)
 
@@ -131,30 +109,14 @@ class FpsOrders(AccountRepository):
         self, attempt: Attempt, outcome: str, at: int | str, unknown: int | str, fields: Mapping[str, str | bytes]
     ) -> str:
         flat = [text for pair in fields.items() for text in pair]
-        args: list[str | int | bytes] = [attempt.id, attempt.token, outcome, at, unknown, "at", self.now(), *flat]
-        answer = await self._run("fps_finish", self._both(attempt.id), args)
+        args: Args = [attempt.id, attempt.token, outcome, at, unknown, "at", self.now(), *flat]
+        answer = await self._script("fps_finish", args, reference=attempt.id)
         self._written()
         return str(answer.decode())
 
-    def _both(self, reference: str) -> list[str]:
-        return [self.keys("fps", reference), self.keys("fps_issuing")]
-
 
 def _record(raw: Mapping[bytes, bytes]) -> FpsRecord:
-    text = {name.decode(): value for name, value in raw.items()}
-
-    def word(name: str) -> str:
-        return text.get(name, b"").decode()
-
-    return FpsRecord(
-        order=msgspec.json.decode(text["order"], type=FpsOrder),
-        state=RequestState(word("state")),
-        tries=int(word("tries") or 0),
-        first_at=int(word("first_at") or 0),
-        unknown=word("unknown") == "1",
-        reason_code=word("reason_code"),
-        detail=word("detail"),
-        amazon_status=int(word("amazon_status") or 0),
-        amazon_request_id=word("request_id"),
-        last_error=word("last_error"),
+    text = progress_of(raw)
+    return msgspec.convert(
+        {**text, "order": msgspec.json.decode(text["order"], type=FpsOrder)}, FpsRecord, strict=False
     )

@@ -1,6 +1,7 @@
 -- Save a requested refund by Flexible Payments. The caller holds the lease; if it dies, a worker continues once the lease
 -- has expired. A reference is an id in the ledger: if the ledger has another refund with this id, the reference is taken.
--- KEYS order refund issuing audit   ARGV 1 reference 2 owner 3 token 4 audit_entry, then field, value, …
+-- KEYS 1 fps:{reference} 2 refund:{reference} 3 fps_issuing 4 audit
+-- ARGV 1 reference 2 owner 3 token, then field, value, …
 -- Returns {'reserved'}, {'taken'} or {'known', {field, value, …}}. Run twice by one owner it says 'reserved' again.
 local owner = redis.call('HGET', KEYS[1], 'owner')
 if owner == ARGV[2] then
@@ -12,7 +13,7 @@ end
 if redis.call('EXISTS', KEYS[2]) == 1 then
   return {'taken'}
 end
-append_to_audit(KEYS[4], ARGV[4])
-redis.call('HSET', KEYS[1], 'owner', ARGV[2], unpack(ARGV, 5))
+append_to_audit(KEYS[4])
+redis.call('HSET', KEYS[1], 'owner', ARGV[2], unpack(ARGV, 4))
 redis.call('ZADD', KEYS[3], ARGV[3], ARGV[1])
 return {'reserved'}

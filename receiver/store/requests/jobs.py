@@ -20,15 +20,14 @@ import msgspec
 from receiver.ledger.audit import Action, Actor, AuditEntry, Outcome
 from receiver.ledger.declines.job import REISSUED, UNFINISHED, Item, Job, JobState, Selection
 from receiver.ledger.money import Money
-from receiver.runtime.rounds import Claim
-from receiver.store.redis.base import AccountRepository
-from receiver.store.redis.damage import RecordUnreadable, WrongType, unreadable
+from receiver.store.redis.base import Args
+from receiver.store.redis.damage import RecordUnreadable, WrongType
 from receiver.store.redis.wakeups import News
-from receiver.store.requests.requests import Attempt
+from receiver.store.requests.requests import Attempt, Claims
 
 KEPT_FOR = 30 * 86_400_000
 """ms after its end."""
-
+ITEM, DAMAGED = msgspec.json.Decoder(Item), "no refund of a job"
 
 JobPlace = tuple[int, str]
 """(when it was created in ms, id). Lists are in descending order of it."""
@@ -44,22 +43,20 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
     sums: tuple[Money, ...]
 
 
-class JobStore(AccountRepository):
-    """The jobs of one account."""
+class JobStore(Claims):
+    schedule = "jobs"
 
     async def create(self, job: Job, items: Iterable[Item]) -> str:
         """Save a job. If the account has an unfinished one, its id is returned and nothing is written; else empty."""
         spec = Spec(selection=job.selection, actor=job.actor, created_at=job.created_at, total=job.total, sums=job.sums)
-        fields: list[str | int | bytes] = ["spec", msgspec.json.encode(spec)]
+        fields: Args = ["spec", msgspec.json.encode(spec)]
         fields += ["state", job.state, "changed_at", job.changed_at]
         lines = [text for item in items for text in (item.root, msgspec.json.encode(item))]
-        own = [self.keys("job", job.id), self.keys("job_todo", job.id)]
-        keys = [*own, *(self.keys(kind) for kind in ("jobs", "current_job", "audit", "job_list"))]
         act = AuditEntry(
             action=Action.JOB_START, actor=job.actor, job=job.id, outcome=Outcome.ACCEPTED, count=job.total
         )
-        args = [job.id, job.created_at, self._audited(act), len(fields), *fields, *lines]
-        unfinished = await self._run("create_job", keys, args)
+        args = [job.id, job.created_at, len(fields), *fields, *lines]
+        unfinished = await self._script("create_job", args, audit=act, job=job.id)
         self._written(News.JOB)
         return str(unfinished.decode())
 
@@ -67,11 +64,8 @@ class JobStore(AccountRepository):
         """One job; None if there is none. Raises `RecordUnreadable`."""
         key = self.keys("job", job_id)
         raw: dict[bytes, bytes] = await self._read("HGETALL", key)
-        try:
-            return _job(self.account, job_id, raw) if raw else None
-        except (KeyError, ValueError, msgspec.MsgspecError, RecursionError) as error:
-            self.damage.record(key, what="a job that this version cannot read")
-            raise unreadable(key) from error
+        what = "a job that this version cannot read"
+        return self._whole(key, what, _job, self.account, job_id, raw) if raw else None
 
     async def page(self, below: JobPlace | None, limit: int) -> list[Job | str]:
         """At most `limit` jobs, newest first, below this place; of a damaged one its id.
@@ -103,38 +97,22 @@ class JobStore(AccountRepository):
         """The refunds without an outcome, in the order of the job."""
         key = self.keys("job_todo", job_id)
         raw: dict[bytes, bytes] = await self._read("HGETALL", key)
-        return sorted(self._items(key, raw.values()), key=lambda item: item.number)
+        return sorted(self._lines(key, raw.values(), DAMAGED, ITEM.decode), key=lambda item: item.number)
 
     async def outcomes(self, job_id: str, after: int = 0, limit: int = -1) -> list[Item]:
         """At most `limit` outcomes from number `after` on, in the order in which they came."""
         key = self.keys("job_outcomes", job_id)
-        return self._items(key, await self._read("LRANGE", key, after, after + limit - 1 if limit > 0 else -1))
-
-    def _items(self, key: str, lines: Iterable[bytes]) -> list[Item]:
-        found = []
-        for number, line in enumerate(lines):
-            try:
-                found.append(msgspec.json.decode(line, type=Item))
-            except (msgspec.MsgspecError, RecursionError):
-                self.damage.record(key, str(number), "no refund of a job")
-        return found
-
-    async def claim(self, *, lease: int, limit: int) -> Claim[Attempt]:
-        """Claim at most `limit` due jobs for `lease` ms."""
-        keys = [self.keys("jobs"), self.keys("aside", "jobs")]
-        wait, *rest = await self._run("claim_request", keys, [self.now(), lease, limit], repeatable=False)
-        found = [Attempt(each.decode(), int(token)) for each, token in zip(rest[::2], rest[1::2], strict=True)]
-        return Claim(found, None if wait < 0 else int(wait))
+        lines = await self._read("LRANGE", key, after, after + limit - 1 if limit > 0 else -1)
+        return self._lines(key, lines, DAMAGED, ITEM.decode)
 
     async def record(self, attempt: Attempt, items: Sequence[Item], *, lease: int) -> Attempt | None:
         """Record what came of some refunds. Returns the renewed claim; None if it is no longer ours."""
         now = self.now()
-        keys = [self.keys(kind, attempt.id) for kind in ("job", "job_todo", "job_outcomes")]
-        args: list[str | int | bytes] = [attempt.id, attempt.token, now + lease, now]
+        args: Args = [attempt.id, attempt.token, now + lease, now]
         for item in items:
             counter = "" if not item.outcome else "reissued" if item.outcome == REISSUED else "failed"
             args += [item.root, msgspec.json.encode(item), counter]
-        held = await self._run("record_job", [*keys, self.keys("jobs")], args, repeatable=False)
+        held = await self._script("record_job", args, repeatable=False, job=attempt.id)
         return Attempt(attempt.id, now + lease) if held else None
 
     async def move(
@@ -154,38 +132,22 @@ class JobStore(AccountRepository):
         before; None if there is no such job or the claim is no longer ours. If that state is not in `of`, nothing was
         written.
         """
-        keys = [self.keys(kind, job_id) for kind in ("job", "job_todo", "job_outcomes")]
         more = {"changed_at": self.now(), **(fields or {})}
-        args: list[str | int | bytes] = [
+        args: Args = [
             job_id,
             "" if token is None else token,
             f",{','.join(sorted(of))},",
             state,
             "" if at is None else at,
             "" if state in UNFINISHED else KEPT_FOR,
-            self._audited(audit),
             *(text for pair in more.items() for text in pair),
         ]
-        keys += [self.keys(kind) for kind in ("jobs", "current_job", "audit")]
-        before = await self._run("move_job", keys, args, without=() if audit else ("audit",))
+        before = await self._script("move_job", args, audit=audit, job=job_id)
         self._written(News.JOB)
         return JobState(before.decode()) if before else None
 
 
 def _job(account: str, job_id: str, raw: Mapping[bytes, bytes]) -> Job:
     text = {name.decode(): value.decode() for name, value in raw.items()}
-    spec = msgspec.json.decode(text["spec"], type=Spec)
-    numbers = {name: int(text.get(name, "0")) for name in ("reissued", "failed", "first_at", "after")}
-    return Job(
-        id=job_id,
-        account=account,
-        state=JobState(text["state"]),
-        selection=spec.selection,
-        actor=spec.actor,
-        created_at=spec.created_at,
-        changed_at=int(text["changed_at"]),
-        total=spec.total,
-        sums=spec.sums,
-        reason=text.get("reason", ""),
-        **numbers,
-    )
+    spec = msgspec.structs.asdict(msgspec.json.decode(text["spec"], type=Spec))
+    return msgspec.convert({**text, **spec, "id": job_id, "account": account}, Job, strict=False)

@@ -19,8 +19,6 @@ CHUNK = 25
 
 
 class KnownCharges(AccountRepository):
-    """The charges of one account."""
-
     def __init__(self, connection: Connection, keys: Keys, requests: OpenRequestStore, disputes: Disputes) -> None:
         super().__init__(connection, keys)
         self._requests, self._disputes = requests, disputes

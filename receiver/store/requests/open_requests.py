@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from receiver.ledger.audit import AuditEntry
 from receiver.ledger.charge_book import RESERVATION, RESERVED, Entry, entry_of, read_entry, reservation
-from receiver.ledger.refund import Refund
+from receiver.ledger.refund import Refund, State
 from receiver.ledger.refund_request import OPEN, PreparedRefund, RefundRequestRecord, RequestState, candidate
-from receiver.store.redis.base import Connection
+from receiver.store.redis.base import Args, Connection
 from receiver.store.redis.damage import RecordUnreadable, WrongType, unreadable
 from receiver.store.redis.keys import Keys
+from receiver.store.refunds.findings import Findings
 from receiver.store.refunds.refunds import Refunds
 from receiver.store.requests.requests import KEPT_FOR, Attempt, Requests
 
@@ -52,25 +53,31 @@ class Busy:
 class OpenRequestStore(Requests):
     """Refund requests, with queries that also need refunds and the book of their charge."""
 
-    def __init__(self, connection: Connection, keys: Keys, refunds: Refunds) -> None:
+    def __init__(self, connection: Connection, keys: Keys, refunds: Refunds, findings: Findings) -> None:
         super().__init__(connection, keys)
-        self._refunds = refunds
+        self._refunds, self._findings = refunds, findings
 
     async def charge_entries(self, charge_id: str) -> dict[str, Entry]:
-        """The known refunds (by id) and reservations (`request:…`) of a charge."""
-        return {name: entry for name, (_, entry) in (await self._book(charge_id)).items()}
+        """The known refunds (by id) and reservations (`request:…`) of a charge.
+
+        A declined one that a report of Amazon's has as paid is in conflict.
+        """
+        entries = {name: entry for name, (_, entry) in (await self._book(charge_id)).items()}
+        declined = [name for name, entry in entries.items() if entry.state == State.DECLINED and not entry.conflict]
+        paid = await self._findings.paid_in_reports(declined)
+        return entries | {name: replace(entries[name], conflict=True) for name in declined if name in paid}
 
     async def upgrade_charge_book(self, charge_id: str) -> None:
         """Add the start time to entries that an older version wrote without one, before amounts are compared."""
         book = await self._book(charge_id)
-        old: list[str | int | bytes] = [
+        old: Args = [
             text
             for name, (line, entry) in book.items()
             if entry.began is not None and entry.line() != line
             for text in (name, line, entry.line())
         ]
         if old:
-            await self._run("upgrade_charge_book", [self.keys("charge", charge_id)], old)
+            await self._script("upgrade_charge_book", old, charge=charge_id)
 
     async def _book(self, charge_id: str) -> dict[str, tuple[str, Entry]]:
         """The lines of a charge's book and their entries; old ones are completed from the refund or request."""
@@ -120,11 +127,7 @@ class OpenRequestStore(Requests):
         """Refund → request, for the refunds of a charge that were made by requests."""
         key = self.keys("taken", charge_id)
         raw: dict[bytes, bytes] = await self._read("HGETALL", key)
-        try:
-            return {refund_id.decode(): refund_request_id.decode() for refund_id, refund_request_id in raw.items()}
-        except UnicodeDecodeError as error:
-            self.damage.record(key, what="not ids of refunds and requests")
-            raise unreadable(key) from error
+        return self._whole(key, "not ids of refunds and requests", _owners, raw)
 
     async def request_sizes(self) -> dict[str, float]:
         """`requests:<state>` and `request_age:<state>` (age of the oldest, in seconds) for the open states."""
@@ -174,17 +177,8 @@ class OpenRequestStore(Requests):
         `audit` is written with it.
         """
         now = self.now()
-        answer = await self._run(
-            "reopen_request",
-            [
-                self.keys("requests", order.id),
-                self.keys("issuing"),
-                self.keys(RequestState.UNCLEAR),
-                self.keys(RequestState.RESERVED),
-                self.keys("audit"),
-            ],
-            [order.id, now + lease, now, self._audited(audit)],
-        )
+        args: Args = [order.id, now + lease, now]
+        answer = await self._script("reopen_request", args, audit=audit, request=order.id)
         if answer != b"reopened":
             return NotUnclear(RequestState(answer.decode()) if answer else None)
         self._written()
@@ -206,17 +200,8 @@ class OpenRequestStore(Requests):
         """
         outcome = RequestState.DONE if refund_id else RequestState.REFUSED
         entry = Entry(order.money.minor_units, state, self.now(), order.money.currency_code)
-        answer = await self._run(
+        answer = await self._script(
             "resolve_request",
-            [
-                self.keys("requests", order.id),
-                self.keys("charge", order.charge_id),
-                self.keys(RequestState.UNCLEAR),
-                self.keys("taken", order.charge_id),
-                self.keys("issuing"),
-                self.keys(RequestState.RESERVED),
-                self.keys("audit"),
-            ],
             [
                 order.id,
                 outcome,
@@ -224,12 +209,14 @@ class OpenRequestStore(Requests):
                 refund_id,
                 entry.line() if refund_id else "",
                 KEPT_FOR,
-                self._audited(audit),
                 *(("refund_id", refund_id) if refund_id else ()),
                 "at",
                 self.now(),
                 *(text for pair in fields.items() for text in pair),
             ],
+            audit=audit,
+            request=order.id,
+            charge=order.charge_id,
         )
         match answer[0]:
             case b"busy":
@@ -240,3 +227,7 @@ class OpenRequestStore(Requests):
                 return NotUnclear(RequestState(answer[1].decode()) if answer[1] else None)
         self._written()
         return None
+
+
+def _owners(raw: Mapping[bytes, bytes]) -> dict[str, str]:
+    return {refund_id.decode(): refund_request_id.decode() for refund_id, refund_request_id in raw.items()}

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import msgspec
 
@@ -16,20 +17,13 @@ from receiver.ledger.charge_book import MOST_REFUNDS, Entry, Guard, read_entry, 
 from receiver.ledger.dispute import permission_of
 from receiver.ledger.refund_request import PreparedRefund, RefundRequestRecord, RequestState
 from receiver.runtime.rounds import Claim
-from receiver.store.redis.base import AccountRepository
-from receiver.store.redis.damage import WrongType, unreadable
+from receiver.store.redis.base import AccountRepository, Args
+from receiver.store.redis.damage import WrongType
 
 KEPT_FOR = 400 * 86_400_000
 """ms. Afterwards the key is free here, but not at Amazon, which keeps idempotency keys for ever."""
 CHARGE_KEPT = 3_600_000
 """How old (ms) a stored charge may be for uses that move no money, such as reading its order number."""
-
-
-@dataclass(frozen=True, slots=True)
-class Reserved:
-    """The amount is reserved, and the claim is ours until `token` (ms)."""
-
-    token: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,27 +54,44 @@ Obstacle = NotReserved | Disputed | CaseClosed
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """A claimed request."""
+    """A claimed request, order or job. The claim is ours until `token` (ms)."""
 
     id: str
     token: int
 
 
-class Requests(AccountRepository):
-    """The refund requests of one account."""
+class Claims(AccountRepository):
+    """Claims what is due in a schedule of requests, orders or jobs."""
+
+    schedule: ClassVar[str]
+    """The kind of its key."""
+
+    async def claim(self, *, lease: int, limit: int) -> Claim[Attempt]:
+        """Claim at most `limit` due ones for `lease` ms."""
+        keys = [self.keys(self.schedule), self.keys("aside", self.schedule)]
+        wait, *rest = await self._run("claim_request", keys, [self.now(), lease, limit], repeatable=False)
+        found = [Attempt(each.decode(), int(token)) for each, token in zip(rest[::2], rest[1::2], strict=True)]
+        return Claim(found, None if wait < 0 else int(wait))
+
+    async def release(self, attempt: Attempt) -> None:
+        """Remove a claimed one that needs nothing more from the schedule."""
+        await self._run("release", [self.keys(self.schedule)], [attempt.id, attempt.token])
+
+
+class Requests(Claims):
+    schedule = "issuing"
 
     async def reserve(
         self, order: PreparedRefund, *, owner: str, guard: Guard, lease: int
-    ) -> Reserved | Obstacle | RefundRequestRecord:
+    ) -> Attempt | Obstacle | RefundRequestRecord:
         """Reserve the amount and hold the request for `lease` ms; or return what prevents it.
 
         `owner` is a new random word. It distinguishes a repetition of this very call from another caller's. Who
         requested it is written to the audit trail in the same step.
         """
         token = self.now() + lease
-        answer = await self._run(
+        answer = await self._script(
             "reserve",
-            self._reserve_keys(order),
             [
                 order.id,
                 owner,
@@ -93,15 +104,20 @@ class Requests(AccountRepository):
                 self.now(),
                 KEPT_FOR,
                 order.charge_id,
-                *_guard_args(guard, self._audited(order.request_act)),
+                *_guard_args(guard),
                 "order",
                 msgspec.json.encode(order),
                 "state",
                 RequestState.RESERVED,
             ],
+            audit=order.request_act,
+            request=order.id,
+            charge=order.charge_id,
+            permission=permission_of(order.charge_id),
+            first=order.retry_root,
         )
         if answer[0] == b"reserved":
-            return Reserved(token)
+            return Attempt(order.id, token)
         if answer[0] == b"closed":
             return CaseClosed()
         if found := _in_the_way(answer):
@@ -109,41 +125,14 @@ class Requests(AccountRepository):
         flat = answer[1]
         return self._request_record(order.id, dict(zip(flat[::2], flat[1::2], strict=True)))
 
-    def _reserve_keys(self, order: PreparedRefund) -> list[str]:
-        return [
-            self.keys("requests", order.id),
-            self.keys("charge", order.charge_id),
-            self.keys("issuing"),
-            self.keys("reserved"),
-            self.keys("taken", order.charge_id),
-            self.keys("disputes", permission_of(order.charge_id)),
-            self.keys("refund", order.retry_root),
-            self.keys("audit"),
-        ]
-
     async def get(self, refund_request_id: str) -> RefundRequestRecord | None:
         """One request; None if there is none, or it is older than 400 days."""
         raw: dict[bytes, bytes] = await self._read("HGETALL", self.keys("requests", refund_request_id))
         return self._request_record(refund_request_id, raw) if raw else None
 
     def _request_record(self, refund_request_id: str, raw: Mapping[bytes, bytes]) -> RefundRequestRecord:
-        try:
-            return _record(raw)
-        except (KeyError, ValueError, msgspec.MsgspecError, RecursionError) as error:
-            key = self.keys("requests", refund_request_id)
-            self.damage.record(key, what="a refund request that this version cannot read")
-            raise unreadable(key) from error
-
-    async def claim(self, *, lease: int, limit: int) -> Claim[Attempt]:
-        """Claim at most `limit` due requests for `lease` ms."""
-        wait, *rest = await self._run(
-            "claim_request", self._claim_keys("issuing"), [self.now(), lease, limit], repeatable=False
-        )
-        found = [Attempt(each.decode(), int(token)) for each, token in zip(rest[::2], rest[1::2], strict=True)]
-        return Claim(found, None if wait < 0 else int(wait))
-
-    def _claim_keys(self, schedule: str) -> list[str]:
-        return [self.keys(schedule), self.keys("aside", schedule)]
+        key = self.keys("requests", refund_request_id)
+        return self._whole(key, "a refund request that this version cannot read", _record, raw)
 
     async def begin(self, attempt: Attempt, order: PreparedRefund) -> bool | NotReserved | Disputed:
         """Record that an attempt is about to be sent. False: the claim is no longer ours, and nothing may be sent.
@@ -151,25 +140,15 @@ class Requests(AccountRepository):
         Returns what prevents it, if that appeared after the amount was reserved. Then nothing may be sent either.
         """
         money, charge = order.money, order.charge_id
-        answer = await self._run(
+        answer = await self._script(
             "begin_try",
-            [
-                *(
-                    self.keys("requests", attempt.id),
-                    self.keys("issuing"),
-                    self.keys("charge", charge),
-                    self.keys("taken", charge),
-                ),
-                self.keys("disputes", permission_of(charge)),
-            ],
             [attempt.id, attempt.token, charge, money.minor_units, money.currency_code, *order.besides],
             repeatable=False,
+            request=attempt.id,
+            charge=charge,
+            permission=permission_of(charge),
         )
         return _in_the_way(answer) or bool(answer[0] == b"send")
-
-    async def release(self, attempt: Attempt) -> None:
-        """Remove a claimed request that needs nothing more from the schedule."""
-        await self._run("release", [self.keys("issuing")], [attempt.id, attempt.token])
 
     async def retry(
         self, attempt: Attempt, order: PreparedRefund, at: int, *, unknown: bool | None, fields: Mapping[str, str]
@@ -208,16 +187,8 @@ class Requests(AccountRepository):
         fields: Mapping[str, str] | None = None,
     ) -> str:
         flat = [text for pair in (fields or {}).items() for text in pair]
-        answer = await self._run(
+        answer = await self._script(
             "finish_request",
-            [
-                self.keys("requests", order.id),
-                self.keys("charge", order.charge_id),
-                self.keys("issuing"),
-                self.keys(RequestState.RESERVED),
-                self.keys(RequestState.UNCLEAR),
-                self.keys("taken", order.charge_id),
-            ],
             [
                 order.id,
                 attempt.token,
@@ -232,14 +203,16 @@ class Requests(AccountRepository):
                 *(("refund_id", refund_id) if refund_id else ()),
                 *flat,
             ],
+            request=order.id,
+            charge=order.charge_id,
         )
         self._written()
         return str(answer.decode())
 
     async def take_token(self, call: str, burst: float, per_second: float, leave: int = 0) -> int:
         """Take one token of a call's throttle, if `leave` are left. Returns 0, or in how many ms there will be one."""
-        keys = [self.keys("throttle", call)]
-        return int(await self._run("take", keys, [self.now(), str(burst), str(per_second), leave], repeatable=False))
+        args: Args = [self.now(), str(burst), str(per_second), leave]
+        return int(await self._script("take", args, repeatable=False, call=call))
 
     async def kept_charge(self, charge_id: str) -> Charge | None:
         """The charge as Amazon last described it; None if that is not stored or is unreadable."""
@@ -265,10 +238,10 @@ class Requests(AccountRepository):
             await self._write("SET", key, value, "PX", KEPT_FOR, "GET")
 
 
-def _guard_args(guard: Guard, audit: bytes) -> list[str | int | bytes]:
+def _guard_args(guard: Guard) -> Args:
     besides = list(dict.fromkeys(guard.besides))
     times = ["" if each is None else each for each in (guard.since, guard.reserved_since)]
-    return [*times, MOST_REFUNDS, audit, len(besides), *besides]
+    return [*times, MOST_REFUNDS, len(besides), *besides]
 
 
 def _in_the_way(answer: Sequence[bytes]) -> NotReserved | Disputed | None:
@@ -282,24 +255,14 @@ def _in_the_way(answer: Sequence[bytes]) -> NotReserved | Disputed | None:
 
 
 def _record(raw: Mapping[bytes, bytes]) -> RefundRequestRecord:
-    text = {name.decode(): value for name, value in raw.items()}
-
-    def word(name: str) -> str:
-        return text.get(name, b"").decode()
-
-    return RefundRequestRecord(
-        order=msgspec.json.decode(text["order"], type=PreparedRefund),
-        state=RequestState(word("state")),
-        refund_id=word("refund_id"),
-        tries=int(word("tries") or 0),
-        unknown=word("unknown") == "1",
-        reason_code=word("reason_code"),
-        detail=word("detail"),
-        amazon_status=int(word("amazon_status") or 0),
-        amazon_request_id=word("request_id"),
-        created_at=int(word("created_at") or 0),
-        changed_at=int(word("at") or 0),
-        last_error=word("last_error"),
-        settled_by=word("settled_by"),
-        settled_by_user=word("settled_by_user"),
+    text = progress_of(raw)
+    text["changed_at"] = text.get("at", "0")
+    return msgspec.convert(
+        {**text, "order": msgspec.json.decode(text["order"], type=PreparedRefund)}, RefundRequestRecord, strict=False
     )
+
+
+def progress_of(raw: Mapping[bytes, bytes]) -> dict[str, str]:
+    """The fields of a request or an order as texts, by the names of its record. Raises `KeyError` without a state."""
+    text = {name.decode(): value.decode() for name, value in raw.items() if value}
+    return {**text, "state": text["state"], "amazon_request_id": text.get("request_id", "")}

@@ -1,9 +1,10 @@
 -- Save a refund request and reserve its amount on the charge, unless other refunds of the charge prevent it: of several
 -- concurrent requests, one wins. The caller holds the lease; if it dies, a worker finishes the request once the lease has
 -- expired.
--- KEYS request charge issuing reserved taken disputes first audit; `first` is the first refund of the chain, for a retry
+-- KEYS 1 requests:{request} 2 charge:{charge} 3 issuing 4 reserved 5 taken:{charge} 6 disputes:{permission} 7 refund:{first}
+--      8 audit 9 findings:details; `first` is the first refund of the chain, for a retry
 -- ARGV 1 id 2 owner 3 digest 4 token 5 most 6 refunded 7 minor_units 8 currency 9 began 10 ttl_ms 11 charge
---      12 since 13 reserved_since 14 most_refunds 15 audit_entry, then n and n ids that the caller named (`besides`), then field, value, …
+--      12 since 13 reserved_since 14 most_refunds, then n and n ids that the caller named (`besides`), then field, value, …
 --      `since` (ms; '' for never): a refund of the same amount that began then or later prevents it; `reserved_since`
 --      is the same for a reservation.
 -- An entry of the charge is `<minor units or ?> <state> <began> <currency or -> [conflict]`. Older versions wrote
@@ -28,13 +29,13 @@ if is_disputed(KEYS[6], ARGV[11]) then
 end
 
 local most, minor_units, most_refunds = tonumber(ARGV[5]), tonumber(ARGV[7]), tonumber(ARGV[14])
-local besides, fields = {}, 17 + tonumber(ARGV[16])
-for index = 17, fields - 1 do
+local besides, fields = {}, 16 + tonumber(ARGV[15])
+for index = 16, fields - 1 do
   besides[ARGV[index]] = true
 end
 
 local sum, all, conflicts, same = 0, {}, {}, {}
-local entries, damaged = read_book(KEYS[2])
+local entries, damaged = read_book(KEYS[2], KEYS[9], besides, KEYS[5])
 if damaged then
   return damaged
 end
@@ -43,15 +44,14 @@ for _, entry in ipairs(entries) do
   if entry.state ~= 'Declined' or entry.conflict then
     table.insert(all, member)
     table.insert(all, line)
-    local known_to_caller = is_named(member, besides, KEYS[5])
     -- An unknown amount uses up the whole charge, until a person has looked and names the refund.
-    sum = sum + (entry.minor or (known_to_caller and 0 or most))
-    if entry.conflict and not known_to_caller then
+    sum = sum + (entry.minor or (entry.is_named and 0 or most))
+    if entry.conflict and not entry.is_named then
       table.insert(conflicts, member)
       table.insert(conflicts, line)
     end
     local since = tonumber(entry.state == 'Reserved' and ARGV[13] or ARGV[12])
-    if not known_to_caller and may_be_the_same(entry, minor_units, ARGV[8], since) then
+    if not entry.is_named and may_be_the_same(entry, minor_units, ARGV[8], since) then
       table.insert(same, member)
       table.insert(same, line)
     end
@@ -79,7 +79,7 @@ if spent + minor_units > most then
   return refused('allowance_exceeded', all)
 end
 
-append_to_audit(KEYS[8], ARGV[15])
+append_to_audit(KEYS[8])
 redis.call('HSET', KEYS[1], 'owner', ARGV[2], 'digest', ARGV[3], 'created_at', ARGV[9], 'since', ARGV[12], unpack(ARGV, fields))
 redis.call('PEXPIRE', KEYS[1], ARGV[10])
 redis.call('HSET', KEYS[2], 'request:' .. ARGV[1], ARGV[7] .. ' Reserved ' .. ARGV[9] .. ' ' .. ARGV[8])

@@ -49,7 +49,7 @@ async def test_one_that_was_killed_is_not_running(folder: Path) -> None:
     await store.start()
     pid = store.pid
     await store.stop()
-    await until(lambda: not lives(pid), "Valkey has ended", 10)
+    await until(lambda: not lives(pid), "Valkey has ended")
     (data / "valkey.sock").touch()
     found = await check_store(site(data_dir=str(data)))
     assert words(found) == {"embedded.valkey": "not_running"}
