@@ -41,7 +41,7 @@ from receiver.exchange import Request, Response
 from receiver.transport.addresses import Network
 from receiver.transport.connection import Connection
 from receiver.transport.pool import Pool
-from receiver.transport.resolver import AsyncResolver, Resolver
+from receiver.transport.resolver import AsyncResolver
 from receiver.transport.url import checked_url, encoded
 
 MAX_CERTIFICATE = 16 * 1024
@@ -61,7 +61,7 @@ class Transport:
         self,
         *,
         allow_networks: Sequence[Network] = (),
-        resolver: Resolver | None = None,
+        resolver: AsyncResolver | None = None,
         name_servers: Sequence[str] = (),
         dns_ttl: int = 10,
         tls: ssl.SSLContext | None = None,

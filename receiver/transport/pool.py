@@ -18,7 +18,7 @@ from aiohappyeyeballs import remove_addr_infos, start_connection
 from receiver.errors import TransportError
 from receiver.transport.addresses import Network, forbidden
 from receiver.transport.connection import Connection
-from receiver.transport.resolver import Resolver
+from receiver.transport.resolver import AsyncResolver
 from receiver.transport.url import Origin
 
 CONNECTIONS = 256
@@ -37,7 +37,7 @@ class Pool:
     that is None."""
 
     def __init__(
-        self, tls: ssl.SSLContext, resolver: Resolver, dns_ttl: float, allow: Sequence[Network] | None
+        self, tls: ssl.SSLContext, resolver: AsyncResolver, dns_ttl: float, allow: Sequence[Network] | None
     ) -> None:
         self._tls, self._resolver, self._dns_ttl, self._allow = tls, resolver, dns_ttl, allow
         self._loop = asyncio.get_running_loop()

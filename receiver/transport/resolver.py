@@ -12,7 +12,6 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Sequence
-from typing import Protocol
 
 import aiodns
 from pycares.errno import ARES_ESERVFAIL, ARES_ETIMEOUT
@@ -27,13 +26,6 @@ WORDS = {
     ARES_ETIMEOUT: "no name server answered in time",
     ARES_ESERVFAIL: "the name server failed",
 }
-
-
-class Resolver(Protocol):
-    """Finds the addresses of names."""
-
-    async def resolve(self, host: str, port: int) -> list[tuple[str, int]]:
-        """Every address of the name, the best first, with its port. Raises `OSError` if there is none."""
 
 
 class AsyncResolver:

@@ -9,6 +9,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
+from receiver.transport.resolver import AsyncResolver
+
 Says = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
@@ -78,13 +80,14 @@ async def serving(
         await listener.wait_closed()
 
 
-class Names:
+class Names(AsyncResolver):
     """Answers names from a table: each look-up of a name takes its next answer, the last one for ever.
 
     An answer is a list of `(address, port)`; port 0 stands for the port asked for.
     """
 
     def __init__(self, table: dict[str, list[list[tuple[str, int]]]]) -> None:
+        super().__init__()
         self.table = table
         self.asked: list[str] = []
 
