@@ -35,7 +35,7 @@ class AnySubscriber(SubscriberJson, kw_only=True):
     secret: str | None = None
 
     def __repr__(self) -> str:
-        return f"AnySubscriber({self.name})"
+        return f"{type(self).__name__}({self.name})"
 
 
 class FieldChange(msgspec.Struct):
@@ -51,9 +51,6 @@ class PutSubscriber(AnySubscriber, kw_only=True):
 
     outcome: str
     changes: list[FieldChange]
-
-    def __repr__(self) -> str:
-        return f"PutSubscriber({self.name})"
 
 
 class AnyEvent(msgspec.Struct):

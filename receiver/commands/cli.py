@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import os
 import sys
 from pathlib import Path
 from time import time_ns
@@ -256,30 +255,23 @@ def doctor(
     """
     from receiver.commands.client.options import ending
     from receiver.commands.doctor.doctor import doctor as command
-    from receiver.commands.doctor.doctor import end_soon
-    from receiver.service import system_clock
-    from receiver.settings import load
 
     quiet()
 
-    async def whole() -> int:
-        code = await command(
-            lambda: load(config, os.environ),
-            system_clock=system_clock,
-            config=config,
-            offline=offline,
-            as_json=as_json,
-            url=url,
-            token_file=token_file,
-            token=os.environ.get("RECEIVER_TOKEN", ""),
-            insecure=insecure,
-            whole_store=whole_store,
-        )
-        end_soon(code)
-        return code
-
     with ending():
-        raise typer.Exit(run(whole()))
+        raise typer.Exit(
+            run(
+                command(
+                    config,
+                    offline=offline,
+                    as_json=as_json,
+                    url=url,
+                    token_file=token_file,
+                    insecure=insecure,
+                    whole_store=whole_store,
+                )
+            )
+        )
 
 
 for module in (init, backup, openapi, repair, token):

@@ -30,9 +30,8 @@ Fields = Iterable[tuple[str, str | Text | None]]
 """Names and values, for `emit_fields`."""
 
 
-def clean(text: str) -> str:
-    """The text with every unprintable character as an escape (`\\x1b`), so that it is visible and harmless."""
-    return visible(text)
+clean = visible
+"""Makes every unprintable character an escape (`\\x1b`), so that it is visible and harmless."""
 
 
 def clean_json(body: bytes) -> str:

@@ -116,23 +116,8 @@ class FindingListJson(Json, kw_only=True):
 
 def read_row(given: RefundRowJson | SettlementRowJson) -> RefundRow | SettlementRow:
     """A row that a caller sent. Raises `BadRequest` (`bad_reconciliation`)."""
-    if isinstance(given, SettlementRowJson):
-        return SettlementRow(
-            refund_id=given.refund_id,
-            amount=_money(given.amount),
-            settlement_id=given.settlement_id,
-            posted_at=given.posted_at,
-            line=given.line,
-        )
-    return RefundRow(
-        refund_id=given.refund_id,
-        state=given.state,
-        amount=_money(given.amount) if given.amount else None,
-        created_at=given.created_at,
-        updated_at=given.updated_at,
-        reason_code=given.reason_code,
-        line=given.line,
-    )
+    fields = {**msgspec.structs.asdict(given), "amount": _money(given.amount) if given.amount else None}
+    return SettlementRow(**fields) if isinstance(given, SettlementRowJson) else RefundRow(**fields)
 
 
 def _money(given: AmountJson) -> Money:

@@ -6,7 +6,6 @@ import asyncio
 import random
 import socket
 import time
-from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
@@ -19,17 +18,14 @@ from receiver.simulator.amounts import Amount
 from receiver.simulator.api import Api, on_http_exception
 from receiver.simulator.bank import Charge, Refund
 from receiver.simulator.control import Control
-from receiver.simulator.disputes import Disputes
-from receiver.simulator.engine import CallRecord, Engine, SimulatorConfig
+from receiver.simulator.engine import Engine, SimulatorConfig
 from receiver.simulator.fps.api import Fps
 from receiver.simulator.fps.book import FpsRefund
 from receiver.simulator.keys import Keys, make_keys
-from receiver.simulator.notifications.fault_injection import FaultInjection
 from receiver.simulator.notifications.forgeries import Forgery
 from receiver.simulator.notifications.sender import Posted, Sender
 from receiver.simulator.outcomes import Outcome
 from receiver.simulator.reports.api import ReportsApi
-from receiver.simulator.reports.book import Reports
 from receiver.simulator.reports.control import ReportsControl
 from receiver.transport.client import Transport
 
@@ -72,8 +68,20 @@ class Simulator:
         config = SimulatorConfig(**settings)
         self._owned = [] if transport else [Transport()]
         sender = transport or self._owned[0]
-        self._engine = Engine(config, keys or make_keys(now()), sender, post_to, now, random, sleep)
-        self.app = _app(self._engine)
+        self._engine = engine = Engine(config, keys or make_keys(now()), sender, post_to, now, random, sleep)
+        self.app = _app(engine)
+        self.region, self.environment = config.region, config.environment
+        self.merchant_id, self.public_key_id = config.merchant_id, config.public_key_id
+        self.merchant_private_key_pem = engine.keys.merchant_private_key_pem
+        self.topic_arn, self.certificate_url = engine.topic_arn, engine.certificate_url
+        self.certificate_pem = engine.keys.signing.pem
+        self.charges: Mapping[str, Charge] = engine.bank.charges
+        self.refunds: Mapping[str, Refund] = engine.bank.refunds
+        """By id, with their true states."""
+        self.fps_refunds: Sequence[FpsRefund] = engine.fps_book.refunds
+        self.posted, self.calls = engine.sender.posted, engine.calls
+        """Every attempt to post a notification, and every API call answered: the last 10,000, the oldest first."""
+        self.fault_injection, self.disputes, self.reports = engine.fault_injection, engine.disputes, engine.reports
         self._host, self._port = host, port
         self._server: Server | None = None
         self._tasks: list[asyncio.Task[None]] = []
@@ -134,41 +142,6 @@ class Simulator:
         return f"http://{host}:{self._port}"
 
     @property
-    def certificate_pem(self) -> str:
-        """The signing certificate, for pinning."""
-        return self._engine.keys.signing.pem
-
-    @property
-    def certificate_url(self) -> str:
-        """The `SigningCertURL` of its notifications."""
-        return self._engine.certificate_url
-
-    @property
-    def topic_arn(self) -> str:
-        return self._engine.topic_arn
-
-    @property
-    def merchant_id(self) -> str:
-        return self._engine.config.merchant_id
-
-    @property
-    def region(self) -> str:
-        return self._engine.config.region
-
-    @property
-    def environment(self) -> str:
-        return self._engine.config.environment
-
-    @property
-    def public_key_id(self) -> str:
-        return self._engine.config.public_key_id
-
-    @property
-    def merchant_private_key_pem(self) -> bytes:
-        """The client's half of the merchant's key, PKCS#8."""
-        return self._engine.keys.merchant_private_key_pem
-
-    @property
     def post_to(self) -> str | None:
         return self._engine.sender.url
 
@@ -190,48 +163,9 @@ class Simulator:
     def fps_post_to(self, url: str | None) -> None:
         self._engine.fps_sender.url = url
 
-    @property
-    def fps_refunds(self) -> Sequence[FpsRefund]:
-        """Every Flexible Payments refund, oldest first."""
-        return self._engine.fps_book.refunds
-
-    @property
-    def fault_injection(self) -> FaultInjection:
-        return self._engine.fault_injection
-
-    @property
-    def posted(self) -> deque[Posted]:
-        """Every attempt to post a notification, oldest first (the last 10,000)."""
-        return self._engine.sender.posted
-
-    @property
-    def calls(self) -> deque[CallRecord]:
-        """Every API call answered, oldest first (the last 10,000)."""
-        return self._engine.calls
-
-    @property
-    def refunds(self) -> Mapping[str, Refund]:
-        """All refunds by id, with their true states."""
-        return self._engine.bank.refunds
-
-    @property
-    def disputes(self) -> Disputes:
-        """The disputes: `open` one, and `move` it. Each step is announced."""
-        return self._engine.disputes
-
-    @property
-    def reports(self) -> Reports:
-        """The reports. `outcome_delay` is also the time that Amazon takes to make one."""
-        return self._engine.reports
-
     def set_balance(self, state: str) -> None:
         """The merchant account's: `negative` (refunds that start are AmazonRejected) or `repaid`; else ValueError."""
         self._engine.bank.set_balance(state)
-
-    @property
-    def charges(self) -> Mapping[str, Charge]:
-        """All charges by id, including the five initial ones."""
-        return self._engine.bank.charges
 
     def start_refund(
         self, amount: str, currency: str, outcome: Outcome | str | None = None, charge_id: str | None = None

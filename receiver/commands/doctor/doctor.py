@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,52 +12,47 @@ from rich.text import Text
 
 from receiver.client.api import read_base
 from receiver.commands.client.options import URL_NAMES, given_token
-from receiver.commands.console import clean, emit_rich, emit_value
+from receiver.commands.console import clean, emit_rich, emit_value, now_ms
 from receiver.commands.doctor.checks import examine, examine_nothing
 from receiver.commands.doctor.finding import Finding, Report, Status
 from receiver.commands.doctor.site import Site
 from receiver.commands.setup import transport
 from receiver.errors import ConfigurationError
 from receiver.runtime.version import package_version
-from receiver.settings import Settings
+from receiver.settings import load
 
 COLOURS = {Status.OK: "green", Status.WARN: "yellow", Status.FAIL: "bold red", Status.SKIP: "dim"}
 INDENT = " " * 6
 LINGER = 0.5
 """Seconds that the process may take to end after its report."""
 
-Load = Callable[[], Settings]
-
 
 async def doctor(
-    load: Load,
+    config: Path | None,
     *,
-    system_clock: Callable[[], int],
-    config: Path | None = None,
-    offline: bool = False,
-    as_json: bool = False,
-    url: str = "",
-    token_file: Path | None = None,
-    token: str = "",
-    insecure: bool = False,
-    whole_store: bool = False,
+    offline: bool,
+    as_json: bool,
+    url: str,
+    token_file: Path | None,
+    insecure: bool,
+    whole_store: bool,
 ) -> int:
-    """Examine, print, and return the exit code: 0, or 1 if anything failed.
+    """Examine, print, and return the exit code: 0, or 1 if anything failed. The process ends soon after.
 
-    `load` reads the settings; its `ConfigurationError` is a finding. Raises `ConfigurationError` for options that
-    cannot be used.
+    Settings that are wrong are a finding. Raises `ConfigurationError` for options that cannot be used.
     """
     base = read_base(url, insecure=insecure, name=URL_NAMES, allow="--insecure") if url else ""
-    token = given_token(token_file, token)
+    token = given_token(token_file, os.environ.get("RECEIVER_TOKEN", ""))
     try:
-        settings = load()
+        settings = load(config, os.environ)
     except ConfigurationError as error:
         found = await examine_nothing(error.problems)
     else:
         accounts, rest = tuple(settings.build_accounts()), (config, offline, base, token, insecure, whole_store)
         async with transport() as web:
-            found = await examine(Site(settings, accounts, web.send, system_clock, *rest))
+            found = await examine(Site(settings, accounts, web.send, now_ms, *rest))
     show(found, as_json=as_json)
+    end_soon(found.exit_code)
     return found.exit_code
 
 

@@ -109,14 +109,21 @@ def _follow(
     greeting: str,
     use: Use,
 ) -> None:
-    last = after
+    last, unsaid = after, [greeting]
+
+    async def announce(page: EventPage) -> None:
+        """Says the greeting after the service's first answer, and what was lost."""
+        if unsaid:
+            say([unsaid.pop()])
+        if page.reset:
+            say([page.reset.detail or "Events may be lost. Continuing with the oldest kept event."])
 
     async def run(api: Api) -> None:
         nonlocal last
         steadily = RetryingCaller(api, notifier(say))
         follow = EventFollower(api, steadily, types=types or (), reasons=reasons or (), after=after)
         try:
-            await use(follow.events(_Announcer(greeting)))
+            await use(follow.events(announce))
         finally:
             last = follow.after
 
@@ -125,16 +132,3 @@ def _follow(
     finally:
         if last != after:
             say([f"To continue from here: --after {last}"])
-
-
-class _Announcer:
-    """Says the greeting after the service's first answer, and what was lost."""
-
-    def __init__(self, greeting: str) -> None:
-        self._greeting = [greeting]
-
-    async def __call__(self, page: EventPage) -> None:
-        if self._greeting:
-            say([self._greeting.pop()])
-        if page.reset:
-            say([page.reset.detail or "Events may be lost. Continuing with the oldest kept event."])
