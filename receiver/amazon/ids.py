@@ -1,4 +1,4 @@
-"""Pure. What an id names that is no known refund's, in words for the person who gave it."""
+"""Pure. Which ids are refunds', and what other ids name, in words for the person who gave them."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ OTHER_ID = re.compile(r"[A-Z][0-9]{2}-[0-9]{7}-[0-9]{7}(?:-([CA])[0-9]{6})?")
 CHARGE = "a charge"
 OTHER_OBJECTS = {"": "a charge permission", "C": CHARGE, "A": "an authorization"}
 """Other objects whose ids begin like a refund's, by the letter that follows."""
+OTHER_AMAZON_ID = re.compile(r"[A-Z][0-9]{2}-[0-9]{7}-[0-9]{7}(?:-[A-Z][0-9]{6})?")
+"""Amazon's ids of charges, authorizations, charge permissions and so on."""
+LONGEST_SHOWN = 40
 
 
 def other_object(text: str) -> str:
@@ -32,3 +35,24 @@ def no_such_refund(refund_id: str) -> str:
             f"`receiver refund refresh {refund_id}` asks Amazon about it (POST /v1/refunds/{refund_id}/refresh)."
         )
     return f"Refund not found. Amazon's ids look like {EXAMPLE_ID}. `receiver refund list` shows those known."
+
+
+def is_refund_id(value: str) -> bool:
+    """Whether Amazon's id says that it is a refund. A report lists claims, chargebacks and translated types too."""
+    return AMAZON_REFUND_ID.fullmatch(value) is not None and "-R" in value
+
+
+def id_problem(value: str) -> str:
+    """Why this cannot be a refund's id, as a clause that is safe to show on a terminal; empty if it can be one."""
+    if AMAZON_REFUND_ID.fullmatch(value):
+        return ""
+    if not value:
+        return "the id is missing"
+    if OTHER_AMAZON_ID.fullmatch(value):
+        return f"{shown(value)} is not a refund id: those have an R before the last six digits"
+    return f"{shown(value)} is not a refund id: those look like {EXAMPLE_ID}"
+
+
+def shown(value: str) -> str:
+    """A value of a file as it may be shown on a terminal: short, quoted and in ASCII."""
+    return ascii(value if len(value) <= LONGEST_SHOWN else f"{value[:LONGEST_SHOWN]}…")

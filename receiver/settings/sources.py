@@ -7,7 +7,6 @@ unknown names.)
 
 from __future__ import annotations
 
-import contextlib
 import json
 import re
 import tomllib
@@ -62,12 +61,8 @@ def read_environment(
     tree: Tree = {}
     for name in sorted(environ):
         value = environ[name].strip()
-        if (
-            not name.startswith(PREFIX)
-            or name in NOT_SETTINGS
-            or not value
-            or SERVICE_LINK.fullmatch(f"{name}={value}")
-        ):
+        is_other = name in NOT_SETTINGS or SERVICE_LINK.fullmatch(f"{name}={value}")
+        if not name.startswith(PREFIX) or not value or is_other:
             continue
         path = name.removeprefix(PREFIX).lower().split("__")
         *folders, leaf = path
@@ -78,21 +73,11 @@ def read_environment(
                 problems.append(f"{name}: contradicts a shorter variable. Set one of the two.")
                 break
         else:
-            with contextlib.suppress(_NotJson):
-                place[leaf] = _decoded(name, value, problems) if value[0] in "[{" and takes_json(path) else value
+            try:
+                place[leaf] = json.loads(value) if value[0] in "[{" and takes_json(path) else value
+            except (ValueError, RecursionError):
+                problems.append(f"{name}: starts like JSON but is not valid. Fix the JSON, or write a list as a,b,c.")
     return tree
-
-
-class _NotJson(Exception):
-    """The problem is already in the list."""
-
-
-def _decoded(name: str, value: str, problems: list[str]) -> Any:
-    try:
-        return json.loads(value)
-    except (ValueError, RecursionError):
-        problems.append(f"{name}: starts like JSON but is not valid. Fix the JSON, or write a list as a,b,c.")
-        raise _NotJson from None
 
 
 def merge(under: Tree, over: Tree) -> Tree:

@@ -43,6 +43,7 @@ def run(*command: str | Path, cwd: Path = PROJECT, text: str | None = None) -> s
     done = subprocess.run(
         list(map(str, command)),
         cwd=cwd,
+        env={**os.environ, "GOGC": "1000"},  # promtool uses a fifth of its time to collect garbage.
         input=text,
         stdin=None if text is not None else subprocess.DEVNULL,
         stdout=subprocess.PIPE,

@@ -10,6 +10,7 @@ id and in the end its exit code. The child ends with its caller.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import os
 import select
@@ -84,9 +85,8 @@ def look_after(line: socket.socket) -> None:
 
 
 def command(wanted: dict[str, object], streams: list[int]) -> None:
-    """Be `receiver …`, in its own session if that is wanted. Does not return."""
-    from receiver.commands.cli import main
-
+    """Be `receiver …`, or what another module puts round it, in its own session if that is wanted. Does not return."""
+    main = importlib.import_module(str(wanted["module"])).main
     if wanted["session"]:
         os.setsid()
     for number, stream in enumerate(streams):
@@ -122,7 +122,8 @@ def run(path: str, argv: list[str]) -> int:
     """The exit code. If a signal ended the command, the same signal ends this process."""
     with socket.socket(socket.AF_UNIX) as line:
         line.connect(path)
-        wanted = {"argv": argv, "env": dict(os.environ), "cwd": os.getcwd(), "session": False}
+        here = {"env": dict(os.environ), "cwd": os.getcwd()}
+        wanted = {"module": "receiver.commands.cli", "argv": argv, "session": False, **here}
         child = ask(line, wanted, [0, 1, 2])
 
         def pass_on(number: int, _: object) -> None:

@@ -80,10 +80,11 @@ class Forks:
         return (sys.executable, "-I", "-S", str(PROGRAM), "run", self.path())
 
     async def start(
-        self, *arguments: str | Path, cwd: Path, env: Mapping[str, str], stdout: int, stderr: int
+        self, module: str, *arguments: str | Path, cwd: Path, env: Mapping[str, str], stdout: int, stderr: int
     ) -> Forked:
-        """`receiver` with these arguments, in its own session, without input."""
-        wanted = {"argv": [str(each) for each in arguments], "env": dict(env), "cwd": str(cwd), "session": True}
+        """`main` of the module with these arguments, in its own session, without input."""
+        given = {"argv": [str(each) for each in arguments], "env": dict(env), "cwd": str(cwd)}
+        wanted = {"module": module, "session": True, **given}
         return await _start(await asyncio.to_thread(self.path), wanted, [stdout, stderr])
 
     def end(self) -> None:

@@ -109,13 +109,13 @@ class Command:
 class Desk:
     """Where commands are started: a short folder of their own, since the path of a socket must be short.
 
-    `module` is what is started: the service, which is forked from a process that has imported it, or what puts
+    `module` is what is started, forked from a process that has imported the service: its command line, or what puts
     something round it."""
 
     folder: Path
     started: list[Command] = field(default_factory=list)
     numbers: Iterator[int] = field(default_factory=count)
-    module: str = "receiver"
+    module: str = "receiver.commands.cli"
 
     async def start(self, *arguments: str | Path, env: Mapping[str, str] | None = None) -> Command:
         """Start `receiver` with these arguments in the folder, with no settings but those in `env`."""
@@ -131,10 +131,11 @@ class Desk:
         self, arguments: Sequence[str | Path], env: Mapping[str, str], stdout: int, stderr: int
     ) -> asyncio.subprocess.Process | Forked:
         changes_imports = "PYTHONPATH" in env
-        if self.module == "receiver" and not changes_imports:
-            return await FORKS.start(*arguments, cwd=self.folder, env=environment(env), stdout=stdout, stderr=stderr)
+        if not changes_imports:
+            streams = {"stdout": stdout, "stderr": stderr}
+            return await FORKS.start(self.module, *arguments, cwd=self.folder, env=environment(env), **streams)
         return await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", self.module, *arguments),
+            *(sys.executable, "-m", "receiver", *arguments),
             cwd=self.folder,
             env=environment(env),
             stdin=DEVNULL,

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
 
-from receiver.amazon.reports.ids import id_problem, is_refund_id, shown
+from receiver.amazon.ids import id_problem, is_refund_id, shown
 from receiver.amazon.reports.lines import Line, lines
 from receiver.amazon.reports.table import HEAD_WITHIN, Record, columns, records
 from receiver.amazon.reports.values import parse_amount, parse_when

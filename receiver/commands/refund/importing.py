@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from receiver.amazon.reports.ids import id_problem, is_refund_id
+from receiver.amazon.ids import id_problem, is_refund_id
 from receiver.amazon.reports.lines import Line, lines
 from receiver.amazon.reports.table import HEAD_WITHIN, TOO_LONG, columns, plain, records
 from receiver.client.api import Api, decode, target

@@ -42,7 +42,8 @@ OPERATOR = Kind(OperatorType, "receiver.", read_operator_event, operator_fields)
 NAMED = (BALANCE, DISPUTE, MISMATCH)
 """Kinds about Amazon Pay that are no change of a refund: they have to be asked for by type."""
 KINDS = (REFUND, *NAMED, OPERATOR)
-"""A new kind is added here; its JSON in `formats/cloudevents.py`; and how it is shown, in each format."""
+"""A new kind is added here; who wants it in `formats/registry.py`; its JSON in `formats/cloudevents.py`; and how it is
+shown, in each format."""
 KNOWN_TYPES = frozenset(word.value for kind in KINDS for word in kind.types)
 """Every type of event that this version knows."""
 

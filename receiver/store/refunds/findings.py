@@ -54,11 +54,8 @@ FINDING = msgspec.json.Decoder(Finding)
 class Findings(AccountRepository):
     async def stored(self, names: Sequence[str]) -> dict[str, StoredFinding]:
         """The findings with these names, closed ones included."""
-        if not names:
-            return {}
-        key = self.keys("findings:details")
-        values: list[bytes | None] = await self._read("HMGET", key, *names)
-        return {name: self._finding(key, name, value or b"") for name, value in zip(names, values, strict=True)}
+        key, values = self.keys("findings:details"), await self._values("findings:details", names)
+        return {name: self._finding(key, name, values.get(name, b"")) for name in names}
 
     async def paid_in_reports(self, declined: Iterable[str]) -> set[str]:
         """Those of these declined refunds that a report of Amazon's has as paid."""
@@ -175,11 +172,8 @@ class Findings(AccountRepository):
 
     async def settled(self, refund_ids: Sequence[str]) -> dict[str, tuple[SettlementRow, ...]]:
         """All rows of settlements about each of these refunds, without their lines; damaged ones are left out."""
-        if not refund_ids:
-            return {}
-        key = self.keys("settled")
-        values: list[bytes | None] = await self._read("HMGET", key, *refund_ids)
-        return {each: self._rows(key, each, value or b"") for each, value in zip(refund_ids, values, strict=True)}
+        key, values = self.keys("settled"), await self._values("settled", refund_ids)
+        return {each: self._rows(key, each, values.get(each, b"")) for each in refund_ids}
 
     async def mark_settled(self, rows: Mapping[str, Iterable[SettlementRow]]) -> None:
         """Remember the rows of settlements about these refunds, in place of those known before."""
