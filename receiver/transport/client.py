@@ -20,7 +20,7 @@ is raised, because half a body is useless.
 The limits, and why:
 
     time        set by the caller: for everything, and for name, TCP and TLS together
-    head        128 KiB and 1024 fields (`head.py`): more than what servers send; 16 interim answers (`interim.py`)
+    head        128 KiB and 1024 fields (`head.py`): more than what servers send; 16 interim answers (`answer.py`)
     body        set by the caller: the rest is cut off, whatever the framing says
     connections 256, and 64 to one host, for unguarded requests; guarded ones are limited by the delivery workers
     idle        a connection is kept for 15 s: less than the 60 s after which most servers and balancers close theirs
@@ -32,54 +32,21 @@ store is the system's; OpenSSL respects `SSL_CERT_FILE` and `SSL_CERT_DIR`.
 from __future__ import annotations
 
 import asyncio
-import socket
 import ssl
 from collections.abc import Sequence
-from contextvars import ContextVar
-from dataclasses import dataclass, field, replace
 from typing import BinaryIO
-
-import aiohttp
-from aiohttp.abc import AbstractResolver
-from yarl import URL
 
 from receiver.errors import CertificateUnavailable, TransportError
 from receiver.exchange import Request, Response
-from receiver.transport.addresses import Network, forbidden
-from receiver.transport.errors import judged
-from receiver.transport.head import MAX_FIELDS, MAX_HEAD, joined
-from receiver.transport.interim import NOTE, careful
+from receiver.transport.addresses import Network
+from receiver.transport.connection import Connection
+from receiver.transport.pool import Pool
 from receiver.transport.resolver import AsyncResolver
-from receiver.transport.url import check_headers, checked_url
+from receiver.transport.url import checked_url, encoded
 
-USER_AGENT = "amazon-pay-refund-receiver"
-CONNECTIONS = 256
-CONNECTIONS_PER_HOST = 64
-"""For unguarded requests. Delivery workers limit those to subscribers; a limit here would make one wait for another."""
-IDLE = 15.0
-"""Seconds for which an idle connection is kept."""
 MAX_CERTIFICATE = 16 * 1024
-CHUNK = 256 * 1024
-
-AddressInfo = tuple[int, int, int, str, tuple[str | int, ...]]
-
-
-@dataclass(slots=True)
-class _Attempts:
-    """The guard's verdict on each address that a guarded request was about to connect to; None: allowed."""
-
-    verdicts: list[str | None] = field(default_factory=list)
-    answer: Response | None = None
-    """Status and header fields, as soon as they are read."""
-    body: bytearray = field(default_factory=bytearray)
-
-    @property
-    def refusal(self) -> str | None:
-        """The name of the range, if every address was refused."""
-        return next(iter(self.verdicts), None) if all(self.verdicts) else None
-
-
-_attempts: ContextVar[_Attempts] = ContextVar("attempts")
+REPEATABLE = frozenset({"GET", "HEAD", "PUT", "DELETE"})
+"""Idempotent methods (RFC 9110, 9.2.2): sent once more if a pooled connection turns out to be dead."""
 
 
 class Transport:
@@ -94,7 +61,7 @@ class Transport:
         self,
         *,
         allow_networks: Sequence[Network] = (),
-        resolver: AbstractResolver | None = None,
+        resolver: AsyncResolver | None = None,
         name_servers: Sequence[str] = (),
         dns_ttl: int = 10,
         tls: ssl.SSLContext | None = None,
@@ -104,15 +71,15 @@ class Transport:
         self._name_servers = tuple(name_servers)
         self._dns_ttl = dns_ttl
         self._tls = tls or _system_trust()
-        self._sessions: dict[bool, aiohttp.ClientSession] = {}
+        self._pools: dict[bool, Pool] = {}
         self._resolvers: list[AsyncResolver] = []
 
     async def close(self) -> None:
         """Close every connection; a later `send` would open new ones."""
-        sessions, self._sessions = list(self._sessions.values()), {}
+        pools, self._pools = list(self._pools.values()), {}
         resolvers, self._resolvers = self._resolvers, []
-        for session in sessions:
-            await session.close()
+        for pool in pools:
+            await pool.close()
         for resolver in resolvers:
             await resolver.close()
 
@@ -132,30 +99,39 @@ class Transport:
         `max_body` bytes of the body are read; if there are more, the answer is `truncated` and the connection is
         closed. The body of a 200 is written `into` a file, if one is given. With `guarded`, every address is checked at
         the moment a socket is made for it, so changing a name's address between check and use achieves nothing. A
-        pooled connection was checked when it was made. A guarded request whose pooled connection turns out to be dead
-        is sent once more over another; subscribers can recognize the repetition by its id. Failures after the status
-        become the answer's `note` for guarded requests, and for 429 and 503. Raises `TransportError`. Its text may name
-        the host, but never a path, a query or a header.
+        pooled connection was checked when it was made. A guarded request, or an idempotent one, whose pooled connection
+        turns out to be dead is sent once more over another; subscribers can recognize the repetition by its id.
+        Failures after the status become the answer's `note` for guarded requests, and for 429 and 503. Raises
+        `TransportError`. Its text may name the host, but never a path, a query or a header.
         """
-        url = checked_url(request.url, guarded)
-        check_headers(request)
-        attempts = _Attempts()
-        token = _attempts.set(attempts)
+        origin, *_ = target = checked_url(request.url, guarded)
+        data, repeatable = encoded(request, target), guarded or request.method in REPEATABLE
+        now, pool = asyncio.get_running_loop().time(), self._pool(guarded)
+        by = now + min(timeout, connect_timeout)
+
+        async def exchange(connection: Connection) -> Response:
+            answer = await connection.exchange(
+                data,
+                now + timeout,
+                has_body=request.method != "HEAD",
+                max_body=max_body,
+                into=into,
+                lenient=guarded,
+            )
+            pool.keep(origin, connection)
+            return answer
+
+        await pool.enter(origin, by)
         try:
-            async with asyncio.timeout(timeout):
+            if (idle := pool.idle(origin)) is not None:
                 try:
-                    return await self._exchange(request, url, connect_timeout, max_body, guarded, into)
-                except (aiohttp.ServerDisconnectedError, ConnectionError):
-                    # No socket was made, so the request used a pooled connection.
-                    if not guarded or attempts.verdicts or attempts.answer:
+                    return await exchange(idle)
+                except TransportError as error:
+                    if error.reason != "cut" or not idle.is_silent or not repeatable:
                         raise
-                return await self._exchange(request, url, connect_timeout, max_body, guarded, into)
-        except (aiohttp.ClientError, OSError) as error:
-            if attempts.answer is not None and _says_it_all(attempts.answer.status, guarded):
-                return replace(attempts.answer, body=bytes(attempts.body), truncated=True, note=judged(error)[1])
-            raise _not_sent(error, url.raw_host or "", attempts) from error
+            return await exchange(await pool.connect(origin, by))
         finally:
-            _attempts.reset(token)
+            pool.leave(origin)
 
     async def fetch_certificate(
         self,
@@ -202,71 +178,15 @@ class Transport:
             f"The certificate could not be fetched: {problem}.", reason="certificate_not_found"
         )
 
-    async def _exchange(
-        self,
-        request: Request,
-        url: URL,
-        connect_timeout: float,
-        max_body: int,
-        guarded: bool,
-        into: BinaryIO | None,
-    ) -> Response:
-        async with self._session(guarded).request(
-            request.method,
-            url,
-            headers=request.headers,
-            data=request.body or None,
-            allow_redirects=False,
-            timeout=aiohttp.ClientTimeout(total=None, connect=connect_timeout, sock_connect=connect_timeout),
-        ) as answer:
-            head = Response(answer.status, joined(answer.headers))
-            if (said := answer.reason or "").startswith(NOTE):
-                note = said.removeprefix(NOTE)
-                if not _says_it_all(answer.status, guarded):
-                    raise TransportError(f"{url.raw_host}: {note}.", reason="bad_answer")
-                return replace(head, truncated=True, note=note)
-            attempts = _attempts.get()
-            attempts.answer = head
-            truncated = await _read(answer, attempts.body, max_body, into if head.status == 200 else None)
-            return replace(head, body=bytes(attempts.body), truncated=truncated)
-
-    def _session(self, guarded: bool) -> aiohttp.ClientSession:
-        if guarded not in self._sessions:
-            connector = aiohttp.TCPConnector(
-                ssl=self._tls,
-                limit=0 if guarded else CONNECTIONS,
-                limit_per_host=0 if guarded else CONNECTIONS_PER_HOST,
-                use_dns_cache=self._dns_ttl > 0,
-                ttl_dns_cache=self._dns_ttl,
-                resolver=self._resolver or self._own_resolver(),
-                keepalive_timeout=IDLE,
-                socket_factory=self._guarded_socket if guarded else None,
-            )
-            connector._factory = careful(asyncio.get_running_loop())
-            self._sessions[guarded] = aiohttp.ClientSession(
-                connector=connector,
-                headers={"user-agent": USER_AGENT, "accept-encoding": "identity"},
-                skip_auto_headers=("accept", "content-type"),
-                cookie_jar=_NoCookies(),
-                auto_decompress=False,
-                max_line_size=MAX_HEAD,
-                max_field_size=MAX_HEAD,
-                max_headers=MAX_FIELDS,
-                trust_env=False,
-            )
-        return self._sessions[guarded]
+    def _pool(self, guarded: bool) -> Pool:
+        if guarded not in self._pools:
+            resolver = self._resolver or self._own_resolver()
+            self._pools[guarded] = Pool(self._tls, resolver, self._dns_ttl, self._allow if guarded else None)
+        return self._pools[guarded]
 
     def _own_resolver(self) -> AsyncResolver:
         self._resolvers.append(AsyncResolver(self._name_servers))
         return self._resolvers[-1]
-
-    def _guarded_socket(self, info: AddressInfo) -> socket.socket:
-        family, kind, protocol, _, address = info
-        word = forbidden(str(address[0]), self._allow)
-        _attempts.get().verdicts.append(word)
-        if word is not None:
-            raise PermissionError(f"the address is not public ({word})")
-        return socket.socket(family, kind, protocol)
 
 
 def _system_trust() -> ssl.SSLContext:
@@ -274,37 +194,3 @@ def _system_trust() -> ssl.SSLContext:
     context = ssl.create_default_context()
     context.set_alpn_protocols(["http/1.1"])
     return context
-
-
-class _NoCookies(aiohttp.DummyCookieJar):
-    """A cookie jar that keeps none. The library's own dummy still parses them."""
-
-    def update_cookies_from_headers(self, headers: Sequence[str], response_url: URL) -> None:
-        """Ignore them."""
-
-
-def _says_it_all(status: int, guarded: bool) -> bool:
-    """Whether the status alone says what matters."""
-    return guarded or status in {429, 503}
-
-
-async def _read(answer: aiohttp.ClientResponse, body: bytearray, max_body: int, into: BinaryIO | None) -> bool:
-    """Read the body up to the limit. Returns whether there is more."""
-    left = max_body
-    while chunk := await answer.content.read(min(left + 1, CHUNK)):
-        body += chunk[:left]
-        if into is not None:
-            into.write(body)
-            body.clear()
-        if len(chunk) > left:
-            answer.close()
-            return True
-        left -= len(chunk)
-    return False
-
-
-def _not_sent(error: Exception, host: str, attempts: _Attempts) -> TransportError:
-    reason, what = judged(error)
-    if reason == "connect_failed" and attempts.refusal is not None:
-        reason, what = "forbidden_address", f"its address is not public ({attempts.refusal})"
-    return TransportError(f"{host}: {what}.", reason=reason)

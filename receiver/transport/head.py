@@ -7,7 +7,7 @@ read there is an answer, whatever is wrong with the fields after it.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable
 
 MAX_HEAD = 128 * 1024
 """Bytes of one head: status line and fields together. Servers send a Content-Security-Policy of 30 KB, dozens of
@@ -49,10 +49,10 @@ def fields_of(head: bytes) -> list[tuple[str, str]]:
     return fields
 
 
-def joined(headers: Mapping[str, str]) -> dict[str, str]:
+def joined(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
     """The fields by lower-case name; repeated fields are joined."""
-    fields: dict[str, list[str]] = {}
-    for name, value in headers.items():
-        text = value if value.isascii() else value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-        fields.setdefault(name.lower(), []).append(text)
-    return {name: ", ".join(values) for name, values in fields.items()}
+    fields: dict[str, str] = {}
+    for name, value in pairs:
+        key = name.lower()
+        fields[key] = f"{fields[key]}, {value}" if key in fields else value
+    return fields

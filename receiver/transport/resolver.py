@@ -14,7 +14,6 @@ import socket
 from collections.abc import Sequence
 
 import aiodns
-from aiohttp.abc import AbstractResolver, ResolveResult
 from pycares.errno import ARES_ESERVFAIL, ARES_ETIMEOUT
 
 FIRST_WAIT = 1.0
@@ -29,37 +28,27 @@ WORDS = {
 }
 
 
-class AsyncResolver(AbstractResolver):
+class AsyncResolver:
     """Resolves names without a thread for each. `servers` (`address:port`) replace the system's."""
 
     def __init__(self, servers: Sequence[str] = (), longest: float = LONGEST) -> None:
         self._servers, self._longest = servers, longest
         self._channel: aiodns.DNSResolver | None = None
 
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
-    ) -> list[ResolveResult]:
+    async def resolve(self, host: str, port: int) -> list[tuple[str, int]]:
         """Every address of the name, the best first (RFC 6724). Raises `OSError` if there is none in time."""
         if self._channel is None:
             self._channel = aiodns.DNSResolver(self._servers or None, timeout=FIRST_WAIT, tries=TRIES)
         try:
             async with asyncio.timeout(self._longest):
-                found = await self._channel.getaddrinfo(host, family=family, port=port, type=socket.SOCK_STREAM)
+                found = await self._channel.getaddrinfo(
+                    host, family=socket.AF_UNSPEC, port=port, type=socket.SOCK_STREAM
+                )
         except TimeoutError as error:
             raise OSError(None, WORDS[ARES_ETIMEOUT]) from error
         except aiodns.error.DNSError as error:
             raise OSError(None, WORDS.get(error.args[0], "the name has no address")) from error
-        return [
-            ResolveResult(
-                hostname=host,
-                host=node.addr[0].decode("ascii"),
-                port=port,
-                family=node.family,
-                proto=0,
-                flags=socket.AI_NUMERICHOST,
-            )
-            for node in found.nodes
-        ]
+        return [(node.addr[0].decode("ascii"), port) for node in found.nodes]
 
     async def close(self) -> None:
         """Abort what is in progress."""

@@ -1,10 +1,11 @@
-"""Edge: the web. Validates a request before a connection is opened for it."""
+"""Edge: the web. Validates a request before a connection is opened for it, and writes it as bytes."""
 
 from __future__ import annotations
 
 import re
 from functools import lru_cache
 from ipaddress import IPv4Address
+from typing import NamedTuple
 
 from yarl import URL
 
@@ -17,11 +18,34 @@ NUMERIC_HOST = re.compile(r"(?:.*\.)?(?:[0-9]+|0[xX][0-9A-Fa-f]*)\.?")
 
 HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 HEADER_FORBIDDEN = re.compile(r"[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]")
-"""Control characters, and surrogates, which aiohttp drops silently."""
+"""Control characters, and surrogates, which UTF-8 cannot express."""
+
+
+USER_AGENT = "amazon-pay-refund-receiver"
+WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
+"""Methods whose requests have a length, even if that is 0 (RFC 9110, 8.6)."""
+
+
+class Origin(NamedTuple):
+    """Where connections can be shared. An IPv6 address has no brackets."""
+
+    tls: bool
+    host: str
+    port: int
+
+
+class Target(NamedTuple):
+    """Where a request goes."""
+
+    origin: Origin
+    authority: str
+    """For the header `host`."""
+    path: str
+    """With the query, as it stands in the URL."""
 
 
 @lru_cache(1024)
-def checked_url(text: str, guarded: bool) -> URL:
+def checked_url(text: str, guarded: bool) -> Target:
     """The URL of a request. Raises `TransportError`: `bad_url`, `forbidden_address`."""
     if not PRINTABLE_URL.fullmatch(text):
         raise TransportError("The address is not an http or https URL in ASCII.", reason="bad_url")
@@ -30,12 +54,13 @@ def checked_url(text: str, guarded: bool) -> URL:
         host, port = url.raw_host or "", url.port
     except ValueError as error:
         raise TransportError("The address is not a URL.", reason="bad_url") from error
-    if not host or port == 0 or "@" in url.raw_authority:
+    if not host or not port or "@" in url.raw_authority:
         raise TransportError("The address needs a host, and must have no user or password.", reason="bad_url")
     if ":" not in host and NUMERIC_HOST.fullmatch(host) and not _is_ipv4(host):
         reason = "forbidden_address" if guarded else "bad_url"
         raise TransportError("The address is a number that is not written as four decimal parts.", reason=reason)
-    return url
+    origin = Origin(url.scheme == "https", host, port)
+    return Target(origin, url.host_port_subcomponent or host, url.raw_path_qs)
 
 
 def _is_ipv4(host: str) -> bool:
@@ -46,8 +71,16 @@ def _is_ipv4(host: str) -> bool:
     return True
 
 
-def check_headers(request: Request) -> None:
-    """Raise `TransportError` (`bad_header`) for a header that would break the request."""
+def encoded(request: Request, target: Target) -> bytes:
+    """The request as bytes. Raises `TransportError` (`bad_header`) for a header that would break it."""
+    headers = {"host": target.authority, "user-agent": USER_AGENT, "accept-encoding": "identity"}
     for name, value in request.headers.items():
-        if not HEADER_NAME.fullmatch(name) or HEADER_FORBIDDEN.search(value):
+        if not HEADER_NAME.fullmatch(name) or not (
+            (value.isascii() and value.isprintable()) or not HEADER_FORBIDDEN.search(value)
+        ):
             raise TransportError("A header contains forbidden characters.", reason="bad_header")
+        headers[name.lower()] = value
+    if request.body or request.method in WITH_BODY:
+        headers["content-length"] = str(len(request.body))
+    fields = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+    return f"{request.method} {target.path} HTTP/1.1\r\n{fields}\r\n".encode() + request.body

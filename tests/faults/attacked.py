@@ -7,10 +7,7 @@ other name. Nothing else differs: pools, resolver and TLS are the service's own.
 from __future__ import annotations
 
 import os
-import socket
 from unittest.mock import patch
-
-from aiohttp.abc import ResolveResult
 
 from receiver import service
 from receiver.commands import cli
@@ -22,15 +19,12 @@ from tests.transport.test_transport_tls import HOST
 class Near(AsyncResolver):
     """The service's resolver, but for one name."""
 
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
-    ) -> list[ResolveResult]:
+    async def resolve(self, host: str, port: int) -> list[tuple[str, int]]:
         """The addresses of a name."""
         if host != HOST:
-            return await super().resolve(host, port, family)
+            return await super().resolve(host, port)
         address, _, at = os.environ["CERTIFICATE_HOST"].partition(":")
-        known = ResolveResult(hostname=host, host=address, port=int(at), family=socket.AF_INET, proto=0, flags=0)
-        return [known]
+        return [(address, int(at))]
 
 
 class NearTransport(Transport):

@@ -33,7 +33,7 @@ async def test_an_hour_without_amazon(store: Store, redis: Any, clock: ManualClo
         assert waits == sorted(waits)
         assert max(waits) <= RETRY_MOST
         assert len(waits) <= MOST
-        assert len(at.desk.asked) <= 2 * len(waits), "aiohttp sends a GET again whose pooled connection was cut"
+        assert len(at.desk.asked) <= 2 * len(waits), "a GET whose pooled connection was cut is sent again"
         at.desk.then = refund("Declined", reason="AmazonRejected")
         at.tracker.amazon_client.timeout = 10.0
         await at.look()

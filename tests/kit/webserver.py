@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
-from aiohttp.abc import AbstractResolver, ResolveResult
+from receiver.transport.resolver import AsyncResolver
 
 Says = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -80,26 +80,21 @@ async def serving(
         await listener.wait_closed()
 
 
-class Names(AbstractResolver):
+class Names(AsyncResolver):
     """Answers names from a table: each look-up of a name takes its next answer, the last one for ever.
 
     An answer is a list of `(address, port)`; port 0 stands for the port asked for.
     """
 
     def __init__(self, table: dict[str, list[list[tuple[str, int]]]]) -> None:
+        super().__init__()
         self.table = table
         self.asked: list[str] = []
 
-    async def resolve(self, host: str, port: int = 0, family: int = 0) -> list[ResolveResult]:
+    async def resolve(self, host: str, port: int) -> list[tuple[str, int]]:
         self.asked.append(host)
         answers = self.table.get(host)
         if answers is None:
             raise OSError(None, "unknown name")
         found = answers.pop(0) if len(answers) > 1 else answers[0]
-        return [
-            ResolveResult(hostname=host, host=address, port=at or port, family=family, proto=0, flags=0)
-            for address, at in found
-        ]
-
-    async def close(self) -> None:
-        return None
+        return [(address, at or port) for address, at in found]

@@ -155,8 +155,8 @@ def test_whatever_is_taken_can_be_sent(url: str) -> None:
     seen: list[str] = []
     if url_problems(url, UrlPolicy(allow_http=True, forbidden=seen.append)):
         return
-    sent = checked_url(url, True)
-    assert sent.scheme in ("http", "https")
-    host = (sent.raw_host or "").lower().rstrip(".")
+    origin = checked_url(url, True).origin
+    assert origin.tls == url.lower().startswith("https:")
+    host = origin.host.lower().rstrip(".")
     named = re.split("[/?#]", url.lower())[2].partition(":")[0].rstrip(".")
     assert host == named or [*map(ip_address, seen)] == [ip_address(host)]

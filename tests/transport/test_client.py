@@ -18,12 +18,14 @@ import pytest
 
 from receiver.errors import TransportError
 from receiver.exchange import Request
-from receiver.transport.client import CHUNK, CONNECTIONS_PER_HOST, Transport
+from receiver.transport.client import Transport
+from receiver.transport.pool import CONNECTIONS_PER_HOST
 from tests.kit.webserver import Names, serving
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi"
 NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 """Spares reading the trust store, which no test here needs."""
+CHUNK = 256 * 1024
 LONG = 10 * 1024 * 1024
 CUT = "the connection ended before the answer did"
 
@@ -224,7 +226,7 @@ async def test_a_name_that_takes_too_long_is_a_timeout() -> None:
     """`connect_timeout` covers the look-up."""
 
     class Slow(Names):
-        async def resolve(self, host: str, port: int = 0, family: int = 0) -> list[object]:  # type: ignore[override]
+        async def resolve(self, host: str, port: int) -> list[tuple[str, int]]:
             await asyncio.Event().wait()
             return []
 

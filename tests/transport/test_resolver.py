@@ -63,7 +63,7 @@ async def test_a_look_up_has_a_time_of_its_own(names: NameServer) -> None:
     """And says what was the matter."""
     resolver = AsyncResolver([names.address], longest=0.3)
     with pytest.raises(OSError, match="no name server answered in time"):
-        await resolver.resolve("silent.example")
+        await resolver.resolve("silent.example", 80)
     await resolver.close()
 
 
@@ -111,8 +111,8 @@ async def test_names_of_this_machine_need_no_server(names: NameServer, host: str
     """/etc/hosts, and RFC 6761."""
     resolver = AsyncResolver([names.address])
     found = await resolver.resolve(host, 80)
-    assert {each["host"] for each in found} <= {"127.0.0.1", "::1"}
-    assert {each["port"] for each in found} == {80}
+    assert {address for address, _ in found} <= {"127.0.0.1", "::1"}
+    assert {port for _, port in found} == {80}
     assert not names.asked
     await resolver.close()
 
@@ -128,10 +128,10 @@ async def test_a_private_address_behind_a_name_is_refused_at_the_socket(names: N
 async def test_closing_gives_up_what_is_asked(names: NameServer) -> None:
     """Nothing is left over, and a resolver that was closed can be used again."""
     resolver = AsyncResolver([names.address])
-    waiting = [asyncio.create_task(resolver.resolve(f"n{n}.silent.example")) for n in range(50)]
+    waiting = [asyncio.create_task(resolver.resolve(f"n{n}.silent.example", 80)) for n in range(50)]
     await until(lambda: len(names.asked) == 50, "all are asked for")
     await resolver.close()
     assert all(isinstance(found, OSError) for found in await asyncio.gather(*waiting, return_exceptions=True))
     names.table["again.example"] = "127.0.0.1"
-    assert [each["host"] for each in await resolver.resolve("again.example")] == ["127.0.0.1"]
+    assert await resolver.resolve("again.example", 80) == [("127.0.0.1", 80)]
     await resolver.close()

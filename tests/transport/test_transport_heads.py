@@ -93,6 +93,9 @@ ODD = {
     "a chunk longer than it says": (head() + CHUNKED + b"1\r\nok\r\n0\r\n\r\n", BROKEN_BODY),
     "a bad chunk extension": (head() + CHUNKED + b'2;="\x01\r\nok\r\n0\r\n\r\n', BROKEN_BODY),
     "a long chunk extension": (head() + CHUNKED + b"2;a=" + b"x" * 20_000 + b"\r\nok\r\n0\r\n\r\n", None),
+    "an endless chunk extension": (head() + CHUNKED + b"2;a=" + b"x" * 400_000 + b"\r\nok\r\n", BROKEN_BODY),
+    "an endless trailer": (head() + CHUNKED + b"2\r\nok\r\n0\r\nX: " + b"x" * 400_000, BROKEN_BODY),
+    "a trailer": (head() + CHUNKED + b"2\r\nok\r\n0\r\nX: 1\r\n\r\n", PLAIN),
     "a bad trailer": (head() + CHUNKED + b"2\r\nok\r\n0\r\nno colon\r\n\r\n", BROKEN_BODY),
     "no gzip": (head(b"Content-Encoding: gzip") + LENGTH, PLAIN),
     "half a gzip": (
@@ -102,7 +105,7 @@ ODD = {
     "an unknown encoding": (head(b"Content-Encoding: \xff, x") + LENGTH, PLAIN),
     "a charset of none": (head(b"Content-Type: text/plain; charset=\xfe\xff") + LENGTH, PLAIN),
     "bytes after it": (OK + b"garbage\x00\xff" * 1_000, PLAIN),
-    "a websocket key": (head(b"Sec-WebSocket-Key1: 1") + LENGTH, BROKEN_HEAD),
+    "a websocket key": (head(b"Sec-WebSocket-Key1: 1") + LENGTH, PLAIN),
     "an upgrade": (head(b"Connection: upgrade", b"Upgrade: h2c") + LENGTH, None),
     "a 204 with the last chunk": (head(status=b"204 No Content") + CHUNKED + b"0\r\n\r\n", PLAIN),
     "a 204 with a length": (head(status=b"204 No Content") + b"Content-Length: 2\r\n\r\n", PLAIN),
@@ -217,3 +220,12 @@ async def test_a_whole_204_keeps_its_connection(transport: Transport) -> None:
         for _ in range(3):
             assert (await transport.send(Request("POST", server.url), timeout=30, guarded=True)).note == ""
     assert server.connections == 1
+
+
+async def test_an_answer_to_head_has_no_body(transport: Transport) -> None:
+    """Whatever length it gives."""
+    async with serving(head(b"Content-Length: 10") + b"\r\n") as server:
+        for _ in range(2):
+            response = await transport.send(Request("HEAD", server.url), timeout=5, guarded=True)
+            assert (response.status, response.body, response.note) == (200, b"", "")
+        assert len(server.requests) == 2

@@ -1,0 +1,101 @@
+"""Edge: the web. One connection: sends a request, and returns its answer or raises `TransportError`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import BinaryIO, cast
+
+from receiver.errors import TransportError
+from receiver.exchange import Response
+from receiver.transport.answer import Answer, BadAnswer
+
+
+class Connection(asyncio.Protocol):
+    """A connection to this host, for one request at a time. `on_lost` is called when it has ended."""
+
+    def __init__(self, host: str, on_lost: Callable[[Connection], None]) -> None:
+        self._host, self._on_lost = host, on_lost
+        self._loop = asyncio.get_running_loop()
+        self._answer = Answer()
+        self._transport: asyncio.Transport
+        self._waiting: asyncio.Future[Response] | None = None
+        self._lenient = False
+        self.is_silent = True
+        """Whether nothing has come in answer to the last request."""
+
+    async def exchange(
+        self, request: bytes, until: float, *, has_body: bool, max_body: int, into: BinaryIO | None, lenient: bool
+    ) -> Response:
+        """Send the request, and read the answer until then, by the loop's clock; see `Transport.send`.
+
+        `has_body`: whether the answer may have one. `lenient`: the status alone says what matters.
+        """
+        self._answer.begin(has_body=has_body, max_body=max_body, into=into)
+        self._lenient, self.is_silent = lenient, True
+        waiting: asyncio.Future[Response] = self._loop.create_future()
+        self._waiting = waiting
+        timer = self._loop.call_at(until, self._fail, "timeout", "no complete answer in time")
+        if self._transport.is_closing():
+            self._cut()
+        else:
+            self._transport.write(request)
+        try:
+            return await waiting
+        finally:
+            timer.cancel()
+            self._waiting = None
+            if not self.is_reusable:
+                self.abort()
+
+    @property
+    def is_reusable(self) -> bool:
+        """Whether another request can be sent."""
+        whole = self._answer.ended and self._answer.keeps_alive
+        return whole and not self._transport.is_closing() and not self._transport.get_write_buffer_size()
+
+    def abort(self) -> None:
+        """End it at once."""
+        self._transport.abort()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """It can be used."""
+        self._transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes of an answer; others end the connection."""
+        if self._waiting is None or self._waiting.done():
+            self.abort()
+            return
+        self.is_silent = False
+        try:
+            self._answer.feed(data)
+        except BadAnswer as error:
+            self._fail("bad_answer", str(error))
+        except Exception as error:
+            self._waiting.set_exception(error)
+        else:
+            if self._answer.ended:
+                self._waiting.set_result(self._answer.response())
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The other side, or this one, has ended it."""
+        self._on_lost(self)
+        if exc is None and self._waiting is not None and not self._waiting.done():
+            self._answer.closed()
+            if self._answer.ended:
+                self._waiting.set_result(self._answer.response())
+        self._cut()
+
+    def _cut(self) -> None:
+        self._fail("cut", "the connection ended before the answer did")
+
+    def _fail(self, reason: str, what: str) -> None:
+        """End the exchange: with the answer's status, if that says what matters, or with an error."""
+        if self._waiting is None or self._waiting.done():
+            return
+        status = self._answer.status
+        if status in {429, 503} or (status and self._lenient):
+            self._waiting.set_result(self._answer.response(what))
+        else:
+            self._waiting.set_exception(TransportError(f"{self._host}: {what}.", reason=reason))
