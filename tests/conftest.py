@@ -20,8 +20,8 @@ from receiver.store.redis.keys import read_name
 from receiver.store.redis.pipeline import connect
 from tests.kit.accounts import make_account
 from tests.kit.clock import ManualClock
-from tests.kit.outside import hide
 from tests.kit.forks import FORKS
+from tests.kit.outside import hide
 from tests.kit.processes import Desk, desk
 from tests.kit.shared import share_commands, share_trust, stop_servers_at_once
 from tests.kit.signals import as_in_a_terminal

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Final
 
 import msgspec
@@ -42,6 +43,7 @@ from receiver.ledger.refund import AMAZON_REFUND_ID, Refund, Source, is_final, r
 from receiver.ledger.schema import refund_json
 from receiver.outbox.events.advice import advice_of
 from receiver.outbox.formats.cloudevents import AdvisedRefundJson, advised_json
+from receiver.runtime.batch import Batch
 from receiver.settings.sections import HttpSettings, Scope
 from receiver.store import Store
 from receiver.track.current import current_refunds
@@ -75,6 +77,7 @@ class RefundApi:
         self, store: Store, tokens: Tokens, now: Callable[[], int], refreshes: Refreshes, http: HttpSettings
     ) -> None:
         self._store, self._now, self._refreshes = store, now, refreshes
+        self._rendering = Batch[tuple[bytes, str]]()
 
         def of_one() -> int:
             return share_of(http.waiting, http.waiting_per_token, tokens.count)
@@ -128,9 +131,7 @@ class RefundApi:
                 found = await self._look(call.request, accounts, refund_id, found, wait)
         refund = the_refund(found, refund_id)
         (refund,) = await current_refunds(self._store.of(refund.account), [refund])
-        body = advised_json(refund, advice_of(refund))
-        encoded = msgspec.json.encode(body)
-        tag = etag(refund, body, encoded)
+        encoded, tag = await self._rendering.run(partial(_rendered, refund))
         if matches(call.request.scope["headers"], tag):
             return Response(status_code=304, headers={"ETag": tag, "Cache-Control": "private, no-cache"})
         return JsonAnswer(encoded, 200, ((b"etag", tag.encode()), (b"cache-control", b"private, no-cache")))
@@ -221,6 +222,13 @@ class RefundApi:
         finally:
             for each in waits:
                 each.cancel()
+
+
+def _rendered(refund: Refund) -> tuple[bytes, str]:
+    """The refund as JSON, and its tag."""
+    body = advised_json(refund, advice_of(refund))
+    encoded = msgspec.json.encode(body)
+    return encoded, etag(refund, body, encoded)
 
 
 def _settled(found: Sequence[Refund]) -> bool:
