@@ -20,6 +20,7 @@ from receiver.store.redis.keys import read_name
 from receiver.store.redis.pipeline import connect
 from tests.kit.accounts import make_account
 from tests.kit.clock import ManualClock
+from tests.kit.forks import FORKS
 from tests.kit.outside import hide
 from tests.kit.processes import Desk, desk
 from tests.kit.shared import share_commands, share_trust, stop_servers_at_once
@@ -130,6 +131,11 @@ def pytest_collection() -> Generator[None, object, object]:
     finally:
         gc.freeze()
         gc.enable()
+
+
+def pytest_unconfigure() -> None:
+    """What the tests shared ends with them."""
+    FORKS.end()
 
 
 LONG = tuple(
