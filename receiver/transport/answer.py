@@ -91,8 +91,9 @@ class Answer:
             return
         self.status, self._headers = self._parser.get_status_code(), joined(self._fields)
         coding = self._headers.get("transfer-encoding", "").lower()
+        is_chunked = coding.rpartition(",")[2].strip() == "chunked"
         self.keeps_alive = self._parser.should_keep_alive()
-        self._until_closed = "content-length" not in self._headers and "chunked" not in coding
+        self._until_closed = "content-length" not in self._headers and not is_chunked
         if not self._has_body or (self.status in NO_BODY and coding):
             self.ended, self.keeps_alive = True, False
 

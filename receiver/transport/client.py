@@ -106,13 +106,16 @@ class Transport:
         """
         origin, *_ = target = checked_url(request.url, guarded)
         data, repeatable = encoded(request, target), guarded or request.method in REPEATABLE
-        now, pool = asyncio.get_running_loop().time(), self._pool(guarded)
-        by = now + min(timeout, connect_timeout)
+        clock, pool = asyncio.get_running_loop().time, self._pool(guarded)
+        until = clock() + timeout
+
+        def connect_by() -> float:
+            return min(until, clock() + connect_timeout)
 
         async def exchange(connection: Connection) -> Response:
             answer = await connection.exchange(
                 data,
-                now + timeout,
+                until,
                 has_body=request.method != "HEAD",
                 max_body=max_body,
                 into=into,
@@ -121,6 +124,7 @@ class Transport:
             pool.keep(origin, connection)
             return answer
 
+        by = connect_by()
         await pool.enter(origin, by)
         try:
             if (idle := pool.idle(origin)) is not None:
@@ -129,6 +133,7 @@ class Transport:
                 except TransportError as error:
                     if error.reason != "cut" or not idle.is_silent or not repeatable:
                         raise
+                    by = connect_by()
             return await exchange(await pool.connect(origin, by))
         finally:
             pool.leave(origin)

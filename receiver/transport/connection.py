@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from typing import BinaryIO, cast
 
 from receiver.errors import TransportError
@@ -12,10 +11,10 @@ from receiver.transport.answer import Answer, BadAnswer
 
 
 class Connection(asyncio.Protocol):
-    """A connection to this host, for one request at a time. `on_lost` is called when it has ended."""
+    """A connection to this host, for one request at a time. It is in `open_` from its start to its end."""
 
-    def __init__(self, host: str, on_lost: Callable[[Connection], None]) -> None:
-        self._host, self._on_lost = host, on_lost
+    def __init__(self, host: str, open_: set[Connection]) -> None:
+        self._host, self._open = host, open_
         self._loop = asyncio.get_running_loop()
         self._answer = Answer()
         self._transport: asyncio.Transport
@@ -61,6 +60,7 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """It can be used."""
         self._transport = cast(asyncio.Transport, transport)
+        self._open.add(self)
 
     def data_received(self, data: bytes) -> None:
         """Bytes of an answer; others end the connection."""
@@ -80,7 +80,7 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The other side, or this one, has ended it."""
-        self._on_lost(self)
+        self._open.discard(self)
         if exc is None and self._waiting is not None and not self._waiting.done():
             self._answer.closed()
             if self._answer.ended:

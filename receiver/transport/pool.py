@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from functools import partial
 from ipaddress import ip_address
 
-from aiohappyeyeballs import remove_addr_infos, start_connection
+from aiohappyeyeballs import start_connection
 
 from receiver.errors import TransportError
 from receiver.transport.addresses import Network, forbidden
@@ -43,6 +43,7 @@ class Pool:
         self._loop = asyncio.get_running_loop()
         self._idle: defaultdict[Origin, deque[tuple[float, Connection]]] = defaultdict(deque)
         self._open: set[Connection] = set()
+        self._closed = False
         self._sweep: asyncio.TimerHandle | None = None
         self._names: dict[Origin, tuple[float, asyncio.Task[list[tuple[str, int]]]]] = {}
         self._places = asyncio.Semaphore(CONNECTIONS)
@@ -108,7 +109,8 @@ class Pool:
             raise TransportError(f"{origin.host}: {what}.", reason="connect_failed") from error
 
     async def close(self) -> None:
-        """End every connection."""
+        """End every connection, and make no more."""
+        self._closed = True
         if self._sweep is not None:
             self._sweep.cancel()
         for connection in tuple(self._open):
@@ -116,29 +118,36 @@ class Pool:
         await asyncio.sleep(0)  # Sockets are closed in the next turn.
 
     async def _connect(self, origin: Origin, addresses: list[AddressInfo], verdicts: list[str | None]) -> Connection:
-        while True:
+        made: dict[socket.socket, AddressInfo] = {}
+        while not self._closed:
             connected = await start_connection(
                 addresses,
                 happy_eyeballs_delay=NEXT_ADDRESS,
                 loop=self._loop,
-                socket_factory=None if self._allow is None else partial(_guarded_socket, self._allow, verdicts),
+                socket_factory=partial(_made_socket, self._allow, verdicts, made),
             )
-            peer = connected.getpeername()
+            connection = Connection(origin.host, self._open)
             try:
-                _, connection = await self._loop.create_connection(
-                    partial(Connection, origin.host, self._open.discard),
+                await self._loop.create_connection(
+                    lambda connection=connection: connection,
                     sock=connected,
                     ssl=self._tls if origin.tls else None,
                     server_hostname=origin.host.rstrip(".") if origin.tls else None,
                 )
             except BaseException as error:
+                # Cancelled in the turn in which TLS is ready, asyncio keeps using the number of the closed socket.
+                if connection in self._open:
+                    connection.abort()
+                    self._open.discard(connection)
                 connected.close()
-                remove_addr_infos(addresses, peer)
+                addresses = [each for each in addresses if each != made[connected]]
                 if not isinstance(error, OSError) or not addresses:
                     raise
             else:
-                self._open.add(connection)
-                return connection
+                if not self._closed:
+                    return connection
+                connection.abort()
+        raise TransportError(f"{origin.host}: the connection was closed on this side.", reason="cut")
 
     async def _addresses(self, origin: Origin) -> list[AddressInfo]:
         found = [(origin.host, origin.port)] if _is_address(origin.host) else await self._look_up(origin)
@@ -180,12 +189,19 @@ class Pool:
             self._sweep = self._loop.call_later(IDLE / 5, self._sweep_idle)
 
 
-def _guarded_socket(allow: Sequence[Network], verdicts: list[str | None], info: AddressInfo) -> socket.socket:
+def _made_socket(
+    allow: Sequence[Network] | None,
+    verdicts: list[str | None],
+    made: dict[socket.socket, AddressInfo],
+    info: AddressInfo,
+) -> socket.socket:
     family, kind, protocol, _, address = info
-    verdicts.append(word := forbidden(str(address[0]), allow))
-    if word is not None:
-        raise PermissionError(f"the address is not public ({word})")
-    return socket.socket(family, kind, protocol)
+    if allow is not None:
+        verdicts.append(word := forbidden(str(address[0]), allow))
+        if word is not None:
+            raise PermissionError(f"the address is not public ({word})")
+    made[sock := socket.socket(family, kind, protocol)] = info
+    return sock
 
 
 def _too_late(origin: Origin) -> TransportError:

@@ -404,3 +404,65 @@ async def test_an_answer_that_ends_too_soon_is_not_asked_for_again() -> None:
         await transport.close()
         assert (answer.status, answer.truncated, answer.note) == (200, True, CUT)
         assert len(server.requests) == 2
+
+
+@pytest.mark.parametrize(("method", "guarded"), [("POST", True), ("GET", False)])
+async def test_the_second_connection_has_the_whole_time_for_connecting(method: str, guarded: bool) -> None:
+    """The first died only after that time, without an answer."""
+    patience = 0.5
+
+    async def says(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if len(server.requests) == 2:
+            await asyncio.sleep(patience + 0.1)
+            raise ConnectionResetError
+        writer.write(OK)
+        await writer.drain()
+
+    transport = Transport(tls=NO_TLS, allow_networks=[ip_network("127.0.0.0/8")])
+    async with serving(says) as server:
+        request = Request(method, server.url)
+        await transport.send(request, guarded=guarded)
+        answer = await transport.send(request, guarded=guarded, connect_timeout=patience, timeout=30)
+        await transport.close()
+        assert (answer.status, len(server.requests), server.connections) == (200, 3, 2)
+
+
+@pytest.mark.parametrize(("method", "guarded"), [("POST", True), ("GET", False), ("POST", False)])
+async def test_closing_ends_requests_and_sends_none_again(method: str, guarded: bool) -> None:
+    """Their connections ended on this side, so nothing tells that they were dead before."""
+    asked = asyncio.Event()
+
+    async def says(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if len(server.requests) == 1:
+            writer.write(OK)
+            await writer.drain()
+        else:
+            asked.set()
+
+    transport = Transport(tls=NO_TLS, allow_networks=[ip_network("127.0.0.0/8")])
+    async with serving(says) as server:
+        request = Request(method, server.url)
+        await transport.send(request, guarded=guarded)
+        sending = asyncio.create_task(transport.send(request, guarded=guarded, timeout=30))
+        await asyncio.wait_for(asked.wait(), 30)
+        await transport.close()
+        assert await why(sending) == "cut"
+        assert (len(server.requests), server.connections) == (2, 1)
+
+
+async def test_closing_lets_no_request_connect_that_waited(transport: Transport) -> None:
+    """For its turn; those under way end."""
+    taken = asyncio.Semaphore(0)
+
+    async def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        taken.release()
+        await asyncio.Event().wait()
+
+    async with serving(take) as server:
+        send = partial(transport.send, Request("POST", server.url), timeout=30, connect_timeout=30)
+        sending = [asyncio.create_task(why(send())) for _ in range(CONNECTIONS_PER_HOST + 20)]
+        for _ in range(CONNECTIONS_PER_HOST):
+            await asyncio.wait_for(taken.acquire(), 30)
+        await transport.close()
+        assert set(await asyncio.gather(*sending)) == {"cut"}
+        assert server.connections == CONNECTIONS_PER_HOST

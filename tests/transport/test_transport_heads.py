@@ -84,6 +84,7 @@ ODD = {
     "a length of 30 digits": (head(b"Content-Length: " + b"9" * 30) + b"\r\nok", BROKEN_HEAD),
     "a length and chunks": (head(b"Content-Length: 5") + CHUNKED + b"2\r\nok\r\n0\r\n\r\n", None),
     "an unknown coding": (head(b"Transfer-Encoding: rot13") + b"\r\nok", None),
+    "chunks inside of another coding": (head(b"Transfer-Encoding: chunked, gzip") + b"\r\nok", PLAIN),
     "half a body": (head(b"Content-Length: 10") + b"\r\nhalf", CUT),
     "no body": (head(b"Content-Length: 10") + b"\r\n", CUT),
     "half a chunk": (head() + CHUNKED + b"5\r\nhal", CUT),

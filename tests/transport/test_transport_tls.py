@@ -16,6 +16,7 @@ import trustme
 from receiver.errors import CertificateUnavailable, TransportError
 from receiver.exchange import Request
 from receiver.transport.client import MAX_CERTIFICATE, Transport
+from receiver.transport.connection import Connection
 from tests.kit.webserver import Names, Says, WebServer, serving
 
 HOST = "sns.us-east-1.amazonaws.com"
@@ -229,3 +230,35 @@ async def test_a_name_that_cannot_be_looked_up_is_passing_trouble() -> None:
     assert await refusal(transport.fetch_certificate(URL)) == "TransportError dns_failed"
     assert names.asked == [HOST, HOST]
     await transport.close()
+
+
+@pytest.mark.usefixtures("trusted")
+async def test_an_address_that_leads_to_another_has_its_words_too() -> None:
+    """0.0.0.0 leads to 127.0.0.1: to a strange name, and to a host that does not shake hands."""
+    transport = Transport()
+    async with serving(answer(), tls_for(HOST)) as named, serving(answer()) as silent:
+        for server, patience, reason in ((named, 10, "tls_failed"), (silent, 0.2, "timeout")):
+            with pytest.raises(TransportError) as caught:
+                await transport.send(Request("GET", f"https://0.0.0.0:{server.port}/"), connect_timeout=patience)
+            assert caught.value.reason == reason
+    await transport.close()
+
+
+@pytest.mark.usefixtures("trusted")
+async def test_a_cancellation_when_tls_is_ready_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next connection gets the number of its socket."""
+
+    class Cancels(Connection):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            super().connection_made(transport)
+            sending.cancel()
+
+    async with amazon(answer()) as (transport, server):
+        monkeypatch.setattr("receiver.transport.pool.Connection", Cancels)
+        sending = asyncio.create_task(transport.fetch_certificate(URL))
+        with pytest.raises(asyncio.CancelledError):
+            await sending
+        monkeypatch.undo()
+        for _ in range(3):
+            assert await transport.fetch_certificate(URL) == PEM
+        assert (server.connections, len(server.requests)) == (2, 3)
