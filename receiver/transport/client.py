@@ -125,7 +125,7 @@ class Transport:
             return answer
 
         by = connect_by()
-        await pool.enter(origin, by)
+        place = await pool.enter(origin, by)
         try:
             if (idle := pool.idle(origin)) is not None:
                 try:
@@ -136,7 +136,7 @@ class Transport:
                     by = connect_by()
             return await exchange(await pool.connect(origin, by))
         finally:
-            pool.leave(origin)
+            pool.leave(place)
 
     async def fetch_certificate(
         self,

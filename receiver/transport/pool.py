@@ -12,6 +12,7 @@ from collections import defaultdict, deque
 from collections.abc import Sequence
 from functools import partial
 from ipaddress import ip_address
+from weakref import WeakValueDictionary
 
 from aiohappyeyeballs import start_connection
 
@@ -47,30 +48,32 @@ class Pool:
         self._sweep: asyncio.TimerHandle | None = None
         self._names: dict[Origin, tuple[float, asyncio.Task[list[tuple[str, int]]]]] = {}
         self._places = asyncio.Semaphore(CONNECTIONS)
-        self._places_of: defaultdict[Origin, asyncio.Semaphore] = defaultdict(
-            partial(asyncio.Semaphore, CONNECTIONS_PER_HOST)
-        )
+        self._places_of: WeakValueDictionary[Origin, asyncio.Semaphore] = WeakValueDictionary()
+        """Only of hosts to which requests are under way."""
 
-    async def enter(self, origin: Origin, by: float) -> None:
-        """Wait for a place, if they are limited. Raises `TransportError`. Call `leave` afterwards."""
+    async def enter(self, origin: Origin, by: float) -> asyncio.Semaphore | None:
+        """Wait for a place, if they are limited. Raises `TransportError`. Call `leave` with the result afterwards."""
         if self._allow is not None:
-            return
+            return None
+        if (of_host := self._places_of.get(origin)) is None:
+            of_host = self._places_of[origin] = asyncio.Semaphore(CONNECTIONS_PER_HOST)
         try:
             async with asyncio.timeout_at(by):
-                await self._places_of[origin].acquire()
+                await of_host.acquire()
                 try:
                     await self._places.acquire()
                 except BaseException:
-                    self._places_of[origin].release()
+                    of_host.release()
                     raise
         except TimeoutError:
             raise _too_late(origin) from None
+        return of_host
 
-    def leave(self, origin: Origin) -> None:
+    def leave(self, of_host: asyncio.Semaphore | None) -> None:
         """Free the place."""
-        if self._allow is None:
+        if of_host is not None:
             self._places.release()
-            self._places_of[origin].release()
+            of_host.release()
 
     def idle(self, origin: Origin) -> Connection | None:
         """The idle connection that was used last."""

@@ -20,6 +20,7 @@ from receiver.errors import TransportError
 from receiver.exchange import Request
 from receiver.transport.client import Transport
 from receiver.transport.pool import CONNECTIONS_PER_HOST
+from tests.kit.processes import until
 from tests.kit.webserver import Names, serving
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi"
@@ -466,3 +467,21 @@ async def test_closing_lets_no_request_connect_that_waited(transport: Transport)
         await transport.close()
         assert set(await asyncio.gather(*sending)) == {"cut"}
         assert server.connections == CONNECTIONS_PER_HOST
+
+
+@pytest.mark.parametrize("guarded", [True, False])
+async def test_of_many_hosts_nothing_is_left_over(monkeypatch: pytest.MonkeyPatch, guarded: bool) -> None:
+    """Neither their names, nor their connections, nor how many requests they may have at once."""
+    monkeypatch.setattr("receiver.transport.pool.IDLE", 0.1)
+    hosts = [f"h{number}.example" for number in range(100)]
+    async with serving(then_close(OK)) as server:
+        names = Names({host: [[("127.0.0.1", server.port)]] for host in [*hosts, "last.example"]})
+        allow = [ip_network("127.0.0.0/8")]
+        transport = Transport(tls=NO_TLS, allow_networks=allow, resolver=names, dns_ttl=0)
+        for host in [*hosts, "last.example"]:
+            assert (await transport.send(Request("GET", f"http://{host}/"), guarded=guarded, timeout=30)).status == 200
+        (pool,) = transport._pools.values()
+        await until(lambda: not pool._open and not pool._idle, "all connections have ended")
+        assert len(pool._names) == 1
+        assert not pool._places_of
+        await transport.close()
