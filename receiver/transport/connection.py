@@ -19,7 +19,9 @@ class Connection(asyncio.Protocol):
         self._answer = Answer()
         self._transport: asyncio.Transport
         self._waiting: asyncio.Future[Response] | None = None
-        self._lenient = False
+        self._lenient = self._was_used = False
+        self._early = b""
+        """What came before the first request: a server that is overloaded may answer unasked, as ours does."""
         self.is_silent = True
         """Whether nothing has come in answer to the last request."""
 
@@ -31,13 +33,15 @@ class Connection(asyncio.Protocol):
         `has_body`: whether the answer may have one. `lenient`: the status alone says what matters.
         """
         self._answer.begin(has_body=has_body, max_body=max_body, into=into)
-        self._lenient, self.is_silent = lenient, True
+        self._lenient, self._was_used, self.is_silent = lenient, True, True
         waiting: asyncio.Future[Response] = self._loop.create_future()
         self._waiting = waiting
         timer = self._loop.call_at(until, self._fail, "timeout", "no complete answer in time")
+        if self._early:
+            self.data_received(self._early)
         if self._transport.is_closing():
             self._cut()
-        else:
+        elif not waiting.done():
             self._transport.write(request)
         try:
             return await waiting
@@ -50,7 +54,7 @@ class Connection(asyncio.Protocol):
     @property
     def is_reusable(self) -> bool:
         """Whether another request can be sent."""
-        whole = self._answer.ended and self._answer.keeps_alive
+        whole = self._answer.ended and self._answer.keeps_alive and not self._early
         return whole and not self._transport.is_closing() and not self._transport.get_write_buffer_size()
 
     def abort(self) -> None:
@@ -64,6 +68,9 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Bytes of an answer; others end the connection."""
+        if not self._was_used:
+            self._early += data
+            return
         if self._waiting is None or self._waiting.done():
             self.abort()
             return

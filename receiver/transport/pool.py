@@ -97,8 +97,8 @@ class Pool:
         try:
             async with asyncio.timeout_at(by):
                 return await self._connect(origin, await self._addresses(origin), verdicts)
-        except ssl.SSLError as error:
-            said = error.verify_message if isinstance(error, ssl.SSLCertVerificationError) else error.reason
+        except (ssl.SSLError, UnicodeError) as error:  # The latter: TLS cannot express the name.
+            said = getattr(error, "verify_message", "") or getattr(error, "reason", "")
             raise TransportError(
                 f"{origin.host}: TLS failed ({said or 'no handshake'}).", reason="tls_failed"
             ) from error

@@ -19,6 +19,7 @@ import pytest
 from receiver.errors import TransportError
 from receiver.exchange import Request
 from receiver.transport.client import Transport
+from receiver.transport.connection import Connection
 from receiver.transport.pool import CONNECTIONS_PER_HOST
 from tests.kit.processes import until
 from tests.kit.webserver import Names, serving
@@ -485,3 +486,22 @@ async def test_of_many_hosts_nothing_is_left_over(monkeypatch: pytest.MonkeyPatc
         assert len(pool._names) == 1
         assert not pool._places_of
         await transport.close()
+
+
+async def test_an_answer_that_comes_before_the_request_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that is overloaded answers without reading, as ours does; then the request is not sent."""
+
+    class Early(Connection):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            super().connection_made(transport)
+            self.data_received(b"HTTP/1.1 503 Full\r\nRetry-After: 7\r\n")
+            self.data_received(b"Content-Length: 0\r\n\r\n")
+
+    monkeypatch.setattr("receiver.transport.pool.Connection", Early)
+    transport = Transport(tls=NO_TLS)
+    async with serving(OK) as server:
+        for _ in range(2):
+            answer = await transport.send(Request("POST", server.url, {}, b"x"), timeout=30)
+            assert (answer.status, answer.headers["retry-after"]) == (503, "7")
+        await transport.close()
+        assert (server.connections, server.requests) == (2, [])

@@ -262,3 +262,13 @@ async def test_a_cancellation_when_tls_is_ready_leaves_nothing(monkeypatch: pyte
         for _ in range(3):
             assert await transport.fetch_certificate(URL) == PEM
         assert (server.connections, len(server.requests)) == (2, 3)
+
+
+@pytest.mark.usefixtures("trusted")
+@pytest.mark.parametrize("host", [".localhost", "a" * 64 + ".example"])
+async def test_a_name_that_tls_cannot_express_is_refused(host: str) -> None:
+    """An empty part, and one that is too long; resolvers find the first."""
+    async with serving(answer(), tls_for(HOST)) as server:
+        transport = Transport(resolver=Names({host: [[("127.0.0.1", server.port)]]}))
+        assert await refusal(transport.fetch_certificate(f"https://{host}/x.pem")) == "TransportError tls_failed"
+        await transport.close()
