@@ -31,7 +31,6 @@ HARMLESS = frozenset({MERCHANT_WON, NO_FAULT})
 """The resolutions after which the buyer has no money from the dispute."""
 DEADLINE = "merchantResponseDeadline"
 UNNAMED = "unnamed-"
-DAY = 86_400_000
 MOST_KEPT = 50
 """Changes and reminders kept of one dispute; real ones have fewer than ten."""
 

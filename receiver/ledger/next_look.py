@@ -40,7 +40,8 @@ from receiver.errors import (
     StoreEmptied,
     StoreUnavailable,
 )
-from receiver.ledger.dispute import DAY, MOST_KEPT, Dispute, DisputeObservation, Reminder, learned
+from receiver.ledger.age import DAY
+from receiver.ledger.dispute import MOST_KEPT, Dispute, DisputeObservation, Reminder, learned
 from receiver.ledger.polling import (
     FOLLOW_UPS,
     JITTER,

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 from receiver.errors import StoreUnavailable
+from receiver.ledger.age import DAY
 from receiver.ledger.declines.job import JobState
-from receiver.ledger.dispute import DAY
 from receiver.ledger.money import sums_of_minor
 from receiver.ledger.reconciliation.finding import FindingKind
 from receiver.ledger.refund import Reason

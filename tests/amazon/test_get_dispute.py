@@ -19,7 +19,8 @@ from receiver.errors import (
     BadRequest,
 )
 from receiver.exchange import Response
-from receiver.ledger.dispute import DAY, Dispute, DisputeObservation, dispute_json, standing
+from receiver.ledger.age import DAY
+from receiver.ledger.dispute import Dispute, DisputeObservation, dispute_json, standing
 from receiver.ledger.money import Money
 from receiver.ledger.next_look import after_dispute
 from receiver.ledger.refund import Unread

@@ -18,7 +18,8 @@ from receiver.client import feed
 from receiver.client.api import Api
 from receiver.client.retrying import RetryingCaller
 from receiver.exchange import Request, Response
-from receiver.ledger.dispute import DAY, Dispute, Reminder
+from receiver.ledger.age import DAY
+from receiver.ledger.dispute import Dispute, Reminder
 from receiver.ledger.money import Money
 from receiver.outbox.events.dispute_event import dispute_event, dispute_fields
 from tests.commands.kit import REFUND, Process, Server

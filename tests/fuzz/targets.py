@@ -19,7 +19,8 @@ from receiver.amazon.sns.envelope import Envelope, read_envelope
 from receiver.amazon.sns.signature import check_address, check_age
 from receiver.errors import AmazonError, Malformed, TransportError, Unavailable, VerificationFailed
 from receiver.exchange import Response
-from receiver.ledger.dispute import DAY, Dispute, dispute_json, standing
+from receiver.ledger.age import DAY
+from receiver.ledger.dispute import Dispute, dispute_json, standing
 from receiver.ledger.next_look import after_dispute
 from receiver.ledger.refund import REFUND_ID, Observation
 from receiver.outbox import retries

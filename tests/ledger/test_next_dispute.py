@@ -17,7 +17,8 @@ from receiver.errors import (
     AmazonRefusesUs,
     AmazonThrottled,
 )
-from receiver.ledger.dispute import DAY, Dispute, DisputeObservation, Reminder
+from receiver.ledger.age import DAY
+from receiver.ledger.dispute import Dispute, DisputeObservation, Reminder
 from receiver.ledger.next_look import DisputeLook, after_dispute
 
 T = 1_760_000_000_000

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from receiver.errors import Malformed, TransportError
-from receiver.ledger.dispute import DAY, Dispute, Reminder, dispute_json
+from receiver.ledger.age import DAY
+from receiver.ledger.dispute import Dispute, Reminder, dispute_json
 from receiver.ledger.money import Money
 from receiver.ledger.refund import REFUND_ID
 from receiver.outbox.events import kinds

@@ -19,7 +19,8 @@ from receiver.amazon.calls import Endpoint, Region
 from receiver.amazon.signing import Signer
 from receiver.amazon.throttle import LIVE_THROTTLE, Bucket, Call
 from receiver.errors import StoreUnavailable
-from receiver.ledger.dispute import DAY, Dispute, permission_of, signed
+from receiver.ledger.age import DAY
+from receiver.ledger.dispute import Dispute, permission_of, signed
 from receiver.ledger.next_look import after_dispute
 from receiver.ledger.notification import Hint
 from receiver.ledger.refund import Source

@@ -19,7 +19,8 @@ import msgspec
 
 from receiver.amazon.throttle import Bucket
 from receiver.errors import StoreUnavailable
-from receiver.ledger.dispute import DAY, Dispute, joined
+from receiver.ledger.age import DAY
+from receiver.ledger.dispute import Dispute, joined
 from receiver.ledger.next_look import DisputeLook, DueDispute
 from receiver.ledger.notification import HintResult
 from receiver.ledger.refund import REFUND_ID
