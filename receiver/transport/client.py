@@ -113,16 +113,17 @@ class Transport:
             return min(until, clock() + connect_timeout)
 
         async def exchange(connection: Connection) -> Response:
-            answer = await connection.exchange(
-                data,
-                until,
-                has_body=request.method != "HEAD",
-                max_body=max_body,
-                into=into,
-                lenient=guarded,
-            )
-            pool.keep(origin, connection)
-            return answer
+            try:
+                return await connection.exchange(
+                    data,
+                    until,
+                    has_body=request.method != "HEAD",
+                    max_body=max_body,
+                    into=into,
+                    lenient=guarded,
+                )
+            finally:
+                pool.keep(origin, connection)
 
         by = connect_by()
         place = await pool.enter(origin, by)

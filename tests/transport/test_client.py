@@ -505,3 +505,22 @@ async def test_an_answer_that_comes_before_the_request_is_one(monkeypatch: pytes
             assert (answer.status, answer.headers["retry-after"]) == (503, "7")
         await transport.close()
         assert (server.connections, server.requests) == (2, [])
+
+
+async def test_a_cancellation_when_the_answer_is_whole_leaks_no_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is kept for the next request."""
+
+    class Cancels(Connection):
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            sending.cancel()
+
+    monkeypatch.setattr("receiver.transport.pool.Connection", Cancels)
+    transport = Transport(tls=NO_TLS)
+    async with serving(OK) as server:
+        for _ in range(2):
+            sending = asyncio.create_task(transport.send(Request("GET", server.url), timeout=30))
+            with pytest.raises(asyncio.CancelledError):
+                await sending
+        await transport.close()
+        assert (server.connections, len(server.requests)) == (1, 2)
