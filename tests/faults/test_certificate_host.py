@@ -11,6 +11,7 @@ import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -105,7 +106,8 @@ async def town(store: Store) -> AsyncIterator[Town]:
     async with serving(host.speak, tls_for(HOST)) as host.server:
         names = Names({HOST: [[("127.0.0.1", host.server.port)]]})
         transport = Transport(resolver=names, dns_ttl=0)
-        certificates = CertificateStore(transport.fetch_certificate, clock, fetch_timeout=60.0, wait_timeout=60.0)
+        fetch = partial(transport.fetch_certificate, timeout=60.0, connect_timeout=60.0)
+        certificates = CertificateStore(fetch, clock, fetch_timeout=60.0, wait_timeout=60.0)
         receiver = Receiver([make_account()], certificates, store, clock)
         try:
             async with running(narrow(), store, receiver, checks={"store": store.check_writes}) as service:
