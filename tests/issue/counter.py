@@ -23,6 +23,8 @@ from tests.service.stage import Amazon, Stage, account, running
 
 FAST = {"get_refund": [1000, 1000], "get_charge": [1000, 1000], "create_refund": [1000, 1000]}
 
+DUE = "return redis.call('HGET', KEYS[2], 'open') ~= '1' and redis.call('ZADD', KEYS[1], 0, ARGV[1])"
+
 
 @dataclass
 class Ran:
@@ -67,8 +69,9 @@ class Counter:
         return status, body
 
     async def due(self, request_id: str) -> None:
-        """The time of the request's next try has come."""
-        await self.stage.redis.zadd("refunds:{us}:issuing", {request_id: 0})
+        """The time of the request's next try has come, unless a try is under way: if its lease ended, its outcome would
+        be unknown, as after a crash."""
+        await self.stage.redis.eval(DUE, 2, "refunds:{us}:issuing", f"refunds:{{us}}:requests:{request_id}", request_id)
         self.stage.service.store.connection.change_notifier.notify("us")
 
     async def request(self, request_id: str) -> Any:
