@@ -126,6 +126,11 @@ def networks(texts: Iterable[str]) -> tuple[Network, ...]:
     return tuple(found)
 
 
+def is_address(host: str) -> bool:
+    """Whether the host of a URL is an IP address in its usual form."""
+    return _parse(host) is not None
+
+
 def _parse(address: str | IPv4Address | IPv6Address) -> IPv4Address | IPv6Address | None:
     try:
         parsed = ip_address(address)

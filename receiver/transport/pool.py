@@ -11,13 +11,12 @@ import ssl
 from collections import defaultdict, deque
 from collections.abc import Sequence
 from functools import partial
-from ipaddress import ip_address
 from weakref import WeakValueDictionary
 
 from aiohappyeyeballs import start_connection
 
 from receiver.errors import TransportError
-from receiver.transport.addresses import Network, forbidden
+from receiver.transport.addresses import Network, forbidden, is_address
 from receiver.transport.connection import Connection
 from receiver.transport.resolver import AsyncResolver
 from receiver.transport.url import Origin
@@ -153,7 +152,7 @@ class Pool:
         raise TransportError(f"{origin.host}: the connection was closed on this side.", reason="cut")
 
     async def _addresses(self, origin: Origin) -> list[AddressInfo]:
-        found = [(origin.host, origin.port)] if _is_address(origin.host) else await self._look_up(origin)
+        found = [(origin.host, origin.port)] if is_address(origin.host) else await self._look_up(origin)
         if not found:
             raise TransportError(f"{origin.host}: the name has no address.", reason="dns_failed")
         return [_info(*each) for each in found]
@@ -209,14 +208,6 @@ def _made_socket(
 
 def _too_late(origin: Origin) -> TransportError:
     return TransportError(f"{origin.host}: no connection in time.", reason="timeout")
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ip_address(host)
-    except ValueError:
-        return False
-    return True
 
 
 def _info(address: str, port: int) -> AddressInfo:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
-from ipaddress import IPv4Address
 from typing import NamedTuple
 
 from yarl import URL
 
 from receiver.errors import TransportError
 from receiver.exchange import Request
+from receiver.transport.addresses import is_address
 
 PRINTABLE_URL = re.compile(r"https?://[\x21-\x7e]+", re.IGNORECASE)
 NUMERIC_HOST = re.compile(r"(?:.*\.)?(?:[0-9]+|0[xX][0-9A-Fa-f]*)\.?")
@@ -56,19 +56,11 @@ def checked_url(text: str, guarded: bool) -> Target:
         raise TransportError("The address is not a URL.", reason="bad_url") from error
     if not host or not port or "@" in url.raw_authority:
         raise TransportError("The address needs a host, and must have no user or password.", reason="bad_url")
-    if ":" not in host and NUMERIC_HOST.fullmatch(host) and not _is_ipv4(host):
+    if ":" not in host and NUMERIC_HOST.fullmatch(host) and not is_address(host):
         reason = "forbidden_address" if guarded else "bad_url"
         raise TransportError("The address is a number that is not written as four decimal parts.", reason=reason)
     origin = Origin(url.scheme == "https", host, port)
     return Target(origin, url.host_port_subcomponent or host, url.raw_path_qs)
-
-
-def _is_ipv4(host: str) -> bool:
-    try:
-        IPv4Address(host)
-    except ValueError:
-        return False
-    return True
 
 
 def encoded(request: Request, target: Target) -> bytes:
