@@ -13,10 +13,10 @@ from receiver.commands.doctor.finding import Finding, fail, ok, skip, warn
 from receiver.commands.doctor.site import Site
 from receiver.errors import CertificateUnavailable, ConfigurationError, TransportError, VerificationFailed
 from receiver.exchange import Request
+from receiver.ledger.age import DAY
 from receiver.receive.certificates import CertificateStore
 
 TIMEOUT, CONNECT_TIMEOUT = 6.0, 4.0
-DAY_MS = 86_400_000
 SOON = 30
 """Days."""
 PINNED, HOST = "certificates.pinned", "certificates.host"
@@ -47,7 +47,7 @@ def _check_pinned(site: Site, account: Account, url: str, pem: bytes) -> Finding
 def _judge_dates(account: Account, url: str, certificate: SigningCertificate, now: int, fix: str) -> Finding:
     file = url.rpartition("/")[2]
     address = read_address(url)
-    days = (certificate.not_after - now) // DAY_MS
+    days = (certificate.not_after - now) // DAY
     try:
         if address is not None:
             check_certificate(certificate, address[0], url.split(".")[1], now, now)

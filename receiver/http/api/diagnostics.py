@@ -29,6 +29,7 @@ from receiver.http.api.schema import (
     UnrecognizedMessageJson,
 )
 from receiver.http.respond import json_answer
+from receiver.ledger.age import DAY
 from receiver.ledger.notification import UNASSIGNED
 from receiver.ledger.schema import extended
 from receiver.ledger.timestamps import format_rfc3339
@@ -38,8 +39,6 @@ from receiver.receive.unconfigured import UnconfiguredNames
 from receiver.runtime.version import package_version
 from receiver.store import Store
 from receiver.store.refunds.notifications import MOST_KEPT, Kept
-
-DAY_MS: Final = 86_400_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +84,7 @@ class DiagnosticsApi:
                 CertificateJson(
                     file=each.name,
                     not_after=format_rfc3339(each.not_after),
-                    days_left=(each.not_after - now) // DAY_MS,
+                    days_left=(each.not_after - now) // DAY,
                 )
                 for each in inside.certificates.known()
             ],

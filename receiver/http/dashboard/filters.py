@@ -10,6 +10,7 @@ from urllib.parse import quote, urlencode
 
 from markupsafe import Markup, escape
 
+from receiver.ledger.age import DAY
 from receiver.ledger.dispute import standing
 from receiver.ledger.money import Money
 from receiver.ledger.refund import Resolution, State
@@ -18,7 +19,6 @@ from receiver.ledger.schema import tidy
 from receiver.ledger.timestamps import format_rfc3339
 from receiver.outbox.events.advice import advice_of
 
-DAY: Final = 86_400_000
 STATE_WORDS: Final[Mapping[str, str]] = {
     State.INITIATED: "Pending",
     State.REFUNDED: "Refunded",
