@@ -39,6 +39,8 @@ class Script:
 
 HEAD = re.compile(r"^-- KEYS (.*\n(?:--      .*\n)*)", re.MULTILINE)
 DECLARED = re.compile(r"[0-9]+ ([a-z_:]+)(?:\{([a-z]+)\})?(\?)?(?=[\s,;]|\Z)")
+"""A script declares its keys in the comment at its head, in the order in which they are passed. `3 trail:{refund}?` is
+the third key; it belongs to a refund, and is skipped if it has the wrong type."""
 LETTERS = {"hash": "h", "zset": "z", "list": "l", "string": "s", "stream": "x", "any": "a"}
 EPILOGUE = b"""
 end
