@@ -101,8 +101,8 @@ class DisputeTracker:
             event = self._event(look)
             if event and self.recorder.declared and not subscriber_list.version:
                 raise StoreEmptied()
-            told = owed(event, subscriber_list) if event else None
-            match await disputes.finish(due, stored, look, told, subscriber_list.version):
+            to_send = owed(event, subscriber_list) if event else None
+            match await disputes.finish(due, stored, look, to_send, subscriber_list.version):
                 case Finished.OK:
                     self._report(stored.dispute, look, result, event)
                     return

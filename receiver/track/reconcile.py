@@ -163,8 +163,8 @@ class Reconciler:
             region = self.account.endpoint.region.value
             amount = known.amount if known else None
             event = mismatch_event(self.account.name, finding, self.store.now(), amount=amount, region=region)
-            told = owed(event, subscriber_list)
-            if await self.store.findings.record(finding, stored, told, subscriber_list.version) is Opened.OK:
+            to_send = owed(event, subscriber_list)
+            if await self.store.findings.record(finding, stored, to_send, subscriber_list.version) is Opened.OK:
                 self.metrics.mismatch_event()
                 log.warning("reconcile.finding", account=self.account.name, **about(finding))
                 return finding
