@@ -106,7 +106,7 @@ async def around() -> AsyncIterator[World]:
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """Tests wait more than they work."""
-    return (os.cpu_count() or 1) + 1
+    return (os.cpu_count() or 1) + 2
 
 
 def pytest_configure(config: pytest.Config) -> None:
