@@ -181,7 +181,7 @@ def _said(refund: Refund) -> bool | None:
 def check_itself(found: Retryability | None) -> None:
     """Raise `Conflict` if the declined refund itself prevents a retry, whatever the charge allows."""
     if found and IN_CONFLICT in found.reasons:
-        raise in_conflict("One of Amazon's reports lists it as paid.")
+        raise in_conflict("An Amazon report lists it as paid.")
     if found and NOT_MERCHANTS_REFUND in found.reasons:
         raise Conflict(
             "Amazon or a bank started this refund, for a claim or a chargeback. Amazon collects the money from you: "
