@@ -17,7 +17,7 @@ or so events open separate incidents at once. Events sent more than 20 s after t
 reason and day (UTC). The same holds for events that waited while PagerDuty was down or the subscriber was paused.
 (PagerDuty's content-based alert grouping works too: `class` and `group` are set.)
 
-The two declines before the alarm have incidents of their own; all that follow it in the wave share its incident.
+The two declines before the alarm have separate incidents; all that follow it in the wave share its incident.
 
 One request has one action, and declines come first. If a stuck refund is then declined, or is the retry that ends a
 chain, its `stuck` incident stays open until a person closes it.

@@ -2,9 +2,9 @@
 
 The address is that of the trigger "When a Teams webhook request is received", and is its credential. It takes a message
 whose attachments are Adaptive Cards ("Create Incoming Webhooks", "Create and send messages" in Microsoft's Teams
-documentation, learn.microsoft.com/microsoftteams/platform/webhooks-and-connectors). A message may have 28 KB there.
-What counts is the card as a text within JSON: github.com/MicrosoftDocs/msteams-docs/issues/11274 has a card of 24,453
-bytes that counted as 28,897.
+documentation, learn.microsoft.com/microsoftteams/platform/webhooks-and-connectors). A message may have 28 KB. Teams
+counts the card as a string within JSON: the card of 24,453 bytes in github.com/MicrosoftDocs/msteams-docs/issues/11274
+counted as 28,897.
 
 Texts are in `TextRun`s, of which the reference of Adaptive Cards says "Markdown is not supported"
 (learn.microsoft.com/adaptive-cards/schema-explorer/text-run): no outside text becomes a link, an emphasis or a date.
@@ -46,12 +46,12 @@ from receiver.outbox.subscribers.subscriber import Subscriber
 MOST_CARD = 24_000
 """The longest card, as a text within JSON, in bytes. The rest of the 28 KB is Teams' own."""
 LIMITS = (600, 120, 40, 0)
-"""The longest outside text, in characters: the first of these with which the card is not too long. 0 leaves them out of
+"""Limits for outside texts, in characters. The first one with which the card fits is used; 0 leaves the texts out of
 lists."""
 LONGEST_TEXT, LONGEST_ID, LONGEST_STEP = 1000, 70, 400
 MOST_SUMS = 8
 MOST_ADVICE = 3
-LEFT_OUT = "Some lines were left out, because Teams takes no longer messages."
+LEFT_OUT = "Some lines were left out, because Teams limits the length of a message."
 
 Block = dict[str, Any]
 Blocks = Callable[[int], Iterator[Block]]
