@@ -1,9 +1,9 @@
 """Pure. A balance event: many refunds of an account are declined as AmazonRejected, so its balance may be negative; or
 the last of them has been dealt with.
 
-It is in the same stream as refund events, as flat texts. It is about no single refund. Slack, Teams, PagerDuty and
-Alertmanager get it where they get declines. Webhooks and clients of the feed are programs that expect refunds: they get
-it only where they ask for its type; `*` means refund events only.
+It is in the same stream as refund events, as flat texts. It does not concern a single refund. Subscribers with the
+formats of Slack, Teams, PagerDuty and Alertmanager get it if they get declines. Webhooks and clients of the feed are
+programs that expect refunds: they get it only if they ask for its type; `*` means refund events only.
 
 | field | always | value |
 |---|---|---|

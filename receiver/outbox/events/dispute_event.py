@@ -1,7 +1,7 @@
 """Pure. A dispute event: the merchant has to answer a dispute until a deadline.
 
-It is in the same stream as refund events, as flat texts. It is about no single refund, so only subscribers that ask for
-its type by name get it; `*` means refund events only. The feed has it too.
+It is in the same stream as refund events, as flat texts. It does not concern a single refund, so only subscribers that
+ask for its type by name get it; `*` means refund events only. The feed has it too.
 
 | field | always | value |
 |---|---|---|

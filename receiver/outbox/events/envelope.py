@@ -27,6 +27,11 @@ class AnEvent(msgspec.Struct, frozen=True, kw_only=True):
     """When it was written, ms."""
 
 
+def filled(texts: Mapping[str, str]) -> dict[str, str]:
+    """Those that are not empty."""
+    return {name: text for name, text in texts.items() if text}
+
+
 def derived_id(*parts: str) -> str:
     """`evt_` and 32 hex digits of the SHA-256 over the parts, one a line."""
     digest = hashlib.sha256("\n".join(parts).encode("utf-8", "replace")).hexdigest()

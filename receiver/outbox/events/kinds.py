@@ -26,7 +26,7 @@ class Kind:
 
     types: type[StrEnum]
     prefix: str
-    """With which its types begin, those of later versions too."""
+    """The beginning of all its types, including those of later versions."""
     read: Callable[[str, Fields], AnEvent]
     """Reads an entry of the account's stream. Raises `Malformed` (`bad_event`) only."""
     write: Callable[[Any], dict[str, str]]
@@ -34,16 +34,16 @@ class Kind:
 
 
 REFUND = Kind(EventType, "", from_fields, to_fields)
-"""A change of a refund. Also whatever is of no other kind."""
+"""A change of a refund. An entry of no other kind counts as one."""
 BALANCE = Kind(BalanceEventType, "amazonpay.balance.", read_balance_event, balance_fields)
 DISPUTE = Kind(DisputeEventType, "amazonpay.dispute.", read_dispute_event, dispute_fields)
 MISMATCH = Kind(MismatchEventType, MismatchEventType.MISMATCH.value, read_mismatch_event, mismatch_fields)
 OPERATOR = Kind(OperatorType, "receiver.", read_operator_event, operator_fields)
 NAMED = (BALANCE, DISPUTE, MISMATCH)
-"""Kinds about Amazon Pay that are no change of a refund: they have to be asked for by type."""
+"""Kinds about Amazon Pay that are not a change of a refund. A subscriber gets them only by naming their types."""
 KINDS = (REFUND, *NAMED, OPERATOR)
-"""A new kind is added here; who wants it in `formats/registry.py`; its JSON in `formats/cloudevents.py`; and how it is
-shown, in each format."""
+"""A new kind is added here, its recipients in `formats/registry.py`, its JSON in `formats/cloudevents.py`, and its text
+in each format."""
 KNOWN_TYPES = frozenset(word.value for kind in KINDS for word in kind.types)
 """Every type of event that this version knows."""
 
@@ -59,12 +59,12 @@ def kind_of(fields: Fields) -> Kind:
 
 
 def read_event(account: str, fields: Fields) -> AnEvent:
-    """The event of a stream entry, of whatever kind. Raises `Malformed` (`bad_event`) only."""
+    """The event of a stream entry, of any kind. Raises `Malformed` (`bad_event`) only."""
     return kind_of(fields).read(account, fields)
 
 
 def fields_of(event: AnEvent) -> dict[str, str]:
-    """The fields of an event's entry in the stream, of whatever kind."""
+    """The fields of an event's entry in the stream, for an event of any kind."""
     return next(kind for kind in KINDS if isinstance(event.type, kind.types)).write(event)
 
 

@@ -1,7 +1,7 @@
-"""Pure. A mismatch event: a report of Amazon's says something else about a refund than what is known here.
+"""Pure. A mismatch event: a report of Amazon's contradicts what is known here about a refund.
 
-It is in the same stream as refund events, as flat texts. It is no change of a refund, so only subscribers that ask for
-its type by name get it; `*` does not mean it. The feed has it too.
+It is in the same stream as refund events, as flat texts. It is not a change of a refund, so only subscribers that ask
+for its type by name get it; `*` does not include it. The feed has it too.
 
 | field | always | value |
 |---|---|---|
