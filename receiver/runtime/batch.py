@@ -16,14 +16,14 @@ T = TypeVar("T")
 
 
 class Batch(Generic[T]):
-    """Runs what was submitted in one turn of the event loop together, in the next."""
+    """Runs all steps that were submitted in one turn of the event loop back to back, in the next turn."""
 
     def __init__(self) -> None:
         self._waiting: list[tuple[asyncio.Future[T], Context, Callable[[], T]]] = []
 
     def run(self, step: Callable[[], T]) -> asyncio.Future[T]:
-        """Its result, or its exception. It runs in the caller's context, whose values its log lines have. A caller that
-        is cancelled before then cancels the step."""
+        """The future result of the step, or its exception. The step runs in the caller's context, so its log lines have
+        the caller's values. If the caller is cancelled before then, so is the step."""
         loop = asyncio.get_running_loop()
         if not self._waiting:
             loop.call_soon(self._flush)

@@ -49,7 +49,7 @@ class CasePages:
         return await self._form(refund, session, {})
 
     async def close(self, request: Request, session: Session) -> Response:
-        """`POST /refunds/{refund_id}/close?account=`. What is wrong is shown with the form, as it was filled in."""
+        """`POST /refunds/{refund_id}/close?account=`. An error is shown with the form, which stays filled in."""
         refund, given = await self._refund(request, session), request.state.form
         try:
             closing = read_closing(closing_fields(given), actor_of(request, session.caller))

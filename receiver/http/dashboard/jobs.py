@@ -79,7 +79,7 @@ class JobPages:
         return see_other(job_path(job.id, account))
 
     async def one(self, request: Request, session: Session) -> Response:
-        """`GET /jobs/{job_id}?account=`: how far it is, and the latest outcomes."""
+        """`GET /jobs/{job_id}?account=`: its progress, and the latest outcomes."""
         accounts = session.caller.seen(ACCOUNT.of(request) or None)
         job = await find_job(self._store, accounts, JOB.of(request))
         after = max(job.finished - SHOWN, 0)
