@@ -26,6 +26,9 @@ class AnEvent(msgspec.Struct, frozen=True, kw_only=True):
     at: int
     """When it was written, ms."""
 
+    def __hash__(self) -> int:
+        return hash(self.id)
+
 
 def derived_id(*parts: str) -> str:
     """`evt_` and 32 hex digits of the SHA-256 over the parts, one a line."""

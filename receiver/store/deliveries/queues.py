@@ -24,7 +24,7 @@ from receiver.runtime.rounds import Claim
 from receiver.store.deliveries.subscribers import queued_form
 from receiver.store.redis.base import LAST_TIME, AccountRepository, Args
 from receiver.store.redis.damage import WrongType
-from receiver.store.redis.stream_ids import fixed_width, texts_of
+from receiver.store.redis.stream_ids import fixed_width, joined_texts
 from receiver.store.refunds.timeline import DELIVERY, timeline_line
 
 log = structlog.get_logger()
@@ -138,9 +138,9 @@ class DeliveryQueues(AccountRepository):
                 stream_id.decode(),
                 int(token),
                 self.read_attempts(self.keys("attempts", name), stream_id, attempts),
-                texts_of(flat) or self.read_copy(self.keys("copies", name), stream_id, copy),
+                joined_texts(entry) or self.read_copy(self.keys("copies", name), stream_id, copy),
             )
-            for stream_id, token, attempts, flat, copy in claimed
+            for stream_id, token, attempts, entry, copy in claimed
         ]
         return Claim(deliveries, None if wait < 0 else int(wait))
 
