@@ -215,7 +215,7 @@ def text(account: Mapping[str, str], token: str, redis_url: str, webhook: str, p
     """The settings file, as TOML. `token` is the table of the token."""
     parts = [
         "# Made by `receiver init`. Relative paths count from this file's folder. Secrets are in separate files.\n"
-        "# After a change: receiver doctor --config FILE, then send the service SIGHUP. Its log says what needs a restart."
+        "# After a change: receiver doctor --config FILE, then SIGHUP the service. Its log names what needs a restart."
     ]
     if redis_url:
         parts.append(f"[redis]\nurl = {quoted(redis_url)}")
