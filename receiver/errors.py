@@ -40,7 +40,7 @@ from types import MappingProxyType
 
 
 class ReceiverError(Exception):
-    """Something went wrong."""
+    """The base of every error of this project."""
 
     status = 500
     title = "Internal Server Error"
@@ -117,7 +117,7 @@ class StoreUnavailable(Unavailable):
 
 
 class StoreEmptied(StoreUnavailable):
-    """Redis lost what it had, and the configured subscribers are not written again yet."""
+    """Redis lost its data, and the configured subscribers are not written again yet."""
 
     reason = "store_emptied"
 

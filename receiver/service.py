@@ -161,7 +161,7 @@ class Service:
             await self.stop()
 
     def reload(self, settings: Settings) -> None:
-        """Take over the tokens, the subscribers and the accounts' secrets; the rest must be as it was."""
+        """Apply new tokens, subscribers and secrets of accounts. All other settings must be unchanged."""
         accounts = {account.name: account for account in settings.build_accounts()}
         subscribers = settings.build_subscribers(self._now())
         self.settings = settings
@@ -218,7 +218,7 @@ class Service:
             self.kept.keep(f"upkeep:{account.name}", partial(once, self._retention(account).run))
 
     async def _after_configured(self, account: str, work: Callable[[], Awaitable[None]]) -> None:
-        """Waits for the configured subscribers to be written: they would not be owed earlier events."""
+        """Waits until the configured subscribers are written, because they would not get events from before that."""
         await self._configured.ready(account)
         await work()
 

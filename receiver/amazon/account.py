@@ -39,13 +39,13 @@ class FpsAccess:
 
 @dataclass(frozen=True, slots=True)
 class DailyReconciliation:
-    """When the account is compared with Amazon's reports once a day."""
+    """The daily comparison of the account with Amazon's reports."""
 
     minute: int
-    """Of the day, in this time zone of the IANA database."""
+    """The minute of the day at which it starts, in `time_zone` (a name of the IANA database)."""
     time_zone: str
     span: int
-    """ms: the reports of this time are fetched."""
+    """ms: how far back the fetched reports go."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ class Account:
     decline_overdue_after: int = 3 * DAY
     """ms for which the case of a declined refund can be open before it counts as overdue."""
     second_looks: Sequence[int] = tuple(milliseconds(parse_duration(age)) for age in SECOND_LOOKS)
-    """Ages (ms) of a settled refund at which Amazon is asked about it once more."""
+    """Ages (ms) of a final state at which Amazon is asked about the refund again."""
     settled_within: int = SETTLED_WITHIN
     """ms after which a Refunded refund should be in a settlement."""
     daily: DailyReconciliation | None = None

@@ -53,7 +53,7 @@ def kind_of(*types: str) -> str:
     return ""
 
 
-def told_dispute(kind: str, fields: Mapping[str, object]) -> Dispute:
+def notified_dispute(kind: str, fields: Mapping[str, object]) -> Dispute:
     """The dispute in a notification. `fields` are the members of its message.
 
     `dispute_id` is empty if unreadable. Raises `Malformed` if no charge permission is named, because the affected
@@ -110,7 +110,8 @@ def _all(leaves: Iterable[tuple[str, str]], names: Iterable[str]) -> list[str]:
 
 
 def _permission(leaves: Iterable[tuple[str, str]]) -> str:
-    """The id in the field made for it; else one found in another id; else anything in a text that looks like one."""
+    """The id in the field made for it; else one contained in another id; else any part of a text that looks like
+    one."""
     named = (text for text in _all(leaves, PERMISSIONS) if REFUND_ID.fullmatch(text))
     others = (permission_of(text.upper()) for text in _all(leaves, (*PERMISSIONS, *CHARGES, *IDS)))
     canonical = (text for text in others if CHARGE_PERMISSION_ID.fullmatch(text))

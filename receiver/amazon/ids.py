@@ -1,4 +1,4 @@
-"""Pure. Which ids are refunds', and what other ids name, in words for the person who gave them."""
+"""Pure. Distinguishes the ids of refunds from other ids, and explains the difference to the person who gave one."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LONGEST_SHOWN = 40
 
 
 def other_object(text: str) -> str:
-    """What of Amazon's an id names that is not a refund's, such as `a charge`; empty if it may be a refund's."""
+    """What an id of Amazon's names if it is not a refund's, such as `a charge`; empty if it may be a refund's."""
     found = OTHER_ID.fullmatch(text)
     return OTHER_OBJECTS[found[1] or ""] if found else ""
 
@@ -38,7 +38,8 @@ def no_such_refund(refund_id: str) -> str:
 
 
 def is_refund_id(value: str) -> bool:
-    """Whether Amazon's id says that it is a refund. A report lists claims, chargebacks and translated types too."""
+    """Whether the form of Amazon's id says that it is a refund's. The type in a report can be a claim, a chargeback or
+    a translated word, even for a refund."""
     return AMAZON_REFUND_ID.fullmatch(value) is not None and "-R" in value
 
 
@@ -54,5 +55,5 @@ def id_problem(value: str) -> str:
 
 
 def shown(value: str) -> str:
-    """A value of a file as it may be shown on a terminal: short, quoted and in ASCII."""
+    """A value from a file in a form that is safe to show on a terminal: short, quoted and in ASCII."""
     return ascii(value if len(value) <= LONGEST_SHOWN else f"{value[:LONGEST_SHOWN]}…")

@@ -13,7 +13,7 @@ from xml.etree.ElementTree import Element, ParseError
 import msgspec
 from defusedxml.ElementTree import fromstring
 
-from receiver.amazon.dispute import kind_of, told_dispute
+from receiver.amazon.dispute import kind_of, notified_dispute
 from receiver.amazon.sns import strict_json
 from receiver.errors import Malformed
 from receiver.ledger.dispute import Dispute
@@ -128,7 +128,7 @@ def _read_v2(fields: dict[str, object]) -> Notice:
 def _read_dispute(fields: dict[str, object], object_type: str, notification_type: str) -> Dispute | None:
     kind = "" if object_type == REFUND else kind_of(object_type, notification_type)
     try:
-        return told_dispute(kind, fields) if kind and not _is_sample(fields) else None
+        return notified_dispute(kind, fields) if kind and not _is_sample(fields) else None
     except Malformed as error:
         raise _unreadable(error.detail) from error
 

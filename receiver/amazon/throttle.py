@@ -1,7 +1,8 @@
 """Pure. Limits calls to Amazon: one token bucket per operation.
 
 Burst and rate of each operation, for live and sandbox, are those of Amazon's throttling page. It does not list Get
-Dispute, which gets those of the other Get calls, nor the calls about reports, which get the smallest of the page."""
+Dispute, which gets those of the other Get calls, nor the calls about reports, which get the lowest limits of that
+page."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import msgspec
 
-from receiver.amazon.dispute import kind_of, told_dispute
+from receiver.amazon.dispute import kind_of, notified_dispute
 from receiver.amazon.notification import MERCHANT
 from receiver.amazon.sns import strict_json
 from receiver.errors import Malformed
@@ -57,7 +57,7 @@ def _dispute(fields: Mapping[str, object]) -> Dispute | None:
     types = (fields.get(name) for name in ("objecttype", "notificationtype"))
     kind = kind_of(*(each for each in types if isinstance(each, str)))
     try:
-        return told_dispute(kind, fields) if kind else None
+        return notified_dispute(kind, fields) if kind else None
     except Malformed:
         return None
 

@@ -1,6 +1,6 @@
-"""Edge: the web. The answers that are decoded with other types than those with which the service encodes them.
+"""Edge: the web. The answers that the client decodes with other types than the service encodes them with.
 
-For all others both use `receiver/http/api/schema.py`, its imports, and `receiver/http/feed/schema.py`.
+For all others, both use `receiver/http/api/schema.py`, its imports, and `receiver/http/feed/schema.py`.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class FieldChange(msgspec.Struct):
 
 
 class PutSubscriber(AnySubscriber, kw_only=True):
-    """A subscriber that was created or made equal; `outcome` is `created`, `changed` or `unchanged`."""
+    """A subscriber after a PUT; `outcome` is `created`, `changed` or `unchanged`."""
 
     outcome: str
     changes: list[FieldChange]

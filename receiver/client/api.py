@@ -48,7 +48,7 @@ class Api:
     def __init__(self, send: Send, base: str, token: str, account: str = "") -> None:
         self._send, self._base, self._token, self.account = send, base, token, account
         self.met = False
-        """Whether the service has ever answered well."""
+        """Whether the service has ever answered a call without a problem."""
 
     async def call(
         self,
@@ -145,7 +145,8 @@ def read_token(text: str, origin: str) -> str:
 
 
 def _problem(answer: Response) -> ApiProblem:
-    """RFC 9457 as this service writes it; no other body is repeated, as its origin is not known."""
+    """The problem details (RFC 9457) as this service writes them. Other bodies are not shown: their origin is
+    unknown."""
     retry_after = answer.headers.get("retry-after", "")
     seconds = int(retry_after) if re.fullmatch(r"[0-9]{1,6}", retry_after) else None
     if answer.headers.get("content-type", "").partition(";")[0].strip().lower() == "application/problem+json":

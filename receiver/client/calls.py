@@ -1,4 +1,4 @@
-"""Edge: the web. What takes more than one call: to wait for an outcome, and to read a list to its end."""
+"""Edge: the web. Operations that take more than one call: waiting for an outcome, and reading a list to its end."""
 
 from __future__ import annotations
 
@@ -49,8 +49,7 @@ async def until_answered(
 
     A repetition has the same key and body, so that it is the same refund. Once the service has answered, calls that
     fail and may succeed later are repeated too. The header `Idempotent-Replayed` is that of the first call: whether
-    the refund was made before. Raises `ReceiverError`: if no answer came, the refund may be in
-    progress.
+    the refund was made before. Raises `ReceiverError`: if no answer came, the refund may be in progress.
     """
     clock = asyncio.get_running_loop().time
     deadline = clock() + wait

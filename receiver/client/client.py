@@ -1,4 +1,4 @@
-"""Edge: the web. The client: a method for each thing that another service does here."""
+"""Edge: the web. The client, with a method for each operation."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ class Client(Api):
     """The API of the service at `url`, with a bearer token, over pooled connections.
 
     `account` is the name of one account; empty: all that the token may see. Plain http is for this machine only, unless
-    `insecure`. `notify` is told when `follow` waits for the service (default: the logger `receiver.client`). Use it as
-    `async with`, or call `aclose`. It serves any number of tasks of one event loop.
+    `insecure`. `notify` is called when `follow` waits for the service (default: the logger `receiver.client`). Use it
+    as `async with`, or call `aclose`. It serves any number of tasks of one event loop.
 
     Every method raises `ApiProblem` if the service refuses or fails, and `TransportError` if no whole answer came. The
     constructor raises `ConfigurationError`.
@@ -120,8 +120,8 @@ class Client(Api):
         """Events without end, each once, from `after`: a `cursor`, `beginning`, or empty for now.
 
         Keep the `cursor` of an event together with what you did about it, and begin there next time: no event is missed
-        or repeated. It waits while the service is away; only if the first call fails does it raise. `types` are such as
-        `declined` or `amazonpay.balance.suspected`; default: all of refunds.
+        or repeated. It waits while the service is unavailable, and raises only if the first call fails. `types` are
+        words such as `declined` or `amazonpay.balance.suspected`; default: all events of refunds.
 
         If events were lost, because they are older than what the service keeps or its store was emptied, `on_lost` is
         called, and the feed goes on with the oldest event that is kept. Without it, `EventsLost` is raised.
@@ -234,7 +234,7 @@ def _transport() -> Transport:
 
 
 def _each(words: Sequence[str]) -> Sequence[str]:
-    """The words; a single text is one word, and not its letters."""
+    """The words as a list; a single string is one word."""
     return [words] if isinstance(words, str) else [*words]
 
 

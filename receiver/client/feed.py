@@ -18,7 +18,7 @@ WAIT = 25
 """Seconds that the service may wait for an event."""
 PAGE = 200
 LEAST = 0.5
-"""The least seconds between an empty answer and the next request: a proxy may cut the service's wait short."""
+"""The minimum time (s) between an empty answer and the next request: a proxy may cut the service's wait short."""
 
 
 class FeedEvent(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,8 +77,8 @@ class EventFollower:
 def events_of(page: EventPage, before: str) -> Iterator[FeedEvent]:
     """The events of a page that began after the cursor `before`. Raises `ApiProblem` (`not_the_api`).
 
-    After the last one, the cursor of the page also covers what the filters left out. A service that sends no cursors of
-    its events is older: then only the last one counts as read.
+    After the last one, the cursor of the page also covers what the filters left out. An older service sends no cursors
+    of events: there, only the last event moves the cursor.
     """
     cursors = page.cursors if len(page.cursors) == len(page.events) else [before] * len(page.events)
     for raw, cursor in zip(page.events, [*cursors[:-1], page.after], strict=False):

@@ -1,4 +1,4 @@
-"""Edge: time. Repeats calls while the service is away."""
+"""Edge: time. Repeats calls while the service is unavailable."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from receiver.errors import ReceiverError
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0
 """Seconds."""
 TRIES, PAUSE, MOST_PAUSE = 5, 2.0, 60.0
-"""Of a call that is given up in the end; the pause, in seconds, doubles."""
+"""Limits of `repeated`, which gives up in the end. The pause, in seconds, doubles."""
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -37,7 +37,7 @@ from receiver.http.ipn.operations import ipn_routes
 from receiver.http.limits import Reads, Refreshes, SignInLimit
 from receiver.http.middleware import Application
 from receiver.http.openapi import description_routes
-from receiver.http.problems import on_http_exception
+from receiver.http.problems import answer_to
 from receiver.http.summary import SummaryApi
 from receiver.issue.fps import FpsIssuer
 from receiver.issue.issuer import Issuer
@@ -84,9 +84,10 @@ def build(
     tokens = _tokens(settings, sessions)
     configured_fps = {name: issuer for name, issuer in fps_issuers.items() if issuer.is_configured}
     refreshes, reads = Refreshes(settings.http.refreshes), Reads()
-    dashboard = Dashboard(store, tokens, sessions, issuers, now, refreshes, reads, settings.delivery.seller_central)
     ipn, forms = Ipn(receiver, settings.ingest, metrics), form_endpoint(configured_fps, settings.ingest, metrics)
     managing = (store, rules_of(settings.delivery), now, new_secret, settings.delivery.max_subscribers)
+    subscribers, links = SubscriberApi(*managing), settings.delivery.seller_central
+    dashboard = Dashboard(store, tokens, sessions, issuers, now, refreshes, reads, subscribers, links)
     apis = [
         RefundApi(store, tokens, now, refreshes, settings.http),
         ChargeApi(store, {name: issuer.amazon_client for name, issuer in issuers.items()}, refreshes),
@@ -95,7 +96,7 @@ def build(
         JobApi(store, issuers),
         FpsApi(configured_fps),
         RequestApi(store, issuers),
-        *(each(*managing) for each in (SubscriberApi, SubscriberPutApi)),
+        *(subscribers, SubscriberPutApi(*managing)),
         FeedApi(store, tokens, settings.feed, metrics, reads),
         DeliveryApi(store, now),
         *(AuditApi(store), SummaryApi(store, now), FindingApi(store, issuers)),
@@ -111,7 +112,7 @@ def build(
         *dashboard.routes(),
         *more_routes,
     ]
-    return Application(routes, dashboard.on_http_exception, metrics, (ipn, forms), tokens)
+    return Application(routes, dashboard.answer_to, metrics, (ipn, forms), tokens)
 
 
 def _tokens(settings: Settings, sessions: Sessions) -> Tokens:
@@ -137,8 +138,8 @@ def split_by_port(app: Application) -> tuple[Application, Application]:
             others.append(route)
             taken += [route] if route.path in HEALTH else []
     # Browsers get JSON too: the first port has no pages.
-    public = Application(taken, on_http_exception, app.metrics, app.ipns)
-    return public, Application(others, app.on_refusal, app.metrics)
+    public = Application(taken, answer_to, app.metrics, app.ipns)
+    return public, Application(others, app.answer_to, app.metrics)
 
 
 async def _wrong_port(request: Request) -> Response:

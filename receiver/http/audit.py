@@ -7,15 +7,13 @@ from collections.abc import Sequence
 from typing import Annotated, Final
 
 from msgspec import Meta
-from starlette.responses import Response
 
 from receiver.errors import BadRequest
 from receiver.http.api.listing import read_cursor, write_cursor
-from receiver.http.api.operations import ADMIN, Answer, Call, Operation
+from receiver.http.api.operations import Call, admin_operation
 from receiver.http.api.params import ACCOUNT, Parameter, moment, number, text, word
 from receiver.http.api.schema import NextCursor
 from receiver.http.forwarded import MOST_USER
-from receiver.http.respond import json_answer
 from receiver.ledger.audit import Action, AuditEntry, AuditQuery
 from receiver.ledger.refund import Refund
 from receiver.ledger.schema import Account, Json, Rfc3339
@@ -92,35 +90,31 @@ class AuditApi:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    @Operation(
+    @admin_operation(
         "GET",
         "/v1/audit",
         id="listAudit",
-        tag="operation",
         summary="Who did what, newest first",
         about="Every refund that was requested, reissued, refreshed, closed or reopened, every refund request that was "
         "repeated or settled, every job, and every change of a subscriber, with the token and the person. An entry is "
         "written in the same step as what it records, once, and is never changed. Repeating a call that changes "
         "nothing adds none; nor does a refused call, which is only in the log.",
-        scopes=ADMIN,
         parameters=(ACCOUNT, SINCE, UNTIL, REFUND, ACTOR, CURSOR, LIMIT),
-        answers=(Answer(200, AuditListJson),),
         reasons=({400: ("bad_cursor",)},),
         in_turn=True,
     )
-    async def many(self, call: Call) -> Response:
+    async def many(self, call: Call) -> AuditListJson:
         accounts, limit = call.accounts, call[LIMIT]
         query = AuditQuery(call[SINCE], call[UNTIL], call[REFUND], call[ACTOR])
         below = _read_place(read_cursor(call[CURSOR], query, accounts))
         pages = await asyncio.gather(*(self._page(each, query, below, limit, len(accounts)) for each in accounts))
         shown, following, cut = _merged(pages, accounts, limit)
-        body = AuditListJson(
+        return AuditListJson(
             entries=[audit_json(each, each.entry) for each in shown if each.entry is not None],
             unreadable=[f"{each.account}/{_text(each.id)}" for each in shown if each.entry is None],
             next_cursor=write_cursor(f"{_text(following[0])} {following[1]}", query, accounts) if following else None,
             scan_cut=cut,
         )
-        return json_answer(body)
 
     async def _page(
         self, account: str, query: AuditQuery, below: tuple[StreamId, str] | None, limit: int, accounts: int

@@ -7,15 +7,13 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 import msgspec
-from starlette.responses import Response
 
 from receiver.errors import BadRequest
 from receiver.http.api.bodies import READ_TIMEOUT, body_schema, check_fields, only_account, read_whole
 from receiver.http.api.listing import read_cursor, write_cursor
-from receiver.http.api.operations import COMMIT, NO_ACCOUNT, READ, Answer, Body, Call, Operation
+from receiver.http.api.operations import COMMIT, NO_ACCOUNT, READ, Body, Call, Operation
 from receiver.http.api.params import ACCOUNT, choice, number, text
 from receiver.http.finding_schema import BatchJson, ComparedJson, FindingListJson, read_row
-from receiver.http.respond import json_answer
 from receiver.issue.issuer import Issuer
 from receiver.ledger.reconciliation.finding import FindingKind
 from receiver.ledger.reconciliation.rows import Period
@@ -57,7 +55,6 @@ class FindingApi:
         "an event; a refund that is not known is looked up. Every call can be repeated.",
         scopes=(Scope.REFUND, Scope.ADMIN),
         body=Body(BATCH_SCHEMA),
-        answers=(Answer(200, ComparedJson),),
         reasons=(
             {
                 400: (
@@ -76,16 +73,15 @@ class FindingApi:
             COMMIT,
         ),
     )
-    async def compare(self, call: Call) -> Response:
+    async def compare(self, call: Call) -> ComparedJson:
         given = _read(await read_whole(call.request, "body", MOST_BODY, READ_TIMEOUT))
         account, batch = only_account(call.caller.seen(given.account)), _batch(given)
         compared = await self._reconcilers[account].compare(batch)
-        body = ComparedJson(
+        return ComparedJson(
             account=account,
             findings=[finding_json(account, each) for each in compared.findings],
             again=[*compared.again],
         )
-        return json_answer(body)
 
     @Operation(
         "GET",
@@ -96,11 +92,10 @@ class FindingApi:
         about="Open ones: a finding closes when Amazon's answer or a later report explains it.",
         scopes=READ,
         parameters=(ACCOUNT, KIND, CURSOR, LIMIT),
-        answers=(Answer(200, FindingListJson),),
         reasons=({400: ("bad_cursor",)}, NO_ACCOUNT),
         in_turn=True,
     )
-    async def many(self, call: Call) -> Response:
+    async def many(self, call: Call) -> FindingListJson:
         accounts, kind, limit = call.accounts, call[KIND], call[LIMIT]
         kinds = [FindingKind(kind)] if kind else [*FindingKind]
         places = [(account, each) for account in accounts for each in kinds]
@@ -113,12 +108,11 @@ class FindingApi:
             number_ += not after
             following = f"{number_} {after}" if number_ < len(places) else ""
         counts = await asyncio.gather(*(self._store.of(account).findings.counts() for account in accounts))
-        body = FindingListJson(
+        return FindingListJson(
             findings=found,
             counts={each.value: sum(of_account[each] for of_account in counts) for each in FindingKind},
             next_cursor=write_cursor(following, kind, accounts) if following else None,
         )
-        return json_answer(body)
 
 
 def reconciler_of(issuer: Issuer) -> Reconciler:

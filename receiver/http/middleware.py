@@ -24,7 +24,6 @@ from receiver.http.api.auth import Tokens
 from receiver.http.headers import DEFAULTS, RequestIds, brought_id, is_plain, not_plain, trace_of
 from receiver.http.ipn.endpoint import Ipn
 from receiver.http.ipn.pacing import PerTickLimit
-from receiver.http.problems import failed, on_receiver_error
 from receiver.ledger.refund import REFUND_ID
 from receiver.runtime.metrics import Metrics
 
@@ -41,7 +40,7 @@ PER_TURN: Final = 32
 """How many requests, other than notifications and probes, begin in one turn of the loop. Hundreds at once would delay
 each step of a response to Amazon."""
 
-Refusals = Callable[[Request, HTTPException], Awaitable[Response]]
+Answers = Callable[[Request, Exception], Response]
 Key = tuple[int | str, ...]
 
 
@@ -106,18 +105,18 @@ class Application:
     """Everything that is served, as plain ASGI.
 
     Requests to the addresses of notifications go to `ipns` and to nothing else. None: another server takes them.
-    `on_refusal` answers what has no route. `tokens` are those of the API and of the dashboard.
+    `answer_to` answers errors. `tokens` are those of the API and of the dashboard.
     """
 
     def __init__(
         self,
         routes: Sequence[Route],
-        on_refusal: Refusals,
+        answer_to: Answers,
         metrics: Metrics,
         ipns: Sequence[Ipn] = (),
         tokens: Tokens | None = None,
     ) -> None:
-        self.routes, self.on_refusal, self.metrics, self.ipns, self.tokens = routes, on_refusal, metrics, ipns, tokens
+        self.routes, self.answer_to, self.metrics, self.ipns, self.tokens = routes, answer_to, metrics, ipns, tokens
         self._found, self._new_id, self._turns = Routes(routes), RequestIds(), PerTickLimit(PER_TURN)
         self._log = log.bind()
 
@@ -150,19 +149,19 @@ class Application:
         except Exception as error:
             if status:
                 raise
-            answer = await self._answer_to(error, Request(scope, receive))
-            await answer(scope, receive, framed)
+            _note_error(scope, error)
+            await self.answer_to(Request(scope, receive), error)(scope, receive, framed)
         finally:
             self.metrics.request(route_of(scope), scope["method"], status)
             _note(self._log, scope, status, perf_counter() - began)
 
-    async def _answer_to(self, error: Exception, request: Request) -> Response:
-        """Call it inside the exception handler."""
-        if isinstance(error, ReceiverError):
-            return on_receiver_error(error)
-        if isinstance(error, HTTPException):
-            return await self.on_refusal(request, error)
-        return failed(request.method, route_of(request.scope))
+
+def _note_error(scope: Scope, error: Exception) -> None:
+    """Logs an error of ours; the traceback, if it is unexpected. Call it inside the exception handler."""
+    if not isinstance(error, ReceiverError | HTTPException):
+        log.exception("http.failed", method=scope["method"], route=route_of(scope))
+    elif isinstance(error, ReceiverError) and error.status >= 500:
+        log.error("http.unavailable", reason=error.reason, status=error.status, detail=error.detail)
 
 
 def _note(logger: Any, scope: Scope, status: int, seconds: float) -> None:

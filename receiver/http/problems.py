@@ -18,8 +18,6 @@ from receiver.errors import AmazonError, ReceiverError, Unauthorized
 from receiver.ledger.dispute import DisputeJson
 from receiver.ledger.request_shape import OtherRefundJson, RefusalJson
 
-log = structlog.get_logger()
-
 MEDIA_TYPE = "application/problem+json"
 REASONS = {404: "no_such_route", 405: "method"}
 """Stable reasons for what the router refuses."""
@@ -87,8 +85,19 @@ def problem(
     return Response(msgspec.json.encode(body), status, headers, MEDIA_TYPE)
 
 
-def on_receiver_error(error: ReceiverError) -> Response:
-    """Answers an error of our own tree. Its texts are written for users and contain no secrets."""
+def answer_to(_: Request, error: Exception) -> Response:
+    """Answers an error. Of an unexpected one, it has no details."""
+    if isinstance(error, ReceiverError):
+        return _on_receiver_error(error)
+    if isinstance(error, HTTPException):
+        detail = "See the Allow header." if error.status_code == 405 else "Not found."
+        reason = REASONS.get(error.status_code, "rejected")
+        return problem(error.status_code, reason, detail, headers=dict(error.headers or {}))
+    return problem(500, "internal_error", "Internal error. See the service's log for this request's id.")
+
+
+def _on_receiver_error(error: ReceiverError) -> Response:
+    """Its texts are written for users and contain no secrets."""
     headers = {}
     if error.retry_after is not None:
         headers["Retry-After"] = str(error.retry_after)
@@ -97,8 +106,6 @@ def on_receiver_error(error: ReceiverError) -> Response:
         headers["WWW-Authenticate"] = f'Bearer realm="receiver"{wrong}'
     elif error.reason == "scope_missing":
         headers["WWW-Authenticate"] = 'Bearer realm="receiver", error="insufficient_scope"'
-    if error.status >= 500:
-        log.error("http.unavailable", reason=error.reason, status=error.status, detail=error.detail)
     return problem(
         error.status,
         error.reason,
@@ -119,19 +126,3 @@ def _amazon_answer(error: ReceiverError) -> dict[str, object]:
         "requestId": error.amazon_request_id,
     }
     return {"amazon": refusal}
-
-
-async def on_http_exception(_: Request, error: HTTPException) -> Response:
-    """Answers what the router refuses: an unknown path, or a wrong method."""
-    detail = "See the Allow header." if error.status_code == 405 else "Not found."
-    reason = REASONS.get(error.status_code, "rejected")
-    return problem(error.status_code, reason, detail, headers=dict(error.headers or {}))
-
-
-def failed(method: str, route: str) -> Response:
-    """Answers an unexpected error: no details in the response, the traceback in the log.
-
-    Call it inside the exception handler.
-    """
-    log.exception("http.failed", method=method, route=route)
-    return problem(500, "internal_error", "Internal error. See the service's log for this request's id.")

@@ -8,11 +8,9 @@ from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 from msgspec import Meta
-from starlette.responses import Response
 
-from receiver.http.api.operations import NO_ACCOUNT, READ, Answer, Call, Operation
+from receiver.http.api.operations import NO_ACCOUNT, READ, Call, Operation
 from receiver.http.api.params import ACCOUNT
-from receiver.http.respond import json_answer
 from receiver.ledger.lifecycle import EventType
 from receiver.ledger.money import sums_of_minor
 from receiver.ledger.refund_request import RequestState
@@ -103,11 +101,10 @@ class SummaryApi:
         summary="What needs a person, in numbers",
         scopes=READ,
         parameters=(ACCOUNT,),
-        answers=(Answer(200, SummaryJson),),
         reasons=(NO_ACCOUNT,),
         in_turn=True,
     )
-    async def report(self, call: Call) -> Response:
+    async def report(self, call: Call) -> SummaryJson:
         accounts = call.accounts
         stores = [self._store.of(account) for account in accounts]
         cases, sizes, problems, stuck, conflicts = await asyncio.gather(
@@ -122,7 +119,7 @@ class SummaryApi:
             return int(sum(each.get(name, 0) for each in sizes))
 
         troubled = [problem for each in problems for problem in each]
-        body = SummaryJson(
+        return SummaryJson(
             at=format_rfc3339(self._now()),
             accounts=[*accounts],
             open_declines=open_declines([case for each in cases for case in each]),
@@ -141,7 +138,6 @@ class SummaryApi:
                 dead_events=sum(each.dead for each in troubled),
             ),
         )
-        return json_answer(body)
 
 
 def open_declines(cases: Sequence[OpenCase]) -> OpenDeclinesJson:

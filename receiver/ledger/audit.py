@@ -23,11 +23,11 @@ class Actor(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 THE_SERVICE = Actor()
-"""Does things by itself; they are not audited."""
+"""The actor of what the service does by itself, which is not audited."""
 
 
 class Action(StrEnum):
-    """What is done. The words are public and stable."""
+    """The acts that are audited. The words are public and stable."""
 
     REFUND_CREATE = "refund.create"
     REFUND_RETRY = "refund.retry"
@@ -50,10 +50,10 @@ class Action(StrEnum):
 
 
 class Outcome(StrEnum):
-    """What came of an act."""
+    """How an act ended."""
 
     ACCEPTED = "accepted"
-    """It is written down and follows; the request, the refund or the delivery shows how it ends."""
+    """It is saved and will be done; the request, the refund or the delivery shows how it ends."""
     DONE = "done"
     ISSUED = "issued"
     """A request is settled: Amazon made the refund."""
@@ -81,7 +81,7 @@ class AuditEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     count: int = 0
     """How many events or refunds were selected."""
     act: str = ""
-    """A random word: however often its script runs, the act is written once."""
+    """A random word, so that the act is written once even if its script runs again."""
 
 
 @dataclass(frozen=True, slots=True)

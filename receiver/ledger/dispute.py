@@ -41,7 +41,7 @@ class Reminder(StrEnum):
     KNOWN = "known"
     """The deadline became known."""
     DAY_BEFORE = "day_before"
-    """It is a day away, or less. Left out if it was not known before that."""
+    """The deadline is a day away, or less. Not sent if the deadline became known only then."""
 
 
 class DisputeChange(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -101,7 +101,7 @@ class Dispute(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     @property
     def is_outdated(self) -> bool:
-        """Whether Amazon has notified of it since its last answer: the dispute may have been opened again.
+        """Whether a notification came after Amazon's last answer: the dispute may have been opened again.
 
         The two times are of two clocks. If ours is behind, a follow-up of the notification corrects it.
         """
@@ -124,7 +124,7 @@ class Dispute(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return self.state == ACTION_REQUIRED and self.deadline > 0
 
     def has_been(self, reminder: Reminder) -> bool:
-        """Whether this reminder of its present deadline was sent, or is no longer needed."""
+        """Whether this reminder of the current deadline was sent, or is no longer needed."""
         return f"{reminder}@{self.deadline}" in self.reminded
 
     @property
@@ -214,9 +214,9 @@ def joined(known: Dispute, told: Dispute) -> Dispute:
 def learned(known: Dispute, seen: DisputeObservation, now: int) -> Dispute:
     """The dispute after an answer of Get Dispute at `now` (ms).
 
-    The state comes from the answer with the later `lastUpdatedTimestamp`; among equals, from the latest answer. What
-    Amazon leaves out of a state is not kept from an earlier one, but an unreadable deadline is. The other fields are
-    filled, never emptied. A charge of another charge permission is not this dispute's.
+    The state comes from the answer with the later `lastUpdatedTimestamp`; among equals, from the latest answer. A new
+    state replaces all fields of the old one, even with empty values; only a deadline that could not be read leaves the
+    known one. The other fields are filled, never emptied. A charge of another charge permission is ignored.
     """
     fixed = {
         "charge_id": seen.charge_id if permission_of(seen.charge_id) == known.charge_permission_id else "",
@@ -258,7 +258,7 @@ def may_be_paid(disputes: Iterable[Dispute]) -> str:
 
 
 def standing(dispute: Dispute) -> str:
-    """How it stands, for people: `open`, `open, answer by 2026-12-09 10:00 UTC`, `won by the buyer`, …"""
+    """The status of the dispute, for people: `open`, `open, answer by 2026-12-09 10:00 UTC`, `won by the buyer`, …"""
     if dispute.is_open:
         answer = f", answer by {minute(dispute.deadline)}" if dispute.wants_answer else ""
         return f"open{answer}"

@@ -57,14 +57,14 @@ class EventType(StrEnum):
     STUCK = "amazonpay.refund.stuck"
     CONFLICT = "amazonpay.refund.conflict"
     RESOLVED = "amazonpay.refund.resolved"
-    """The case of a declined refund was closed, by Amazon or a person; REOPENED undoes that. Each time."""
+    """The case of a declined refund was closed, by Amazon or a person; REOPENED undoes that. Sent each time."""
     REOPENED = "amazonpay.refund.reopened"
     TEST = "amazonpay.refund.test"
     """Concerns no refund: sent to one subscriber on request."""
 
 
 class Phase(StrEnum):
-    """The phase of a refund. An unknown state is PENDING: stored, shown, and polled further."""
+    """The phase of a refund. An unknown state is PENDING: it is stored, shown and polled."""
 
     UNSEEN = "unseen"
     PENDING = "pending"
@@ -119,8 +119,8 @@ UNKNOWN_RANK = 1
 
 @dataclass(frozen=True, slots=True)
 class PendingEvent:
-    """One event. `state` and `updated_at` tell those of one type apart: of CONFLICT, the contradicting answer's; of
-    RESOLVED and REOPENED, how and when."""
+    """One event. `state` and `updated_at` distinguish events of one type. For CONFLICT they are those of the
+    contradicting answer; for RESOLVED and REOPENED, how and when the case changed."""
 
     type: EventType
     state: str = ""

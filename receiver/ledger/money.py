@@ -20,7 +20,7 @@ CURRENCY = re.compile(r"[A-Z]{3}")
 WRITTEN_CURRENCY = re.compile(r"[A-Za-z]{3}")
 """As people write it: in any letter case."""
 GROUPED = re.compile(r"[0-9]{1,3}(,[0-9]{3})+(\.[0-9]{1,4})?")
-"""An amount with commas between thousands. `5,00` is none: whether that is 5 or 500 is not to be guessed."""
+"""An amount with commas between thousands. `5,00` does not match: it could mean 5 or 500."""
 
 
 class Money(msgspec.Struct, frozen=True):
@@ -97,7 +97,8 @@ def sums(amounts: Iterable[Money | None]) -> tuple[Money, ...]:
 
 
 def sums_of_minor(amounts: Iterable[tuple[int | None, str]]) -> tuple[Money, ...]:
-    """The same, of (minor units or None, currency): for many amounts, as it makes no decimals of them."""
+    """The same as `sums`, from pairs (minor units or None, currency). It makes no decimals, so it suits many
+    amounts."""
     found: dict[str, int] = defaultdict(int)
     for minor_units, currency_code in amounts:
         if minor_units is not None:

@@ -20,7 +20,7 @@ About a dispute (`after_dispute`), by the age of its last notification, and not 
     throttled                   when Amazon says, within an hour; else in 5 s
     no answer                   5 s, 10 s, … 10 min, with jitter
 
-Only an answer of Get Dispute changes what is known of the dispute. Any other says something about our request.
+Only a successful answer of Get Dispute changes what is known of the dispute. Any other result concerns our request.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ DAMAGED_PAUSE = 60_000
 EMPTIED_PAUSE = 2_000
 """ms: by then the configured subscribers are usually written again (`deliver/configured.py`)."""
 LONGEST_THROTTLE = 3_600_000
-"""ms: no `Retry-After` holds a question for longer (as in `store/refunds/block.lua`)."""
+"""ms: a `Retry-After` delays a question by no more than this (as in `store/refunds/block.lua`)."""
 
 DISPUTE_POLL = PollPlan.parse(("5s", "30s", "2m", "10m", "1h", "every 6h until 14d", "every 1d until 180d", "every 7d"))
 """Amazon notifies of every change of a dispute, so polls only make up for lost notifications. The first ages are the
@@ -70,7 +70,7 @@ DISPUTE_UNREADABLE = PollPlan.parse(("30s", "10m", "1h", "every 1d until 30d", "
 GIVE_UP = 30 * DAY
 """ms: the age of the last notification at which an unreadable dispute is no longer asked about."""
 FARTHEST_REMINDER = 7 * DAY
-"""ms: a dispute with a reminder ahead is looked at least this often; a deadline can be any date."""
+"""ms: Amazon is asked about a dispute with a reminder ahead at least this often, even if its deadline is far away."""
 
 
 class FollowUp(msgspec.Struct, frozen=True, array_like=True):
@@ -106,7 +106,7 @@ class DueRefund:
     patient: bool = False
     """Whether it came from the schedule or the refreshes. Both wait behind notifications."""
     second: bool = False
-    """Whether it is a second look at a settled refund. These wait behind all others."""
+    """Whether it is a second look at a final refund. These wait behind all others."""
 
     @property
     def source(self) -> Source:
@@ -132,7 +132,7 @@ class NextLook:
     patient: bool = False
     """Whether it waits among the refreshes: only a refresh request has named it, so it may not exist."""
     second: bool = False
-    """Whether it waits among the second looks: the refund is settled."""
+    """Whether it waits among the second looks, because the refund is final."""
 
 
 def after(
@@ -147,7 +147,7 @@ def after(
     """The next look after Amazon was asked about `due` and the ledger did not change.
 
     `error` is None if Amazon had nothing new. `known` is the refund in the ledger. `random` in [0, 1) is the jitter.
-    `second_looks` are the ages (ms) at which a settled refund is asked about once more.
+    `second_looks` are the ages (ms) at which Amazon is asked again about a final refund.
     """
     invented = known is None and due.source is Source.REFRESH
     match error:
@@ -227,9 +227,9 @@ class DisputeLook:
 
 
 def after_dispute(known: Dispute, result: DisputeObservation | AmazonError, now: int, random: float) -> DisputeLook:
-    """What becomes of a dispute after Get Dispute ended with `result` at `now` (ms). `random` in [0, 1) is the jitter.
+    """The next look at a dispute after Get Dispute ended with `result` at `now` (ms). `random` in [0, 1) is the jitter.
 
-    A reminder depends on what is known alone, so that an outage of Amazon's does not hold it back.
+    Reminders depend only on what is known, so an outage at Amazon does not delay them.
     """
     if isinstance(result, DisputeObservation):
         dispute = learned(known, result, now)
@@ -264,7 +264,8 @@ def _planned(plan: PollPlan, age: int, now: int, random: float) -> int:
 
 
 def _next_reminder(dispute: Dispute, now: int) -> int | None:
-    """When the second reminder is due; a deadline that is farther away is looked at again before that."""
+    """When to look again because of the second reminder: when it is due, or after `FARTHEST_REMINDER` if that is
+    earlier."""
     if not dispute.wants_answer or dispute.has_been(Reminder.DAY_BEFORE):
         return None
     return min(max(dispute.deadline - DAY, now), now + FARTHEST_REMINDER)
@@ -281,7 +282,7 @@ def _reminder_due(dispute: Dispute, now: int) -> Reminder | None:
 
 
 def _with_reminder(dispute: Dispute, reminder: Reminder, now: int) -> Dispute:
-    """The dispute after this reminder. On the last day, the first makes the second superfluous."""
+    """The dispute after this reminder. On the last day, the first reminder also counts as the second."""
     sent = {reminder, *([Reminder.DAY_BEFORE] if now >= dispute.deadline - DAY else [])}
     marks = [f"{each}@{dispute.deadline}" for each in Reminder if each in sent]
     return msgspec.structs.replace(dispute, reminded=(*dispute.reminded, *marks)[-MOST_KEPT:])

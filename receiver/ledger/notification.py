@@ -1,5 +1,5 @@
-"""Pure. What comes of a proven notification: a hint that a refund may have changed, or what is kept of one that this
-version does not understand.
+"""Pure. The result of a proven notification: a hint that a refund may have changed, or the message itself, stored
+because this version does not understand it.
 
 A hint makes the refund due now; it is never taken as the refund's state.
 """
@@ -23,7 +23,7 @@ class HintResult(StrEnum):
     NEW = "new"
     REPEATED = "repeated"
     ALTERED = "altered"
-    """The same `MessageId` came with a different signed text. Both are proven, so both count. Worth checking."""
+    """The same `MessageId` came with a different signed text. Both are proven, so both count. A person should check."""
 
 
 class NotificationOutcome(StrEnum):

@@ -25,7 +25,8 @@ DEFAULT_POLL = (
     "every 1d until 30d",
     "every 7d",
 )
-"""Amazon recommends polling about hourly. Early polls are faster: most refunds settle within minutes. It never ends."""
+"""Amazon recommends polling about hourly. Early polls are more frequent: most refunds settle within minutes. The plan
+never ends."""
 
 FOLLOW_UPS = (5_000, 30_000, 120_000, 600_000)
 """Waits (ms) after a hint that found nothing new: a notification can arrive before Get Refund shows the change."""
@@ -37,9 +38,9 @@ FACT_AGES = (60_000, 600_000, 3_600_000, 21_600_000)
 """Ages (ms) of a final state at which the charge is read, if it could not be read at once."""
 
 SECOND_LOOKS = ("1d", "7d", "30d")
-"""Ages of a final state at which Amazon is asked once more: no document says that a final state never changes."""
+"""Ages of a final state at which Amazon is asked again: no document says that a final state never changes."""
 SECOND_LOOK_SPREAD = 3_600_000
-"""ms: the most by which such a question is delayed. It spreads refunds that settled together."""
+"""ms: the maximum jitter of a second look. It spreads refunds that became final together."""
 
 JITTER = 0.1
 """The maximum jitter, as a part of the wait. It spreads refunds that started in the same minute."""
@@ -124,7 +125,7 @@ def next_look(refund: Refund, now: int, plan: PollPlan, random: float) -> int | 
 
 
 def second_look(refund: Refund, now: int, ages: Sequence[int], random: float) -> int | None:
-    """When (ms) to ask Amazon once more about a settled refund; None: not again, or it is not settled.
+    """When (ms) to ask Amazon again about a final refund; None: not again, or it is not final.
 
     `ages` (ms) count from Amazon's time of the state, so an old refund that was imported is not asked about again.
     `random` in [0, 1) is the jitter.
@@ -143,8 +144,8 @@ def second_look_again(refund: Refund, now: int, ages: Sequence[int]) -> int | No
 
 
 def _settled_for(refund: Refund, now: int) -> int | None:
-    """For how long (ms) the refund has had its final state, by Amazon's time of it. None for Flexible Payments, which
-    Amazon has retired."""
+    """For how long (ms) the refund has had its final state, according to Amazon's time of that state. None for Flexible
+    Payments, which Amazon has retired."""
     if not is_final(refund.state) or refund.refund_type == FPS:
         return None
     since = min(refund.updated_at or refund.changed_at, refund.changed_at)

@@ -75,7 +75,7 @@ FPS = "FPS"
 
 
 class Source(StrEnum):
-    """What caused a look at a refund."""
+    """Why Amazon was asked about a refund."""
 
     NOTIFICATION = "notification"
     POLL = "poll"
@@ -216,7 +216,7 @@ class Refund(msgspec.Struct, frozen=True, kw_only=True):
     changed_at: int
     """When the last revision was written; lists are sorted by it."""
     source: Source
-    """What caused the look that found the last revision."""
+    """Why Amazon was asked when it reported the last revision."""
     charge_id: str = ""
     amount: Money | None = None
     reason_code: str = ""

@@ -70,7 +70,7 @@ def balance_at(known: KnownCharge) -> Balance:
 def obstacles(charge_id: str, known: KnownCharge) -> tuple[str, ...]:
     """The reasons with which a refund of all that is left of the charge would be refused, as far as they are known.
 
-    A recent refund of the same amount is another one: see `charge_book.in_the_way`.
+    A recent refund of the same amount is not among them: see `charge_book.in_the_way`.
     """
     balance, counted = balance_at(known), [each for each in known.entries.values() if each.counts]
     is_closed = known.charge is not None and known.charge.state != CAPTURED
@@ -181,7 +181,7 @@ def _said(refund: Refund) -> bool | None:
 def check_itself(found: Retryability | None) -> None:
     """Raise `Conflict` if the declined refund itself prevents a retry, whatever the charge allows."""
     if found and IN_CONFLICT in found.reasons:
-        raise in_conflict("A report of Amazon's has it as paid.")
+        raise in_conflict("An Amazon report lists it as paid.")
     if found and NOT_MERCHANTS_REFUND in found.reasons:
         raise Conflict(
             "Amazon or a bank started this refund, for a claim or a chargeback. Amazon collects the money from you: "

@@ -40,7 +40,7 @@ CLOCK_EVERY, CLOCK_RETRY = 30.0, 1.0
 class Store(AccountStores):
     """All stored data. Every method raises `StoreUnavailable` when Redis does not confirm.
 
-    `address` (without secrets) is shown in the log when Redis is away; without one, nothing is logged.
+    `address` (without secrets) is shown in the log when Redis is unavailable; without one, nothing is logged.
     """
 
     def __init__(

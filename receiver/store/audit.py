@@ -1,7 +1,8 @@
 """Edge: Redis. The audit trail of an account: the acts of people and programs, in order.
 
-Scripts append an act in the one step in which they do it (`append_to_audit` in `redis/helpers.lua`), so nothing is done
-without its entry. Nothing changes an entry; `receiver prune` removes old ones. The id of an entry has its time.
+A script appends an act to the trail in the same step in which it does it (`append_to_audit` in `redis/helpers.lua`), so
+nothing is done without its entry. Nothing changes an entry; `receiver prune` removes old ones. The id of an entry
+contains its time.
 """
 
 from __future__ import annotations

@@ -151,7 +151,7 @@ def test_a_file_that_is_cut_off_is_incomplete(text: str) -> None:
 
 @pytest.mark.parametrize("raw", [b"", b"\x89PNG\r\n\x1a\n" * 100, b"refundId\n", b"a,b\n1,2\n", b"{}"])
 def test_what_is_no_report_is_refused_as_a_whole(raw: bytes) -> None:
-    with pytest.raises(Malformed, match="no report") as raised:
+    with pytest.raises(Malformed, match="neither a report") as raised:
         list(read([raw]))
     assert raised.value.reason == "not_a_report"
 

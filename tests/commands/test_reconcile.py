@@ -99,7 +99,7 @@ def test_a_run_that_cannot_work_says_why_before_it_compares(server: Server, run:
     rubbish = written(tmp_path, "image.csv", "\x89PNG\r\n\x1a\n" * 50, "latin-1")
     us = ("--account", "us")
     for args, token, code, words in (
-        ((good, rubbish, *us), REFUNDER, 2, "image.csv: This is no report"),
+        ((good, rubbish, *us), REFUNDER, 2, "image.csv: This is neither a report"),
         ((good, str(tmp_path / "missing.csv"), *us), REFUNDER, 2, "missing.csv: cannot be read"),
         ((other, *us), REFUNDER, 1, "other_merchant"),
         ((good, "--account", "eu"), REFUNDER, 1, "other_environment"),

@@ -38,7 +38,7 @@ NOT_IN_OPENAPI = {"/ipn/", "/ipn/{account}/", "/fps/{account}/"}
 def routes() -> list[Route]:
     """Those of the application, without the dashboard's."""
     anything: Any = object()
-    pages = Dashboard(anything, anything, Sessions(lambda: 0), {}, lambda: 0, Refreshes(0), Reads()).routes()
+    pages = Dashboard(anything, anything, Sessions(lambda: 0), {}, lambda: 0, Refreshes(0), Reads(), anything).routes()
     own = {route.path for route in pages if isinstance(route, Route)}
     return [route for route in all_routes().routes if isinstance(route, Route) and route.path not in own]
 

@@ -79,7 +79,7 @@ class ReportPage(NamedTuple):
 
 
 def create_report(endpoint: Endpoint, report_type: str, start: int, end: int, idempotency_key: str) -> Request:
-    """`POST /reports`, unsigned. The same values under the same key ask for no second report."""
+    """`POST /reports`, unsigned. Repeating the same values under the same key requests no second report."""
     body = f'{{"reportType":"{report_type}","startTime":"{format_basic(start)}","endTime":"{format_basic(end)}"}}'
     request = request_to(endpoint, "POST", "reports", body.encode("ascii"))
     return request.with_headers(x_amz_pay_idempotency_key=idempotency_key)

@@ -1,4 +1,4 @@
-"""Pure. The lines of a file, in whichever encoding Amazon, Seller Central or a spreadsheet wrote it.
+"""Pure. The lines of a file, in the encoding in which Amazon, Seller Central or a spreadsheet wrote it.
 
 UTF-16 is recognised by its byte order mark, or by the zero bytes of its first characters. Otherwise each line is read
 as UTF-8, or as cp932 (Japanese Windows), or as cp1252 if it is neither. In cp932, no second byte of a character is a
@@ -66,7 +66,7 @@ def _text(raw: bytes) -> str:
 
 
 def _utf8(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """The file's bytes; those of UTF-16 as UTF-8. Byte order marks are removed."""
+    """The file's bytes, with UTF-16 converted to UTF-8. Byte order marks are removed."""
     source, first = iter(chunks), b""
     while len(first) < SNIFFED and (chunk := next(source, None)) is not None:
         first += chunk

@@ -55,8 +55,8 @@ COLUMNS: Mapping[str, Mapping[str, Sequence[str]]] = MappingProxyType(
         },
     }
 )
-"""The columns of each report in normal form; of several names the first one that is there counts. The first two columns
-of a report are needed, and tell which report it is."""
+"""The columns of each report in normal form; if a column has several names, the first one in the file counts. The first
+two columns of a report are required, and identify the report."""
 SELLER = re.compile(r"sellerid\W{1,5}([a-z0-9]{5,30})\b", re.IGNORECASE)
 START, END = (
     re.compile(rf"settlement{each}date\W{{1,5}}([0-9][0-9TZ:.+/ -]+[0-9Z])", re.I) for each in ("start", "end")
@@ -116,7 +116,7 @@ def _header(source: Iterator[Line]) -> tuple[Heading, str, list[str]]:
         if line.number >= HEAD_WITHIN:
             break
     raise Malformed(
-        f"This is no report of refund data (a header with RefundId and RefundStatus) and none of settlement data "
+        f"This is neither a report of refund data (a header with RefundId and RefundStatus) nor one of settlement data "
         f"(AmazonTransactionId and TransactionAmount): its first {HEAD_WITHIN} lines have neither header.",
         reason="not_a_report",
     )
@@ -148,7 +148,7 @@ class _Reader:
         }
 
     def item(self, record: Record) -> Item:
-        """What one row says."""
+        """The content of one row."""
         if record.problem:
             return Refused(record.line, record.problem)
         if not record.is_ended and len(record.cells) < self._width:

@@ -1,4 +1,4 @@
-"""Pure. A report's lines as a table: what stands before the header, the header, and the rows."""
+"""Pure. A report's lines as a table: the lines before the header, the header, and the rows."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ HEAD_WITHIN = 40
 DELIMITERS = "\t,;"
 TOO_LONG = "the line is too long"
 MOST_JOINED = 20
-"""Lines that one row can have: a quoted text may contain ends of lines."""
+"""The most lines of one row: a quoted text may contain ends of lines."""
 
 
 class Record(NamedTuple):
@@ -25,7 +25,7 @@ class Record(NamedTuple):
     cells: Sequence[str]
     problem: str = ""
     is_ended: bool = True
-    """As of its last line."""
+    """Whether the last line of the row has an end."""
 
 
 def plain(name: str) -> str:
@@ -43,7 +43,8 @@ def columns(line: str) -> tuple[str, list[str]]:
 
 
 def records(lines: Iterable[Line], delimiter: str) -> Iterator[Record]:
-    """The rows below a header. Empty ones are left out. An unclosed quotation mark costs its own line only."""
+    """The rows below a header. Empty rows are skipped. An unclosed quotation mark makes only its own line
+    unreadable."""
     source, waiting = iter(lines), deque[Line]()
     while line := (waiting.popleft() if waiting else next(source, None)):
         if line.text is None:

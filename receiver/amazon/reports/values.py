@@ -13,7 +13,7 @@ from receiver.ledger.timestamps import parse_any_time
 NEGATIVE = "-−–△▲"
 """Signs of a negative amount; Japanese bookkeeping writes a triangle."""
 SIGNS = {"¥": "JPY", "円": "JPY", "$": "", "€": "EUR", "£": "GBP"}
-"""Signs of currencies. A dollar may be of several countries."""
+"""Currency sign → currency; empty for the dollar sign, which several countries use."""
 GROUPED = re.compile(r"[0-9]{1,3}(?:([.,' ])[0-9]{3})(?:\1[0-9]{3})*(?:(?!\1)[.,]([0-9]{1,4}))?")
 """1,234.50 · 1.234,50 · 1 234,50 · 1'234.50 · 1,234,567"""
 PLAIN = re.compile(r"([0-9]{1,12})(?:[.,]([0-9]{1,4}))?")
@@ -51,7 +51,7 @@ def parse_amount(text: str, currency: str) -> Money:
 
 
 def is_credit(text: str) -> bool:
-    """Whether an amount has no sign of a negative one."""
+    """Whether an amount has no negative sign."""
     return not any(sign in unicodedata.normalize("NFKC", text) for sign in f"{NEGATIVE}(")
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from starlette.responses import Response
-
 from receiver.errors import BadRequest
 from receiver.http.api.auth import actor_of
 from receiver.http.api.bodies import REFUND_FIELD, check_fields, object_schema, read_object
@@ -15,7 +13,6 @@ from receiver.http.api.operations import AMAZON, COMMIT, ISSUE, Answer, Body, Ca
 from receiver.http.api.params import ACCOUNT, REFUND, Schema
 from receiver.http.api.refunds import ONE
 from receiver.http.problems import RefundProblemJson
-from receiver.http.respond import json_answer
 from receiver.issue.cases import Closing
 from receiver.issue.issuer import Issuer
 from receiver.ledger.audit import Actor
@@ -94,7 +91,7 @@ class CaseApi:
             COMMIT,
         ),
     )
-    async def close(self, call: Call) -> Response:
+    async def close(self, call: Call) -> RefundJson:
         closing = read_closing(await read_object(call.request), actor_of(call.request, call.caller))
         refund = the_refund(await find_refunds(self._store, call.accounts, call[REFUND]), call[REFUND])
         return await self._answer(await self._issuers[refund.account].cases.close(refund.refund_id, closing))
@@ -115,14 +112,14 @@ class CaseApi:
             COMMIT,
         ),
     )
-    async def reopen(self, call: Call) -> Response:
+    async def reopen(self, call: Call) -> RefundJson:
         refund = the_refund(await find_refunds(self._store, call.accounts, call[REFUND]), call[REFUND])
         actor = actor_of(call.request, call.caller)
         return await self._answer(await self._issuers[refund.account].cases.reopen(refund.refund_id, actor))
 
-    async def _answer(self, refund: Refund) -> Response:
+    async def _answer(self, refund: Refund) -> RefundJson:
         (current,) = await current_refunds(self._store.of(refund.account), [refund])
-        return json_answer(refund_json(current))
+        return refund_json(current)
 
 
 def read_closing(fields: Mapping[str, Any], actor: Actor) -> Closing:

@@ -7,16 +7,13 @@ from dataclasses import replace
 from functools import partial
 from typing import Final
 
-from starlette.responses import Response
-
 from receiver.errors import AmazonError, AmazonNotFound, BadRequest, NotFound
 from receiver.http.api.bodies import only_account
 from receiver.http.api.lookup import find_charges, the_charge
-from receiver.http.api.operations import AMAZON, READ, SEVERAL, Answer, Call, Operation
+from receiver.http.api.operations import AMAZON, SEVERAL, Call, read_operation
 from receiver.http.api.params import ACCOUNT, in_path
 from receiver.http.limits import Refreshes, TooManyRefreshes
 from receiver.http.problems import RefundProblemJson
-from receiver.http.respond import json_answer
 from receiver.ledger.charge import Charge
 from receiver.ledger.dispute import CHARGE_ID
 from receiver.ledger.query import Query
@@ -46,18 +43,15 @@ class ChargeApi:
         self._store, self._refreshes = store, refreshes
         self._readers = {name: ChargeReader(Charges(client)) for name, client in amazon_clients.items()}
 
-    @Operation(
+    @read_operation(
         "GET",
         "/v1/charges/{charge_id}",
         id="getCharge",
-        tag="refunds",
         summary="A charge: what is refunded, pending and left, and all its refunds",
         about="Amazon is asked unless it has described the charge within the last minute. If it does not answer within "
         "three seconds, the answer is what is known, with `chargeReadAt` and `refreshError`. Each question to Amazon "
         "counts as a refresh (`http.refreshes`).",
-        scopes=READ,
         parameters=(CHARGE, ACCOUNT),
-        answers=(Answer(200, ChargeJson),),
         problem=RefundProblemJson,
         reasons=(
             {
@@ -70,7 +64,7 @@ class ChargeApi:
             SEVERAL,
         ),
     )
-    async def one(self, call: Call) -> Response:
+    async def one(self, call: Call) -> ChargeJson:
         """The charge as Amazon described it within the last minute, or as it is known."""
         charge_id, accounts = call[CHARGE], call.accounts
         found = await find_charges(self._store, accounts, charge_id)
@@ -88,7 +82,7 @@ class ChargeApi:
         known = replace(await store.charges.known(charge_id), charge=charge)
         page = await store.refunds.page(Query(charge=charge_id), limit=MOST_SHOWN)
         refunds = await current_refunds(store, page.refunds)
-        return json_answer(charge_json(account, charge_id, known, refunds, refresh_error))
+        return charge_json(account, charge_id, known, refunds, refresh_error)
 
     async def _described(
         self, call: Call, account: str, charge_id: str, known: KnownCharge | None

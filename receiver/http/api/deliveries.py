@@ -15,7 +15,7 @@ from starlette.responses import Response
 from receiver.errors import BadRequest, NotFound
 from receiver.http.api.bodies import read_object
 from receiver.http.api.lookup import find_subscriber
-from receiver.http.api.operations import ADMIN, Answer, Body, Call, Operation
+from receiver.http.api.operations import Answer, Body, Call, subscriber_operation
 from receiver.http.api.params import ACCOUNT, choice, number, whole, word
 from receiver.http.api.redrive import REDRIVE, STREAM_ID, is_stream_id, read_wanted
 from receiver.http.api.schema import (
@@ -62,19 +62,16 @@ class DeliveryApi:
     def __init__(self, store: Store, now: Callable[[], int]) -> None:
         self._store, self._now = store, now
 
-    @Operation(
+    @subscriber_operation(
         "GET",
         "/v1/subscribers/{name}/deliveries",
         id="listDeliveries",
-        tag="subscribers",
         summary="Waiting or permanently failed deliveries of a subscriber",
-        scopes=ADMIN,
         parameters=(NAME, ACCOUNT, STATE, CURSOR, LIMIT),
-        answers=(Answer(200, DeliveryListJson),),
         reasons=({400: ("bad_cursor",)}, *ONE),
         in_turn=True,
     )
-    async def many(self, call: Call) -> Response:
+    async def many(self, call: Call) -> DeliveryListJson:
         """Dead ones newest first, waiting ones by their next attempt."""
         account, subscriber = await find_subscriber(self._store, call.accounts, call[NAME])
         state, cursor, limit = call[STATE], call[CURSOR], call[LIMIT]
@@ -93,21 +90,18 @@ class DeliveryApi:
             waiting = await self._store.of(account).deliveries.waiting_page(subscriber.name, after=start, limit=limit)
             shown = [_waiting(each) for each in waiting]
             after = f"{waiting[-1].at}.{waiting[-1].stream_id}" if len(waiting) == limit else None
-        body = DeliveryListJson(
+        return DeliveryListJson(
             account=account,
             state=state,
             deliveries=shown,
             next_cursor=after,
         )
-        return json_answer(body)
 
-    @Operation(
+    @subscriber_operation(
         "POST",
         "/v1/subscribers/{name}/redrive",
         id="redrive",
-        tag="subscribers",
         summary="Resend events to a subscriber, with the same webhook-id",
-        scopes=ADMIN,
         parameters=(NAME, ACCOUNT),
         body=Body(REDRIVE),
         answers=(
@@ -148,14 +142,12 @@ class DeliveryApi:
         )
         return json_answer(body, 200 if wanted.dry_run else 202)
 
-    @Operation(
+    @subscriber_operation(
         "POST",
         "/v1/subscribers/{name}/test",
         id="testSubscriber",
-        tag="subscribers",
         summary="Send a subscriber one test event, even while it is paused",
         about="Returns once the subscriber has answered, after 30 seconds at most.",
-        scopes=ADMIN,
         parameters=(NAME, ACCOUNT),
         answers=(
             Answer(200, TestedJson, "Sent; `delivered` says whether the subscriber accepted it."),

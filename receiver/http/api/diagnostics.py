@@ -13,11 +13,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from starlette.responses import Response
-
 from receiver.errors import NotFound
 from receiver.http.api.auth import Caller
-from receiver.http.api.operations import ADMIN, Answer, Call, Operation
+from receiver.http.api.operations import Call, admin_operation
 from receiver.http.api.params import ACCOUNT, in_path, number
 from receiver.http.api.schema import (
     CertificateJson,
@@ -28,7 +26,6 @@ from receiver.http.api.schema import (
     UnrecognizedListJson,
     UnrecognizedMessageJson,
 )
-from receiver.http.respond import json_answer
 from receiver.ledger.age import DAY
 from receiver.ledger.notification import UNASSIGNED
 from receiver.ledger.schema import extended
@@ -58,21 +55,18 @@ class DiagnosticsApi:
     def __init__(self, inside: DiagnosticsSource, now: Callable[[], int]) -> None:
         self._inside, self._now = inside, now
 
-    @Operation(
+    @admin_operation(
         "GET",
         "/v1/diagnostics",
         id="getDiagnostics",
-        tag="operation",
         summary="What this process has recorded since its start",
-        scopes=ADMIN,
-        answers=(Answer(200, DiagnosticsJson),),
         store=False,
     )
-    async def report(self, call: Call) -> Response:
+    async def report(self, call: Call) -> DiagnosticsJson:
         """Omits the workers of accounts that the token may not see. Unconfigured topics and merchants belong to no
         account."""
         inside, now = self._inside, self._now()
-        body = DiagnosticsJson(
+        return DiagnosticsJson(
             version=package_version(),
             time=format_rfc3339(now),
             store=StoreJson(kind=inside.store),
@@ -89,7 +83,6 @@ class DiagnosticsApi:
                 for each in inside.certificates.known()
             ],
         )
-        return json_answer(body)
 
 
 def unconfigured(names: UnconfiguredNames) -> list[SightingJson]:
@@ -123,20 +116,17 @@ class NotificationApi:
     def __init__(self, store: Store, configured: Iterable[str]) -> None:
         self._store, self._configured = store, frozenset(configured)
 
-    @Operation(
+    @admin_operation(
         "GET",
         "/v1/notifications",
         id="listNotifications",
-        tag="operation",
         summary="Notifications that are proven but not understood, newest first",
         about=f"Each account keeps its last {MOST_KEPT:,} for 30 days. Amazon has been asked about every refund that "
         "they name.",
-        scopes=ADMIN,
         parameters=(ACCOUNT, LIMIT),
-        answers=(Answer(200, UnrecognizedListJson),),
         in_turn=True,
     )
-    async def many(self, call: Call) -> Response:
+    async def many(self, call: Call) -> UnrecognizedListJson:
         """A work list, so it has no pages."""
         accounts, limit = call.accounts, call[LIMIT]
         lists = await asyncio.gather(
@@ -144,24 +134,20 @@ class NotificationApi:
         )
         found = {(kept.id, kept.details.digest): kept for kept in self._visible(lists, accounts, call.caller.accounts)}
         newest = sorted(found.values(), key=lambda kept: (-kept.details.received_at, kept.id))
-        body = UnrecognizedListJson(
+        return UnrecognizedListJson(
             notifications=[unrecognized_json(kept) for kept in newest[:limit]],
             more=len(newest) > limit,
         )
-        return json_answer(body)
 
-    @Operation(
+    @admin_operation(
         "GET",
         "/v1/notifications/{notification_id}",
         id="getNotification",
-        tag="operation",
         summary="One such notification, with its message",
-        scopes=ADMIN,
         parameters=(NOTIFICATION, ACCOUNT),
-        answers=(Answer(200, UnrecognizedMessageJson),),
         reasons=({404: ("no_such_notification",)},),
     )
-    async def one(self, call: Call) -> Response:
+    async def one(self, call: Call) -> UnrecognizedMessageJson:
         accounts, id_ = call.accounts, call[NOTIFICATION]
         answers = await asyncio.gather(
             *(self._store.of(account).notifications.get(id_) for account in [*accounts, UNASSIGNED])
@@ -171,7 +157,7 @@ class NotificationApi:
         found = next((answer for answer in answers if answer is not None and answer[0] in visible), None)
         if found is None:
             raise NotFound("Notification not found, or not visible to the token.", reason="no_such_notification")
-        return json_answer(extended(UnrecognizedMessageJson, unrecognized_json(found[0]), message=found[1]))
+        return extended(UnrecognizedMessageJson, unrecognized_json(found[0]), message=found[1])
 
     def _visible(self, lists: Sequence[Sequence[Kept]], asked: Sequence[str], seen: Sequence[str]) -> list[Kept]:
         """All notifications of these accounts. Of those kept separately, only those whose accounts the token sees."""

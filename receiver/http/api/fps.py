@@ -39,7 +39,6 @@ from receiver.http.api.bodies import (
 from receiver.http.api.issuing import ASK_AGAIN, TO_REFUND, pending_detail
 from receiver.http.api.operations import (
     COMMIT,
-    ISSUE,
     LOCATION,
     NO_ACCOUNT,
     PENDING,
@@ -47,6 +46,7 @@ from receiver.http.api.operations import (
     Body,
     Call,
     Operation,
+    issue_operation,
 )
 from receiver.http.api.params import Schema, whole
 from receiver.http.api.schema import PendingOrderJson
@@ -187,14 +187,12 @@ class FpsApi:
     def __init__(self, fps_issuers: Mapping[str, FpsIssuer]) -> None:
         self._issuers = fps_issuers
 
-    @Operation(
+    @issue_operation(
         "POST",
         "/v1/fps/refunds",
         id="createFpsRefund",
-        tag="issuing",
         summary="Issue a refund through Flexible Payments, which Amazon retired in 2015",
         about="Your reference is the key: repeating the call with the same values is answered from the ledger.",
-        scopes=ISSUE,
         body=Body(CREATE),
         answers=(
             Answer(201, RefundJson, "Accepted by Amazon.", LOCATION, TO_REFUND),

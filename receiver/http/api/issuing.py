@@ -25,15 +25,14 @@ from receiver.http.api.bodies import (
 from receiver.http.api.operations import (
     AMAZON,
     COMMIT,
-    ISSUE,
     LOCATION,
     NO_ACCOUNT,
     PENDING,
     Answer,
     Body,
     Call,
-    Operation,
     Reasons,
+    issue_operation,
 )
 from receiver.http.api.params import ACCOUNT, REFUND, Parameter, Schema
 from receiver.http.api.schema import PendingRequestJson
@@ -141,15 +140,13 @@ class IssueApi:
     def __init__(self, issuers: Mapping[str, Issuer]) -> None:
         self._issuers = issuers
 
-    @Operation(
+    @issue_operation(
         "POST",
         "/v1/refunds",
         id="createRefund",
-        tag="issuing",
         summary="Issue a refund, once however often it is requested",
         about="The request is on disk before Amazon is asked. The same key with the same values identifies the same "
         "refund: repeating the call is always safe.",
-        scopes=ISSUE,
         parameters=(KEY,),
         body=Body(CREATE),
         answers=(
@@ -176,13 +173,11 @@ class IssueApi:
         wanted, asked = read_refund_request(fields), _asked(call, fields)
         return _answer(account, await self._issuers[account].create(wanted, key, asked))
 
-    @Operation(
+    @issue_operation(
         "POST",
         "/v1/refunds/{refund_id}/retry",
         id="retryRefund",
-        tag="issuing",
         summary="Reissue a declined refund, at most once",
-        scopes=ISSUE,
         parameters=(REFUND, ACCOUNT),
         body=Body(RETRY, required=False),
         answers=(

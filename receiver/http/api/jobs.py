@@ -23,7 +23,7 @@ from receiver.http.api.bodies import (
 )
 from receiver.http.api.listing import check_words, read_cursor, write_cursor
 from receiver.http.api.lookup import find_job
-from receiver.http.api.operations import ISSUE, NO_ACCOUNT, SEVERAL, Answer, Body, Call, Operation
+from receiver.http.api.operations import NO_ACCOUNT, SEVERAL, Answer, Body, Call, issue_operation
 from receiver.http.api.params import ACCOUNT, WORD, Schema, in_path, number, text, time, whole
 from receiver.http.problems import JobProblemJson
 from receiver.http.respond import json_answer
@@ -99,45 +99,39 @@ class JobApi:
     def __init__(self, store: Store, issuers: Mapping[str, Issuer]) -> None:
         self._store, self._issuers = store, issuers
 
-    @Operation(
+    @issue_operation(
         "GET",
         "/v1/jobs",
         id="listJobs",
-        tag="issuing",
         summary="Jobs, newest first",
         about="Jobs are kept for 30 days after their end.",
-        scopes=ISSUE,
         parameters=(ACCOUNT, CURSOR, MOST),
-        answers=(Answer(200, JobListJson),),
         reasons=({400: ("bad_cursor",)},),
         in_turn=True,
     )
-    async def many(self, call: Call) -> Response:
+    async def many(self, call: Call) -> JobListJson:
         accounts, limit = call.accounts, call[MOST]
         below = _read_place(read_cursor(call[CURSOR], "jobs", accounts))
         lists = await asyncio.gather(*(self._store.of(account).jobs.page(below, limit + 1) for account in accounts))
         found = [each for jobs in lists for each in jobs if isinstance(each, Job)]
         shown = sorted(found, key=_place_of, reverse=True)
         last = _place_of(shown[limit - 1]) if len(shown) > limit else None
-        body = JobListJson(
+        return JobListJson(
             jobs=[job_json(job, [], 0) for job in shown[:limit]],
             unreadable=[each for jobs in lists for each in jobs if isinstance(each, str)],
             next_cursor=write_cursor(f"{last[0]} {last[1]}", "jobs", accounts) if last else None,
         )
-        return json_answer(body)
 
-    @Operation(
+    @issue_operation(
         "POST",
         "/v1/refunds/retry",
         id="retryRefunds",
-        tag="issuing",
         summary="Reissue many declined refunds",
         about="Use this after the cause of many declines is gone, for example after a negative balance is repaid. "
         "Starts a job: each refund is reissued at most once, at Amazon's pace; a refund that cannot be reissued does "
         "not stop the others. The first ten go alone: if Amazon declines all of them again, the job pauses. An account "
         "has one unfinished job at a time: after an answer that was lost, repeating the call cannot start a second "
         "one.",
-        scopes=ISSUE,
         body=Body(RETRY_ALL),
         answers=(
             Answer(200, PlanJson, "For `dryRun`: what the job would do. Nothing was started."),
@@ -168,57 +162,45 @@ class JobApi:
         job = await jobs.start(selection, call.actor)
         return json_answer(job_json(job, [], 0), 202, Location=f"/v1/jobs/{job.id}?account={account}")
 
-    @Operation(
+    @issue_operation(
         "GET",
         "/v1/jobs/{job_id}",
         id="getJob",
-        tag="issuing",
         summary="A job: its state, and the outcome of each refund",
         about="Jobs are kept for 30 days after their end.",
-        scopes=ISSUE,
         parameters=(JOB, ACCOUNT, AFTER, LIMIT),
-        answers=(Answer(200, JobJson),),
         reasons=ONE_JOB,
     )
-    async def one(self, call: Call) -> Response:
-        return await self._answer(call, await find_job(self._store, call.accounts, call[JOB]))
+    async def one(self, call: Call) -> JobJson:
+        job, after = await find_job(self._store, call.accounts, call[JOB]), call[AFTER]
+        outcomes = await self._store.of(job.account).jobs.outcomes(job.id, after, call[LIMIT])
+        return job_json(job, outcomes, after)
 
-    @Operation(
+    @issue_operation(
         "POST",
         "/v1/jobs/{job_id}/resume",
         id="resumeJob",
-        tag="issuing",
         summary="Let a paused job go on",
         about="The next ten refunds go alone again. A running job stays as it is.",
-        scopes=ISSUE,
         parameters=(JOB, ACCOUNT),
-        answers=(Answer(200, JobJson),),
         reasons=({409: ("job_ended",)}, *ONE_JOB),
     )
-    async def resume(self, call: Call) -> Response:
+    async def resume(self, call: Call) -> JobJson:
         job = await find_job(self._store, call.accounts, call[JOB])
-        return json_answer(job_json(await Jobs(self._issuers[job.account]).resume(job.id, call.actor), [], 0))
+        return job_json(await Jobs(self._issuers[job.account]).resume(job.id, call.actor), [], 0)
 
-    @Operation(
+    @issue_operation(
         "POST",
         "/v1/jobs/{job_id}/cancel",
         id="cancelJob",
-        tag="issuing",
         summary="End a job",
         about="Refunds that are being reissued at this moment still are.",
-        scopes=ISSUE,
         parameters=(JOB, ACCOUNT),
-        answers=(Answer(200, JobJson),),
         reasons=({409: ("job_ended",)}, *ONE_JOB),
     )
-    async def cancel(self, call: Call) -> Response:
+    async def cancel(self, call: Call) -> JobJson:
         job = await find_job(self._store, call.accounts, call[JOB])
-        return json_answer(job_json(await Jobs(self._issuers[job.account]).cancel(job.id, call.actor), [], 0))
-
-    async def _answer(self, call: Call, job: Job) -> Response:
-        after = call[AFTER]
-        outcomes = await self._store.of(job.account).jobs.outcomes(job.id, after, call[LIMIT])
-        return json_answer(job_json(job, outcomes, after))
+        return job_json(await Jobs(self._issuers[job.account]).cancel(job.id, call.actor), [], 0)
 
 
 def _place_of(job: Job) -> tuple[int, str]:

@@ -1,18 +1,19 @@
 """HTTP. An endpoint is declared above its handler: route, scopes, parameters, answers, reasons.
 
     @Operation("GET", "/v1/refunds", id="listRefunds", scopes=READ, parameters=(STATE, LIMIT), …)
-    async def many(self, call: Call) -> Response: …
+    async def many(self, call: Call) -> RefundListJson: …
 
-`routes_of` turns it into routes, which check the token, its scope and the query's parameter names before the handler
-runs. `openapi/` turns it into the description.
+What a handler returns is its answer, with status 200; a handler with other statuses or headers returns a `Response`,
+and declares its answers. `routes_of` turns an operation into a route, which checks the token, its scope and the query's
+parameter names before the handler runs. `openapi/` turns it into the description.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import update_wrapper
-from typing import Any, Final, TypeVar
+from dataclasses import dataclass, field, replace
+from functools import partial, update_wrapper
+from typing import Any, Final, TypeVar, get_type_hints
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -24,12 +25,13 @@ from receiver.http.api.auth import Caller, Tokens, actor_of
 from receiver.http.api.params import ACCOUNT, Parameter, Schema, check_query
 from receiver.http.limits import Reads
 from receiver.http.problems import ProblemJson
+from receiver.http.respond import json_answer
 from receiver.ledger.audit import Actor
 from receiver.runtime.metrics import STORE_ERRORS
 from receiver.settings.sections import Scope
 
 T = TypeVar("T")
-Handler = TypeVar("Handler", bound=Callable[..., Awaitable[Response]])
+Handler = TypeVar("Handler", bound=Callable[..., Awaitable[object]])
 Reasons = Mapping[int, Sequence[str]]
 
 JSON: Final = "application/json"
@@ -114,11 +116,12 @@ class Operation:
     id: str
     tag: str
     summary: str
-    answers: Sequence[Answer]
     about: str = ""
     scopes: Sequence[Scope] = ()
     parameters: Sequence[Parameter[Any]] = ()
     body: Body | None = None
+    answers: Sequence[Answer] = ()
+    """Empty: what the handler returns, with status 200."""
     reasons: Sequence[Reasons] = ()
     in_turn: bool = False
     store: bool = True
@@ -128,7 +131,8 @@ class Operation:
 
     def __call__(self, handler: Handler) -> Handler:
         """Declare that the handler implements this operation."""
-        handler.__dict__["operation"] = self
+        returned = (Answer(200, get_type_hints(handler)["return"]),)
+        handler.__dict__["operation"] = replace(self, answers=self.answers or returned)
         return handler
 
     @property
@@ -157,6 +161,12 @@ class Operation:
         yield ALWAYS
 
 
+read_operation = partial(Operation, tag="refunds", scopes=READ)
+issue_operation = partial(Operation, tag="issuing", scopes=ISSUE)
+subscriber_operation = partial(Operation, tag="subscribers", scopes=ADMIN)
+admin_operation = partial(Operation, tag="operation", scopes=ADMIN)
+
+
 def operations_of(api: type) -> Iterator[tuple[str, Operation]]:
     """The handlers of a class that declare an operation, by name."""
     for name, handler in vars(api).items():
@@ -172,7 +182,7 @@ def routes_of(api: object, tokens: Tokens, reads: Reads) -> list[Route]:
 
 
 def _endpoint(
-    operation: Operation, handler: Callable[[Any], Awaitable[Response]], tokens: Tokens, reads: Reads
+    operation: Operation, handler: Callable[[Any], Awaitable[object]], tokens: Tokens, reads: Reads
 ) -> Callable[..., Any]:
     """What answers the operation: for Starlette, a function of the request or an ASGI application."""
     return _Checked(operation, handler, tokens, reads) if operation.scopes else handler
@@ -185,7 +195,7 @@ class _Checked:
     """
 
     def __init__(
-        self, operation: Operation, handler: Callable[[Any], Awaitable[Response]], tokens: Tokens, reads: Reads
+        self, operation: Operation, handler: Callable[[Any], Awaitable[object]], tokens: Tokens, reads: Reads
     ) -> None:
         self._operation, self._handler, self._tokens, self._reads = operation, handler, tokens, reads
         update_wrapper(self, handler)
@@ -201,6 +211,7 @@ class _Checked:
             answer = await self._handle(request, caller)
         await answer(scope, receive, send)
 
-    def _handle(self, request: Request, caller: Caller) -> Awaitable[Response]:
+    async def _handle(self, request: Request, caller: Caller) -> Response:
         check_query(request, self._operation.parameters)
-        return self._handler(Call(request, caller))
+        answer = await self._handler(Call(request, caller))
+        return answer if isinstance(answer, Response) else json_answer(answer)

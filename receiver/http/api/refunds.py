@@ -20,15 +20,7 @@ from receiver.http.api.auth import Tokens
 from receiver.http.api.bodies import only_account
 from receiver.http.api.listing import as_of_now, check_words, merged
 from receiver.http.api.lookup import find_history, find_refunds, the_refund
-from receiver.http.api.operations import (
-    LOCATION,
-    READ,
-    SEVERAL,
-    Answer,
-    Call,
-    Operation,
-    Reasons,
-)
+from receiver.http.api.operations import LOCATION, SEVERAL, Answer, Call, Operation, Reasons, read_operation
 from receiver.http.api.params import ACCOUNT, IF_NONE_MATCH, REFUND, flag, moment, number, order_number, text, word
 from receiver.http.api.schema import HistoryJson, RefreshJson, RefundListJson
 from receiver.http.headers import traceparent_of
@@ -84,40 +76,34 @@ class RefundApi:
 
         self._seats = Seats(http.waiting, of_one, reason="too_many_waiting", settings=WAITING)
 
-    @Operation(
+    @read_operation(
         "GET",
         "/v1/refunds",
         id="listRefunds",
-        tag="refunds",
         summary="Refunds, newest change first",
-        scopes=READ,
         parameters=(ACCOUNT, STATE, REASON, CHARGE, ORDER, SINCE, OPEN, CURSOR, LIMIT),
-        answers=(Answer(200, RefundListJson),),
         reasons=({400: ("bad_cursor", "unknown_state", "unknown_reason")},),
         in_turn=True,
     )
-    async def many(self, call: Call) -> Response:
+    async def many(self, call: Call) -> RefundListJson:
         """Newest change first, filtered, a page at a time."""
         accounts = call.accounts
         query = Query(call[STATE], call[REASON], call[CHARGE], order=call[ORDER], since=call[SINCE], open=call[OPEN])
         page = await merged(self._store, accounts, query, call[CURSOR], call[LIMIT])
         if not page.refunds:
             await check_words(self._store, accounts, query)
-        body = RefundListJson(
+        return RefundListJson(
             refunds=[refund_json(refund) for refund in await as_of_now(self._store, page.refunds)],
             unreadable=list(page.unreadable),
             next_cursor=page.next_cursor or None,
             scan_cut=page.cut,
         )
-        return json_answer(body)
 
-    @Operation(
+    @read_operation(
         "GET",
         "/v1/refunds/{refund_id}",
         id="getRefund",
-        tag="refunds",
         summary="A refund, with advice if it was declined",
-        scopes=READ,
         parameters=(REFUND, ACCOUNT, WAIT, IF_NONE_MATCH),
         answers=(Answer(200, AdvisedRefundJson, headers=TAG), Answer(304, headers=TAG)),
         reasons=({503: ("too_many_waiting",)}, *ONE),
@@ -136,27 +122,23 @@ class RefundApi:
             return Response(status_code=304, headers={"ETag": tag, "Cache-Control": "private, no-cache"})
         return JsonAnswer(encoded, 200, ((b"etag", tag.encode()), (b"cache-control", b"private, no-cache")))
 
-    @Operation(
+    @read_operation(
         "GET",
         "/v1/refunds/{refund_id}/history",
         id="getRefundHistory",
-        tag="refunds",
         summary="Every revision of a refund, oldest first, with its source",
-        scopes=READ,
         parameters=(REFUND, ACCOUNT),
-        answers=(Answer(200, HistoryJson),),
         reasons=ONE,
     )
-    async def history(self, call: Call) -> Response:
+    async def history(self, call: Call) -> HistoryJson:
         refund = the_refund(await find_refunds(self._store, call.accounts, call[REFUND]), call[REFUND])
         revisions, disputes = await find_history(self._store, refund)
-        body = HistoryJson(
+        return HistoryJson(
             refund_id=refund.refund_id,
             account=refund.account,
             revisions=[revision_json(revision) for revision in revisions],
             disputes=[dispute_json(each) for each in disputes],
         )
-        return json_answer(body)
 
     @Operation(
         "POST",

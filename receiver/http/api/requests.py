@@ -14,18 +14,7 @@ from receiver.errors import BadRequest
 from receiver.http.api.bodies import REFUND_FIELD, check_fields, object_schema, read_object
 from receiver.http.api.issuing import ASK_AGAIN, EXAMPLE_KEY
 from receiver.http.api.lookup import find_request
-from receiver.http.api.operations import (
-    AMAZON,
-    COMMIT,
-    ISSUE,
-    OBJECT,
-    PENDING,
-    SEVERAL,
-    Answer,
-    Body,
-    Call,
-    Operation,
-)
+from receiver.http.api.operations import AMAZON, COMMIT, OBJECT, PENDING, SEVERAL, Answer, Body, Call, issue_operation
 from receiver.http.api.params import ACCOUNT, REFUND, Schema, choice, in_path, number
 from receiver.http.api.schema import RequestListJson
 from receiver.http.problems import RefundProblemJson
@@ -61,18 +50,15 @@ class RequestApi:
     def __init__(self, store: Store, issuers: Mapping[str, Issuer]) -> None:
         self._store, self._issuers = store, issuers
 
-    @Operation(
+    @issue_operation(
         "GET",
         "/v1/refund-requests",
         id="listRefundRequests",
-        tag="issuing",
         summary="Open refund requests: unclear before reserved, oldest first",
-        scopes=ISSUE,
         parameters=(STATE, ACCOUNT, LIMIT),
-        answers=(Answer(200, RequestListJson),),
         in_turn=True,
     )
-    async def many(self, call: Call) -> Response:
+    async def many(self, call: Call) -> RequestListJson:
         """Open requests. A work list, so it has no pages: `total` is their number."""
         accounts, limit = call.accounts, call[LIMIT]
         wanted = [state for state in (RequestState.UNCLEAR, RequestState.RESERVED) if state in _states(call[STATE])]
@@ -85,39 +71,33 @@ class RequestApi:
         ]
         rows = sorted(rows, key=lambda row: (*row[:3], row[3].order.id))[:limit]
         shown = await asyncio.gather(*(self._json(account, record) for _, _, account, record in rows))
-        body = RequestListJson(
+        return RequestListJson(
             requests=[*shown],
             total=sum(each.total for each in found),
             unreadable=[refund_request_id for each in found for refund_request_id in each.unreadable],
         )
-        return json_answer(body)
 
-    @Operation(
+    @issue_operation(
         "GET",
         "/v1/refund-requests/{request_id}",
         id="getRefundRequest",
-        tag="issuing",
         summary="A refund request, in any state",
-        scopes=ISSUE,
         parameters=(REQUEST, ACCOUNT),
-        answers=(Answer(200, RefundRequestJson),),
         reasons=(
             {404: ("no_such_request",)},
             SEVERAL,
         ),
     )
-    async def one(self, call: Call) -> Response:
-        return json_answer(await self._json(*await find_request(self._store, call.accounts, call[REQUEST])))
+    async def one(self, call: Call) -> RefundRequestJson:
+        return await self._json(*await find_request(self._store, call.accounts, call[REQUEST]))
 
-    @Operation(
+    @issue_operation(
         "POST",
         "/v1/refund-requests/{request_id}/repeat",
         id="repeatRefundRequest",
-        tag="issuing",
         summary="Resend an unclear request, with the same Amazon idempotency key",
         about="For the same key Amazon repeats its first answer, so this cannot issue a second refund. A request that "
         "is in progress or done is returned unchanged. Repeat an unclear request before you settle it.",
-        scopes=ISSUE,
         parameters=(REQUEST, ACCOUNT),
         answers=(
             Answer(200, RefundRequestJson, "The request after the attempt."),
@@ -144,17 +124,14 @@ class RequestApi:
             return json_answer(await self._json(account, record), 202, Retry_After=str(ASK_AGAIN))
         return json_answer(await self._json(account, record))
 
-    @Operation(
+    @issue_operation(
         "POST",
         "/v1/refund-requests/{request_id}/settle",
         id="settleRefundRequest",
-        tag="issuing",
         summary="Settle a request that is unclear, or that Amazon keeps refusing",
         about="If you name a refund, it is first looked up at Amazon and must match the request.",
-        scopes=ISSUE,
         parameters=(REQUEST, ACCOUNT),
         body=Body(SETTLEMENT),
-        answers=(Answer(200, RefundRequestJson),),
         problem=RefundProblemJson,
         reasons=(
             {
@@ -167,7 +144,7 @@ class RequestApi:
             COMMIT,
         ),
     )
-    async def settle(self, call: Call) -> Response:
+    async def settle(self, call: Call) -> RefundRequestJson:
         """Records the outcome that a person found for an unclear request."""
         accounts, refund_request_id = call.accounts, call[REQUEST]
         refund_id = _read_settlement(await read_object(call.request))
@@ -177,7 +154,7 @@ class RequestApi:
             record = await manual.as_done(refund_request_id, refund_id, by=call.actor)
         else:
             record = await manual.as_not_issued(refund_request_id, by=call.actor)
-        return json_answer(await self._json(account, record))
+        return await self._json(account, record)
 
     async def _json(self, account: str, record: RefundRequestRecord) -> RefundRequestJson:
         return request_json(account, record, await self._store.of(account).requests.candidate_of(record))

@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from receiver.errors import BadRequest, Conflict
 from receiver.http.api.bodies import object_schema, only_account, read_object
-from receiver.http.api.operations import ADMIN, NO_ACCOUNT, Answer, Body, Call, Operation
+from receiver.http.api.operations import NO_ACCOUNT, Answer, Body, Call, subscriber_operation
 from receiver.http.api.params import ACCOUNT, flag
 from receiver.http.api.schema import ChangedSubscriberJson
 from receiver.http.api.subscriber_bodies import ADD, HUMP, NewSubscriber, read_fields, read_new, subscriber_json
@@ -61,17 +61,15 @@ class _Result(NamedTuple):
 
 
 class SubscriberPutApi(SubscriberApi):
-    @Operation(
+    @subscriber_operation(
         "PUT",
         "/v1/subscribers/{name}",
         id="putSubscriber",
-        tag="subscribers",
         summary="Create a subscriber, or make it equal to this one",
         about="Can be repeated: if nothing differs, nothing is changed. A subscriber that is there keeps its waiting "
         "events, its pause and, if no secret is given, its secrets. `start` matters only for a new one. If the url "
         "moves to another scheme, host or port, `secret` must be given too. A generated secret is shown only in this "
         "answer.",
-        scopes=ADMIN,
         parameters=(NAME, ACCOUNT, DRY_RUN),
         body=Body(PUT),
         answers=(

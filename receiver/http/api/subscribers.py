@@ -12,7 +12,7 @@ from starlette.responses import Response
 from receiver.errors import Conflict, NotFound
 from receiver.http.api.bodies import check_fields, only_account, possible_accounts, read_object
 from receiver.http.api.lookup import all_subscribers, change_subscriber, find_subscriber
-from receiver.http.api.operations import ADMIN, NO_ACCOUNT, SEVERAL, Answer, Body, Call, Operation, Reasons
+from receiver.http.api.operations import NO_ACCOUNT, SEVERAL, Answer, Body, Call, Reasons, subscriber_operation
 from receiver.http.api.params import ACCOUNT, Schema, in_path
 from receiver.http.api.schema import (
     AddedSubscriberJson,
@@ -66,35 +66,29 @@ class SubscriberApi:
         self._store, self._rules = store, rules
         self._now, self._new_secret, self._most = now, new_secret, most
 
-    @Operation(
+    @subscriber_operation(
         "GET",
         "/v1/subscribers",
         id="listSubscribers",
-        tag="subscribers",
         summary="List subscribers",
-        scopes=ADMIN,
         parameters=(ACCOUNT,),
-        answers=(Answer(200, SubscriberListJson),),
     )
-    async def many(self, call: Call) -> Response:
+    async def many(self, call: Call) -> SubscriberListJson:
         """All subscribers of the accounts that the token may see, or of `?account=`."""
         accounts = call.accounts
         found = await all_subscribers(self._store, accounts)
-        body = SubscriberListJson(
+        return SubscriberListJson(
             subscribers=[subscriber_json(account, subscriber) for account, subscriber in found],
             unreadable=["/".join(each) for each in await self._unreadable(accounts)],
         )
-        return json_answer(body)
 
-    @Operation(
+    @subscriber_operation(
         "POST",
         "/v1/subscribers",
         id="addSubscriber",
-        tag="subscribers",
         summary="Add a subscriber",
         about="If the format signs and no secret is given, one is generated and shown only in this answer. An account "
         "has at most `delivery.max_subscribers` of them (100 by default).",
-        scopes=ADMIN,
         body=Body(ADD),
         answers=(
             Answer(200, SubscriberJson, about="There is an equal one. Its secret is not shown again."),
@@ -133,41 +127,35 @@ class SubscriberApi:
         body = extended(AddedSubscriberJson, subscriber_json(account, subscriber), **made, events_after=after)
         return json_answer(body, 201, Location=f"/v1/subscribers/{subscriber.name}?account={account}")
 
-    @Operation(
+    @subscriber_operation(
         "GET",
         "/v1/subscribers/{name}",
         id="getSubscriber",
-        tag="subscribers",
         summary="A subscriber and its delivery health",
-        scopes=ADMIN,
         parameters=(NAME, ACCOUNT),
-        answers=(Answer(200, SubscriberWithStatsJson),),
         reasons=ONE,
     )
-    async def one(self, call: Call) -> Response:
+    async def one(self, call: Call) -> SubscriberWithStatsJson:
         """With `stats`: waiting and dead deliveries, and the last errors."""
         account, subscriber = await self._named(call)
         name, deliveries = subscriber.name, self._store.of(account).deliveries
         sizes, health = await asyncio.gather(deliveries.queue_sizes(name), deliveries.health(name))
         stats = stats_json(sizes, health)
-        return json_answer(extended(SubscriberWithStatsJson, subscriber_json(account, subscriber), stats=stats))
+        return extended(SubscriberWithStatsJson, subscriber_json(account, subscriber), stats=stats)
 
-    @Operation(
+    @subscriber_operation(
         "PATCH",
         "/v1/subscribers/{name}",
         id="changeSubscriber",
-        tag="subscribers",
         summary="Change fields of a subscriber",
         about="If the scheme, host or port of the `url` changes, the same change must include the subscriber's "
         "credentials: `secret` of a cloudevents subscriber, `routingKey`, `authorization` (null removes it). Otherwise "
         "the answer is 400 credential_needed, and nothing is changed. A generated secret is shown only in this answer.",
-        scopes=ADMIN,
         parameters=(NAME, ACCOUNT),
         body=Body(CHANGE),
-        answers=(Answer(200, ChangedSubscriberJson),),
         reasons=({400: ("bad_subscriber", "credential_needed"), 409: ("configured",)}, *ONE),
     )
-    async def change(self, call: Call) -> Response:
+    async def change(self, call: Call) -> ChangedSubscriberJson:
         """Changes the fields in the body; null restores the default."""
         wanted = read_fields(await read_object(call.request))
         made = {"secret": self._new_secret()} if wanted.get("secret") == NEW else {}
@@ -178,13 +166,11 @@ class SubscriberApi:
 
         return await self._change(call, Action.SUBSCRIBER_CHANGE, change, made, fields=tuple(sorted(wanted)))
 
-    @Operation(
+    @subscriber_operation(
         "DELETE",
         "/v1/subscribers/{name}",
         id="removeSubscriber",
-        tag="subscribers",
         summary="Remove a subscriber and its deliveries",
-        scopes=ADMIN,
         parameters=(NAME, ACCOUNT),
         answers=(Answer(204),),
         reasons=({409: ("configured",)}, *ONE),
@@ -203,16 +189,13 @@ class SubscriberApi:
         await self._store.of(account).subscribers.remove(call[NAME], entry)
         return Response(status_code=204)
 
-    @Operation(
+    @subscriber_operation(
         "POST",
         "/v1/subscribers/{name}/rotate",
         id="rotateSecret",
-        tag="subscribers",
         summary="Rotate a subscriber's secret; the previous ones continue to sign for a while",
-        scopes=ADMIN,
         parameters=(NAME, ACCOUNT),
         body=Body(ROTATE, required=False),
-        answers=(Answer(200, ChangedSubscriberJson),),
         reasons=(
             {
                 400: ("unknown_field", "bad_parameter", "bad_secret"),
@@ -221,7 +204,7 @@ class SubscriberApi:
             *ONE,
         ),
     )
-    async def rotate(self, call: Call) -> Response:
+    async def rotate(self, call: Call) -> ChangedSubscriberJson:
         """Sets a given or generated secret; a generated one is shown once."""
         fields = await read_object(call.request, needed=False)
         check_fields(fields, ("secret", "oldValidFor"))
@@ -235,33 +218,27 @@ class SubscriberApi:
 
         return await self._change(call, Action.SUBSCRIBER_ROTATE, change, made)
 
-    @Operation(
+    @subscriber_operation(
         "POST",
         "/v1/subscribers/{name}/pause",
         id="pauseSubscriber",
-        tag="subscribers",
         summary="Pause a subscriber: its deliveries wait until it is resumed",
-        scopes=ADMIN,
         parameters=(NAME, ACCOUNT),
-        answers=(Answer(200, SubscriberJson),),
         reasons=ONE,
     )
-    async def pause(self, call: Call) -> Response:
+    async def pause(self, call: Call) -> SubscriberJson:
         now = self._now()
         return await self._change(call, Action.SUBSCRIBER_PAUSE, lambda found: pause(found, "operator", now))
 
-    @Operation(
+    @subscriber_operation(
         "POST",
         "/v1/subscribers/{name}/resume",
         id="resumeSubscriber",
-        tag="subscribers",
         summary="Resume a subscriber: waiting deliveries are sent at its rate",
-        scopes=ADMIN,
         parameters=(NAME, ACCOUNT),
-        answers=(Answer(200, SubscriberJson),),
         reasons=ONE,
     )
-    async def resume(self, call: Call) -> Response:
+    async def resume(self, call: Call) -> SubscriberJson:
         """Also resumes one that was paused after a 410."""
         return await self._change(call, Action.SUBSCRIBER_RESUME, lambda found: resume(found, self._now()))
 
@@ -272,10 +249,10 @@ class SubscriberApi:
         change: Callable[[Subscriber], Subscriber],
         made: Mapping[str, str] = MappingProxyType({}),
         fields: tuple[str, ...] = (),
-    ) -> Response:
+    ) -> ChangedSubscriberJson:
         entry = AuditEntry(action=action, actor=call.actor, subscriber=call[NAME], fields=fields)
         account, after = await change_subscriber(self._store, call.accounts, call[NAME], change, entry)
-        return json_answer(extended(ChangedSubscriberJson, subscriber_json(account, after), **made))
+        return extended(ChangedSubscriberJson, subscriber_json(account, after), **made)
 
     async def _named(self, call: Call) -> tuple[str, Subscriber]:
         return await find_subscriber(self._store, call.accounts, call[NAME])

@@ -5,17 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from starlette.requests import Request
 from starlette.responses import Response
 
 from receiver.errors import BadRequest, Conflict, ReceiverError
-from receiver.http.api.auth import actor_of
 from receiver.http.api.cases import read_closing
 from receiver.http.api.listing import merged
 from receiver.http.dashboard.filters import refund_path
-from receiver.http.dashboard.guard import PageFrame, see_other
+from receiver.http.dashboard.guard import PageFrame, Visit, see_other
 from receiver.http.dashboard.refunds import may_close, refund_of
-from receiver.http.dashboard.sessions import Session
 from receiver.issue.issuer import Issuer
 from receiver.ledger.query import Query
 from receiver.ledger.refund import How, Refund, State
@@ -39,40 +36,40 @@ class CasePages:
     def __init__(self, frame: PageFrame, store: Store, issuers: Mapping[str, Issuer]) -> None:
         self._frame, self._store, self._issuers = frame, store, issuers
 
-    async def ask_close(self, request: Request, session: Session) -> Response:
+    async def ask_close(self, visit: Visit) -> Response:
         """`GET /refunds/{refund_id}/close?account=`: the form."""
-        refund = await self._refund(request, session)
+        refund = await self._refund(visit)
         if refund.resolution and not refund.resolution.is_open:
             raise already_closed(refund.resolution)
         if not may_close(refund):
             raise Conflict("Only a declined refund that was not reissued can be closed.", reason="not_closable")
-        return await self._form(refund, session, {})
+        return await self._form(refund, visit, {})
 
-    async def close(self, request: Request, session: Session) -> Response:
+    async def close(self, visit: Visit) -> Response:
         """`POST /refunds/{refund_id}/close?account=`. What is wrong is shown with the form, as it was filled in."""
-        refund, given = await self._refund(request, session), request.state.form
+        refund, given = await self._refund(visit), visit.form
         try:
-            closing = read_closing(closing_fields(given), actor_of(request, session.caller))
+            closing = read_closing(closing_fields(given), visit.actor)
             await self._issuers[refund.account].cases.close(refund.refund_id, closing)
         except ReceiverError as error:
             if error.status >= 500:
                 raise
-            return await self._form(refund, session, given, error)
+            return await self._form(refund, visit, given, error)
         return see_other(f"{refund_path(refund.refund_id, refund.account)}&done=closed")
 
-    async def reopen(self, request: Request, session: Session) -> Response:
-        refund = await self._refund(request, session)
-        await self._issuers[refund.account].cases.reopen(refund.refund_id, actor_of(request, session.caller))
+    async def reopen(self, visit: Visit) -> Response:
+        refund = await self._refund(visit)
+        await self._issuers[refund.account].cases.reopen(refund.refund_id, visit.actor)
         return see_other(f"{refund_path(refund.refund_id, refund.account)}&done=reopened")
 
-    async def _refund(self, request: Request, session: Session) -> Refund:
-        refund = await refund_of(self._store, request, session.caller)
+    async def _refund(self, visit: Visit) -> Refund:
+        refund = await refund_of(self._store, visit)
         if refund.account not in self._issuers:
             raise Conflict("This process cannot close cases of this account.", reason="not_closable")
         return refund
 
     async def _form(
-        self, refund: Refund, session: Session, given: Mapping[str, str], error: ReceiverError | None = None
+        self, refund: Refund, visit: Visit, given: Mapping[str, str], error: ReceiverError | None = None
     ) -> Response:
         offered = []
         if refund.charge_id:
@@ -91,7 +88,7 @@ class CasePages:
             "error": _in_words(error) if error else "",
             "wrong": error.reason if error else "",
         }
-        return self._frame.render("close.html", session, values, at="refunds", status=error.status if error else 200)
+        return self._frame.render("close.html", visit, values, at="refunds", status=error.status if error else 200)
 
 
 def closing_fields(given: Mapping[str, str]) -> dict[str, str]:

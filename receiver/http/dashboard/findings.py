@@ -6,11 +6,9 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from starlette.requests import Request
 from starlette.responses import Response
 
-from receiver.http.dashboard.guard import PageFrame
-from receiver.http.dashboard.sessions import Session
+from receiver.http.dashboard.guard import PageFrame, Visit
 from receiver.ledger.reconciliation.finding import Finding, FindingKind
 from receiver.outbox.events.advice import Advice
 from receiver.outbox.events.mismatch_event import advice_of
@@ -33,8 +31,8 @@ class FindingPage:
     def __init__(self, frame: PageFrame, store: Store) -> None:
         self._frame, self._store = frame, store
 
-    async def show(self, request: Request, session: Session) -> Response:
-        accounts = session.caller.seen(request.query_params.get("account") or None)
+    async def show(self, visit: Visit) -> Response:
+        accounts = visit.accounts
         stores = {account: self._store.of(account).findings for account in accounts}
         counts = await asyncio.gather(*(each.counts() for each in stores.values()))
         groups, closed = list[FindingGroup](), list[tuple[str, Finding]]()
@@ -47,4 +45,4 @@ class FindingPage:
             closed += [(account, each) for each in await store.closed(MOST_CLOSED)]
         closed.sort(key=lambda pair: -pair[1].closed_at)
         values = {"groups": groups, "closed": closed[:MOST_CLOSED]}
-        return self._frame.render("findings.html", session, values, at="findings")
+        return self._frame.render("findings.html", visit, values, at="findings")

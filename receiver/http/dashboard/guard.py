@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final
 from urllib.parse import parse_qsl, quote
@@ -17,18 +18,27 @@ from starlette.routing import Route
 from receiver.errors import BadRequest, Forbidden, ReceiverError, StoreUnavailable
 from receiver.http.api.auth import log_actor
 from receiver.http.api.bodies import read_whole
+from receiver.http.api.operations import Call
 from receiver.http.dashboard.pages import Pages
 from receiver.http.dashboard.sessions import Session, Sessions, same
 from receiver.settings.sections import Scope
 
-log = structlog.get_logger()
-
-Handler = Callable[[Request, Session], Awaitable[Response]]
 MOST_FORM, FORM_TIMEOUT, MOST_FIELDS = 8 * 1024, 10.0, 20
 OWN_PAGE: Final = re.compile(r"/(?:(?:refunds|jobs|subscribers)(?:[/?][^\\\s\x00-\x1f]*)?)?")
 """Where a redirect after signing in may lead: dashboard pages only."""
 AGAIN_AFTER: Final = 10
 """Seconds after which a page reloads while the store is unavailable."""
+
+
+@dataclass(frozen=True, slots=True)
+class Visit(Call):
+    """A request of a signed-in browser. `form` are the fields that it sent."""
+
+    session: Session
+    form: Mapping[str, str]
+
+
+Handler = Callable[[Visit], Awaitable[Response]]
 
 
 class PageFrame:
@@ -39,73 +49,48 @@ class PageFrame:
 
     def page(self, path: str, handler: Handler, *scopes: Scope) -> Route:
         """The route of a page. The token needs one of the scopes, if there are any."""
-
-        async def shown(request: Request, session: Session) -> Response:
-            if scopes:
-                session.caller.need(*scopes)
-            return await handler(request, session)
-
-        return self._route("GET", path, shown)
+        return self._route("GET", path, handler, scopes)
 
     def form(self, path: str, handler: Handler, *scopes: Scope) -> Route:
-        """The route of a form. Checks its CSRF token first. Its fields are `request.state.form`."""
+        """The route of a form. Checks its CSRF token first."""
+        return self._route("POST", path, handler, scopes)
 
-        async def sent(request: Request, session: Session) -> Response:
-            need_own_page(request)
-            fields = await read_form(request)
-            if not same(fields.get("csrf", ""), session.csrf):
-                raise Forbidden("This form belongs to another session. Go back and reload the page.", reason="csrf")
+    def _route(self, method: str, path: str, handler: Handler, scopes: Sequence[Scope]) -> Route:
+        async def answered(request: Request) -> Response:
+            session = self._sessions.of(request)
+            if session is None:
+                return self._to_sign_in(request)
+            log_actor(request, session.caller)
+            form = await read_own_form(request, session) if method == "POST" else {}
             if scopes:
                 session.caller.need(*scopes)
-            request.state.form = fields
-            return await handler(request, session)
-
-        return self._route("POST", path, sent)
-
-    def _route(self, method: str, path: str, handler: Handler) -> Route:
-        async def answered(request: Request) -> Response:
-            return await self.guarded(request, lambda: self._signed_in(request, handler))
+            return await handler(Visit(request, session.caller, session, form))
 
         return Route(path, answered, methods=[method])
 
     def render(
-        self, template: str, session: Session | None, values: Mapping[str, Any], *, at: str = "", status: int = 200
+        self, template: str, visit: Visit | None, values: Mapping[str, Any], *, at: str = "", status: int = 200
     ) -> Response:
         """A page of the dashboard; `at` is its menu entry."""
-        return self._pages.render(template, {**self._around(session), "at": at, **values}, status)
-
-    async def guarded(self, request: Request, work: Callable[[], Awaitable[Response]]) -> Response:
-        """The response of `work`, or its error as a page."""
-        try:
-            return await work()
-        except ReceiverError as error:
-            if error.status >= 500:
-                log.error("http.unavailable", reason=error.reason, status=error.status, detail=error.detail)
-            return self.problem(request, error)
-        except HTTPException as error:
-            return self.refused(request, error)
-        except Exception:
-            log.exception("http.failed", method=request.method, route=request.url.path)
-            return self._problem(request, 500, "Internal error. See the service's log.", "internal_error")
-
-    def problem(self, request: Request, error: ReceiverError) -> Response:
-        again = AGAIN_AFTER if isinstance(error, StoreUnavailable) else 0
-        detail = (
-            "The store is not responding. Nothing is lost. This page reloads automatically." if again else str(error)
+        return self._pages.render(
+            template, {**self._around(visit.session if visit else None), "at": at, **values}, status
         )
-        wait = error.retry_after or again
-        return self._problem(request, error.status, detail, error.reason, again=again, wait=wait)
 
-    def refused(self, request: Request, error: HTTPException) -> Response:
-        """A router error as a page: unknown address, or wrong method."""
-        detail = (
-            "There is no page at this address."
-            if error.status_code == 404
-            else "This address does not accept this method."
-        )
-        answer = self._problem(request, error.status_code, detail, "no_such_page")
-        answer.headers.update(error.headers or {})
-        return answer
+    def problem(self, request: Request, error: Exception) -> Response:
+        """An error as a page."""
+        if isinstance(error, StoreUnavailable):
+            detail, wait = "The store is not responding. Nothing is lost. This page reloads automatically.", AGAIN_AFTER
+            wanted = error.retry_after or wait
+            return self._problem(request, error.status, detail, error.reason, again=wait, wait=wanted)
+        if isinstance(error, ReceiverError):
+            return self._problem(request, error.status, str(error), error.reason, wait=error.retry_after or 0)
+        if isinstance(error, HTTPException):
+            lost, refused = "There is no page at this address.", "This address does not accept this method."
+            detail = lost if error.status_code == 404 else refused
+            answer = self._problem(request, error.status_code, detail, "no_such_page")
+            answer.headers.update(error.headers or {})
+            return answer
+        return self._problem(request, 500, "Internal error. See the service's log.", "internal_error")
 
     def _problem(
         self, request: Request, status: int, detail: str, reason: str, *, again: int = 0, wait: int = 0
@@ -117,13 +102,6 @@ class PageFrame:
         return self._pages.render(
             "problem.html", {**self._around(self._sessions.of(request)), **values}, status, headers
         )
-
-    async def _signed_in(self, request: Request, handler: Handler) -> Response:
-        session = self._sessions.of(request)
-        if session is None:
-            return self._to_sign_in(request)
-        log_actor(request, session.caller)
-        return await handler(request, session)
 
     def _to_sign_in(self, request: Request) -> Response:
         here = f"{request.url.path}?{request.url.query}" if request.url.query else request.url.path
@@ -157,6 +135,15 @@ def need_own_page(request: Request) -> None:
     """Raises `Forbidden` if the browser says that another site, or another host of this one, sent the form."""
     if request.headers.get("sec-fetch-site", "same-origin") != "same-origin":
         raise Forbidden("The form was not sent by a page of this service.", reason="csrf")
+
+
+async def read_own_form(request: Request, session: Session) -> dict[str, str]:
+    """The fields of a form of this session. Raises `Forbidden` for one of another page or session, `BadRequest`."""
+    need_own_page(request)
+    fields = await read_form(request)
+    if not same(fields.get("csrf", ""), session.csrf):
+        raise Forbidden("This form belongs to another session. Go back and reload the page.", reason="csrf")
+    return fields
 
 
 async def read_form(request: Request) -> dict[str, str]:

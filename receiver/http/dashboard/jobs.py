@@ -7,27 +7,22 @@ person is asked again.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Final
 from urllib.parse import urlencode
 
-from starlette.requests import Request
 from starlette.responses import Response
 
 from receiver.errors import BadRequest, Conflict
-from receiver.http.api.auth import actor_of
-from receiver.http.api.jobs import JOB
+from receiver.http.api.jobs import JOB, JobApi
 from receiver.http.api.lookup import find_job
-from receiver.http.api.params import ACCOUNT
 from receiver.http.api.refunds import REASON
-from receiver.http.dashboard.guard import PageFrame, see_other
-from receiver.http.dashboard.sessions import Session
+from receiver.http.dashboard.guard import PageFrame, Visit, see_other
 from receiver.issue.issuer import Issuer
 from receiver.issue.jobs import Jobs
-from receiver.ledger.audit import Actor
-from receiver.ledger.declines.job import LEFT_OUT, REISSUED, UNFINISHED, Job, JobState, LeftOut, Plan, Selection
+from receiver.ledger.declines.job import LEFT_OUT, REISSUED, UNFINISHED, JobState, LeftOut, Plan, Selection
 from receiver.ledger.declines.job_shape import describe
 from receiver.ledger.money import Money, sums
 from receiver.ledger.refund import REFUND_ID
@@ -58,30 +53,30 @@ class JobPages:
 
     def __init__(self, frame: PageFrame, store: Store, issuers: Mapping[str, Issuer]) -> None:
         self._frame, self._store, self._issuers = frame, store, issuers
+        self._api = JobApi(store, issuers)
 
-    async def ask(self, request: Request, session: Session) -> Response:
+    async def ask(self, visit: Visit) -> Response:
         """`GET /jobs/new?account=&id=&id=…`, or `&all=1&reason=`: what a job would do, and a form that starts it."""
-        account = self._account(request, session)
-        query = request.query_params
+        account = self._account(visit)
+        query = visit.request.query_params
         ids = tuple(each.strip() for each in query.getlist("id") if each.strip())
         selection = read_selection(ids, everything=query.get("all") == "1", reason=query.get("reason", ""))
-        return await self._plan(session, account, selection)
+        return await self._plan(visit, account, selection)
 
-    async def start(self, request: Request, session: Session) -> Response:
+    async def start(self, visit: Visit) -> Response:
         """`POST /jobs?account=`: starts the job if it would do what the person has seen."""
-        account, given = self._account(request, session), request.state.form
+        account, given = self._account(visit), visit.form
         ids = tuple(given.get("ids", "").split())
         selection = read_selection(ids, everything=given.get("all") == "1", reason=given.get("reason", ""))
         jobs = Jobs(self._issuers[account])
         if given.get("seen") != digest(await jobs.plan(selection)):
-            return await self._plan(session, account, selection, CHANGED)
-        job = await jobs.start(selection, actor_of(request, session.caller))
+            return await self._plan(visit, account, selection, CHANGED)
+        job = await jobs.start(selection, visit.actor)
         return see_other(job_path(job.id, account))
 
-    async def one(self, request: Request, session: Session) -> Response:
+    async def one(self, visit: Visit) -> Response:
         """`GET /jobs/{job_id}?account=`: how far it is, and the latest outcomes."""
-        accounts = session.caller.seen(ACCOUNT.of(request) or None)
-        job = await find_job(self._store, accounts, JOB.of(request))
+        job = await find_job(self._store, visit.accounts, visit[JOB])
         after = max(job.finished - SHOWN, 0)
         outcomes = await self._store.of(job.account).jobs.outcomes(job.id, after, SHOWN)
         values = {
@@ -92,32 +87,26 @@ class JobPages:
             "is_unfinished": job.state in UNFINISHED,
             "is_paused": job.state is JobState.PAUSED,
         }
-        return self._frame.render("job.html", session, values, at="refunds")
+        return self._frame.render("job.html", visit, values, at="refunds")
 
-    async def resume(self, request: Request, session: Session) -> Response:
-        return await self._act(request, session, Jobs.resume)
+    async def resume(self, visit: Visit) -> Response:
+        job = await self._api.resume(visit)
+        return see_other(job_path(job.id, job.account))
 
-    async def cancel(self, request: Request, session: Session) -> Response:
-        return await self._act(request, session, Jobs.cancel)
+    async def cancel(self, visit: Visit) -> Response:
+        job = await self._api.cancel(visit)
+        return see_other(job_path(job.id, job.account))
 
-    async def _act(
-        self, request: Request, session: Session, act: Callable[[Jobs, str, Actor], Awaitable[Job]]
-    ) -> Response:
-        account = self._account(request, session)
-        job = await find_job(self._store, [account], JOB.of(request))
-        await act(Jobs(self._issuers[account]), job.id, actor_of(request, session.caller))
-        return see_other(job_path(job.id, account))
-
-    def _account(self, request: Request, session: Session) -> str:
+    def _account(self, visit: Visit) -> str:
         """The account of the job. Raises `Forbidden`, `NotFound`, `Conflict`."""
-        accounts = session.caller.seen(ACCOUNT.of(request) or None)
+        accounts = visit.accounts
         if len(accounts) != 1:
             raise Conflict("A job belongs to one account. Choose the account in the list.", reason="account_needed")
         if accounts[0] not in self._issuers:
             raise Conflict("This process cannot issue refunds of this account.", reason="not_issuing")
         return accounts[0]
 
-    async def _plan(self, session: Session, account: str, selection: Selection, changed: str = "") -> Response:
+    async def _plan(self, visit: Visit, account: str, selection: Selection, changed: str = "") -> Response:
         jobs = Jobs(self._issuers[account])
         plan = await jobs.plan(selection)
         values = {
@@ -132,7 +121,7 @@ class JobPages:
             "unfinished": await jobs.store.jobs.current(),
             "changed": changed,
         }
-        return self._frame.render("job_plan.html", session, values, at="refunds", status=409 if changed else 200)
+        return self._frame.render("job_plan.html", visit, values, at="refunds", status=409 if changed else 200)
 
 
 def read_selection(ids: Sequence[str], *, everything: bool, reason: str) -> Selection:

@@ -8,17 +8,15 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from starlette.requests import Request
 from starlette.responses import Response
 
 from receiver.http.api.auth import Caller
 from receiver.http.api.listing import as_of_now
 from receiver.http.api.lookup import all_subscribers
 from receiver.http.dashboard.chart import draw, edges
-from receiver.http.dashboard.guard import PageFrame
+from receiver.http.dashboard.guard import PageFrame, Visit
 from receiver.http.dashboard.refunds import retry_makes_sense
 from receiver.http.dashboard.requests import NOTICES
-from receiver.http.dashboard.sessions import Session
 from receiver.issue.issuer import Issuer
 from receiver.ledger.age import started_at
 from receiver.ledger.declines.job import Job
@@ -64,10 +62,10 @@ class OverviewPage:
         self._frame, self._store, self._issuers, self._now = frame, store, issuers, now
         self._conflicts: dict[str, tuple[str, list[str]]] = {}
 
-    async def show(self, request: Request, session: Session) -> Response:
+    async def show(self, visit: Visit) -> Response:
         """`GET /`. Shows what the token's scopes allow: refunds need read, requests refund, subscribers admin."""
-        caller, now = session.caller, self._now()
-        notice = NOTICES.get(request.query_params.get("done", ""), "")
+        caller, now = visit.caller, self._now()
+        notice = NOTICES.get(visit.request.query_params.get("done", ""), "")
         lists = ("unclear", "alerting", "declines", "conflicts", "stuck", "jobs", "to_answer", "undeclared")
         values: dict[str, Any] = {**dict.fromkeys(lists, ()), "unclear_total": 0, "findings": 0}
         values |= {"now": now, "reads": Scope.READ in caller.scopes, "notice": notice}
@@ -87,7 +85,7 @@ class OverviewPage:
             )
             found = await all_subscribers(self._store, caller.accounts)
             values["undeclared"] = [(account, each.name) for account, each in found if each.undeclared_at]
-        return self._frame.render("overview.html", session, values, at="overview")
+        return self._frame.render("overview.html", visit, values, at="overview")
 
     async def _findings(self, account: str) -> Sequence[tuple[str, int]]:
         """How many findings of each kind are open."""

@@ -9,7 +9,6 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Final
 from urllib.parse import urlencode
 
-from starlette.requests import Request
 from starlette.responses import Response
 
 from receiver.errors import BadRequest
@@ -18,8 +17,7 @@ from receiver.http.api.lookup import find_refunds
 from receiver.http.api.params import WORD
 from receiver.http.api.refunds import CURSOR, ORDER, REASON, STATE
 from receiver.http.dashboard.filters import refund_path
-from receiver.http.dashboard.guard import PageFrame, see_other
-from receiver.http.dashboard.sessions import Session
+from receiver.http.dashboard.guard import PageFrame, Visit, see_other
 from receiver.http.limits import Reads
 from receiver.issue.issuer import Issuer
 from receiver.ledger.money import Money, sums
@@ -61,15 +59,15 @@ class RefundList:
     def __init__(self, frame: PageFrame, store: Store, issuers: Mapping[str, Issuer], reads: Reads) -> None:
         self._frame, self._store, self._issuers, self._reads = frame, store, issuers, reads
 
-    async def show(self, request: Request, session: Session) -> Response:
+    async def show(self, visit: Visit) -> Response:
         """`GET /refunds?account=&q=&state=&reason=&from=&to=&cursor=`: newest change first.
 
         A search that finds one refund by its id leads to its page.
         """
-        given = {name: request.query_params.get(name, "").strip() for name in FIELDS}
-        accounts = session.caller.seen(given["account"] or None)
-        query, cursor = read_query(given), CURSOR.of(request)
-        async with self._reads.turn(session.caller.name):
+        given = {name: visit.request.query_params.get(name, "").strip() for name in FIELDS}
+        accounts = visit.caller.seen(given["account"] or None)
+        query, cursor = read_query(given), visit[CURSOR]
+        async with self._reads.turn(visit.caller.name):
             named = await self._named(accounts, given["q"])
             if len(named) == 1:
                 return see_other(refund_path(named[0].refund_id, named[0].account))
@@ -83,17 +81,17 @@ class RefundList:
             "totals": counted,
             "given": given,
             "filtered": bool(filters),
-            "bulk": self._bulk(session, accounts, query),
+            "bulk": self._bulk(visit, accounts, query),
             "states": list(State),
             "reasons": list(dict.fromkeys([*Reason, *filter(None, [given["reason"]])])),
             "first": f"/refunds?{urlencode(filters)}" if cursor else "",
             "following": f"/refunds?{urlencode(more)}" if found.page.next_cursor else "",
         }
-        return self._frame.render("refunds.html", session, values, at="refunds")
+        return self._frame.render("refunds.html", visit, values, at="refunds")
 
-    def _bulk(self, session: Session, accounts: Sequence[str], query: Query) -> str:
+    def _bulk(self, visit: Visit, accounts: Sequence[str], query: Query) -> str:
         """The account whose open declines the person may reissue together from this list; empty: none."""
-        may = query.open and len(accounts) == 1 and Scope.REFUND in session.caller.scopes
+        may = query.open and len(accounts) == 1 and Scope.REFUND in visit.caller.scopes
         return accounts[0] if may and accounts[0] in self._issuers else ""
 
     async def _named(self, accounts: Sequence[str], text: str) -> list[Refund]:

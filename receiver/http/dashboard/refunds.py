@@ -5,18 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from starlette.requests import Request
 from starlette.responses import Response
 
 from receiver.errors import Conflict, OtherRefunds
-from receiver.http.api.auth import Caller, actor_of
 from receiver.http.api.issuing import read_besides
 from receiver.http.api.listing import as_of_now
 from receiver.http.api.lookup import find_history, find_refunds, the_refund
-from receiver.http.api.params import ACCOUNT, REFUND
+from receiver.http.api.params import REFUND
 from receiver.http.dashboard.filters import refund_path
-from receiver.http.dashboard.guard import PageFrame, see_other
-from receiver.http.dashboard.sessions import Session
+from receiver.http.dashboard.guard import PageFrame, Visit, see_other
 from receiver.http.dashboard.timeline import timeline_of
 from receiver.http.limits import Refreshes
 from receiver.issue.issuer import Issuer
@@ -55,59 +52,59 @@ class RefundPages:
         self._frame, self._store, self._issuers, self._now = frame, store, issuers, now
         self._refreshes, self._seller_central = refreshes, seller_central
 
-    async def one(self, request: Request, session: Session) -> Response:
-        refund = await refund_of(self._store, request, session.caller)
+    async def one(self, visit: Visit) -> Response:
+        refund = await refund_of(self._store, visit)
         history, disputes = await find_history(self._store, refund)
-        admin = Scope.ADMIN in session.caller.scopes
-        issues = Scope.REFUND in session.caller.scopes and refund.account in self._issuers
+        admin = Scope.ADMIN in visit.caller.scopes
+        issues = Scope.REFUND in visit.caller.scopes and refund.account in self._issuers
         values = {
             "refund": refund,
             "now": self._now(),
             "timeline": await timeline_of(self._store.of(refund.account), refund, history, disputes, deliveries=admin),
             "is_pending": not is_final(refund.state),
             "seller_central": self._seller_central or SELLER_CENTRAL[region_of(refund)],
-            "may_refresh": not session.caller.scopes.isdisjoint((Scope.REFUND, Scope.ADMIN)),
+            "may_refresh": not visit.caller.scopes.isdisjoint((Scope.REFUND, Scope.ADMIN)),
             "may_retry": issues and retry_makes_sense(refund),
             "may_close": issues and may_close(refund),
             "may_reopen": issues and may_reopen(refund),
-            "notice": NOTICES.get(request.query_params.get("done", ""), ""),
+            "notice": NOTICES.get(visit.request.query_params.get("done", ""), ""),
         }
-        return self._frame.render("refund.html", session, values, at="refunds")
+        return self._frame.render("refund.html", visit, values, at="refunds")
 
-    async def refresh(self, request: Request, session: Session) -> Response:
+    async def refresh(self, visit: Visit) -> Response:
         """`POST /refunds/{refund_id}/refresh?account=`: ask Amazon now."""
-        self._refreshes.take(session.caller.name)
-        refund = await refund_of(self._store, request, session.caller)
-        by = actor_of(request, session.caller)
+        self._refreshes.take(visit.caller.name)
+        refund = await refund_of(self._store, visit)
+        by = visit.actor
         hint = Hint(refund_id=refund.refund_id, at=self._now(), source=Source.REFRESH, by=by)
         await self._store.of(refund.account).schedule.hint(hint)
         return see_other(f"{refund_path(refund.refund_id, refund.account)}&done=refresh")
 
-    async def ask_retry(self, request: Request, session: Session) -> Response:
+    async def ask_retry(self, visit: Visit) -> Response:
         """`GET /refunds/{refund_id}/retry?account=`: the confirmation page."""
-        refund = await refund_of(self._store, request, session.caller)
+        refund = await refund_of(self._store, visit)
         self._need_retry(refund)
         return self._frame.render(
-            "retry.html", session, {"refund": refund, "refused": False, "besides": "", "unseen": False}, at="refunds"
+            "retry.html", visit, {"refund": refund, "refused": False, "besides": "", "unseen": False}, at="refunds"
         )
 
-    async def retry(self, request: Request, session: Session) -> Response:
+    async def retry(self, visit: Visit) -> Response:
         """`POST /refunds/{refund_id}/retry?account=`: reissue it, at most once."""
-        refund = await refund_of(self._store, request, session.caller)
+        refund = await refund_of(self._store, visit)
         if refund.retried_by:
             return see_other(f"{refund_path(refund.retried_by, refund.account)}&done=retry")
         self._need_retry(refund)
-        asked = Asked(actor_of(request, session.caller), read_besides(request.state.form.get("besides", "").split()))
+        asked = Asked(visit.actor, read_besides(visit.form.get("besides", "").split()))
         try:
             issued = await self._issuers[refund.account].retry(refund.refund_id, asked)
         except OtherRefunds as error:
-            return self._show_others(refund, session, error, asked)
+            return self._show_others(refund, visit, error, asked)
         if issued.refund is None:
             done = "refuses_us" if issued.record.last_error == REFUSES_US else "pending"
             return see_other(f"{refund_path(refund.refund_id, refund.account)}&done={done}")
         return see_other(f"{refund_path(issued.refund.refund_id, refund.account)}&done=retry")
 
-    def _show_others(self, refund: Refund, session: Session, error: OtherRefunds, asked: Asked) -> Response:
+    def _show_others(self, refund: Refund, visit: Visit, error: OtherRefunds, asked: Asked) -> Response:
         """The confirmation page again, with the refunds in the way, and a box that names them if that helps."""
         others: Any = error.more["refunds"]
         ids = [each.refund_id or each.refund_request_id for each in others]
@@ -115,7 +112,7 @@ class RefundPages:
         besides = " ".join(dict.fromkeys([*asked.besides, *ids])) if can_name else ""
         found = {"others": others, "besides": besides, "unseen": can_name and not ids}
         values = {"refund": refund, "why": error.detail, "refused": True, **found}
-        return self._frame.render("retry.html", session, values, at="refunds", status=error.status)
+        return self._frame.render("retry.html", visit, values, at="refunds", status=error.status)
 
     def _need_retry(self, refund: Refund) -> None:
         if refund.account not in self._issuers or not retry_makes_sense(refund):
@@ -126,11 +123,10 @@ class RefundPages:
             )
 
 
-async def refund_of(store: Store, request: Request, caller: Caller) -> Refund:
+async def refund_of(store: Store, visit: Visit) -> Refund:
     """The refund that the path names, with its case and current advice. Raises `NotFound`, `Conflict`, `Forbidden`."""
-    caller.need(Scope.READ)
-    accounts = caller.seen(ACCOUNT.of(request) or None)
-    refund = the_refund(await find_refunds(store, accounts, REFUND.of(request)), REFUND.of(request))
+    visit.caller.need(Scope.READ)
+    refund = the_refund(await find_refunds(store, visit.accounts, visit[REFUND]), visit[REFUND])
     return (await as_of_now(store, [refund]))[0]
 
 

@@ -11,6 +11,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from receiver.http.api.auth import Tokens
+from receiver.http.api.subscribers import SubscriberApi
 from receiver.http.dashboard.cases import CasePages
 from receiver.http.dashboard.findings import FindingPage
 from receiver.http.dashboard.guard import PageFrame
@@ -24,7 +25,7 @@ from receiver.http.dashboard.sessions import Sessions
 from receiver.http.dashboard.signing_in import SigningIn
 from receiver.http.dashboard.subscribers import SubscriberPages
 from receiver.http.limits import Reads, Refreshes
-from receiver.http.problems import on_http_exception
+from receiver.http.problems import answer_to
 from receiver.issue.issuer import Issuer
 from receiver.settings.sections import Scope
 from receiver.store import Store
@@ -45,6 +46,7 @@ class Dashboard:
         now: Callable[[], int],
         refreshes: Refreshes,
         reads: Reads,
+        subscribers: SubscriberApi,
         seller_central: str = "",
     ) -> None:
         self._pages = Pages()
@@ -57,7 +59,7 @@ class Dashboard:
         self._jobs = JobPages(self._frame, store, issuers)
         self._requests = RequestPages(issuers)
         self._findings = FindingPage(self._frame, store)
-        self._subscribers = SubscriberPages(self._frame, store, now)
+        self._subscribers = SubscriberPages(self._frame, store, now, subscribers)
 
     def routes(self) -> list[Route]:
         """Pages, form targets and static files; with the scopes of which the token needs one."""
@@ -97,7 +99,9 @@ class Dashboard:
             form("/jobs/{job_id}/cancel", jobs.cancel, Scope.REFUND),
         ]
 
-    async def on_http_exception(self, request: Request, error: HTTPException) -> Response:
-        """A router error: a page for browsers, JSON for programs."""
-        machine = request.url.path.startswith(MACHINES) or "text/html" not in request.headers.get("accept", "")
-        return await on_http_exception(request, error) if machine else self._frame.refused(request, error)
+    def answer_to(self, request: Request, error: Exception) -> Response:
+        """An error: a page where pages are, JSON elsewhere. What has no route is a page for browsers only."""
+        is_page = not isinstance(error, HTTPException) or "text/html" in request.headers.get("accept", "")
+        if request.url.path.startswith(MACHINES) or not is_page:
+            return answer_to(request, error)
+        return self._frame.problem(request, error)

@@ -16,8 +16,8 @@ from starlette.responses import Response
 
 from receiver.errors import Forbidden, Unauthorized
 from receiver.http.api.auth import LONGEST_TOKEN, Tokens, log_actor
-from receiver.http.dashboard.guard import PageFrame, need_own_page, own_page, read_form, see_other
-from receiver.http.dashboard.sessions import LASTS_MS, Session, Sessions, cookie_name, new_id, same
+from receiver.http.dashboard.guard import PageFrame, Visit, need_own_page, own_page, read_form, see_other
+from receiver.http.dashboard.sessions import LASTS_MS, Sessions, cookie_name, new_id, same
 from receiver.http.limits import SignInLimit, address_of
 
 log = structlog.get_logger()
@@ -43,16 +43,6 @@ class SigningIn:
 
     async def sign_in(self, request: Request) -> Response:
         """`POST /sign-in`: the cookie, or 401, or 429 after too many failures."""
-        return await self._frame.guarded(request, lambda: self._judge(request))
-
-    async def sign_out(self, request: Request, _: Session) -> Response:
-        """`POST /sign-out`: ends the session on the server, even if the browser keeps the cookie."""
-        self._sessions.end(request)
-        answer = see_other("/sign-in")
-        answer.delete_cookie(cookie_name(request), path="/", secure=_secure(request), httponly=True, samesite="strict")
-        return answer
-
-    async def _judge(self, request: Request) -> Response:
         need_own_page(request)
         fields = await read_form(request)
         seed = request.cookies.get(cookie_name(request) + FORM_COOKIE, "")
@@ -78,6 +68,13 @@ class SigningIn:
         self._sessions.end(request)
         answer = see_other(following)
         _set(answer, request, cookie_name(request), self._sessions.begin(caller), LASTS_MS // 1000)
+        return answer
+
+    async def sign_out(self, visit: Visit) -> Response:
+        """`POST /sign-out`: ends the session on the server, even if the browser keeps the cookie."""
+        request, answer = visit.request, see_other("/sign-in")
+        self._sessions.end(request)
+        answer.delete_cookie(cookie_name(request), path="/", secure=_secure(request), httponly=True, samesite="strict")
         return answer
 
     def _form(self, request: Request, following: str, error: str = "", status: int = 200) -> Response:

@@ -8,22 +8,18 @@ from dataclasses import dataclass
 from urllib.parse import urlencode
 
 import msgspec
-from starlette.requests import Request
 from starlette.responses import Response
 
-from receiver.http.api.auth import actor_of
 from receiver.http.api.deliveries import send_test, within
-from receiver.http.api.lookup import all_subscribers, change_subscriber, find_subscriber
-from receiver.http.api.params import ACCOUNT
+from receiver.http.api.lookup import all_subscribers, find_subscriber
 from receiver.http.api.redrive import is_stream_id
-from receiver.http.api.subscribers import NAME
-from receiver.http.dashboard.guard import PageFrame, see_other
-from receiver.http.dashboard.sessions import Session
+from receiver.http.api.subscribers import NAME, SubscriberApi
+from receiver.http.dashboard.guard import PageFrame, Visit, see_other
 from receiver.ledger.audit import Action, AuditEntry, Outcome
 from receiver.outbox.dead_letter import DeadEvent
 from receiver.outbox.retries import Tested
 from receiver.outbox.subscribers.schema import shown_url
-from receiver.outbox.subscribers.subscriber import Subscriber, pause, resume
+from receiver.outbox.subscribers.subscriber import Subscriber
 from receiver.store import Store
 from receiver.store.dashboard import QueueState
 from receiver.store.deliveries.queues import Health
@@ -78,52 +74,47 @@ class Test:
 
 
 class SubscriberPages:
-    """The handlers. `now` is ms."""
+    """The handlers. `now` is ms; `api` has those that do the same for programs."""
 
-    def __init__(self, frame: PageFrame, store: Store, now: Callable[[], int]) -> None:
-        self._frame, self._store, self._now = frame, store, now
+    def __init__(self, frame: PageFrame, store: Store, now: Callable[[], int], api: SubscriberApi) -> None:
+        self._frame, self._store, self._now, self._api = frame, store, now, api
 
-    async def many(self, request: Request, session: Session) -> Response:
+    async def many(self, visit: Visit) -> Response:
         """`GET /subscribers?test=&name=&account=`; the parameters name a test whose result is shown."""
-        found = await all_subscribers(self._store, session.caller.accounts)
+        found = await all_subscribers(self._store, visit.caller.accounts)
         rows = await asyncio.gather(*(self._row(account, each) for account, each in found))
-        values = {"rows": rows, "now": self._now(), "test": await self._tested(request, session)}
-        return self._frame.render("subscribers.html", session, values, at="subscribers")
+        values = {"rows": rows, "now": self._now(), "test": await self._tested(visit)}
+        return self._frame.render("subscribers.html", visit, values, at="subscribers")
 
-    async def test(self, request: Request, session: Session) -> Response:
+    async def test(self, visit: Visit) -> Response:
         """`POST /subscribers/{name}/test?account=`: sends it one test event, also while it is paused."""
-        account, subscriber = await self._named(request, session)
-        _, stream_id = await send_test(
-            self._store, account, subscriber.name, self._now(), actor_of(request, session.caller)
-        )
+        account, subscriber = await self._named(visit)
+        _, stream_id = await send_test(self._store, account, subscriber.name, self._now(), visit.actor)
         await within(TEST_WAIT, lambda: self._store.of(account).deliveries.test_result(stream_id))
         return see_other(f"/subscribers?{urlencode({'test': stream_id, 'name': subscriber.name, 'account': account})}")
 
-    async def ask_pause(self, request: Request, session: Session) -> Response:
+    async def ask_pause(self, visit: Visit) -> Response:
         """`GET /subscribers/{name}/pause?account=`: the confirmation page."""
-        account, subscriber = await self._named(request, session)
-        return self._frame.render(
-            "pause.html", session, {"row": await self._row(account, subscriber)}, at="subscribers"
-        )
+        account, subscriber = await self._named(visit)
+        return self._frame.render("pause.html", visit, {"row": await self._row(account, subscriber)}, at="subscribers")
 
-    async def pause(self, request: Request, session: Session) -> Response:
-        now = self._now()
-        return await self._change(
-            request, session, Action.SUBSCRIBER_PAUSE, lambda found: pause(found, "operator", now)
-        )
+    async def pause(self, visit: Visit) -> Response:
+        await self._api.pause(visit)
+        return see_other("/subscribers")
 
-    async def resume(self, request: Request, session: Session) -> Response:
-        return await self._change(request, session, Action.SUBSCRIBER_RESUME, lambda found: resume(found, self._now()))
+    async def resume(self, visit: Visit) -> Response:
+        await self._api.resume(visit)
+        return see_other("/subscribers")
 
-    async def redrive(self, request: Request, session: Session) -> Response:
+    async def redrive(self, visit: Visit) -> Response:
         """`POST /subscribers/{name}/redrive?account=`: resends every failed delivery, at the subscriber's rate."""
-        name = NAME.of(request)
-        (account,) = session.caller.seen(request.query_params.get("account", ""))
+        name = visit[NAME]
+        (account,) = visit.caller.seen(visit.request.query_params.get("account", ""))
         deliveries = self._store.of(account).deliveries
         if dead := await deliveries.dead_events(name):
             entry = AuditEntry(
                 action=Action.SUBSCRIBER_REDRIVE,
-                actor=actor_of(request, session.caller),
+                actor=visit.actor,
                 subscriber=name,
                 outcome=Outcome.ACCEPTED,
                 count=len(dead),
@@ -131,13 +122,12 @@ class SubscriberPages:
             await deliveries.redrive(name, [event.stream_id for event in dead], entry)
         return see_other("/subscribers")
 
-    async def _named(self, request: Request, session: Session) -> tuple[str, Subscriber]:
-        accounts = session.caller.seen(ACCOUNT.of(request) or None)
-        return await find_subscriber(self._store, accounts, NAME.of(request))
+    async def _named(self, visit: Visit) -> tuple[str, Subscriber]:
+        return await find_subscriber(self._store, visit.accounts, visit[NAME])
 
-    async def _tested(self, request: Request, session: Session) -> Test | None:
-        stream_id, name, account = (request.query_params.get(each, "") for each in ("test", "name", "account"))
-        if not is_stream_id(stream_id) or account not in session.caller.accounts:
+    async def _tested(self, visit: Visit) -> Test | None:
+        stream_id, name, account = (visit.request.query_params.get(each, "") for each in ("test", "name", "account"))
+        if not is_stream_id(stream_id) or account not in visit.caller.accounts:
             return None
         outcome = await self._store.of(account).deliveries.test_result(stream_id)
         if not outcome:
@@ -153,11 +143,3 @@ class SubscriberPages:
             return Row(account, subscriber, QueueState(0, 0), [], Health(error=error.detail, error_at=self._now()))
         dead = await store.deliveries.dead_page(name, limit=DEAD_SHOWN) if queue.dead else []
         return Row(account, subscriber, queue, dead, health)
-
-    async def _change(
-        self, request: Request, session: Session, action: Action, change: Callable[[Subscriber], Subscriber]
-    ) -> Response:
-        accounts, name = session.caller.seen(ACCOUNT.of(request) or None), NAME.of(request)
-        entry = AuditEntry(action=action, actor=actor_of(request, session.caller), subscriber=name)
-        await change_subscriber(self._store, accounts, name, change, entry)
-        return see_other("/subscribers")

@@ -1,4 +1,4 @@
-"""Pure. A job that reissues many declined refunds: which ones, which it leaves out and why, and how far it is.
+"""Pure. A job that reissues many declined refunds: which ones, which it leaves out and why, and its progress.
 
 AmazonRejected mostly means a negative balance: one cause, dozens of declines. Once the balance is repaid, one job
 reissues them. It reissues `FIRST` refunds, and waits until Amazon has refunded one of them before it goes on.
@@ -24,9 +24,9 @@ from receiver.ledger.schema import DESCRIPTION_LIMIT, tidy
 MOST_REFUNDS = 10_000
 """The most refunds of one job."""
 FIRST = 10
-"""So many refunds are reissued before the others. If Amazon declines all of them again, the job pauses."""
+"""This many refunds are reissued before the others. If Amazon declines all of them again, the job pauses."""
 WAIT_FOR_FIRST = 600_000
-"""ms. If Amazon decides about none of the first ones for so long, the job goes on with the others."""
+"""ms. If Amazon has refunded none of the first ones after this time, and not declined all, the job continues."""
 MOST_TRIES = 10
 LONGEST_WAIT = 60_000
 DECLINED_AGAIN, RESTORED = "declined_again", "restored"
@@ -96,7 +96,7 @@ class Item(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     next_at: int = 0
     """ms: when to try again."""
     outcome: str = ""
-    """Empty while there is none; `reissued`, or the reason why it was not."""
+    """`reissued`, or the reason why it was not; empty while there is no outcome."""
     reissue: str = ""
     """The refund that repeats it."""
     detail: str = ""
@@ -106,7 +106,7 @@ REISSUED = "reissued"
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
-    """A job and how far it is."""
+    """A job and its progress."""
 
     id: str
     account: str
@@ -125,7 +125,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     first_at: int = 0
     """When the first refunds had all been reissued, ms; 0 before that."""
     after: int = 0
-    """How many refunds had been reissued when a person resumed it: the first ones are those that follow."""
+    """How many refunds had been reissued when a person resumed it. The next `FIRST` then go alone."""
 
     @property
     def why_paused(self) -> str:

@@ -72,7 +72,7 @@ class JobJson(Json, kw_only=True):
             "restored from a backup."
         ),
     ] = None
-    detail: Annotated[str, Meta(description="How far it is, for people.")]
+    detail: Annotated[str, Meta(description="Its progress, for people.")]
     total: Count
     sums: list[MoneyJson]
     reissued: Annotated[int, Meta(description="Amazon accepted the reissue.", extra_json_schema={"minimum": 0})]
@@ -83,7 +83,7 @@ class JobJson(Json, kw_only=True):
     created_at: Rfc3339
     changed_at: Rfc3339
     refunds: Annotated[list[JobRefundJson], Meta(description="Outcomes from number `after` on, in their order.")]
-    after: Annotated[int, Meta(description="Pass it on to get the outcomes that follow these.")]
+    after: Annotated[int, Meta(description="Send it as `after` to get the next outcomes.")]
 
 
 class JobListJson(Json, kw_only=True):
@@ -150,7 +150,7 @@ def job_json(job: Job, outcomes: Sequence[Item], after: int) -> JobJson:
 
 
 def describe(job: Job) -> str:
-    """How far the job is, in a sentence or two."""
+    """The progress of the job, in one or two sentences."""
     so_far = f"{job.reissued} of {job.total} refunds reissued" + (f", {job.failed} not" if job.failed else "")
     if job.state is JobState.PAUSED:
         return f"Paused: {job.why_paused} {so_far}."

@@ -2,7 +2,7 @@
 
 Three declines of an account within an hour raise one alarm. The next alarm can be raised once the wave has ended: no
 such decline for an hour. The alarm is over when the last open case of its wave is closed. A backfill (`age.py`) does
-not count: it is old news.
+not count.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from receiver.ledger.lifecycle import Change, EventType
 from receiver.ledger.refund import Reason
 
 ENOUGH: Final = 3
-"""So many declines within `WITHIN` raise the alarm."""
+"""This many declines within `WITHIN` raise the alarm."""
 WITHIN: Final = 3_600_000
-"""ms. Also how long it takes without a decline until the wave has ended."""
+"""ms. A wave also ends when it has had no decline for this long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,8 @@ class Wave:
 
 @dataclass(frozen=True, slots=True)
 class WaveStep:
-    """What changes of one refund mean for the wave. The store writes it only if the wave is still as it was read."""
+    """How changes of one refund affect the wave. The store writes the step only if the wave has not changed since it
+    was read."""
 
     since: int
     """ms: earlier declines no longer count."""
@@ -51,11 +52,11 @@ class WaveStep:
     closed: str = ""
     """The first refund of a chain whose case is closed."""
     ends: str = ""
-    """The alarm that is over with it."""
+    """The alarm that ends because this was the last open case of its wave; empty if none ends."""
 
     @property
     def is_nothing(self) -> bool:
-        """Whether the wave is not concerned."""
+        """Whether the wave stays as it is."""
         return not (self.declined or self.closed)
 
 
@@ -65,7 +66,7 @@ def concerns(changes: Collection[Change]) -> bool:
 
 
 def step(wave: Wave, changes: Collection[Change], now: int) -> WaveStep:
-    """What the changes mean for the wave at `now` (ms)."""
+    """How the changes affect the wave at `now` (ms)."""
     since = now - WITHIN
     refund = next((each.refund for each in changes if _counts(each)), None)
     closed = next((each.refund.refund_id for each in changes if _closes(each)), "")

@@ -1,1 +1,1 @@
-"""Pure. What Amazon's reports say of refunds, compared with what is known here."""
+"""Pure. Compares what Amazon's reports say about refunds with what is known here."""

@@ -1,7 +1,7 @@
 """Pure. Compares what a report says about a refund with what is known here.
 
-A report shows what was true when it was written, and what is known here may be newer. So a difference that newer
-knowledge explains is none.
+A report shows what was true when it was written; what is known here may be newer. If that explains a difference, the
+difference does not count.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from receiver.ledger.refund import FPS, Refund, State, is_final
 
 KINDS_OF_REFUND_ROW = (FindingKind.UNKNOWN_HERE, FindingKind.STATE_DIFFERS, FindingKind.AMOUNT_DIFFERS)
 KINDS_OF_SETTLEMENT = (FindingKind.UNKNOWN_HERE, FindingKind.AMOUNT_DIFFERS, FindingKind.SETTLED_BUT_DECLINED)
-"""The kinds that a row of each report can show, or show to hold no longer."""
+"""The kinds of findings that a row of each report can open or close."""
 
 
 def compare_refund(row: RefundRow, known: Refund | None) -> list[Finding]:
@@ -38,16 +38,15 @@ def _state_differs(row: RefundRow, known: Refund) -> bool:
     is_older = bool(row.updated_at) and row.updated_at < known.updated_at
     if row.state == known.state or is_older:
         return False
-    # A state that is not final is followed by one that is: the report was written before.
+    # A final state follows one that is not final, so the report is older.
     return is_final(row.state) or not is_final(known.state)
 
 
 def compare_settlement(rows: Sequence[SettlementRow], known: Refund | None) -> list[Finding]:
     """The differences between all rows about one refund in reports of settlement data and what is known here.
 
-    Money that was taken for a declined refund and given back is no difference. A settlement in another currency says
-    nothing about the amount. A smaller sum is a difference only if there are no
-    more rows: see `is_short`.
+    Money that was taken for a declined refund and given back is not a difference. A settlement in another currency says
+    nothing about the amount. A smaller sum is a difference only if there are no more rows: see `is_short`.
     """
     first, settled = rows[0], settled_sum(rows)
     if known is None:
@@ -84,10 +83,10 @@ def _text(settled: Decimal | None, row: SettlementRow) -> str:
 
 
 def not_settled(known: Refund, periods: Sequence[Period], wait: int, now: int) -> Finding | None:
-    """The finding that a refund that is in no settlement should be in one; None if it may still come.
+    """The finding for a refund that is in no settlement; None if the settlement may still come.
 
-    `wait` (ms) is how long after it was Refunded it may be missing. The settlements of that whole time must have been
-    read: `periods` are those of settlement data.
+    `wait` (ms) is how long after it was Refunded it may be missing. `periods`, those of settlement data that was read,
+    must cover that whole time.
     """
     start, end = min(known.created_at or known.updated_at, known.updated_at), known.updated_at + wait
     if known.state != State.REFUNDED or known.refund_type == FPS or not known.updated_at or end > now:
@@ -98,8 +97,8 @@ def not_settled(known: Refund, periods: Sequence[Period], wait: int, now: int) -
 
 
 def not_in_report(known: Refund, periods: Sequence[Period]) -> Finding | None:
-    """The finding that a refund that was in no report of refund data should be in one, as it was made or changed in one
-    of their `periods`; otherwise None."""
+    """The finding for a refund that is in no report of refund data, although it was made or changed in one of their
+    `periods`; otherwise None."""
     times = [each for each in (known.created_at, known.updated_at) if each]
     if known.refund_type == FPS or not any(covered(periods, each, each) for each in times):
         return None
@@ -107,8 +106,8 @@ def not_in_report(known: Refund, periods: Sequence[Period]) -> Finding | None:
 
 
 def past(periods: Sequence[Period], now: int) -> list[Period]:
-    """What the periods cover until now. One that ended in the future would prove of every later refund that it is
-    missing: one mistyped year is enough."""
+    """The periods, cut off at `now` (ms). Otherwise a period that ends in the future, because of a mistyped year, would
+    prove that every later refund is missing."""
     cut = (structs.replace(each, end=min(each.end, now)) for each in periods)
     return [each for each in cut if each.start <= each.end]
 
@@ -142,14 +141,14 @@ def still_holds(finding: Finding, known: Refund | None, settled: Sequence[Settle
 
 
 def is_same(held: Finding, found: Finding) -> bool:
-    """Whether an open finding already says what was found. Both kinds of reports show a wrong amount."""
-    is_told = found.kind is FindingKind.AMOUNT_DIFFERS and held.here == found.here
-    return held.digest == found.digest or is_told
+    """Whether an open finding already reports what was found. Reports of both kinds can show the same wrong amount."""
+    is_same_amount = found.kind is FindingKind.AMOUNT_DIFFERS and held.here == found.here
+    return held.digest == found.digest or is_same_amount
 
 
 def with_row(rows: Collection[SettlementRow], row: SettlementRow) -> tuple[SettlementRow, ...]:
-    """The rows about a refund with one more, which comes first. A row that was read before, in whichever file, is not
-    counted again. One file may leave out what another one says of it: the time's zone, or the settlement."""
+    """The rows about a refund, with the new row first. A row that was read before, in any file, is not counted again.
+    Of two versions of a row, the one with more details stays: a file can lack the time, its zone or the settlement."""
     same = sorted((each for each in rows if _is_same_row(each, row)), key=lambda each: _key(each) != _key(row))
     if not same:
         return row, *rows

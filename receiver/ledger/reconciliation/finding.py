@@ -55,15 +55,14 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, ren
 
     @property
     def says_paid(self) -> bool:
-        """Whether it is open, and a report has the refund, which is declined here, as paid: so the buyer may have the
-        money. `store/redis/helpers.lua` reads the same."""
+        """Whether it is open, and a report lists the refund, which is declined here, as paid. The buyer may then have
+        the money. `store/redis/helpers.lua` has the same rule."""
         is_refunded = self.kind is FindingKind.STATE_DIFFERS and self.there == State.REFUNDED
         return not self.closed_at and (is_refunded or self.kind is FindingKind.SETTLED_BUT_DECLINED)
 
     @property
     def digest(self) -> str:
-        """The same for the same difference, and for no other: 32 hex digits. It does not depend on when, or in which
-        file, it was found."""
+        """32 hex digits that identify the difference. They do not depend on when, or in which file, it was found."""
         parts = [self.kind.value, self.refund_id]
         if self.kind in (FindingKind.STATE_DIFFERS, FindingKind.AMOUNT_DIFFERS):
             # Reports of both kinds can show the same other amount.

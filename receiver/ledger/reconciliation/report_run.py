@@ -1,4 +1,4 @@
-"""Pure. A run that fetches Amazon's reports: what it asked for, so that it can be killed and continued; and its end."""
+"""Pure. A run that fetches Amazon's reports. It is stored, so that a killed run can be continued."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import msgspec
 from receiver.ledger.age import DAY
 
 LAG = 15 * 60_000
-"""ms: what happened later than this before the end of a report may be missing in it, because a change may reach
-Amazon's reports late."""
+"""ms: a change in this last part of a report's period may be missing in the report, because changes can reach Amazon's
+reports late."""
 LONGEST = 90 * DAY
 """ms: Amazon keeps reports for 90 days."""
 RESUMABLE = DAY
@@ -30,7 +30,7 @@ class ReportRun(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, r
     """How many reports of this run Amazon has failed to make, or forgotten."""
 
     def idempotency_key(self, account: str, report_type: str) -> str:
-        """The same for the same request: asking again after a crash makes no second report. 32 hex digits."""
+        """32 hex digits, the same for the same request: repeating it after a crash makes no second report."""
         text = f"{account}\n{report_type}\n{self.start}\n{self.end}\n{self.attempt}"
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 
@@ -42,12 +42,13 @@ class RunResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, r
     start: int = 0
     end: int = 0
     fetched_to: int = 0
-    """Until when the runs together leave no gap, if that is before `end`: a run by hand may go less far back."""
+    """The time up to which all runs together leave no gap, if that is before `end`: a manual run can go less far
+    back."""
     rows: int = 0
     findings: dict[str, int] = {}
     """By kind."""
     unread: int = 0
-    """Reports with lines that cannot be read. They prove of no refund that it is missing."""
+    """How many reports have unreadable lines. Such a report does not prove that a refund is missing."""
     reason: str = ""
     """Why it failed; empty if it is complete."""
     detail: str = ""

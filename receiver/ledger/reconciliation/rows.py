@@ -32,7 +32,7 @@ class SettlementRow(
     amount: Money
     """Without its sign."""
     is_credit: bool = False
-    """Whether the report has it without a minus sign."""
+    """Whether the amount in the report has no minus sign."""
     settlement_id: str = ""
     posted_at: int = 0
     line: int = 0

@@ -1,7 +1,7 @@
-"""Pure. One run over reports: rows go out in batches, and what differs comes back.
+"""Pure. One run over reports: it sends the rows in batches and collects the differences.
 
-The service and the command line share it: one compares by itself, the other sends each batch to the service. A run can
-be killed at any time and started again: every batch can be repeated.
+The service compares each batch itself; the command line sends each batch to the service. A run can be killed at any
+time and started again, because every batch can be repeated.
 """
 
 from __future__ import annotations
@@ -39,31 +39,31 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, renam
 
 
 class Compared(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
-    """What came of a batch."""
+    """The result of a batch."""
 
     findings: tuple[Finding, ...] = ()
-    """All that differs, whether it was known before or not."""
+    """All differences, whether they were known before or not."""
     again: tuple[str, ...] = ()
     """Refunds to send again when all rows have been sent: more rows may bring their amount to the right sum."""
 
 
 @dataclass(slots=True)
 class Report:
-    """One report to read: its rows, and what the reader said about everything else."""
+    """One report to read."""
 
     source: str
     rows: Iterable[Row]
     period: Period | None = None
-    """What it covers, if that is known. Otherwise the times of its rows tell."""
+    """The period that it covers, if known. Otherwise the times of its rows are used."""
     seller_id: str = ""
     complete: bool = True
-    """Whether every line could be read. If not, the report proves of no refund that it is missing. Read after the
-    rows."""
+    """Whether every line could be read. If not, the report does not prove that a refund is missing. Known only after
+    the rows were read."""
 
 
 @dataclass(slots=True)
 class Tally:
-    """What came of a run."""
+    """The result of a run."""
 
     rows: int = 0
     findings: dict[str, int] = field(default_factory=dict)
@@ -80,7 +80,8 @@ async def reconcile(
     on_finding: Callable[[Finding], None] = lambda found: None,
     read: Callable[[Callable[[], tuple[Row, ...]]], Awaitable[tuple[Row, ...]]] = _at_once,
 ) -> Tally:
-    """Compare all rows of these reports, then find what they lack. `on_finding` is called once for each difference.
+    """Compare all rows of these reports, then find the refunds that are missing in them. `on_finding` is called once
+    for each difference.
 
     `read` runs the step that reads the next rows, which can take long. Raises what `compare` raises. Memory grows with
     the differences, not with the reports.
@@ -114,7 +115,7 @@ async def reconcile(
 
 @dataclass(slots=True)
 class _Extent:
-    """The time between the first and the last row of a report. Rows without a time tell nothing."""
+    """The time between the first and the last row of a report. Rows without a time are ignored."""
 
     report: str = ""
     start: int = 0

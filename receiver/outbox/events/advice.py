@@ -185,7 +185,7 @@ FPS_DECLINED = Advice(
     ),
 )
 PAID_IN_A_REPORT = Advice(
-    "Amazon says that it declined this refund, but a report of Amazon's has it as paid: the buyer may have the money.",
+    "Amazon says that it declined this refund, but an Amazon report lists it as paid: the buyer may have the money.",
     (HOLD, MAY_BE_PAID_BY_THIS, ASK_AMAZON),
 )
 STUCK = Advice(

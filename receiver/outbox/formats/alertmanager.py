@@ -35,31 +35,13 @@ from receiver.ledger.lifecycle import EventType
 from receiver.ledger.schema import tidy
 from receiver.ledger.timestamps import format_rfc3339
 from receiver.outbox.events.balance_event import BalanceEvent, BalanceEventType
-from receiver.outbox.events.balance_event import advice_of as balance_advice
 from receiver.outbox.events.dispute_event import DisputeEvent
-from receiver.outbox.events.dispute_event import advice_of as dispute_advice
+from receiver.outbox.events.envelope import AnEvent
 from receiver.outbox.events.event import Event
 from receiver.outbox.events.incident import chain, closes, opens
 from receiver.outbox.events.mismatch_event import MismatchEvent
-from receiver.outbox.events.mismatch_event import advice_of as mismatch_advice
 from receiver.outbox.formats.format import NEEDS_A_PERSON, Format, post_json
-from receiver.outbox.formats.wording import (
-    actions,
-    balance_details,
-    balance_links,
-    balance_sentence,
-    details,
-    dispute_details,
-    dispute_links,
-    dispute_sentence,
-    links,
-    mismatch_details,
-    mismatch_links,
-    mismatch_sentence,
-    refund_url,
-    sentence,
-    summary,
-)
+from receiver.outbox.formats.wording import worded
 from receiver.outbox.subscribers.subscriber import Subscriber
 
 AUTHORIZATION = re.compile(r"[!-~]+( [!-~]+)+")
@@ -124,27 +106,9 @@ def render_balance(events: Sequence[BalanceEvent], subscriber: Subscriber, now: 
 
 
 def _balance_alert(event: BalanceEvent, subscriber: Subscriber, now: int) -> Alert:
-    is_over = event.type is BalanceEventType.RESOLVED
-    end, advice = now - MARGIN if is_over else now + FIRES_FOR, balance_advice(event)
-    steps = " ".join(f"{number}. {each.text}" for number, each in enumerate(advice.actions, start=1))
-    return {
-        "labels": {
-            "alertname": BALANCE,
-            "account": tidy(event.account),
-            "suspected_event_id": tidy(event.alarm),
-            "severity": "critical",
-        },
-        "annotations": {
-            "summary": balance_sentence(event),
-            "description": advice.summary,
-            **({"advice": steps} if steps else {}),
-            **{name.lower(): text for name, text in balance_details(event).items()},
-            "event": event.id,
-            "seller_central": balance_links(event, subscriber)["Seller Central"],
-        },
-        "startsAt": format_rfc3339(min(event.at, end)),
-        "endsAt": format_rfc3339(end),
-    }
+    end = now - MARGIN if event.type is BalanceEventType.RESOLVED else now + FIRES_FOR
+    labels = {"suspected_event_id": tidy(event.alarm), "severity": "critical"}
+    return _alert(event, BALANCE, labels, subscriber, end)
 
 
 def render_disputes(events: Sequence[DisputeEvent], subscriber: Subscriber, now: int) -> Request:
@@ -153,27 +117,10 @@ def render_disputes(events: Sequence[DisputeEvent], subscriber: Subscriber, now:
 
 
 def _dispute_alert(event: DisputeEvent, subscriber: Subscriber, now: int) -> Alert:
-    steps = " ".join(f"{number}. {each.text}" for number, each in enumerate(dispute_advice(event).actions, start=1))
-    shown = dispute_links(event, subscriber)
+    dispute_id, severity = tidy(event.dispute.dispute_id), REMINDED[event.reminder]
     end = event.dispute.deadline if event.dispute.deadline > now else now + FIRES_FOR
-    return {
-        "labels": {
-            "alertname": DISPUTE,
-            "account": tidy(event.account),
-            "dispute_id": tidy(event.dispute.dispute_id),
-            "severity": REMINDED[event.reminder],
-        },
-        "annotations": {
-            "summary": dispute_sentence(event),
-            "description": dispute_advice(event).summary,
-            "advice": steps,
-            **{name.lower().replace(" ", "_"): text for name, text in dispute_details(event).items()},
-            "event": event.id,
-            "seller_central": shown["Seller Central"],
-        },
-        "startsAt": format_rfc3339(min(event.at, end)),
-        "endsAt": format_rfc3339(end),
-    }
+    labels = {"dispute_id": dispute_id, "severity": severity}
+    return _alert(event, DISPUTE, labels, subscriber, end)
 
 
 def render_mismatches(events: Sequence[MismatchEvent], subscriber: Subscriber, now: int) -> Request:
@@ -182,71 +129,48 @@ def render_mismatches(events: Sequence[MismatchEvent], subscriber: Subscriber, n
 
 
 def _mismatch_alert(event: MismatchEvent, subscriber: Subscriber, now: int) -> Alert:
-    advice, end = mismatch_advice(event.finding.kind), now + FIRES_FOR
-    return {
-        "labels": {
-            "alertname": MISMATCH,
-            "account": tidy(event.account),
-            "refund_id": tidy(event.finding.refund_id),
-            "finding": event.finding.kind.value,
-            "severity": "warning",
-        },
-        "annotations": {
-            "summary": mismatch_sentence(event),
-            "description": advice.summary,
-            "advice": " ".join(f"{number}. {each.text}" for number, each in enumerate(advice.actions, start=1)),
-            **{name.lower().replace(" ", "_"): text for name, text in mismatch_details(event).items()},
-            "event": event.id,
-            "seller_central": mismatch_links(event, subscriber)["Seller Central"],
-        },
-        "startsAt": format_rfc3339(min(event.at, end)),
-        "endsAt": format_rfc3339(end),
-    }
+    refund_id, finding = tidy(event.finding.refund_id), event.finding.kind.value
+    labels = {"refund_id": refund_id, "finding": finding, "severity": "warning"}
+    return _alert(event, MISMATCH, labels, subscriber, now + FIRES_FOR)
 
 
 def _alerts(event: Event, subscriber: Subscriber, now: int) -> Iterator[Alert]:
     if event.type is EventType.TEST:
-        yield _alert(event, event.type, subscriber, now + TEST_FIRES_FOR)
+        yield _refund_alert(event, event.type, subscriber, now + TEST_FIRES_FOR)
         return
     ended = closes(event)
     opened = opens(event)
     if opened and (FORMAT.asks(subscriber, event) or not ended):
-        yield _alert(event, opened, subscriber, now + FIRES_FOR)
+        yield _refund_alert(event, opened, subscriber, now + FIRES_FOR)
     for kind in sorted(ended):
         if kind.value in subscriber.types:
-            yield _alert(event, kind, subscriber, now - MARGIN)
+            yield _refund_alert(event, kind, subscriber, now - MARGIN)
 
 
-def _alert(event: Event, kind: EventType, subscriber: Subscriber, end: int) -> Alert:
+def _refund_alert(event: Event, kind: EventType, subscriber: Subscriber, end: int) -> Alert:
+    refund_id = chain(event.refund) if kind is EventType.DECLINED else tidy(event.refund.refund_id)
+    labels = {"refund_id": refund_id, "severity": SEVERITY[kind]}
+    return _alert(event, NAMES[kind], labels, subscriber, end)
+
+
+def _alert(event: AnEvent, name: str, labels: dict[str, str], subscriber: Subscriber, end: int) -> Alert:
+    words = worded(event, subscriber)
+    advice = " ".join(f"{number}. {each.text}" for number, each in enumerate(words.actions, start=1))
+    page = words.links.get("Refund")
     return {
-        "labels": {
-            "alertname": NAMES[kind],
-            "account": tidy(event.account),
-            "refund_id": chain(event.refund) if kind is EventType.DECLINED else tidy(event.refund.refund_id),
-            "severity": SEVERITY[kind],
+        "labels": {"alertname": name, "account": tidy(event.account), **labels},
+        "annotations": {
+            "summary": words.sentence,
+            "description": words.summary,
+            **({"advice": advice} if advice else {}),
+            **{name.lower().replace(" ", "_"): text for name, text in words.details.items()},
+            "event": event.id,
+            "seller_central": words.links["Seller Central"],
         },
-        "annotations": _annotations(event, subscriber),
         "startsAt": format_rfc3339(min(event.at, end)),
         "endsAt": format_rfc3339(end),
-        **_generator(event, subscriber),
+        **({"generatorURL": page} if page else {}),
     }
-
-
-def _annotations(event: Event, subscriber: Subscriber) -> dict[str, str]:
-    advice = " ".join(f"{number}. {step}" for number, step in enumerate(actions(event), start=1))
-    return {
-        "summary": sentence(event),
-        "description": summary(event),
-        **({"advice": advice} if advice else {}),
-        **{name.lower().replace(" ", "_"): text for name, text in details(event).items()},
-        "event": event.id,
-        "seller_central": links(event, subscriber)["Seller Central"],
-    }
-
-
-def _generator(event: Event, subscriber: Subscriber) -> dict[str, str]:
-    url = refund_url(event, subscriber)
-    return {"generatorURL": url} if url else {}
 
 
 def _authorization_problems(value: object) -> list[str]:

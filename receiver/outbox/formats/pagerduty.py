@@ -17,7 +17,7 @@ or so events open separate incidents at once. Events sent more than 20 s after t
 reason and day (UTC). The same holds for events that waited while PagerDuty was down or the subscriber was paused.
 (PagerDuty's content-based alert grouping works too: `class` and `group` are set.)
 
-The two declines before the alarm have incidents of their own; all that follow it in the wave share its incident.
+The two declines before the alarm have separate incidents; all that follow it in the wave share its incident.
 
 One request has one action, and declines come first. If a stuck refund is then declined, or is the retry that ends a
 chain, its `stuck` incident stays open until a person closes it.
@@ -32,7 +32,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from receiver.errors import TransportError
@@ -43,31 +43,13 @@ from receiver.ledger.refund import Reason
 from receiver.ledger.schema import tidy
 from receiver.ledger.timestamps import format_rfc3339
 from receiver.outbox.events.balance_event import BalanceEvent, BalanceEventType
-from receiver.outbox.events.balance_event import advice_of as balance_advice
 from receiver.outbox.events.dispute_event import DisputeEvent, DisputeEventType
-from receiver.outbox.events.dispute_event import advice_of as dispute_advice
+from receiver.outbox.events.envelope import AnEvent
 from receiver.outbox.events.event import Event
 from receiver.outbox.events.incident import chain, closes, opens
 from receiver.outbox.events.mismatch_event import MismatchEvent
-from receiver.outbox.events.mismatch_event import advice_of as mismatch_advice
 from receiver.outbox.formats.format import USER_AGENT, Format, post_json
-from receiver.outbox.formats.wording import (
-    actions,
-    balance_details,
-    balance_links,
-    balance_sentence,
-    details,
-    dispute_details,
-    dispute_links,
-    dispute_sentence,
-    links,
-    mismatch_details,
-    mismatch_links,
-    mismatch_sentence,
-    refund_url,
-    sentence,
-    summary,
-)
+from receiver.outbox.formats.wording import worded
 from receiver.outbox.subscribers.subscriber import Subscriber
 
 ROUTING_KEY = re.compile(r"[A-Za-z0-9]{32}")
@@ -86,7 +68,6 @@ SEVERITY = {
 severity."""
 REMINDED = {Reminder.KNOWN: "warning", Reminder.DAY_BEFORE: "critical"}
 """The severity of each reminder of a dispute."""
-AnyEvent = Event | BalanceEvent | DisputeEvent | MismatchEvent
 LATE = 20_000
 """ms after which a decline no longer opens a separate incident, by this machine's clock. If that clock is ahead of the
 store's by this much, all declines share incidents."""
@@ -110,53 +91,33 @@ def _post(subscriber: Subscriber, body: dict[str, Any]) -> Request:
 def render_balance(events: Sequence[BalanceEvent], subscriber: Subscriber, now: int) -> Request:
     """The request for the one balance event. Raises as `render` does."""
     (event,) = events
-    key, advice = _key(event, "balance", event.alarm), balance_advice(event)
+    key = _key(event, "balance", event.alarm)
     if event.type is BalanceEventType.RESOLVED:
         return _post(subscriber, {"event_action": "resolve", "dedup_key": key})
-    shown: dict[str, Any] = {
-        **balance_details(event),
-        "What happened": advice.summary,
-        "What to do": [each.text for each in advice.actions],
-    }
-    payload = _payload(event, event.type.value, balance_sentence(event), "critical", shown)
-    return _post(subscriber, {**_opening(key), "links": _links(balance_links(event, subscriber)), "payload": payload})
+    return _post(subscriber, _trigger(event, subscriber, key, "critical"))
 
 
 def render_disputes(events: Sequence[DisputeEvent], subscriber: Subscriber, now: int) -> Request:
     """The request for the one dispute event. Each reminder pages. Raises as `render` does."""
     (event,) = events
-    advice = dispute_advice(event)
-    shown: dict[str, Any] = {
-        **dispute_details(event),
-        "What happened": advice.summary,
-        "What to do": [each.text for each in advice.actions],
-    }
-    payload = _payload(event, event.type.value, dispute_sentence(event), REMINDED[event.reminder], shown)
     key = _key(event, "dispute", event.dispute.dispute_id, event.reminder.value)
-    return _post(subscriber, {**_opening(key), "links": _links(dispute_links(event, subscriber)), "payload": payload})
+    return _post(subscriber, _trigger(event, subscriber, key, REMINDED[event.reminder]))
 
 
 def render_mismatches(events: Sequence[MismatchEvent], subscriber: Subscriber, now: int) -> Request:
     """The request for the one mismatch event. All of one kind and day (UTC) share an incident. Raises as `render`."""
     (event,) = events
-    advice = mismatch_advice(event.finding.kind)
-    shown: dict[str, Any] = {
-        **mismatch_details(event),
-        "What happened": advice.summary,
-        "What to do": [each.text for each in advice.actions],
-    }
-    payload = _payload(event, event.type.value, mismatch_sentence(event), "warning", shown)
     key = _key(event, "mismatch", event.finding.kind.value, format_rfc3339(event.at)[:10])
-    return _post(subscriber, {**_opening(key), "links": _links(mismatch_links(event, subscriber)), "payload": payload})
+    return _post(subscriber, _trigger(event, subscriber, key, "warning"))
 
 
 def message(event: Event, subscriber: Subscriber, now: int) -> dict[str, Any]:
     """The event without the routing key; `now` is in ms."""
     if event.type is EventType.TEST:
-        return _trigger(event, subscriber, _key(event, "test", event.id))
+        return _trigger(event, subscriber, _key(event, "test", event.id), SEVERITY[event.type])
     ended = closes(event)
     if opens(event) and (FORMAT.asks(subscriber, event) or not ended):
-        return _trigger(event, subscriber, _opened(event, now))
+        return _trigger(event, subscriber, _opened(event, now), SEVERITY[event.type])
     known = [kind for kind in (EventType.DECLINED, EventType.STUCK) if kind in ended]
     kind = next((each for each in known if each.value in subscriber.types), known[0] if known else event.type)
     if kind is EventType.DECLINED and known:
@@ -165,37 +126,27 @@ def message(event: Event, subscriber: Subscriber, now: int) -> dict[str, Any]:
     return {"event_action": "resolve", "dedup_key": _key(event, event.refund.refund_id, last)}
 
 
-def _trigger(event: Event, subscriber: Subscriber, key: str) -> dict[str, Any]:
-    reason, url = tidy(event.refund.reason_code), refund_url(event, subscriber)
-    shown = {**details(event), "What happened": summary(event), "What to do": actions(event)}
-    kind = f"{event.type.value}/{reason}" if reason else event.type.value
+def _trigger(event: AnEvent, subscriber: Subscriber, key: str, severity: str) -> dict[str, Any]:
+    words, account = worded(event, subscriber), tidy(event.account)
+    page = words.links.get("Refund")
+    reason = tidy(event.refund.reason_code) if isinstance(event, Event) else ""
+    details = {"What happened": words.summary, "What to do": [each.text for each in words.actions], "Event": event.id}
     return {
-        **_opening(key),
-        **({"client_url": url} if url else {}),
-        "links": _links(links(event, subscriber)),
-        "payload": _payload(event, kind, sentence(event), SEVERITY[event.type], shown),
-    }
-
-
-def _opening(key: str) -> dict[str, Any]:
-    return {"event_action": "trigger", "dedup_key": key, "client": USER_AGENT}
-
-
-def _links(found: Mapping[str, str]) -> list[dict[str, str]]:
-    return [{"href": href, "text": text} for text, href in found.items()]
-
-
-def _payload(event: AnyEvent, kind: str, text: str, severity: str, shown: dict[str, Any]) -> dict[str, Any]:
-    account = tidy(event.account)
-    return {
-        "summary": tidy(text, LONGEST_SUMMARY),
-        "source": f"amazonpay/{account}",
-        "severity": severity,
-        "timestamp": format_rfc3339(event.at),
-        "component": "amazonpay",
-        "group": account,
-        "class": kind,
-        "custom_details": {**shown, "Event": event.id},
+        "event_action": "trigger",
+        "dedup_key": key,
+        "client": USER_AGENT,
+        **({"client_url": page} if page else {}),
+        "links": [{"href": href, "text": text} for text, href in words.links.items()],
+        "payload": {
+            "summary": tidy(words.sentence, LONGEST_SUMMARY),
+            "source": f"amazonpay/{account}",
+            "severity": severity,
+            "timestamp": format_rfc3339(event.at),
+            "component": "amazonpay",
+            "group": account,
+            "class": f"{event.type.value}/{reason}" if reason else event.type.value,
+            "custom_details": {**words.details, **details},
+        },
     }
 
 
@@ -214,7 +165,7 @@ def _opened(event: Event, now: int) -> str:
     return _key(event, chain(refund))
 
 
-def _key(event: AnyEvent, *parts: str) -> str:
+def _key(event: AnEvent, *parts: str) -> str:
     """The key, at most 255 characters; a longer key is replaced by its digest."""
     key = "/".join(("amazonpay", tidy(event.account), *(tidy(part) for part in parts)))
     return key if len(key) <= LONGEST_KEY else f"amazonpay/{hashlib.sha256(key.encode()).hexdigest()}"

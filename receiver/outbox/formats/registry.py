@@ -53,7 +53,7 @@ def wants(subscriber: Subscriber, event: AnEvent) -> bool:
 
 
 def wants_mismatch(subscriber: Subscriber, event: MismatchEvent) -> bool:
-    """Whether the subscriber wants mismatch events of this amount. `*` does not mean them."""
+    """Whether the subscriber wants mismatch events of this amount. `*` does not include them."""
     is_old = event.backfill and not format_spec(subscriber.format).takes_backfill(subscriber)
     return event.type.value in subscriber.types and not is_old and large_enough(event.amount, subscriber.min_amount)
 

@@ -11,44 +11,28 @@ and then become dead letters. 429 is retried at its `Retry-After`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from receiver.exchange import Request
 from receiver.ledger.schema import tidy
 from receiver.outbox.events.advice import Action
 from receiver.outbox.events.balance_event import BalanceEvent
-from receiver.outbox.events.balance_event import advice_of as balance_advice
 from receiver.outbox.events.dispute_event import DisputeEvent
-from receiver.outbox.events.dispute_event import advice_of as dispute_advice
+from receiver.outbox.events.envelope import AnEvent
 from receiver.outbox.events.event import Event
 from receiver.outbox.events.mismatch_event import MismatchEvent
-from receiver.outbox.events.mismatch_event import advice_of as mismatch_advice
 from receiver.outbox.events.operator_event import OperatorEvent
 from receiver.outbox.formats.format import NEEDS_A_PERSON, Format, post_json
 from receiver.outbox.formats.wording import (
     WORDS,
     amount,
-    balance_details,
-    balance_links,
-    balance_sentence,
-    balance_title,
-    details,
     different_advice,
-    dispute_details,
-    dispute_links,
-    dispute_sentence,
-    dispute_title,
-    links,
-    mismatch_details,
-    mismatch_links,
-    mismatch_sentence,
-    mismatch_title,
+    heading,
+    links_of_many,
     operator_texts,
-    sentence,
-    summary,
     sums,
-    title,
+    worded,
 )
 from receiver.outbox.subscribers.subscriber import Subscriber
 
@@ -66,21 +50,25 @@ MOST_ADVICE = 3
 QUIET = {"unfurl_links": False, "unfurl_media": False}
 ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 
-
-def render(events: Sequence[Event], subscriber: Subscriber, now: int) -> Request:
-    """The request for one or several events. It is unsigned, and its address is a secret."""
-    return post_json(subscriber.url, message(events, subscriber))
+Block = dict[str, Any]
 
 
-def message(events: Sequence[Event], subscriber: Subscriber) -> dict[str, Any]:
-    """The message: `text` for notifications, and `blocks`, at most 50 of them."""
-    one = len(events) == 1
-    text = sentence(events[0]) if one else f"{title(events)}. {'; '.join(sums(events)[:MOST_SUMS])}"
-    return {
-        "text": escaped(text, FALLBACK),
-        "blocks": list(_about_one(events[0], subscriber) if one else _about_many(events, subscriber)),
-        **QUIET,
-    }
+def render(events: Sequence[Any], subscriber: Subscriber, now: int) -> Request:
+    """The request for one event, or for several as a list. It is unsigned, and its address is a secret."""
+    if len(events) == 1:
+        sentence = worded(events[0], subscriber).sentence
+        return _post(subscriber, escaped(sentence, FALLBACK), _about_one(events[0], subscriber))
+    title = heading(events)
+    text = f"{title}. {'; '.join(sums(events)[:MOST_SUMS])}" if isinstance(events[0], Event) else title
+    lists = LISTS[type(events[0])](events, subscriber)
+    return _post(subscriber, escaped(text, FALLBACK), [_header(title), *lists])
+
+
+def render_balance(events: Sequence[BalanceEvent], subscriber: Subscriber, now: int) -> Request:
+    """The request for balance events, one after the other."""
+    blocks = [block for event in events for block in _about_one(event, subscriber)]
+    sentence = worded(events[-1], subscriber).sentence
+    return _post(subscriber, escaped(sentence, FALLBACK), blocks[-MOST_BLOCKS:])
 
 
 def render_operator(events: Sequence[OperatorEvent], subscriber: Subscriber, now: int) -> Request:
@@ -88,59 +76,16 @@ def render_operator(events: Sequence[OperatorEvent], subscriber: Subscriber, now
     texts = operator_texts(events)
     (about, text), *others = texts
     more = f" ({len(events)} messages for operators)" if others else _times(len(events))
-    body = {
-        "text": escaped(f"{about}. {text}", FALLBACK - len(more)) + more,
-        "blocks": [
-            _section(f"*{escaped(about, HEADER)}*{_times(count)}\n{escaped(text, SECTION - HEADER - 30)}")
-            for (about, text), count in texts.items()
-        ],
-        **QUIET,
-    }
-    return post_json(subscriber.url, body)
+    blocks = [
+        _section(f"*{escaped(about, HEADER)}*{_times(count)}\n{escaped(text, SECTION - HEADER - 30)}")
+        for (about, text), count in texts.items()
+    ]
+    return _post(subscriber, escaped(f"{about}. {text}", FALLBACK - len(more)) + more, blocks)
 
 
-def render_balance(events: Sequence[BalanceEvent], subscriber: Subscriber, now: int) -> Request:
-    """The request for balance events, one after the other."""
-    blocks: list[dict[str, Any]] = []
-    for event in events:
-        advice = balance_advice(event)
-        blocks += [_header(balance_title(event)), _section(escaped(advice.summary, SECTION))]
-        blocks += [_fields(balance_details(event)), *_steps(advice.actions)]
-        blocks.append(_context(balance_links(event, subscriber), event.account, event.id))
-    text = escaped(balance_sentence(events[-1]), FALLBACK)
-    return post_json(subscriber.url, {"text": text, "blocks": blocks[-MOST_BLOCKS:], **QUIET})
-
-
-def render_disputes(events: Sequence[DisputeEvent], subscriber: Subscriber, now: int) -> Request:
-    """The request for dispute events: one with its facts, several as a list."""
-    title_ = dispute_title(events)
-    text = dispute_sentence(events[0]) if len(events) == 1 else title_
-    blocks = [_header(title_), *_about_disputes(events), *_steps(dispute_advice(events[0]).actions)]
-    blocks.append(_context(dispute_links(events[0], subscriber), events[0].account))
-    return post_json(subscriber.url, {"text": escaped(text, FALLBACK), "blocks": blocks, **QUIET})
-
-
-def _about_disputes(events: Sequence[DisputeEvent]) -> Iterator[dict[str, Any]]:
-    if len(events) == 1:
-        yield _section(escaped(dispute_advice(events[0]).summary, SECTION))
-        yield _fields(dispute_details(events[0]))
-        return
-    lines = [f"• {code(each.dispute.dispute_id, 70)} {escaped(dispute_title([each]), LONGEST_LINE)}" for each in events]
-    for start in range(0, len(lines), LINES_IN_SECTION):
-        yield _section("\n".join(lines[start : start + LINES_IN_SECTION]))
-
-
-def render_mismatches(events: Sequence[MismatchEvent], subscriber: Subscriber, now: int) -> Request:
-    """The request for mismatch events: one with its facts, several as a list."""
-    title_, advice = mismatch_title(events), mismatch_advice(events[0].finding.kind)
-    one = len(events) == 1
-    lines = [f"• {escaped(mismatch_sentence(each).partition(': ')[2], LONGEST_LINE)}" for each in events]
-    sections = ["\n".join(lines[at : at + LINES_IN_SECTION]) for at in range(0, len(lines), LINES_IN_SECTION)]
-    about = [_section(escaped(advice.summary, SECTION)), _fields(mismatch_details(events[0]))]
-    blocks = [_header(title_), *(about if one else map(_section, sections)), *_steps(advice.actions if one else ())]
-    blocks.append(_context(mismatch_links(events[0], subscriber), events[0].account))
-    text = mismatch_sentence(events[0]) if one else title_
-    return post_json(subscriber.url, {"text": escaped(text, FALLBACK), "blocks": blocks, **QUIET})
+def _post(subscriber: Subscriber, text: str, blocks: Iterable[Block]) -> Request:
+    """The message: `text` for notifications, and at most 50 blocks."""
+    return post_json(subscriber.url, {"text": text, "blocks": list(blocks), **QUIET})
 
 
 def _times(count: int) -> str:
@@ -167,69 +112,88 @@ def code(text: str, limit: int = LONGEST_VALUE) -> str:
     return f"`{escaped(text.replace('`', chr(39)), limit - 2)}`"
 
 
-def _about_one(event: Event, subscriber: Subscriber) -> Iterator[dict[str, Any]]:
-    yield _header(title([event]))
-    yield _section(escaped(summary(event), SECTION))
-    yield _fields(details(event))
-    yield from _what_to_do(event)
-    yield _context(links(event, subscriber), event.account, event.id)
+def _about_one(event: AnEvent, subscriber: Subscriber) -> Iterator[Block]:
+    words = worded(event, subscriber)
+    yield _header(words.title)
+    yield _section(escaped(words.summary, SECTION))
+    yield _fields(words.details)
+    yield from _steps(words.actions)
+    yield _context(words.links, event.account, event.id if isinstance(event, Event | BalanceEvent) else "")
 
 
-def _about_many(events: Sequence[Event], subscriber: Subscriber) -> Iterator[dict[str, Any]]:
-    yield _header(title(events))
+def _about_many(events: Sequence[Event], subscriber: Subscriber) -> Iterator[Block]:
     lines = sums(events)
     more = [f"and {len(lines) - MOST_SUMS} other reasons"] if len(lines) > MOST_SUMS else []
     yield _section("\n".join(f"• {escaped(line, LONGEST_LINE)}" for line in [*lines[:MOST_SUMS], *more]))
-    lines = [_line(event) for event in events]
+    yield from _list([_line(event) for event in events])
+    for advised in different_advice(events, subscriber)[:MOST_ADVICE]:
+        yield _section(escaped(advised.summary, SECTION))
+        yield from _steps(advised.actions)
+    yield _context(links_of_many(events, subscriber), events[0].account)
+
+
+def _disputes(events: Sequence[DisputeEvent], subscriber: Subscriber) -> Iterator[Block]:
+    words = [worded(event, subscriber) for event in events]
+    ids = [code(event.dispute.dispute_id, 70) for event in events]
+    yield from _list([f"• {id_} {escaped(each.title, LONGEST_LINE)}" for id_, each in zip(ids, words, strict=True)])
+    yield from _steps(words[0].actions)
+    yield _context(words[0].links, events[0].account)
+
+
+def _mismatches(events: Sequence[MismatchEvent], subscriber: Subscriber) -> Iterator[Block]:
+    words = [worded(event, subscriber) for event in events]
+    yield from _list([f"• {escaped(each.sentence.partition(': ')[2], LONGEST_LINE)}" for each in words])
+    yield _context(words[0].links, events[0].account)
+
+
+LISTS: Mapping[type[AnEvent], Callable[[Any, Subscriber], Iterator[Block]]] = {
+    Event: _about_many,
+    DisputeEvent: _disputes,
+    MismatchEvent: _mismatches,
+}
+
+
+def _list(lines: Sequence[str]) -> Iterator[Block]:
     for start in range(0, len(lines), LINES_IN_SECTION):
         yield _section("\n".join(lines[start : start + LINES_IN_SECTION]))
-    for advised in different_advice(events)[:MOST_ADVICE]:
-        yield _section(escaped(summary(advised), SECTION))
-        yield from _what_to_do(advised)
-    yield _context(links(events[0], subscriber, many=True), events[0].account)
 
 
 def _line(event: Event) -> str:
     refund = event.refund
     parts = [
-        f"• {WORDS[event.type]}: {code(refund.refund_id, 70)} {escaped(amount(refund), 30)}",
+        f"• {WORDS[event.type]}: {code(refund.refund_id, 70)} {escaped(amount(refund.amount), 30)}",
         code(refund.reason_code, 60) if tidy(refund.reason_code) else "",
         f"order {code(refund.order_reference, 60)}" if tidy(refund.order_reference) else "",
     ]
     return ", ".join(part for part in parts if part)
 
 
-def _what_to_do(event: Event) -> Iterator[dict[str, Any]]:
-    if event.advice:
-        yield from _steps(event.advice.actions)
-
-
-def _steps(steps: Sequence[Action]) -> Iterator[dict[str, Any]]:
+def _steps(steps: Sequence[Action]) -> Iterator[Block]:
     if steps:
         lines = (f"{number}. {escaped(step.text, 400)}" for number, step in enumerate(steps, start=1))
         yield _section("\n".join(["*What to do*", *lines]))
 
 
-def _context(links_: Mapping[str, str], account: str, event_id: str = "") -> dict[str, Any]:
+def _context(links_: Mapping[str, str], account: str, event_id: str = "") -> Block:
     shown = [f"<{escaped(url, SECTION)}|{name}>" for name, url in links_.items()]
     texts = [*shown, f"account {code(account, 140)}", *([code(event_id)] if event_id else [])]
     return {"type": "context", "elements": [_mrkdwn(text) for text in texts]}
 
 
-def _fields(known: Mapping[str, str]) -> dict[str, Any]:
+def _fields(known: Mapping[str, str]) -> Block:
     shown = [f"*{name}*\n{code(value)}" for name, value in known.items()]
     return {"type": "section", "fields": [_mrkdwn(each) for each in shown[:MOST_FIELDS]]}
 
 
-def _header(text: str) -> dict[str, Any]:
+def _header(text: str) -> Block:
     return {"type": "header", "text": {"type": "plain_text", "text": escaped(text, HEADER), "emoji": False}}
 
 
-def _section(text: str) -> dict[str, Any]:
+def _section(text: str) -> Block:
     return {"type": "section", "text": _mrkdwn(text)}
 
 
-def _mrkdwn(text: str) -> dict[str, Any]:
+def _mrkdwn(text: str) -> Block:
     return {"type": "mrkdwn", "text": text, "verbatim": True}
 
 
@@ -239,8 +203,8 @@ FORMAT = Format(
     renderers={
         Event: render,
         BalanceEvent: render_balance,
-        DisputeEvent: render_disputes,
-        MismatchEvent: render_mismatches,
+        DisputeEvent: render,
+        MismatchEvent: render,
         OperatorEvent: render_operator,
     },
     credential="url",

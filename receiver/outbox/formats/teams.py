@@ -2,9 +2,9 @@
 
 The address is that of the trigger "When a Teams webhook request is received", and is its credential. It takes a message
 whose attachments are Adaptive Cards ("Create Incoming Webhooks", "Create and send messages" in Microsoft's Teams
-documentation, learn.microsoft.com/microsoftteams/platform/webhooks-and-connectors). A message may have 28 KB there.
-What counts is the card as a text within JSON: github.com/MicrosoftDocs/msteams-docs/issues/11274 has a card of 24,453
-bytes that counted as 28,897.
+documentation, learn.microsoft.com/microsoftteams/platform/webhooks-and-connectors). A message may have 28 KB. Teams
+counts the card as a string within JSON: the card of 24,453 bytes in github.com/MicrosoftDocs/msteams-docs/issues/11274
+counted as 28,897.
 
 Texts are in `TextRun`s, of which the reference of Adaptive Cards says "Markdown is not supported"
 (learn.microsoft.com/adaptive-cards/schema-explorer/text-run): no outside text becomes a link, an emphasis or a date.
@@ -18,52 +18,40 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from receiver.exchange import Request
 from receiver.ledger.schema import tidy
 from receiver.outbox.events.advice import Action
 from receiver.outbox.events.balance_event import BalanceEvent
-from receiver.outbox.events.balance_event import advice_of as balance_advice
 from receiver.outbox.events.dispute_event import DisputeEvent
-from receiver.outbox.events.dispute_event import advice_of as dispute_advice
 from receiver.outbox.events.event import Event
 from receiver.outbox.events.mismatch_event import MismatchEvent
-from receiver.outbox.events.mismatch_event import advice_of as mismatch_advice
 from receiver.outbox.events.operator_event import OperatorEvent
 from receiver.outbox.formats.format import NEEDS_A_PERSON, Format, post_json
 from receiver.outbox.formats.wording import (
     WORDS,
+    Wording,
     amount,
-    balance_details,
-    balance_links,
-    balance_title,
-    details,
     different_advice,
-    dispute_details,
-    dispute_links,
-    dispute_title,
-    links,
-    mismatch_details,
-    mismatch_links,
-    mismatch_sentence,
-    mismatch_title,
+    heading,
+    links_of_many,
     operator_texts,
-    summary,
     sums,
-    title,
+    worded,
 )
 from receiver.outbox.subscribers.subscriber import Subscriber
 
 MOST_CARD = 24_000
 """The longest card, as a text within JSON, in bytes. The rest of the 28 KB is Teams' own."""
 LIMITS = (600, 120, 40, 0)
-"""The longest outside text, in characters: the first of these with which the card is not too long. 0 leaves them out of
+"""Limits for outside texts, in characters. The first one with which the card fits is used; 0 leaves the texts out of
 lists."""
 LONGEST_TEXT, LONGEST_ID, LONGEST_STEP = 1000, 70, 400
 MOST_SUMS = 8
 MOST_ADVICE = 3
-LEFT_OUT = "Some lines were left out, because Teams takes no longer messages."
+LEFT_OUT = "Some lines were left out, because Teams limits the length of a message."
 
 Block = dict[str, Any]
 Blocks = Callable[[int], Iterator[Block]]
@@ -71,10 +59,12 @@ Blocks = Callable[[int], Iterator[Block]]
 
 
 def render(events: Sequence[Event], subscriber: Subscriber, now: int) -> Request:
-    """The request for one or several events. It is unsigned, and its address is a secret."""
-    if len(events) == 1:
-        return _post(subscriber, lambda limit: _about_one(events[0], limit), links(events[0], subscriber))
-    return _post(subscriber, lambda limit: _about_many(events, limit), links(events[0], subscriber, many=True))
+    """The request for one or several refund events. It is unsigned, and its address is a secret."""
+    if len(events) > 1:
+        return _post(subscriber, lambda limit: _refunds(events, subscriber, limit), links_of_many(events, subscriber))
+    words = worded(events[0], subscriber)
+    with_id = replace(words, details={**words.details, "Event": events[0].id})
+    return _post(subscriber, lambda limit: _about_one(with_id, limit), words.links)
 
 
 def render_operator(events: Sequence[OperatorEvent], subscriber: Subscriber, now: int) -> Request:
@@ -90,54 +80,45 @@ def render_operator(events: Sequence[OperatorEvent], subscriber: Subscriber, now
 
 def render_balance(events: Sequence[BalanceEvent], subscriber: Subscriber, now: int) -> Request:
     """The request for balance events, one after the other."""
-
-    def blocks(limit: int) -> Iterator[Block]:
-        for event in events:
-            advice = balance_advice(event)
-            yield from (_title(balance_title(event)), _text(advice.summary))
-            yield from (*_facts(balance_details(event), limit), *_steps(advice.actions))
-
-    return _post(subscriber, blocks, balance_links(events[-1], subscriber))
+    all_words = [worded(event, subscriber) for event in events]
+    return _post(
+        subscriber,
+        lambda limit: (block for words in all_words for block in _about_one(words, limit)),
+        all_words[-1].links,
+    )
 
 
 def render_disputes(events: Sequence[DisputeEvent], subscriber: Subscriber, now: int) -> Request:
     """The request for dispute events: one with its facts, several as a list."""
+    first, *others = [worded(event, subscriber) for event in events]
 
     def blocks(limit: int) -> Iterator[Block]:
-        yield _title(dispute_title(events))
-        if len(events) == 1:
-            yield _text(dispute_advice(events[0]).summary)
-            yield from _facts(dispute_details(events[0]), limit)
-        for event in events if len(events) > 1 else ():
-            yield _line(f"{tidy(event.dispute.dispute_id, LONGEST_ID)}:", dispute_title([event]))
-        yield from _steps(dispute_advice(events[0]).actions)
+        yield _title(heading(events))
+        for event, words in zip(events, (first, *others), strict=True):
+            yield _line(f"{tidy(event.dispute.dispute_id, LONGEST_ID)}:", words.title)
+        yield from _steps(first.actions)
 
-    return _post(subscriber, blocks, dispute_links(events[0], subscriber))
+    return _post(subscriber, blocks if others else lambda limit: _about_one(first, limit), first.links)
 
 
 def render_mismatches(events: Sequence[MismatchEvent], subscriber: Subscriber, now: int) -> Request:
     """The request for mismatch events: one with its facts, several as a list."""
+    first, *others = [worded(event, subscriber) for event in events]
 
     def blocks(limit: int) -> Iterator[Block]:
-        yield _title(mismatch_title(events))
-        if len(events) > 1:
-            yield from (_text(mismatch_sentence(each), limit=max(limit, LIMITS[1])) for each in events)
-            return
-        advice = mismatch_advice(events[0].finding.kind)
-        yield _text(advice.summary)
-        yield from (*_facts(mismatch_details(events[0]), limit), *_steps(advice.actions))
+        yield _title(heading(events))
+        yield from (_text(words.sentence, limit=max(limit, LIMITS[1])) for words in (first, *others))
 
-    return _post(subscriber, blocks, mismatch_links(events[0], subscriber))
+    return _post(subscriber, blocks if others else lambda limit: _about_one(first, limit), first.links)
 
 
-def _about_one(event: Event, limit: int) -> Iterator[Block]:
-    yield from (_title(title([event])), _text(summary(event)))
-    yield from _facts({**details(event), "Event": event.id}, limit)
-    yield from _steps(event.advice.actions if event.advice else ())
+def _about_one(words: Wording, limit: int) -> Iterator[Block]:
+    yield from (_title(words.title), _text(words.summary))
+    yield from (*_facts(words.details, limit), *_steps(words.actions))
 
 
-def _about_many(events: Sequence[Event], limit: int) -> Iterator[Block]:
-    yield _title(title(events))
+def _refunds(events: Sequence[Event], subscriber: Subscriber, limit: int) -> Iterator[Block]:
+    yield _title(heading(events))
     lines = sums(events)
     more = [f"and {len(lines) - MOST_SUMS} other reasons"] if len(lines) > MOST_SUMS else []
     yield from (_text(f"• {line}", limit=max(limit, LIMITS[2])) for line in [*lines[:MOST_SUMS], *more])
@@ -145,12 +126,11 @@ def _about_many(events: Sequence[Event], limit: int) -> Iterator[Block]:
         refund = event.refund
         order = tidy(refund.order_reference, limit) if limit else ""
         outside = [tidy(refund.reason_code, limit), f"order {order}" if order else ""] if limit else []
-        what = [f"{amount(refund)} {WORDS[event.type]}", *outside]
+        what = [f"{amount(refund.amount)} {WORDS[event.type]}", *outside]
         yield _line(f"{tidy(refund.refund_id, LONGEST_ID)}:", ", ".join(filter(None, what)))
     yield from _facts({"Account": events[0].account}, limit)
-    for advised in different_advice(events)[:MOST_ADVICE]:
-        yield _text(summary(advised))
-        yield from _steps(advised.advice.actions if advised.advice else ())
+    for advised in different_advice(events, subscriber)[:MOST_ADVICE]:
+        yield from (_text(advised.summary), *_steps(advised.actions))
 
 
 def _post(subscriber: Subscriber, blocks: Blocks, links_: Mapping[str, str]) -> Request:

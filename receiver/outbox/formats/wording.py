@@ -6,8 +6,11 @@ All texts are printable and bounded (`ledger.schema.tidy`). They are not escaped
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from decimal import Decimal
+from enum import StrEnum
+from typing import Any
 from urllib.parse import quote
 
 from receiver.ledger.dispute import Reminder, minute
@@ -17,18 +20,20 @@ from receiver.ledger.refund import Reason, Refund
 from receiver.ledger.resolution import describe
 from receiver.ledger.schema import DESCRIPTION_LIMIT, MAX_TEXT, known_time, tidy
 from receiver.ledger.timestamps import format_rfc3339
-from receiver.outbox.events.advice import region_of
+from receiver.outbox.events.advice import Action, region_of
 from receiver.outbox.events.balance_event import BalanceEvent, BalanceEventType, sums_text
 from receiver.outbox.events.balance_event import advice_of as balance_advice
 from receiver.outbox.events.dispute_event import DisputeEvent
 from receiver.outbox.events.dispute_event import advice_of as dispute_advice
+from receiver.outbox.events.envelope import AnEvent, filled
 from receiver.outbox.events.event import Event
 from receiver.outbox.events.mismatch_event import MismatchEvent
+from receiver.outbox.events.mismatch_event import advice_of as mismatch_advice
 from receiver.outbox.events.operator_event import OperatorEvent
 from receiver.outbox.subscribers.filters import OF_CASES
 from receiver.outbox.subscribers.subscriber import Subscriber
 
-WORDS = {
+WORDS: Mapping[StrEnum, str] = {
     EventType.INITIATED: "initiated",
     EventType.REFUNDED: "completed",
     EventType.DECLINED: "declined",
@@ -59,11 +64,34 @@ SELLER_CENTRAL = {
 """Region → address. `seller_central` of a subscriber or of the settings takes precedence."""
 
 
-def title(events: Sequence[Event]) -> str:
-    """`Refund declined: 14.00 USD`, `5 refunds declined`, `7 refund events: 5 declined, 2 stuck`."""
-    if len(events) == 1:
-        kind = events[0].type
-        return f"{TITLES.get(kind, f'Refund {WORDS[kind]}')}: {amount(events[0].refund)}"
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wording:
+    """One event in words."""
+
+    title: str
+    sentence: str
+    """One line for a message list or an incident: enough to decide whether it is urgent."""
+    summary: str
+    """What happened, in a sentence or two."""
+    actions: tuple[Action, ...]
+    """The advised actions, the first choice first."""
+    details: dict[str, str]
+    """What is known, by display name."""
+    links: dict[str, str]
+    """To its page in this service, if the address is known, and to Seller Central."""
+
+
+def worded(event: AnEvent, subscriber: Subscriber) -> Wording:
+    """The event in words. Operator events have their own: `operator_texts`."""
+    return WORDED[type(event)](event, subscriber)
+
+
+def heading(events: Sequence[AnEvent]) -> str:
+    """The title of several: `5 refunds declined`, `7 refund events: 5 declined, 2 stuck`, `3 disputes to answer`."""
+    if isinstance(events[0], DisputeEvent):
+        return f"{len(events)} disputes to answer"
+    if isinstance(events[0], MismatchEvent):
+        return f"Reconciliation: {len(events)} differences"
     kinds = Counter(event.type for event in events)
     if len(kinds) == 1:
         return f"{len(events)} refunds {WORDS[events[0].type]}"
@@ -71,49 +99,9 @@ def title(events: Sequence[Event]) -> str:
     return f"{len(events)} refund events: {counts}"
 
 
-def amount(refund: Refund) -> str:
+def amount(known: Money | None) -> str:
     """`14.00 USD`, or a text for an unknown amount."""
-    return str(refund.amount) if refund.amount else "amount unknown"
-
-
-def summary(event: Event) -> str:
-    """What happened, in a sentence or two."""
-    if event.type in OF_CASES and event.refund.resolution is not None:
-        return describe(event.refund.resolution)
-    return event.advice.summary if event.advice else WITHOUT_ADVICE.get(event.type, "Look at the refund.")
-
-
-def actions(event: Event) -> list[str]:
-    """The advised actions, the first choice first."""
-    return [action.text for action in event.advice.actions] if event.advice else []
-
-
-def sentence(event: Event) -> str:
-    """One line for a message list or an incident: enough to decide whether it is urgent."""
-    refund = event.refund
-    reason = f" ({tidy(refund.reason_code)})" if tidy(refund.reason_code) else ""
-    which = f"{title([event])}{reason}, refund {tidy(refund.refund_id)}, account {tidy(event.account)}"
-    return f"{which}. {summary(event)}"
-
-
-def details(event: Event) -> dict[str, str]:
-    """The refund's known fields, by display name."""
-    refund = event.refund
-    known = {
-        "Refund": tidy(refund.refund_id),
-        "Amount": amount(refund),
-        "Reason": tidy(refund.reason_code),
-        "Amazon says": tidy(refund.reason_description, DESCRIPTION_LIMIT),
-        "Order": tidy(refund.order_reference),
-        "Charge": tidy(refund.charge_id),
-        "Account": tidy(event.account),
-        "Could not be read": ", ".join(refund.unread),
-        "Environment": tidy(refund.environment),
-        "Retry of": tidy(refund.retry_of),
-        "Note": tidy(refund.resolution.note, MAX_TEXT) if refund.resolution else "",
-        "Changed": known_time(refund.updated_at) or "",
-    }
-    return {name: text for name, text in known.items() if text}
+    return str(known) if known else "amount unknown"
 
 
 def sums(events: Sequence[Event]) -> list[str]:
@@ -128,10 +116,10 @@ def sums(events: Sequence[Event]) -> list[str]:
     ]
 
 
-def different_advice(events: Sequence[Event]) -> list[Event]:
+def different_advice(events: Sequence[Event], subscriber: Subscriber) -> list[Wording]:
     """The first event with each different advice, in the order of the events."""
-    different = {summary(event): event for event in reversed(events) if event.advice}
-    return list(reversed(different.values()))
+    advised = [worded(event, subscriber) for event in reversed(events) if event.advice]
+    return list(reversed({each.summary: each for each in advised}.values()))
 
 
 def operator_texts(events: Sequence[OperatorEvent]) -> Counter[tuple[str, str]]:
@@ -142,69 +130,74 @@ def operator_texts(events: Sequence[OperatorEvent]) -> Counter[tuple[str, str]]:
     )
 
 
-def links(event: Event, subscriber: Subscriber, *, many: bool = False) -> dict[str, str]:
-    """Links: to the refund in this service (to the service, for several), if its address is known, and to Seller
-    Central."""
-    url, name = (subscriber.public_url, "This service") if many else (refund_url(event, subscriber), "Refund")
-    return {
-        **({name: url} if url else {}),
-        "Seller Central": subscriber.seller_central or SELLER_CENTRAL[region_of(event.refund)],
+def links_of_many(events: Sequence[Event], subscriber: Subscriber) -> dict[str, str]:
+    """The links of a message about several refunds: to this service and to Seller Central."""
+    service = {"This service": subscriber.public_url} if subscriber.public_url else {}
+    return {**service, **_links(events[0], subscriber, region_of(events[0].refund))}
+
+
+def _refund(event: Event, subscriber: Subscriber) -> Wording:
+    """`Refund declined: 14.00 USD`."""
+    refund = event.refund
+    refund_id, reason = tidy(refund.refund_id), tidy(refund.reason_code)
+    title = f"{TITLES.get(event.type, f'Refund {WORDS[event.type]}')}: {amount(refund.amount)}"
+    summary = event.advice.summary if event.advice else WITHOUT_ADVICE.get(event.type, "Look at the refund.")
+    if event.type in OF_CASES and refund.resolution is not None:
+        summary = describe(refund.resolution)
+    details = {
+        "Refund": refund_id,
+        "Amount": amount(refund.amount),
+        "Reason": reason,
+        "Amazon says": tidy(refund.reason_description, DESCRIPTION_LIMIT),
+        "Order": tidy(refund.order_reference),
+        "Charge": tidy(refund.charge_id),
+        "Account": tidy(event.account),
+        "Could not be read": ", ".join(refund.unread),
+        "Environment": tidy(refund.environment),
+        "Retry of": tidy(refund.retry_of),
+        "Note": tidy(refund.resolution.note, MAX_TEXT) if refund.resolution else "",
+        "Changed": known_time(refund.updated_at) or "",
     }
+    because = f" ({reason})" if reason else ""
+    return Wording(
+        title=title,
+        sentence=f"{title}{because}, refund {refund_id}, account {tidy(event.account)}. {summary}",
+        summary=summary,
+        actions=event.advice.actions if event.advice else (),
+        details=filled(details),
+        links=_links(event, subscriber, region_of(refund), "Refund", f"refunds/{quote(refund_id, safe='')}?"),
+    )
 
 
-def balance_title(event: BalanceEvent) -> str:
+def _balance(event: BalanceEvent, subscriber: Subscriber) -> Wording:
     """`Negative balance suspected: 3 refunds declined, 42.00 USD`."""
+    advice = balance_advice(event)
+    title = f"Negative balance suspected: {len(event.refund_ids)} refunds declined, {sums_text(event)}"
     if event.type is BalanceEventType.RESOLVED:
-        return "Negative balance: all declined refunds are dealt with"
-    return f"Negative balance suspected: {len(event.refund_ids)} refunds declined, {sums_text(event)}"
-
-
-def balance_sentence(event: BalanceEvent) -> str:
-    """One line for a message list or an incident."""
-    return f"{balance_title(event)}, account {tidy(event.account)}. {balance_advice(event).summary}"
-
-
-def balance_details(event: BalanceEvent) -> dict[str, str]:
-    """The event's known fields, by display name."""
-    known = {
+        title = "Negative balance: all declined refunds are dealt with"
+    details = {
         "Refunds": ", ".join(map(tidy, event.refund_ids)),
         "Sum": sums_text(event),
         "Reason": Reason.AMAZON_REJECTED.value,
         "Account": tidy(event.account),
         "Since": format_rfc3339(event.since) if event.since else "",
     }
-    return {name: text for name, text in known.items() if text}
+    return Wording(
+        title=title,
+        sentence=f"{title}, account {tidy(event.account)}. {advice.summary}",
+        summary=advice.summary,
+        actions=advice.actions,
+        details=filled(details),
+        links=_links(event, subscriber, event.region or "na", "Declined refunds", "refunds?reason=AmazonRejected&"),
+    )
 
 
-def balance_links(event: BalanceEvent, subscriber: Subscriber) -> dict[str, str]:
-    """Links: to the open declines in this service, if its address is known, and to Seller Central."""
-    base, account = subscriber.public_url.rstrip("/"), quote(tidy(event.account), safe="")
-    return {
-        **({"Declined refunds": f"{base}/refunds?reason=AmazonRejected&account={account}"} if base else {}),
-        "Seller Central": subscriber.seller_central or SELLER_CENTRAL[event.region or "na"],
-    }
-
-
-def dispute_title(events: Sequence[DisputeEvent]) -> str:
-    """`Dispute to answer by 2025-10-20 08:53 UTC: 400.00 USD`, `3 disputes to answer`."""
-    if len(events) > 1:
-        return f"{len(events)} disputes to answer"
-    (event,) = events
+def _dispute(event: DisputeEvent, subscriber: Subscriber) -> Wording:
+    """`Dispute to answer by 2025-10-20 08:53 UTC: 400.00 USD`."""
+    dispute, advice = event.dispute, dispute_advice(event)
     last = " within a day," if event.reminder is Reminder.DAY_BEFORE else ""
-    amount_ = str(event.dispute.amount) if event.dispute.amount else "amount unknown"
-    return f"Dispute to answer{last} by {minute(event.dispute.deadline)}: {amount_}"
-
-
-def dispute_sentence(event: DisputeEvent) -> str:
-    """One line for a message list or an incident."""
-    which = f"dispute {tidy(event.dispute.dispute_id)}, account {tidy(event.account)}"
-    return f"{dispute_title([event])}, {which}. {dispute_advice(event).summary}"
-
-
-def dispute_details(event: DisputeEvent) -> dict[str, str]:
-    """The dispute's known fields, by display name."""
-    dispute = event.dispute
-    known = {
+    title = f"Dispute to answer{last} by {minute(dispute.deadline)}: {amount(dispute.amount)}"
+    details = {
         "Dispute": tidy(dispute.dispute_id),
         "Amount": str(dispute.amount or ""),
         "Filed for": tidy(dispute.reason),
@@ -214,65 +207,59 @@ def dispute_details(event: DisputeEvent) -> dict[str, str]:
         "Charge permission": tidy(dispute.charge_permission_id),
         "Account": tidy(event.account),
     }
-    return {name: text for name, text in known.items() if text}
+    region = event.region or ("jp" if dispute.amount and dispute.amount.currency_code == "JPY" else "na")
+    charge_id = quote(tidy(dispute.charge_id), safe="")
+    path = f"refunds?charge={charge_id}&" if charge_id else ""
+    return Wording(
+        title=title,
+        sentence=f"{title}, dispute {tidy(dispute.dispute_id)}, account {tidy(event.account)}. {advice.summary}",
+        summary=advice.summary,
+        actions=advice.actions,
+        details=filled(details),
+        links=_links(event, subscriber, region, "Refunds of the charge", path),
+    )
 
 
-def dispute_links(event: DisputeEvent, subscriber: Subscriber) -> dict[str, str]:
-    """Links: to the refunds of the charge in this service, if both are known, and to Seller Central."""
-    charge_id, account = (quote(tidy(text), safe="") for text in (event.dispute.charge_id, event.account))
-    base = subscriber.public_url.rstrip("/") if charge_id else ""
-    amount_ = event.dispute.amount
-    region = event.region or ("jp" if amount_ and amount_.currency_code == "JPY" else "na")
-    return {
-        **({"Refunds of the charge": f"{base}/refunds?charge={charge_id}&account={account}"} if base else {}),
-        "Seller Central": subscriber.seller_central or SELLER_CENTRAL[region],
-    }
-
-
-def mismatch_title(events: Sequence[MismatchEvent]) -> str:
-    """`Reconciliation: state differs`, `Reconciliation: 3 differences`."""
-    if len(events) > 1:
-        return f"Reconciliation: {len(events)} differences"
-    return f"Reconciliation: {events[0].finding.kind.value.replace('_', ' ')}"
-
-
-def mismatch_sentence(event: MismatchEvent) -> str:
-    """One line for a message list or an incident."""
-    finding = event.finding
-    facts = f"here {tidy(finding.here) or 'unknown'}, in the report {tidy(finding.there) or 'missing'}"
-    return f"{mismatch_title([event])}, refund {tidy(finding.refund_id)}, account {tidy(event.account)}: {facts}"
-
-
-def mismatch_details(event: MismatchEvent) -> dict[str, str]:
-    """The finding's known fields, by display name."""
-    finding = event.finding
+def _mismatch(event: MismatchEvent, subscriber: Subscriber) -> Wording:
+    """`Reconciliation: state differs`."""
+    finding, advice = event.finding, mismatch_advice(event.finding.kind)
+    refund_id, here, there = tidy(finding.refund_id), tidy(finding.here), tidy(finding.there)
+    title = f"Reconciliation: {finding.kind.value.replace('_', ' ')}"
+    facts = f"here {here or 'unknown'}, in the report {there or 'missing'}"
     line = f", line {finding.row.line}" if finding.row and finding.row.line else ""
-    known = {
-        "Refund": tidy(finding.refund_id),
-        "Here": tidy(finding.here),
-        "In the report": tidy(finding.there),
+    details = {
+        "Refund": refund_id,
+        "Here": here,
+        "In the report": there,
         "Amount": str(event.amount or ""),
         "Report": f"{tidy(finding.source)}{line}" if finding.source else "",
         "Account": tidy(event.account),
     }
-    return {name: text for name, text in known.items() if text}
+    return Wording(
+        title=title,
+        sentence=f"{title}, refund {refund_id}, account {tidy(event.account)}: {facts}",
+        summary=advice.summary,
+        actions=advice.actions,
+        details=filled(details),
+        links=_links(event, subscriber, event.region or "na", "Findings", "findings?"),
+    )
 
 
-def mismatch_links(event: MismatchEvent, subscriber: Subscriber) -> dict[str, str]:
-    """Links: to the findings in this service, if its address is known, and to Seller Central."""
+WORDED: Mapping[type[AnEvent], Callable[[Any, Subscriber], Wording]] = {
+    Event: _refund,
+    BalanceEvent: _balance,
+    DisputeEvent: _dispute,
+    MismatchEvent: _mismatch,
+}
+
+
+def _links(event: AnEvent, subscriber: Subscriber, region: str, page: str = "", path: str = "") -> dict[str, str]:
+    """`path`: of the page in this service, with the beginning of its query; empty for none."""
     base, account = subscriber.public_url.rstrip("/"), quote(tidy(event.account), safe="")
     return {
-        **({"Findings": f"{base}/findings?account={account}"} if base else {}),
-        "Seller Central": subscriber.seller_central or SELLER_CENTRAL[event.region or "na"],
+        **({page: f"{base}/{path}account={account}"} if base and path else {}),
+        "Seller Central": subscriber.seller_central or SELLER_CENTRAL[region],
     }
-
-
-def refund_url(event: Event, subscriber: Subscriber) -> str:
-    """The refund's page in this service; empty if `public_url` is not set."""
-    if not subscriber.public_url:
-        return ""
-    refund_id, account = (quote(tidy(text), safe="") for text in (event.refund.refund_id, event.account))
-    return f"{subscriber.public_url.rstrip('/')}/refunds/{refund_id}?account={account}"
 
 
 def _totals(refunds: Sequence[Refund]) -> list[str]:

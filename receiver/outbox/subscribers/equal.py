@@ -26,11 +26,11 @@ class FieldChangeJson(Json, kw_only=True):
 
 
 def as_given(stored: Subscriber, given: Subscriber, *, with_secrets: bool) -> Subscriber:
-    """The stored subscriber with the given fields. It keeps its creation time, its pauses and its origin, and
-    no longer counts as one that the settings should name.
+    """The given subscriber with the creation time, pauses and origin of the stored one. It no longer counts as one that
+    the settings should name.
 
-    Without secrets (`with_secrets`) it also keeps its own. With those that it has for good, it keeps the expiring ones:
-    they still sign for a while after a rotation.
+    Without `with_secrets`, it also keeps the stored secrets. It keeps them, too, if the given secrets are the stored
+    ones that don't expire: after a rotation, expiring secrets still sign for a while.
     """
     lasting = {secret.value for secret in stored.secrets if secret.expires_at is None}
     keeps = not with_secrets or lasting == {secret.value for secret in given.secrets}
@@ -47,8 +47,8 @@ def as_given(stored: Subscriber, given: Subscriber, *, with_secrets: bool) -> Su
 
 
 def is_equal(stored: Subscriber, given: Subscriber, *, with_secrets: bool) -> bool:
-    """Whether the stored subscriber is one that the API was given with these fields. Its history makes no
-    difference; without `with_secrets`, neither do its secrets."""
+    """Whether the stored subscriber has the given origin and fields. Its history does not matter; without
+    `with_secrets`, neither do its secrets."""
     return stored.origin == given.origin and as_given(stored, given, with_secrets=with_secrets) == stored
 
 

@@ -20,9 +20,9 @@ ALL = "*"
 KNOWN_TYPES = tuple(each.value for each in EventType if each is not EventType.TEST)
 OPERATOR_TYPES = (*(each.value for each in OperatorType), FAMILY)
 OTHER_TYPES = tuple(each.value for kind in NAMED for each in kind.types)
-"""Amazon's, but about no change of a single refund."""
+"""Types about Amazon Pay that are not a change of a single refund."""
 BESIDE_REFUNDS = (*OTHER_TYPES, *OPERATOR_TYPES)
-"""The types that `*` does not mean."""
+"""The types that `*` does not include."""
 VALID_TYPES = (*KNOWN_TYPES, ALL, *BESIDE_REFUNDS)
 MOST_REASONS = 32
 SPELLINGS = {
@@ -31,7 +31,7 @@ SPELLINGS = {
     **{each.rpartition(".")[2]: each for each in KNOWN_TYPES},
     "all": ALL,
 }
-"""Each type in the spellings of people, in lower case."""
+"""How people write each type, in lower case → the type."""
 
 
 def name_problems(name: object) -> list[str]:

@@ -38,13 +38,13 @@ def wants_operator(subscriber: Subscriber, event: OperatorEvent) -> bool:
 
 
 def wants_dispute(subscriber: Subscriber, event: DisputeEvent) -> bool:
-    """Whether the subscriber wants dispute events of this type and amount. `*` does not mean them."""
+    """Whether the subscriber wants dispute events of this type and amount. `*` does not include them."""
     return event.type.value in subscriber.types and large_enough(event.dispute.amount, subscriber.min_amount)
 
 
 def wants_balance(subscriber: Subscriber, event: BalanceEvent) -> bool:
-    """Whether the subscriber gets balance events. People who get such declines do; a program has to name the type,
-    because these events are about no refund.
+    """Whether the subscriber gets balance events. Subscribers for people do if they get such declines; a program has to
+    name the type, because these events do not concern a single refund.
 
     One of the sums must reach the minimum amount of its currency.
     """

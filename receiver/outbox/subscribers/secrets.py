@@ -1,4 +1,4 @@
-"""Pure. The secrets of a subscriber. Several may sign at once, so that they can be rotated without haste."""
+"""Pure. The secrets of a subscriber. Several may sign at once, so that old and new ones overlap during a rotation."""
 
 from __future__ import annotations
 

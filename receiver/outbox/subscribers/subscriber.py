@@ -55,7 +55,7 @@ class Subscriber(msgspec.Struct, frozen=True, kw_only=True):
     origin: str = "config"
     """`config` or `api`."""
     undeclared_at: int = 0
-    """When the settings were found to name it no longer, ms. It still gets events, until a person removes it. 0: they
+    """When the settings no longer named it, ms. It still gets events, until a person removes it. 0: they
     name it, or it was added through the API."""
     created_at: int = 0
 

@@ -30,7 +30,7 @@ from receiver.store.redis.keys import RESTORED
 
 MANIFEST = b"file appendonly.aof.1.base.rdb seq 1 type b\nfile appendonly.aof.1.incr.aof seq 1 type i\n"
 STEP = 0.1
-"""Seconds between two looks at the server."""
+"""Seconds between two checks of the server."""
 MAGIC = (b"REDIS", b"VALKE")
 """How a snapshot begins."""
 END, END_WITHIN = b"\xff", 9
@@ -105,7 +105,7 @@ def _copied(reader: BinaryIO, file: Path) -> int:
 def restore(file: Path, folder: Path, database: int = 0) -> int:
     """Make the append-only file of a stopped server in `folder` from a snapshot; returns the snapshot's bytes.
 
-    The files get the owner of the folder; a new folder gets the owner of the one that it is made in. Raises
+    The files get the owner of the folder; a new folder gets the owner of its parent folder. Raises
     `ConfigurationError` if the file is no snapshot, or the folder holds data, is in use or cannot be written.
     """
     place = folder / "appendonlydir"
@@ -179,7 +179,7 @@ def _fill(path: Path, reader: BinaryIO) -> None:
 
 
 def _command(*words: str) -> bytes:
-    """As it stands in an append-only file: https://valkey.io/topics/protocol/."""
+    """A command in the form of an append-only file: https://valkey.io/topics/protocol/."""
     text = "".join(f"${len(word)}\r\n{word}\r\n" for word in words)
     return f"*{len(words)}\r\n{text}".encode()
 

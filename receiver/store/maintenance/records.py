@@ -164,7 +164,7 @@ def _readable(raw: Mapping[bytes, bytes]) -> dict[str, str]:
     texts = {name.decode(errors="replace"): value.decode(errors="replace") for name, value in raw.items()}
     found = {name: text for name, text in texts.items() if _is_right(name, text)}
     if "case_how" in texts:
-        # Closed in a way that cannot be read is still closed.
+        # A case that was closed in an unreadable way is still closed.
         found = {"case_at": "1", "case_how": How.NOT_TRACKED.value, **found}
     return found
 

@@ -117,7 +117,7 @@ class RedisRepository:
         return answer
 
     def _whole(self, key: str, what: str, read: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """What `read` makes of a key. A damaged one is reported, and raises `RecordUnreadable`."""
+        """The result of `read` for a key. A damaged one is reported, and raises `RecordUnreadable`."""
         try:
             return read(*args, **kwargs)
         except DAMAGE as error:
@@ -127,7 +127,7 @@ class RedisRepository:
     def _part(
         self, key: str, part: bytes | str, what: str, read: Callable[P, T], *args: P.args, **kwargs: P.kwargs
     ) -> T | None:
-        """What `read` makes of a part of a key. A damaged one is reported, and gives None."""
+        """The result of `read` for a part of a key; None for a damaged one, which is reported."""
         try:
             return read(*args, **kwargs)
         except DAMAGE:
@@ -135,14 +135,14 @@ class RedisRepository:
             return None
 
     def _lines(self, key: str, lines: Iterable[bytes], what: str, read: Callable[[bytes], T]) -> list[T]:
-        """What `read` makes of each line of a list. Damaged ones are reported and left out."""
+        """The results of `read` for the lines of a list. Damaged ones are reported and left out."""
         found = (self._part(key, str(place), what, read, line) for place, line in enumerate(lines))
         return [each for each in found if each is not None]
 
     async def _scan(self, key: str, count: int = 500) -> AsyncIterator[list[tuple[bytes, bytes]]]:
         """The members of a sorted set with their scores, in batches.
 
-        Unlike pages, a scan returns every member that stays, however many leave it meanwhile.
+        Unlike pages, a scan returns every member that stays, even if others are removed meanwhile.
         """
         cursor = 0
         while True:
@@ -215,7 +215,7 @@ class AccountRepository(RedisRepository):
         audit: AuditEntry | None = None,
         **of: str,
     ) -> Coroutine[Any, Any, Any]:
-        """Run a script on the keys that it names at its head, and on `more`. `of`: what those belong to that vary.
+        """Run a script on the keys that it names at its head, and on `more`. `of`: what the keys that vary belong to.
 
         A script that names the audit trail writes `audit` there.
         """

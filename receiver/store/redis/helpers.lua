@@ -31,7 +31,7 @@ local function append_to_timeline(key, entry)
 end
 
 -- Append the act of a person or a program to the audit trail: before the script's other writes, so that nothing is done without
--- its entry. The text holds a random word, and is looked for among the latest entries: run twice, the act stands there once.
+-- its entry. The text holds a random word, and is looked for among the latest entries, so that a second run adds no entry.
 -- `act` is the last item of ARGV; empty for what the service does by itself.
 local act = ARGV[#ARGV]
 ARGV[#ARGV] = nil
@@ -83,8 +83,8 @@ local function read_throttle(key, now, burst)
   return tokens, at, blocked
 end
 
--- An entry of a charge's book (ledger/charge_book.py); nil for what is none. Of lines of older versions it is not known
--- when the refund began.
+-- An entry of a charge's book (ledger/charge_book.py); nil for any other text. Lines of older versions do not
+-- say when the refund began.
 local function read_entry(line)
   local minor, state, began, currency, flag = string.match(line, '^(%S+) (%S+) (%d+) (%S+) ?(%a*)$')
   if not minor then
@@ -105,7 +105,7 @@ local function is_named(member, besides, taken)
   return request and besides[request]
 end
 
--- Whether an open finding says that a report of Amazon's has this refund as paid (ledger/reconciliation/finding.py).
+-- Whether an open finding says that a report of Amazon's lists this refund as paid (ledger/reconciliation/finding.py).
 local function is_paid_in_a_report(findings, refund)
   for _, kind in ipairs({'settled_but_declined', 'state_differs'}) do
     local found = redis.call('HGET', findings, kind .. ' ' .. refund)
@@ -118,7 +118,7 @@ local function is_paid_in_a_report(findings, refund)
 end
 
 -- The entries of a charge's book, each with its `member`, its `line`, and whether the caller has named it; or nil and the
--- error of an unreadable one. A declined refund that a report has as paid is in conflict, unless it is named.
+-- error of an unreadable one. A declined refund that a report lists as paid is in conflict, unless it is named.
 local function read_book(key, findings, besides, taken)
   local entries, book = {}, redis.call('HGETALL', key)
   for index = 1, #book, 2 do

@@ -92,7 +92,7 @@ CATALOGUE: Final[Mapping[str, Kind]] = MappingProxyType(
         "hinted": Kind(ZSET, KeyScope.ACCOUNT, "refund → since when to ask Amazon at once", "its last refund"),
         "refreshed": Kind(ZSET, KeyScope.ACCOUNT, "refund → since when a refresh is requested", "its last refund"),
         "second_looks": Kind(
-            ZSET, KeyScope.ACCOUNT, "settled refund → when to ask Amazon about it once more", "its last refund"
+            ZSET, KeyScope.ACCOUNT, "final refund → when to ask Amazon about it again", "its last refund"
         ),
         "hints": Kind(HASH, KeyScope.ACCOUNT, "refund → the hint that made it due", "its last refund"),
         "seen": Kind(STRING, KeyScope.MESSAGE, "the digest of an accepted notification", "its age: 16 days"),

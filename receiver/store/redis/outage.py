@@ -1,4 +1,4 @@
-"""Edge: Redis. Logs that Redis is away: once, then once a minute; and that it is back."""
+"""Edge: Redis. Logs that Redis is unavailable, at once and then every minute, and that it is back."""
 
 from __future__ import annotations
 

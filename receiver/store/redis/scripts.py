@@ -28,7 +28,7 @@ class Script:
     """Whether it names the audit trail."""
 
     def names(self, account: Keys, of: Mapping[str, str]) -> list[str]:
-        """The keys that it names. `of`: what those belong to that vary."""
+        """The keys that it names. `of`: what the keys that vary belong to."""
         prefix = account.prefix
         return [prefix + fixed + of[what] if what else prefix + fixed for fixed, what in self.keys]
 

@@ -5,7 +5,7 @@
 -- refunds of a claim are patient.
 -- When no hint waits, patient refunds leave a quarter of the burst unused: for the next hints, and because Amazon's own
 -- count may be a little lower than ours. Emptying the bucket completely leads to 429, which delays hints for seconds.
--- Second looks at settled refunds come when nothing else is due, and leave half of the burst unused for what is due next. They
+-- Second looks at final refunds come when nothing else is due, and leave half of the burst unused for what is due next. They
 -- count as patient refunds, too; at most `most_second` refunds of a claim are second looks.
 -- KEYS 1 throttle:{call} 2 hinted 3 due 4 hints 5 refreshed 6 second_looks
 -- ARGV now lease_ms burst per_second limit most_patient most_second

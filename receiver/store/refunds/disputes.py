@@ -30,7 +30,7 @@ from receiver.store.redis.wakeups import News
 from receiver.store.refunds.refunds import MOST_COLLISIONS, Owed
 
 ASKED_LATELY = 60_000
-"""ms for which disputes are not made due again because a person or a program came across them."""
+"""ms for which refused refunds and refreshes do not make the same disputes due again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +132,7 @@ class Disputes(AccountRepository):
     async def finish(
         self, due: DueDispute, stored: StoredDispute, look: DisputeLook, owed: Owed | None, version: int
     ) -> Finished:
-        """Write what came of a claim, completely or not at all: the record, when to ask again, and the event `owed`.
+        """Write the result of a claim, completely or not at all: the record, when to ask again, and the event `owed`.
 
         `version` is the version of the subscriber list from which `owed` was determined. An unreadable record is only
         replaced by an answer of Amazon's.

@@ -1,4 +1,4 @@
-"""Edge: Redis. Findings of the reconciliation, which refunds the reports had, and what they covered.
+"""Edge: Redis. Findings of the reconciliation, the refunds in the reports, and the periods that the reports covered.
 
 findings            one index for each kind: refund → since when the finding is open
 findings:details    `<kind> <refund>` → the finding; a closed one for 30 days
@@ -24,7 +24,7 @@ from receiver.store.refunds.refunds import Owed
 KEPT_CLOSED = 30 * DAY
 """ms for which a closed finding is kept."""
 SAY_PAID = (FindingKind.SETTLED_BUT_DECLINED, FindingKind.STATE_DIFFERS)
-"""The kinds that can say so; see `Finding.says_paid`."""
+"""The kinds that can say that a declined refund is paid: see `Finding.says_paid`."""
 BATCH = 500
 PERIOD = re.compile(r"(refunds|settlements) ([0-9]{1,15}) ([0-9]{1,15})")
 PLAIN = re.compile(r"[!-~]{1,64}")
@@ -60,7 +60,7 @@ class Findings(AccountRepository):
         return {name: self._finding(key, name, values.get(name, b"")) for name in names}
 
     async def paid_in_reports(self, declined: Iterable[str]) -> set[str]:
-        """Those of these declined refunds that a report of Amazon's has as paid."""
+        """Those of these declined refunds that a report of Amazon's lists as paid."""
         names = [f"{kind} {each}" for each in declined for kind in SAY_PAID]
         stored = (await self.stored(names)).values()
         return {each.finding.refund_id for each in stored if each.finding and each.finding.says_paid}
@@ -108,7 +108,7 @@ class Findings(AccountRepository):
     async def page(self, kind: FindingKind, after: str = "", limit: int = 100) -> tuple[list[Finding], str]:
         """Open findings of one kind, the oldest first, and the cursor of the next page; empty on the last one.
 
-        A finding that closes meanwhile moves no other one to another page.
+        A finding that is closed meanwhile does not move another one to a different page.
         """
         index, (since, last) = self.keys("findings", kind), _place(after)
         # At most one batch of a run is found in the same millisecond.
@@ -153,19 +153,19 @@ class Findings(AccountRepository):
             at, skipped = last, same + (skipped if last == at else 0)
 
     async def mark_reported(self, refund_ids: Iterable[str]) -> None:
-        """Remember that a report of refund data has these refunds."""
+        """Record that a report of refund data contains these refunds."""
         now = self.now()
         pairs = [each for refund_id in refund_ids for each in (refund_id, now)]
         if pairs:
             await self._write("HSET", self.keys("reported"), *pairs)
 
     async def reported(self, refund_ids: Sequence[str], since: int = 0) -> set[str]:
-        """Those of these refunds that some report of refund data has that was read since then (ms)."""
+        """Those of these refunds that are in a report of refund data that was read since then (ms)."""
         values = await self._values("reported", refund_ids)
         return {name for name, value in values.items() if value.isdigit() and int(value) >= since}
 
     async def are_settled(self, refund_ids: Sequence[str]) -> set[str]:
-        """Those of these refunds that some report of settlement data has."""
+        """Those of these refunds that are in a report of settlement data."""
         return set(await self._values("settled", refund_ids))
 
     async def _values(self, kind: str, refund_ids: Sequence[str]) -> dict[str, bytes]:
@@ -178,20 +178,20 @@ class Findings(AccountRepository):
         return {each: self._rows(key, each, values.get(each, b"")) for each in refund_ids}
 
     async def mark_settled(self, rows: Mapping[str, Iterable[SettlementRow]]) -> None:
-        """Remember the rows of settlements about these refunds, in place of those known before."""
+        """Store the rows of settlements about these refunds, in place of those known before."""
         pairs = [text for refund_id, found in rows.items() for text in (refund_id, "\n".join(map(_line, found)))]
         if pairs:
             await self._write("HSET", self.keys("settled"), *pairs)
 
     async def add_periods(self, periods: Iterable[Period]) -> None:
-        """Remember what reports covered."""
+        """Store the periods that reports covered."""
         now = self.now()
         pairs = [text for each in periods for text in (f"{each.report} {each.start} {each.end}", now)]
         if pairs:
             await self._write("HSET", self.keys("reports"), *pairs)
 
     async def periods(self) -> list[Period]:
-        """Everything that reports have covered."""
+        """All periods that reports have covered."""
         key = self.keys("reports")
         texts = self._texts(key, await self._read("HKEYS", key))
         found = (PERIOD.fullmatch(text) for text in texts)

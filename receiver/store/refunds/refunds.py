@@ -76,7 +76,7 @@ class Commit:
     token: int
     next_look: int | None
     second_look: int | None = None
-    """When (ms) to take a second look at the refund, which is settled. Only without a `next_look`."""
+    """When (ms) to take a second look at the refund, which is final. Only without a `next_look`."""
     also: Sequence[Change] = ()
     guard: CaseGuard = UNGUARDED
     wave: WaveWrite = OUTSIDE_WAVES

@@ -1,4 +1,4 @@
-"""Edge: Redis. The run that fetches Amazon's reports: its lease, what it asked for, and how the last ones ended."""
+"""Edge: Redis. The run that fetches Amazon's reports: its lease, its request, and the results of the last runs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class ReportRuns(AccountRepository):
         return await self._get(RUN, ReportRun)
 
     async def write(self, run: ReportRun) -> None:
-        """Remember what a run asked for."""
+        """Store the request of a run."""
         await self._write("HSET", self.keys("report_run"), RUN, msgspec.json.encode(run))
 
     async def finish(self, result: RunResult) -> None:

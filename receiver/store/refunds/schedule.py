@@ -59,7 +59,7 @@ class RefundSchedule(AccountRepository):
     ) -> Claim[DueRefund]:
         """Claim due refunds for `lease` ms: at most `limit`, and no more than the throttle of `call` allows.
 
-        At most `patient` of them have no hint from a notification, and at most `second` are second looks at settled
+        At most `patient` of them have no hint from a notification, and at most `second` are second looks at final
         refunds; None: no such limit.
         """
         most = (NO_LIMIT if each is None else each for each in (patient, second))

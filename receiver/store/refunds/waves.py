@@ -19,7 +19,8 @@ NO_STEP = WaveStep(0)
 
 @dataclass(frozen=True, slots=True)
 class WaveWrite:
-    """What a commit means for the wave of AmazonRejected declines. It is written only if the wave is as it was read."""
+    """How a commit changes the wave of AmazonRejected declines. Written only if the wave has not changed since it was
+    read."""
 
     step: WaveStep = NO_STEP
     raised: str = ""

@@ -34,7 +34,7 @@ JobPlace = tuple[int, str]
 
 
 class Spec(msgspec.Struct, frozen=True, kw_only=True):
-    """What never changes of a job."""
+    """The part of a job that never changes."""
 
     selection: Selection
     actor: Actor
@@ -68,9 +68,9 @@ class JobStore(Claims):
         return self._whole(key, what, _job, self.account, job_id, raw) if raw else None
 
     async def page(self, below: JobPlace | None, limit: int) -> list[Job | str]:
-        """At most `limit` jobs, newest first, below this place; of a damaged one its id.
+        """At most `limit` jobs, newest first, below this place; for a damaged one, its id.
 
-        Jobs that are no longer kept leave the list.
+        Jobs that have expired are removed from the list.
         """
         key = self.keys("job_list")
         listed = self._scored(key, await self._read("ZRANGE", key, 0, -1, "WITHSCORES"))
@@ -106,7 +106,7 @@ class JobStore(Claims):
         return self._lines(key, lines, DAMAGED, ITEM.decode)
 
     async def record(self, attempt: Attempt, items: Sequence[Item], *, lease: int) -> Attempt | None:
-        """Record what came of some refunds. Returns the renewed claim; None if it is no longer ours."""
+        """Record the outcomes of some refunds. Returns the renewed claim; None if it is no longer ours."""
         now = self.now()
         args: Args = [attempt.id, attempt.token, now + lease, now]
         for item in items:

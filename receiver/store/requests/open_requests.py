@@ -60,7 +60,7 @@ class OpenRequestStore(Requests):
     async def charge_entries(self, charge_id: str) -> dict[str, Entry]:
         """The known refunds (by id) and reservations (`request:…`) of a charge.
 
-        A declined one that a report of Amazon's has as paid is in conflict.
+        A declined one that a report of Amazon's lists as paid is in conflict.
         """
         entries = {name: entry for name, (_, entry) in (await self._book(charge_id)).items()}
         declined = [name for name, entry in entries.items() if entry.state == State.DECLINED and not entry.conflict]

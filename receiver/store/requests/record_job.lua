@@ -1,5 +1,5 @@
--- Record what came of some refunds of a job, and renew its lease. An outcome is a fact: it is written even if the claim was
--- lost, and once, because a refund that has one is not in job_todo any more.
+-- Record the outcomes of some refunds of a job, and renew its lease. An outcome is a fact: it is written even if the claim was
+-- lost, and only once, because a refund with an outcome is no longer in job_todo.
 -- KEYS 1 job:{job} 2 job_todo:{job} 3 job_outcomes:{job} 4 jobs
 -- ARGV 1 id 2 token 3 new token 4 now, then refund, line, counter ('' if there is no outcome yet), …
 -- Returns whether the claim is still ours, as 1 or 0. Run twice, the second time says 0.

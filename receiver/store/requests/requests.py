@@ -225,7 +225,6 @@ class Requests(Claims):
     async def keep_charge(self, charge: Charge, *, for_advice: bool) -> None:
         """Store Amazon's description of a charge.
 
-
         With `for_advice`, it is kept as long as refunds, and is durable when this returns. Otherwise it is written in
         the background and kept for an hour, or longer if it already was; if Redis refuses it, it is lost.
         """
