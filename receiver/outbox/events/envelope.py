@@ -26,6 +26,9 @@ class AnEvent(msgspec.Struct, frozen=True, kw_only=True):
     at: int
     """When it was written, ms."""
 
+    def __hash__(self) -> int:
+        return hash(self.id)
+
 
 def filled(texts: Mapping[str, str]) -> dict[str, str]:
     """Those that are not empty."""
