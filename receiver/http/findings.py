@@ -12,7 +12,7 @@ from receiver.errors import BadRequest
 from receiver.http.api.bodies import READ_TIMEOUT, body_schema, check_fields, only_account, read_whole
 from receiver.http.api.listing import read_cursor, write_cursor
 from receiver.http.api.operations import COMMIT, NO_ACCOUNT, READ, Body, Call, Operation
-from receiver.http.api.params import ACCOUNT, choice, number, text
+from receiver.http.api.params import ACCOUNT, CURSOR, choice, number
 from receiver.http.finding_schema import BatchJson, ComparedJson, FindingListJson, read_row
 from receiver.issue.issuer import Issuer
 from receiver.ledger.reconciliation.finding import FindingKind
@@ -34,7 +34,6 @@ BATCH_SCHEMA: Final = body_schema(
     },
 )
 KIND: Final = choice("finding", "Only findings of this kind.", [*FindingKind])
-CURSOR: Final = text("cursor", "`nextCursor` of the previous page, for the same filters.")
 LIMIT: Final = number("limit", "Most findings in a page.", 50, 1, 200)
 
 
@@ -92,7 +91,7 @@ class FindingApi:
         about="Open ones: a finding closes when Amazon's answer or a later report explains it.",
         scopes=READ,
         parameters=(ACCOUNT, KIND, CURSOR, LIMIT),
-        reasons=({400: ("bad_cursor",)}, NO_ACCOUNT),
+        reasons=({400: ("bad_cursor",)},),
         in_turn=True,
     )
     async def many(self, call: Call) -> FindingListJson:

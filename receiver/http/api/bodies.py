@@ -15,6 +15,7 @@ from receiver.errors import BadRequest, Conflict, Malformed
 from receiver.http.api.auth import Caller
 from receiver.http.api.params import REFUND, Schema, unknown_names, whole
 from receiver.ledger.money import AMOUNT, WRITTEN_CURRENCY, Money
+from receiver.ledger.timestamps import parse_any_time
 
 MOST_BODY = 64 * 1024
 READ_TIMEOUT = 10.0
@@ -85,6 +86,14 @@ def read_money(value: object, absent: str = "", *, field: str = "refundAmount") 
         return Money.written(value["amount"], value["currencyCode"])
     except Malformed as error:
         raise BadRequest(f"`{field}`: {error.detail}", reason=error.reason) from None
+
+
+def read_time(value: object, field: str, reason: str) -> int:
+    """A time (ms) in a field. Raises `BadRequest`."""
+    try:
+        return max(parse_any_time(value if isinstance(value, str) else ""), 1)
+    except Malformed:
+        raise BadRequest(f"`{field}` must be a time such as 2026-01-31T12:00:00Z.", reason=reason) from None
 
 
 def possible_accounts(caller: Caller, named: object) -> Sequence[str]:

@@ -127,7 +127,6 @@ class NoFlexiblePayments(InvalidNotification):
     """No account of this name has Flexible Payments."""
 
     status = 404
-    title = "Not Found"
     reason = "no_fps"
 
 
