@@ -32,7 +32,7 @@ from receiver.http.ipn.answer import answer, close
 from receiver.http.ipn.incoming import Address, Dropped, Head, Incoming
 from receiver.http.ipn.pacing import PerTickLimit
 from receiver.http.protocol import REST
-from receiver.ledger.notification import Receipt
+from receiver.ledger.notification import PostedNotification, Receipt
 from receiver.runtime.metrics import Metrics
 from receiver.runtime.shares import Shares
 from receiver.settings.sections import IngestSettings
@@ -58,15 +58,8 @@ class Receives(Protocol):
     def waiting(self) -> int:
         """How many notifications being judged wait for something other than their turn, within limits of their own."""
 
-    async def receive(
-        self,
-        body: bytes,
-        headers: Mapping[str, str],
-        account: str | None = None,
-        traceparent: str = "",
-        source: str = "",
-    ) -> Receipt:
-        """Judge one body. Raises `InvalidNotification`, `Unavailable` or `NotFound`."""
+    async def receive(self, posted: PostedNotification) -> Receipt:
+        """Judge one. Raises `InvalidNotification`, `Unavailable` or `NotFound`."""
 
 
 class Connection(Protocol):
@@ -208,9 +201,9 @@ class Ipn:
         try:
             if not self._turns.entered():
                 await self._turns.enter()
-            return await self._receiver.receive(
-                bytes(incoming.data), head.sns, head.account, traceparent=head.traceparent, source=incoming.source
-            )
+            body = bytes(incoming.data)
+            posted = PostedNotification(body, head.sns, head.account, head.traceparent, incoming.source)
+            return await self._receiver.receive(posted)
         except NotFound:
             # A renamed account must not lose notifications permanently: SNS treats 404 as final.
             raise Unconfigured("The path names no configured account.", reason="unconfigured_account") from None
