@@ -8,9 +8,12 @@ time than verifying each when it arrives.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextvars import Context, copy_context
 from typing import Generic, TypeVar
+
+from receiver.runtime.loop import running_loop
 
 T = TypeVar("T")
 Item = TypeVar("Item")
@@ -20,26 +23,30 @@ class Batch(Generic[T]):
     """Runs all steps that were submitted in one turn of the event loop back to back, in the next turn."""
 
     def __init__(self) -> None:
-        self._waiting: list[tuple[asyncio.Future[T], Context, Callable[[], T]]] = []
+        self._waiting = deque[tuple[asyncio.Future[T], Context, Callable[[], T]]]()
 
     def run(self, step: Callable[[], T]) -> asyncio.Future[T]:
         """The future result of the step, or its exception. The step runs in the caller's context, so its log lines have
         the caller's values. If the caller is cancelled before then, so is the step."""
-        loop = asyncio.get_running_loop()
+        loop = running_loop()
         if not self._waiting:
             loop.call_soon(self._flush)
         self._waiting.append((result := loop.create_future(), copy_context(), step))
         return result
 
     def _flush(self) -> None:
-        waiting, self._waiting = self._waiting, []
-        for result, context, step in waiting:
+        waiting, self._waiting = self._waiting, deque()
+        while waiting:
+            result, context, step = waiting.popleft()
             if result.done():
                 continue
             try:
                 result.set_result(context.run(step))
             except Exception as error:
                 result.set_exception(error)
+            # The error's traceback has this frame. If the frame kept the result, they would refer to each other, and
+            # all that the step read would wait for the garbage collector.
+            del result, context, step
 
 
 class SharedCall(Generic[Item, T]):
@@ -52,7 +59,7 @@ class SharedCall(Generic[Item, T]):
 
     def run(self, item: Item) -> asyncio.Future[T]:
         """The item's part of the result, or the exception of the call."""
-        loop = asyncio.get_running_loop()
+        loop = running_loop()
         if not self._waiting:
             task = loop.create_task(self._flush(), context=Context())
             self._under_way.add(task)

@@ -10,6 +10,8 @@ import asyncio
 from types import TracebackType
 from typing import Protocol
 
+from receiver.runtime.loop import running_loop
+
 AGAIN = 0.5
 """Seconds between repeated cancellations while the task continues."""
 TICK = 0.25
@@ -56,7 +58,7 @@ _latest: list[Ticker] = []
 
 def ticker() -> Ticker:
     """The ticker of the running loop."""
-    loop = asyncio.get_running_loop()
+    loop = running_loop()
     if not _latest or _latest[0].loop is not loop:
         _latest[:] = [Ticker(loop)]
     return _latest[0]

@@ -28,6 +28,7 @@ import structlog
 from structlog.types import EventDict, Processor, WrappedLogger
 
 from receiver.runtime.log_text import printable, write_traceback
+from receiver.runtime.loop import running_loop
 from receiver.runtime.printable import visible_json
 
 SENSITIVE = re.compile(
@@ -142,7 +143,7 @@ class _Lines:
         """Write this line, or this event as a line, now or at the end of the turn."""
         self._waiting.append(line)
         try:
-            loop = asyncio.get_running_loop()
+            loop = running_loop()
         except RuntimeError:
             self.flush()
             return

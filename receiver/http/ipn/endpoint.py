@@ -7,7 +7,6 @@ final.
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -33,6 +32,7 @@ from receiver.http.ipn.incoming import Address, Dropped, Head, Incoming
 from receiver.http.ipn.pacing import PerTickLimit
 from receiver.http.protocol import REST
 from receiver.ledger.notification import PostedNotification, Receipt
+from receiver.runtime.loop import running_loop
 from receiver.runtime.metrics import Metrics
 from receiver.runtime.shares import Shares
 from receiver.settings.sections import IngestSettings
@@ -234,7 +234,7 @@ class Ipn:
             self._unread.popleft().resume()
         if self._unread and self._working < self._crowd:
             self._resumes = True
-            asyncio.get_running_loop().call_soon(self._resume)
+            running_loop().call_soon(self._resume)
 
     def _note_error(self, error: ReceiverError, began: float) -> None:
         if not isinstance(error, InvalidNotification | Unavailable):
