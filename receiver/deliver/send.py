@@ -239,7 +239,12 @@ async def read_all(store: AccountStore, deliveries: Sequence[ClaimedDelivery]) -
     Events about refunds have current advice, or no judgement if the store cannot be read. An event that several
     subscribers get is judged once.
     """
-    found = [_read(delivery) for delivery in deliveries]
+    read: dict[int, AnEvent | None] = {}
+    """By the fields, which the deliveries of one event share."""
+    for delivery in deliveries:
+        if id(delivery.fields) not in read:
+            read[id(delivery.fields)] = _read(delivery)
+    found = [read[id(delivery.fields)] for delivery in deliveries]
     refunds = [*dict.fromkeys(each for each in found if isinstance(each, Event) and each.type is not EventType.TEST)]
     current: dict[AnEvent, AnEvent] = {}
     for start in range(0, len(refunds), CHUNK):

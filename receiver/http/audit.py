@@ -60,7 +60,7 @@ class AuditEntryJson(Json, kw_only=True):
     outcome: Annotated[
         str,
         Meta(
-            description="accepted: it is recorded, and follows. done. issued, not_issued: how a request was settled. "
+            description="accepted: it is saved and will be done. done. issued, not_issued: how a request was settled. "
             "For refund.close: how, as in `resolution`."
         ),
     ]
@@ -143,7 +143,7 @@ def _merged(
 
 
 def audit_json(audited: Audited, entry: AuditEntry) -> AuditEntryJson:
-    """An entry, with the id and the account under which it stands."""
+    """An entry, with its id and its account."""
     actor = entry.actor
     return AuditEntryJson(
         id=_text(audited.id),

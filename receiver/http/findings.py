@@ -50,7 +50,7 @@ class FindingApi:
         id="reconcile",
         tag="operation",
         summary="Compare rows of Amazon's reports with what is known",
-        about="What `receiver reconcile` calls, with up to 500 rows at a time. Each difference is recorded once, with "
+        about="`receiver reconcile` calls this, with up to 500 rows at a time. Each difference is recorded once, with "
         "an event; a refund that is not known is looked up. Every call can be repeated.",
         scopes=(Scope.REFUND, Scope.ADMIN),
         body=Body(BATCH_SCHEMA),
@@ -82,7 +82,7 @@ class FindingApi:
         id="listFindings",
         tag="operation",
         summary="Differences between Amazon's reports and what is known",
-        about="Open ones: a finding closes when Amazon's answer or a later report explains it.",
+        about="Open findings. A finding closes when Amazon's answer or a later report explains it.",
         scopes=READ,
         parameters=(ACCOUNT, KIND, CURSOR, LIMIT),
         reasons=({400: ("bad_cursor",)},),
@@ -119,7 +119,7 @@ def _read(fields: Mapping[str, Any]) -> BatchJson:
     try:
         return msgspec.convert(fields, BatchJson)
     except msgspec.MsgspecError as error:
-        raise BadRequest(f"The body is no part of a reconciliation: {error}.", reason="bad_reconciliation") from None
+        raise BadRequest(f"The body is not a part of a reconciliation: {error}.", reason="bad_reconciliation") from None
 
 
 def _batch(given: BatchJson) -> Batch:

@@ -138,7 +138,8 @@ class Protocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
-        """Each request has a context of its own: in a pipeline, uvicorn would begin one in that of the last."""
+        """Gives each request a separate context. In a pipeline, uvicorn would begin a request in that of the previous
+        one."""
         self.answered = cycle
         cycle.__class__ = Cycle  # uvicorn has no setting for it.
         if self.reserved:
@@ -284,7 +285,7 @@ class Protocol(HttpToolsProtocol):
             self.resume()
 
     def resume(self) -> None:
-        """Reads on."""
+        """Continues reading."""
         if not self.transport.is_closing():
             self.flow.resume_reading()
 

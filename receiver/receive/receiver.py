@@ -123,7 +123,8 @@ class Receiver:
         return tuple(candidate for candidate in self._paths[account] if candidate.allows(topic_arn))
 
     def _find_foreign(self, topic_arn: str, account: str | None) -> bool:
-        """Whether this is a topic of a stranger. A header can say so: unless the body agrees, it is refused as well."""
+        """Whether this topic is a stranger's. The topic of a header is enough: a body that contradicts it is refused as
+        well."""
         found = TOPIC_ARN.fullmatch(topic_arn)
         return bool(found and found[3] not in AMAZON_PAY_AWS_ACCOUNTS and not self._allowed(topic_arn, account))
 

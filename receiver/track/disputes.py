@@ -32,7 +32,7 @@ class DisputeTracker:
 
     amazon_client: AmazonClient
     recorder: Recorder
-    """Its settings hold for disputes, too: the jitter, and whether subscribers are declared."""
+    """Its `random` and `declared` apply to disputes, too."""
     metrics: Metrics
     lease: float = 30.0
     concurrency: InitVar[int] = 4
@@ -135,7 +135,7 @@ class DisputeTracker:
 
 
 def _log_failure(before: Dispute, look: DisputeLook, error: AmazonError) -> None:
-    """The first time at level warning. A key without the right refuses every question about every dispute."""
+    """Log the failure, the first one at level warning: with a key that lacks the right, every question fails."""
     is_refusal = isinstance(error, AmazonRefused | AmazonRefusesUs)
     (log.info if before.failure == error.reason else log.warning)(
         "dispute.not_read" if is_refusal else "dispute.amazon_failed",

@@ -115,7 +115,7 @@ class Tracker:
                 await self._put_off(due, error)
 
     async def _put_off(self, due: DueRefund, error: StoreUnavailable) -> None:
-        """Ask again later. If the store is away, the lease expires instead."""
+        """Ask again later. If the store is unavailable, the lease expires instead."""
         with contextlib.suppress(StoreUnavailable):
             await self._reschedule(due, error, None)
 

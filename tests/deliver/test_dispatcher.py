@@ -29,7 +29,7 @@ from tests.service.depot import Depot, depot
 from tests.service.kit import LEASE, at_work, pass_time, without_advice
 from tests.service.stage import SECRET, Hook, Says
 from tests.store.makers import refund_id, seen
-from tests.store.test_mutations import TOKEN, without
+from tests.store.test_mutations import without
 
 S, H, DAY = 1_000, 3_600_000, 86_400_000
 OTHER_SECRET = "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
@@ -471,7 +471,7 @@ async def test_without_the_claims_token_a_slow_sender_leads_to_a_third_delivery(
     at: Depot, hook: Hook, slow_first: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The token is what stands between: taken out of the script, the very same story ends with a third post."""
-    without(monkeypatch, "finish_delivery", "not score or " + TOKEN.format(3), "false")
+    without(monkeypatch, "finish_delivery", "not score or tonumber(score) ~= tonumber(token)", "false")
     with pytest.raises(AssertionError):
         await slow_send(at, hook, Says(500), slow_first)
     assert len(hook.posts) > 2

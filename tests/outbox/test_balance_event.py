@@ -15,7 +15,6 @@ from receiver.outbox.events.balance_event import (
     BalanceEvent,
     BalanceEventJson,
     balance_fields,
-    read_balance_event,
     resolved,
     suspected,
 )
@@ -48,14 +47,14 @@ def test_flat_texts_are_read_as_they_were_written(event: BalanceEvent) -> None:
     fields = balance_fields(event)
     assert kind_of(fields) is BALANCE
     assert not is_newer(fields)
-    assert read_balance_event("us", fields) == event
+    assert BALANCE.read("us", fields) == event
     assert is_newer({**fields, "type": "amazonpay.balance.later"})
 
 
 @pytest.mark.parametrize("wrong", [{"time": "x"}, {"refundIds": "a/b"}, {"sums": "1"}, {"type": "x"}, {"since": ""}])
 def test_what_cannot_be_read_has_one_error(wrong: dict[str, str]) -> None:
     with pytest.raises(Malformed) as caught:
-        read_balance_event("us", {**balance_fields(alarm()), **wrong})
+        BALANCE.read("us", {**balance_fields(alarm()), **wrong})
     assert caught.value.reason == "bad_event"
 
 

@@ -22,7 +22,6 @@ from receiver.outbox.events.dispute_event import (
     DisputeEventJson,
     dispute_event,
     dispute_fields,
-    read_dispute_event,
 )
 from receiver.outbox.events.kinds import is_newer, kind_of
 from receiver.outbox.formats.registry import FORMATS, render
@@ -92,7 +91,7 @@ def test_the_entry_in_the_stream_is_a_public_contract() -> None:
         "firstToldAt": "2019-07-14T15:59:59.250Z",
         "region": "na",
     }
-    assert read_dispute_event("us", found) == event()
+    assert kinds.DISPUTE.read("us", found) == event()
     assert kind_of(found) is kinds.DISPUTE
     assert not is_newer(found)
     assert is_newer({**found, "type": "amazonpay.dispute.lost"})
@@ -111,10 +110,10 @@ def test_an_entry_without_a_required_field_is_refused(name: str) -> None:
         if name in ("id", "disputeId", "kind") and garbled.get(name) == "":
             continue
         with pytest.raises(Malformed):
-            read_dispute_event("us", garbled)
+            kinds.DISPUTE.read("us", garbled)
     for more in ({"amount": "x"}, {"creationTimestamp": "now"}, {"firstToldAt": ""}, {"reminder": "third"}):
         with pytest.raises(Malformed):
-            read_dispute_event("us", {**found, **more})
+            kinds.DISPUTE.read("us", {**found, **more})
 
 
 def test_only_who_asks_for_it_gets_it() -> None:
@@ -209,7 +208,7 @@ ANY = st.builds(
 def test_any_dispute_can_be_told_in_every_format(dispute: Dispute, reminder: Reminder) -> None:
     """And survives the stream."""
     told = dispute_event("us", dispute, reminder, NOW)
-    kept = read_dispute_event("us", dispute_fields(told))
+    kept = kinds.DISPUTE.read("us", dispute_fields(told))
     assert kept.dispute.deadline == dispute.deadline
     assert dispute_fields(kept) == dispute_fields(told)
     for name in FORMATS:

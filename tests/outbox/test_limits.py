@@ -17,13 +17,13 @@ from standardwebhooks.webhooks import Webhook
 from receiver.errors import Malformed, TransportError
 from receiver.ledger.money import Money
 from receiver.outbox.events.event import from_fields
+from receiver.outbox.events.kinds import OPERATOR
 from receiver.outbox.events.operator_event import (
     FAMILY,
     OperatorType,
     is_operator,
     operator_event,
     operator_fields,
-    read_operator_event,
 )
 from receiver.outbox.formats.registry import render, wants
 from receiver.outbox.subscribers.filters import guards_declines, wants_operator
@@ -114,7 +114,7 @@ def test_an_operator_event_survives_the_stream() -> None:
     """And who reads events of refunds passes it over as something that it does not know."""
     fields = operator_fields(EVENT)
     assert is_operator(fields)
-    assert read_operator_event("us", fields) == EVENT
+    assert OPERATOR.read("us", fields) == EVENT
     with pytest.raises(Malformed):
         from_fields("us", fields)
 
@@ -124,7 +124,7 @@ def test_whatever_stands_there_is_read_or_unreadable(fields: dict[str, str]) -> 
     """It has one way to fail."""
     for given_fields in (fields, {**operator_fields(EVENT), **fields}):
         with suppress(Malformed):
-            assert read_operator_event("us", given_fields).account == "us"
+            assert OPERATOR.read("us", given_fields).account == "us"
 
 
 def test_an_operator_event_is_a_cloud_event_signed_like_any_other() -> None:

@@ -21,7 +21,6 @@ from receiver.outbox.events.mismatch_event import (
     MismatchEventJson,
     mismatch_event,
     mismatch_fields,
-    read_mismatch_event,
 )
 from receiver.outbox.formats.registry import FORMATS, render, wants_mismatch
 from tests.outbox.examples import NOW, a_subscriber
@@ -55,7 +54,7 @@ def test_the_entry_in_the_stream_is_a_public_contract() -> None:
         "currencyCode": "USD",
         "region": "na",
     }
-    assert mismatch_fields(read_mismatch_event("us", found)) == found
+    assert mismatch_fields(kinds.MISMATCH.read("us", found)) == found
     assert kind_of(found) is kinds.MISMATCH
     assert not is_newer(found)
     old = mismatch_fields(event(FindingKind.UNKNOWN_HERE, here=""))
@@ -63,10 +62,10 @@ def test_the_entry_in_the_stream_is_a_public_contract() -> None:
     assert len({event(kind).id for kind in FindingKind}) == len(FindingKind) == len(SUMMARIES)
     for name in ("id", "type", "time", "finding", "refundId"):
         with pytest.raises(Malformed):
-            read_mismatch_event("us", {key: value for key, value in found.items() if key != name})
+            kinds.MISMATCH.read("us", {key: value for key, value in found.items() if key != name})
     for garbled in ({"line": "x"}, {"amount": "x"}, {"finding": "x"}):
         with pytest.raises(Malformed):
-            read_mismatch_event("us", {**found, **garbled})
+            kinds.MISMATCH.read("us", {**found, **garbled})
 
 
 def test_only_who_asks_for_it_gets_it() -> None:

@@ -97,7 +97,7 @@ async def _start(api: Api, path: str, body: Mapping[str, object]) -> str:
 def job(
     call: ServiceCall,
     job_id: Annotated[str, typer.Argument(metavar="ID", help="The id of the job.")],
-    resume: Annotated[bool, typer.Option("--resume", help="Let a paused job go on.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume a paused job.")] = False,
     cancel: Annotated[bool, typer.Option("--cancel", help="End the job.")] = False,
 ) -> None:
     """Follow a job that reissues refunds, resume it, or cancel it.

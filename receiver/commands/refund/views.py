@@ -28,10 +28,9 @@ from receiver.ledger.dispute import DisputeJson
 from receiver.ledger.history import RevisionJson
 from receiver.ledger.refund import Source, State
 from receiver.ledger.schema import RefundJson
-from receiver.outbox.events.balance_event import FAMILY as BALANCES
 from receiver.outbox.events.balance_event import BalanceEventType, BalanceJson
-from receiver.outbox.events.dispute_event import FAMILY as DISPUTES
 from receiver.outbox.events.dispute_event import DisputeToAnswerJson
+from receiver.outbox.events.kinds import BALANCE, DISPUTE
 from receiver.outbox.events.mismatch_event import MismatchEventType, MismatchJson
 from receiver.outbox.formats.cloudevents import AdvisedRefundJson
 
@@ -60,9 +59,9 @@ class ChangePrinter:
         event = decode_body(body, AnyEvent)
         if self._json:
             emit_json(body)
-        elif event.type.startswith(BALANCES):
+        elif event.type.startswith(BALANCE.prefix):
             self._balance(convert(event.data, BalanceJson), event)
-        elif event.type.startswith(DISPUTES):
+        elif event.type.startswith(DISPUTE.prefix):
             self._dispute(convert(event.data, DisputeToAnswerJson), event.time)
         elif event.type == MismatchEventType.MISMATCH:
             self._mismatch(convert(event.data, MismatchJson), event.time)

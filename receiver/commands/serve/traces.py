@@ -22,6 +22,7 @@ from receiver.ledger.notification import PostedNotification, Receipt
 from receiver.outbox.subscribers.subscriber import Subscriber
 from receiver.receive.receiver import Receiver
 from receiver.runtime.tracing import Spans, is_wanted, other_protocol
+from receiver.store.deliveries.queues import DeliveryQueues
 from receiver.store.redis.base import RedisRepository
 from receiver.store.redis.scripts import Command, Script, script, texts
 from receiver.track.amazon_client import AmazonClient, host_of
@@ -154,13 +155,29 @@ def _command(spans: Spans, called: Method) -> Method:
         if not spans.is_recording():
             return await called(self, group, command, *more, **how)
         word = str(command[0])
-        about = {"db.system.name": "redis", "db.operation.name": word}
-        if name := names.get(str(command[1])) if word == "EVALSHA" else None:
-            about["db.stored_procedure.name"] = name
-        with spans.span(f"redis {name or word}", "CLIENT", **about):
+        name = names.get(str(command[1])) if word == "EVALSHA" else None
+        with _redis(spans, word, name):
             return await called(self, group, command, *more, **how)
 
     return traced
+
+
+def _finish(spans: Spans, finish: Method) -> Method:
+    """The end of a delivery. Those that end together share a script; each has a span of it."""
+
+    async def traced(self: DeliveryQueues, *args: Any, **how: Any) -> bool:
+        with _redis(spans, "EVALSHA", "finish_delivery") if spans.is_recording() else contextlib.nullcontext():
+            held: bool = await finish(self, *args, **how)
+            return held
+
+    return traced
+
+
+def _redis(spans: Spans, word: str, name: str | None) -> contextlib.AbstractContextManager[Any]:
+    about = {"db.system.name": "redis", "db.operation.name": word}
+    if name:
+        about["db.stored_procedure.name"] = name
+    return spans.span(f"redis {name or word}", "CLIENT", **about)
 
 
 PARTS = ("helpers", "prelude")
@@ -173,5 +190,6 @@ TRACED: Sequence[tuple[type, str, Callable[[Spans, Method], Method]]] = (
     (DeliveryAttempt, "_message", _delivery),
     (DeliveryAttempt, "_post", _post),
     (RedisRepository, "_called", _command),
+    (DeliveryQueues, "_finish", _finish),
 )
 """The class, its method, and what makes a span of each call."""

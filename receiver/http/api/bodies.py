@@ -78,7 +78,7 @@ def money_schema(currency: Schema, about: str) -> Schema:
 
 
 def read_money(value: object, absent: str = "", *, field: str = "refundAmount") -> Money:
-    """An amount in a field. Raises `BadRequest`; `absent` tells the user when it may be omitted."""
+    """An amount in a field. Raises `BadRequest`; `absent` says in the error when it may be omitted."""
     if not isinstance(value, Mapping) or set(value) != {"amount", "currencyCode"}:
         example = '{"amount": "14.00", "currencyCode": "USD"}'
         raise BadRequest(f"`{field}` must be an object such as {example}{absent}.", reason="bad_amount")

@@ -58,7 +58,7 @@ FIELDS: Final[Mapping[str, Schema]] = {
         {**CURRENCY_FIELD, "description": "ISO 4217. Other currencies are left out."},
         "Reissue no more than this in total. The oldest declines come first.",
     ),
-    "dryRun": {"type": "boolean", "default": False, "description": "Only say what the job would do."},
+    "dryRun": {"type": "boolean", "default": False, "description": "Only report what the job would do."},
 }
 EXAMPLE: Final = {
     "reason": "AmazonRejected",
@@ -179,7 +179,7 @@ class JobApi:
         "POST",
         "/v1/jobs/{job_id}/resume",
         id="resumeJob",
-        summary="Let a paused job go on",
+        summary="Resume a paused job",
         about="The next ten refunds go alone again. A running job stays as it is.",
         parameters=(JOB, ACCOUNT),
         reasons=({409: ("job_ended",)}, *ONE_JOB),
@@ -193,7 +193,7 @@ class JobApi:
         "/v1/jobs/{job_id}/cancel",
         id="cancelJob",
         summary="End a job",
-        about="Refunds that are being reissued at this moment still are.",
+        about="Refunds that are being reissued at this moment are not stopped.",
         parameters=(JOB, ACCOUNT),
         reasons=({409: ("job_ended",)}, *ONE_JOB),
     )

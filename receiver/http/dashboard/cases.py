@@ -46,7 +46,7 @@ class CasePages:
         return await self._form(refund, visit, {})
 
     async def close(self, visit: Visit) -> Response:
-        """`POST /refunds/{refund_id}/close?account=`. What is wrong is shown with the form, as it was filled in."""
+        """`POST /refunds/{refund_id}/close?account=`. An error is shown with the form, which stays filled in."""
         refund, given = await refund_of(self._store, visit), visit.form
         try:
             closing = read_closing(closing_fields(given), visit.actor)

@@ -75,7 +75,7 @@ class JobPages:
         return see_other(job_path(job.id, account))
 
     async def one(self, visit: Visit) -> Response:
-        """`GET /jobs/{job_id}?account=`: how far it is, and the latest outcomes."""
+        """`GET /jobs/{job_id}?account=`: its progress, and the latest outcomes."""
         job = await find_job(self._store, visit.accounts, visit[JOB])
         after = max(job.finished - SHOWN, 0)
         outcomes = await self._store.of(job.account).jobs.outcomes(job.id, after, SHOWN)

@@ -56,7 +56,8 @@ class Receives(Protocol):
 
     @property
     def waiting(self) -> int:
-        """How many notifications being judged wait for something other than their turn, within limits of their own."""
+        """How many notifications that are being judged wait for something that has its own limits, such as a
+        certificate."""
 
     async def receive(self, posted: PostedNotification) -> Receipt:
         """Judge one. Raises `InvalidNotification`, `Unavailable` or `NotFound`."""
@@ -66,7 +67,7 @@ class Connection(Protocol):
     """A connection whose next request waits unread."""
 
     def resume(self) -> None:
-        """Read on."""
+        """Continue reading."""
 
 
 class MethodNotAllowed(InvalidNotification):
@@ -218,8 +219,8 @@ class Ipn:
         return found
 
     def _hold(self, connection: Connection) -> bool:
-        """Whether the next request of a connection that has carried notifications waits unread: the places of this
-        process are half taken. Requests on new connections find the other half."""
+        """Whether the next request of a connection that has carried notifications waits unread, because half of the
+        places of this process are taken. The other half is for requests on new connections."""
         if self._working <= self._crowd:
             return False
         self._unread.append(connection)

@@ -27,16 +27,13 @@ from typing import Annotated, ClassVar
 
 import msgspec
 
-from receiver.errors import Malformed
 from receiver.ledger.money import Money
 from receiver.ledger.money import sums as sums_of
 from receiver.ledger.refund import REFUND_ID, Reason, Refund
 from receiver.ledger.schema import Account, Json, MoneyJson, Rfc3339, money_json, tidy
 from receiver.ledger.timestamps import format_rfc3339, parse_time
 from receiver.outbox.events.advice import REPAY, Action, Advice, AdviceJson, advice_json
-from receiver.outbox.events.envelope import AnEvent, CloudEventJson, derived_id, enveloped
-
-FAMILY = "amazonpay.balance."
+from receiver.outbox.events.envelope import AnEvent, CloudEventJson, derived_id, enveloped, of_entry, to_entry
 
 
 class BalanceEventType(StrEnum):
@@ -113,9 +110,6 @@ def sums_text(event: BalanceEvent) -> str:
 def balance_fields(event: BalanceEvent) -> dict[str, str]:
     """The event as flat texts (see the table above)."""
     fields = {
-        "id": event.id,
-        "type": event.type.value,
-        "time": format_rfc3339(event.at),
         "reasonCode": Reason.AMAZON_REJECTED.value,
         "suspectedEventId": event.alarm,
         "refundIds": " ".join(event.refund_ids),
@@ -124,29 +118,23 @@ def balance_fields(event: BalanceEvent) -> dict[str, str]:
         "since": format_rfc3339(event.since) if event.since else "",
         "region": event.region,
     }
-    return {name: value for name, value in fields.items() if value}
+    return to_entry(event, fields)
 
 
 def read_balance_event(account: str, fields: Mapping[str, str]) -> BalanceEvent:
-    """The event of a stream entry made by `balance_fields`. Raises `Malformed` (`bad_event`) only."""
-    try:
-        names = tuple(fields.get("refundIds", "").split())
-        if not all(REFUND_ID.fullmatch(name) for name in names):
-            raise ValueError("refundIds")
-        return BalanceEvent(
-            id=fields["id"],
-            type=BalanceEventType(fields["type"]),
-            account=account,
-            at=parse_time(fields["time"]),
-            alarm=fields["suspectedEventId"],
-            refund_ids=names,
-            sums=tuple(Money.parse(*text.split(" ")) for text in filter(None, fields.get("sums", "").split(","))),
-            unknown_amounts=int(fields.get("unknownAmounts", "0")),
-            since=parse_time(fields["since"]) if "since" in fields else 0,
-            region=fields.get("region", ""),
-        )
-    except (Malformed, ValueError, KeyError, TypeError) as error:
-        raise Malformed("The entry in the stream of events cannot be read.", reason="bad_event") from error
+    """The event of a stream entry made by `balance_fields`. `Kind.read` has one error for whatever this raises."""
+    names = tuple(fields.get("refundIds", "").split())
+    if not all(REFUND_ID.fullmatch(name) for name in names):
+        raise ValueError("refundIds")
+    return BalanceEvent(
+        **of_entry(BalanceEventType, account, fields),
+        alarm=fields["suspectedEventId"],
+        refund_ids=names,
+        sums=tuple(Money.parse(*text.split(" ")) for text in filter(None, fields.get("sums", "").split(","))),
+        unknown_amounts=int(fields.get("unknownAmounts", "0")),
+        since=parse_time(fields["since"]) if "since" in fields else 0,
+        region=fields.get("region", ""),
+    )
 
 
 class BalanceJson(Json, kw_only=True):

@@ -29,15 +29,12 @@ from typing import Annotated, ClassVar
 
 import msgspec
 
-from receiver.errors import Malformed
 from receiver.ledger.dispute import Dispute, DisputeJson, Reminder, dispute_json, minute
 from receiver.ledger.money import Money
 from receiver.ledger.schema import Account, amazon_time, extended, known_time, tidy
 from receiver.ledger.timestamps import format_rfc3339, parse_time
 from receiver.outbox.events.advice import DO_NOT_REFUND_IN_DISPUTE, Action, Advice, AdviceJson, advice_json
-from receiver.outbox.events.envelope import AnEvent, CloudEventJson, derived_id, enveloped
-
-FAMILY = "amazonpay.dispute."
+from receiver.outbox.events.envelope import AnEvent, CloudEventJson, derived_id, enveloped, of_entry, to_entry
 
 
 class DisputeEventType(StrEnum):
@@ -87,9 +84,6 @@ def dispute_fields(event: DisputeEvent) -> dict[str, str]:
     """The event as flat texts (see the table above)."""
     dispute = event.dispute
     fields = {
-        "id": event.id,
-        "type": event.type.value,
-        "time": format_rfc3339(event.at),
         "reminder": event.reminder.value,
         "disputeId": tidy(dispute.dispute_id),
         "chargePermissionId": tidy(dispute.charge_permission_id),
@@ -106,23 +100,17 @@ def dispute_fields(event: DisputeEvent) -> dict[str, str]:
         "firstToldAt": format_rfc3339(dispute.first_told_at) if dispute.first_told_at else "",
         "region": event.region,
     }
-    return {name: value for name, value in fields.items() if value}
+    return to_entry(event, fields)
 
 
 def read_dispute_event(account: str, fields: Mapping[str, str]) -> DisputeEvent:
-    """The event of a stream entry made by `dispute_fields`. Raises `Malformed` (`bad_event`) only."""
-    try:
-        return DisputeEvent(
-            id=fields["id"],
-            type=DisputeEventType(fields["type"]),
-            account=account,
-            at=parse_time(fields["time"]),
-            reminder=Reminder(fields["reminder"]),
-            dispute=_dispute(fields),
-            region=fields.get("region", ""),
-        )
-    except (Malformed, ValueError, KeyError) as error:
-        raise Malformed("The entry in the stream of events cannot be read.", reason="bad_event") from error
+    """The event of a stream entry made by `dispute_fields`. `Kind.read` has one error for whatever this raises."""
+    return DisputeEvent(
+        **of_entry(DisputeEventType, account, fields),
+        reminder=Reminder(fields["reminder"]),
+        dispute=_dispute(fields),
+        region=fields.get("region", ""),
+    )
 
 
 def _dispute(fields: Mapping[str, str]) -> Dispute:

@@ -12,7 +12,7 @@ from urllib.parse import quote
 import msgspec
 
 from receiver.ledger.schema import Json, Rfc3339, tidy
-from receiver.ledger.timestamps import format_rfc3339
+from receiver.ledger.timestamps import format_rfc3339, parse_time
 
 EVENT_ID = re.compile(r"evt_[0-9a-f]{32}")
 
@@ -26,10 +26,23 @@ class AnEvent(msgspec.Struct, frozen=True, kw_only=True):
     at: int
     """When it was written, ms."""
 
+    def __hash__(self) -> int:
+        return hash(self.id)
+
 
 def filled(texts: Mapping[str, str]) -> dict[str, str]:
     """Those that are not empty."""
     return {name: text for name, text in texts.items() if text}
+
+
+def to_entry(event: AnEvent, fields: Mapping[str, str]) -> dict[str, str]:
+    """The event as flat texts: what every event has, and the fields of its kind."""
+    return filled({"id": event.id, "type": event.type.value, "time": format_rfc3339(event.at), **fields})
+
+
+def of_entry(types: type[StrEnum], account: str, fields: Mapping[str, str]) -> dict[str, Any]:
+    """What every event has, read from its flat texts."""
+    return {"id": fields["id"], "type": types(fields["type"]), "account": account, "at": parse_time(fields["time"])}
 
 
 def derived_id(*parts: str) -> str:

@@ -55,7 +55,7 @@ from receiver.ledger.refund import FIELD_NAMES, REFUND_ID, How, Refund, Resoluti
 from receiver.ledger.schema import DESCRIPTION_LIMIT, MAX_TEXT, known_time, tidy
 from receiver.ledger.timestamps import format_rfc3339, parse_time
 from receiver.outbox.events.advice import Advice, advice_of
-from receiver.outbox.events.envelope import EVENT_ID, AnEvent, derived_id
+from receiver.outbox.events.envelope import EVENT_ID, AnEvent, derived_id, to_entry
 
 SAME = 512
 """Events cached in parsed and in rendered form: all subscribers get the same ones at about the same time."""
@@ -121,9 +121,6 @@ def to_fields(event: Event) -> dict[str, str]:
     """The event as flat texts (see the table above). Advice is omitted: type, reason and finals determine it."""
     refund = event.refund
     fields = {
-        "id": event.id,
-        "type": event.type.value,
-        "time": format_rfc3339(event.at),
         "refundId": refund.refund_id,
         "state": tidy(refund.state),
         "reasonCode": tidy(refund.reason_code),
@@ -158,7 +155,7 @@ def to_fields(event: Event) -> dict[str, str]:
         "traceparent": event.traceparent,
         "suspectedEventId": event.alarm,
     }
-    return {name: value for name, value in fields.items() if value}
+    return to_entry(event, fields)
 
 
 def from_fields(account: str, fields: Mapping[str, str]) -> Event:

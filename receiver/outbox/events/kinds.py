@@ -6,8 +6,9 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, Generic, TypeVar
 
+from receiver.errors import Malformed
 from receiver.ledger.lifecycle import EventType
 from receiver.ledger.refund import Source
 from receiver.outbox.events.balance_event import BalanceEventType, balance_fields, read_balance_event
@@ -18,19 +19,26 @@ from receiver.outbox.events.mismatch_event import MismatchEventType, mismatch_fi
 from receiver.outbox.events.operator_event import OperatorType, operator_fields, read_operator_event
 
 Fields = Mapping[str, str]
+E_co = TypeVar("E_co", bound=AnEvent, covariant=True)
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class Kind(Generic[E_co]):
     """A kind of event."""
 
     types: type[StrEnum]
     prefix: str
     """The beginning of all its types, including those of later versions."""
-    read: Callable[[str, Fields], AnEvent]
-    """Reads an entry of the account's stream. Raises `Malformed` (`bad_event`) only."""
+    of_fields: Callable[[str, Fields], E_co]
     write: Callable[[Any], dict[str, str]]
     """The fields of its entry."""
+
+    def read(self, account: str, fields: Fields) -> E_co:
+        """Reads an entry of the account's stream. Raises `Malformed` (`bad_event`) only."""
+        try:
+            return self.of_fields(account, fields)
+        except (Malformed, ValueError, KeyError, TypeError) as error:
+            raise Malformed("The entry in the stream of events cannot be read.", reason="bad_event") from error
 
 
 REFUND = Kind(EventType, "", from_fields, to_fields)
@@ -52,7 +60,7 @@ SOURCES = frozenset(Source)
 WORD = re.compile(r"[a-z_]{1,64}")
 
 
-def kind_of(fields: Fields) -> Kind:
+def kind_of(fields: Fields) -> Kind[AnEvent]:
     """The kind of a stream entry."""
     word = fields.get("type", "")
     return next((kind for kind in KINDS[1:] if word.startswith(kind.prefix)), REFUND)

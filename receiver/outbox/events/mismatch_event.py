@@ -27,7 +27,6 @@ from typing import Annotated, ClassVar, Literal
 
 import msgspec
 
-from receiver.errors import Malformed
 from receiver.ledger.age import BACKFILL_AFTER
 from receiver.ledger.money import Money
 from receiver.ledger.reconciliation.finding import Finding, FindingKind
@@ -35,7 +34,7 @@ from receiver.ledger.reconciliation.rows import RefundRow, SettlementRow
 from receiver.ledger.schema import Account, Json, MoneyJson, Rfc3339, money_json, tidy
 from receiver.ledger.timestamps import format_rfc3339, parse_time
 from receiver.outbox.events.advice import Action, Advice, AdviceJson, advice_json
-from receiver.outbox.events.envelope import AnEvent, CloudEventJson, derived_id, enveloped
+from receiver.outbox.events.envelope import AnEvent, CloudEventJson, derived_id, enveloped, of_entry, to_entry
 
 
 class MismatchEventType(StrEnum):
@@ -145,9 +144,6 @@ def mismatch_fields(event: MismatchEvent) -> dict[str, str]:
     """The event as flat texts (see the table above)."""
     finding = event.finding
     fields = {
-        "id": event.id,
-        "type": event.type.value,
-        "time": format_rfc3339(event.at),
         "finding": finding.kind.value,
         "refundId": tidy(finding.refund_id),
         "here": tidy(finding.here),
@@ -159,35 +155,29 @@ def mismatch_fields(event: MismatchEvent) -> dict[str, str]:
         "backfill": "true" if event.backfill else "",
         "region": event.region,
     }
-    return {name: value for name, value in fields.items() if value}
+    return to_entry(event, fields)
 
 
 def read_mismatch_event(account: str, fields: Mapping[str, str]) -> MismatchEvent:
-    """The event of a stream entry made by `mismatch_fields`. Raises `Malformed` (`bad_event`) only."""
-    try:
-        refund_id, line = fields["refundId"], int(fields.get("line", "0"))
-        at = parse_time(fields["time"])
-        finding = Finding(
-            kind=FindingKind(fields["finding"]),
-            refund_id=refund_id,
-            here=fields.get("here", ""),
-            there=fields.get("there", ""),
-            since=at,
-            source=fields.get("report", ""),
-            row=RefundRow(refund_id=refund_id, state="", line=line) if line else None,
-        )
-        return MismatchEvent(
-            id=fields["id"],
-            type=MismatchEventType(fields["type"]),
-            account=account,
-            at=at,
-            finding=finding,
-            amount=Money.parse(fields.get("amount"), fields.get("currencyCode")) if "amount" in fields else None,
-            backfill=fields.get("backfill") == "true",
-            region=fields.get("region", ""),
-        )
-    except (Malformed, ValueError, KeyError) as error:
-        raise Malformed("The entry in the stream of events cannot be read.", reason="bad_event") from error
+    """The event of a stream entry made by `mismatch_fields`. `Kind.read` has one error for whatever this raises."""
+    refund_id, line = fields["refundId"], int(fields.get("line", "0"))
+    at = parse_time(fields["time"])
+    finding = Finding(
+        kind=FindingKind(fields["finding"]),
+        refund_id=refund_id,
+        here=fields.get("here", ""),
+        there=fields.get("there", ""),
+        since=at,
+        source=fields.get("report", ""),
+        row=RefundRow(refund_id=refund_id, state="", line=line) if line else None,
+    )
+    return MismatchEvent(
+        **of_entry(MismatchEventType, account, fields),
+        finding=finding,
+        amount=Money.parse(fields.get("amount"), fields.get("currencyCode")) if "amount" in fields else None,
+        backfill=fields.get("backfill") == "true",
+        region=fields.get("region", ""),
+    )
 
 
 class FindingJson(Json, kw_only=True):

@@ -25,10 +25,8 @@ from typing import Annotated, Any, ClassVar
 
 import msgspec
 
-from receiver.errors import Malformed
 from receiver.ledger.schema import Account, Json, tidy
-from receiver.ledger.timestamps import format_rfc3339, parse_time
-from receiver.outbox.events.envelope import AnEvent, CloudEventJson, derived_id, enveloped
+from receiver.outbox.events.envelope import AnEvent, CloudEventJson, derived_id, enveloped, of_entry, to_entry
 
 FAMILY = "receiver.*"
 """In a subscriber's types: every operator event, including future ones."""
@@ -82,9 +80,6 @@ def is_operator(fields: Mapping[str, str]) -> bool:
 def operator_fields(event: OperatorEvent) -> dict[str, str]:
     """The event as flat texts (see the table above)."""
     fields = {
-        "id": event.id,
-        "type": event.type.value,
-        "time": format_rfc3339(event.at),
         "subscriber": event.subscriber,
         "reason": event.reason,
         "text": event.text,
@@ -94,30 +89,24 @@ def operator_fields(event: OperatorEvent) -> dict[str, str]:
         "refundId": event.refund_id,
         "lastError": event.last_error,
     }
-    return {name: value for name, value in fields.items() if value}
+    return to_entry(event, fields)
 
 
 def read_operator_event(account: str, fields: Mapping[str, str]) -> OperatorEvent:
-    """The event of a stream entry made by `operator_fields`. Raises `Malformed` (`bad_event`) only."""
-    try:
-        if not COUNT.fullmatch(fields.get("count", "")):
-            raise ValueError("count")
-        return OperatorEvent(
-            id=fields["id"],
-            type=OperatorType(fields["type"]),
-            account=account,
-            at=parse_time(fields.get("time")),
-            subscriber=fields["subscriber"],
-            reason=fields["reason"],
-            text=fields["text"],
-            count=int(fields["count"]),
-            event_id=fields.get("eventId", ""),
-            event_type=fields.get("eventType", ""),
-            refund_id=fields.get("refundId", ""),
-            last_error=fields.get("lastError", ""),
-        )
-    except (Malformed, ValueError, KeyError) as error:
-        raise Malformed("The entry in the stream of events cannot be read.", reason="bad_event") from error
+    """The event of a stream entry made by `operator_fields`. `Kind.read` has one error for whatever this raises."""
+    if not COUNT.fullmatch(fields.get("count", "")):
+        raise ValueError("count")
+    return OperatorEvent(
+        **of_entry(OperatorType, account, fields),
+        subscriber=fields["subscriber"],
+        reason=fields["reason"],
+        text=fields["text"],
+        count=int(fields["count"]),
+        event_id=fields.get("eventId", ""),
+        event_type=fields.get("eventType", ""),
+        refund_id=fields.get("refundId", ""),
+        last_error=fields.get("lastError", ""),
+    )
 
 
 class HappeningJson(Json, kw_only=True):

@@ -4,7 +4,8 @@
 --      8 owed:{name} 9 dead:{name} 10 deaths:{name}, of which the last three are needed to finish a claim
 -- ARGV 1 now 2 lease_ms 3 messages 4 subscriber 5 most 6 window_ms 7 rate (a second; 0: any) 8 failures after which only one
 --      probe at a time is sent (0: never) 9 '1': only tests (score 0), while the subscriber is paused
--- Returns {wait_ms, {id, token, attempts, {field, value, …}, copy}, …}; wait_ms is -1 if the queue is empty. Never re-send.
+-- Returns {wait_ms, {id, token, attempts, entry, copy}, …}; wait_ms is -1 if the queue is empty. `entry` is one text, which a
+-- reader needs to read once for all queues: the lengths of the fields and values, a line end, and all of them. Never re-send.
 if redis.call('HEXISTS', KEYS[4], ARGV[4]) == 0 then
   return {-1}
 end
@@ -48,6 +49,14 @@ local function gate()
   return wait
 end
 
+local function joined(texts)
+  local lengths = {}
+  for index, text in ipairs(texts) do
+    lengths[index] = #text
+  end
+  return table.concat(lengths, ' ') .. '\n' .. table.concat(texts)
+end
+
 local claimed = {0}
 if gate() == 0 then
   if window > 0 or probing then
@@ -65,7 +74,7 @@ if gate() == 0 then
       local entry = found[1]
       redis.call('ZADD', KEYS[1], score, id)
       local copy = not entry and redis.call('HGET', KEYS[5], id) or ''
-      table.insert(claimed, {id, score, redis.call('HGET', KEYS[3], id) or '', entry and entry[2] or {}, copy or ''})
+      table.insert(claimed, {id, score, redis.call('HGET', KEYS[3], id) or '', entry and joined(entry[2]) or '', copy or ''})
     end
   end
   if #claimed > 1 then

@@ -12,6 +12,7 @@ import contextlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -20,11 +21,13 @@ import structlog
 from receiver.outbox.dead_letter import DeadEvent
 from receiver.outbox.events.operator_event import OperatorEvent, is_operator, operator_fields
 from receiver.outbox.retries import ClaimedDelivery, DeliveryAttempts
+from receiver.runtime.batch import SharedCall
 from receiver.runtime.rounds import Claim
 from receiver.store.deliveries.subscribers import queued_form
-from receiver.store.redis.base import LAST_TIME, AccountRepository, Args
+from receiver.store.redis.base import LAST_TIME, AccountRepository, Args, Connection
 from receiver.store.redis.damage import WrongType
-from receiver.store.redis.stream_ids import fixed_width, texts_of
+from receiver.store.redis.keys import Keys
+from receiver.store.redis.stream_ids import fixed_width, joined_texts
 from receiver.store.refunds.timeline import DELIVERY, timeline_line
 
 log = structlog.get_logger()
@@ -101,6 +104,11 @@ SUCCESS = AttemptEffects(failed=False)
 
 
 class DeliveryQueues(AccountRepository):
+    def __init__(self, connection: Connection, keys: Keys) -> None:
+        super().__init__(connection, keys)
+        self._finishing: dict[str, SharedCall[tuple[str, Args], bool]] = {}
+        """By subscriber."""
+
     async def queue_heads(self, names: Sequence[str]) -> dict[str, int]:
         """When (ms) each queue has something to send, 0 for a test; empty queues are left out."""
         tops = await asyncio.gather(*(self._top(self.keys("lane", name)) for name in names))
@@ -138,9 +146,9 @@ class DeliveryQueues(AccountRepository):
                 stream_id.decode(),
                 int(token),
                 self.read_attempts(self.keys("attempts", name), stream_id, attempts),
-                texts_of(flat) or self.read_copy(self.keys("copies", name), stream_id, copy),
+                joined_texts(entry) or self.read_copy(self.keys("copies", name), stream_id, copy),
             )
-            for stream_id, token, attempts, flat, copy in claimed
+            for stream_id, token, attempts, entry, copy in claimed
         ]
         return Claim(deliveries, None if wait < 0 else int(wait))
 
@@ -183,36 +191,43 @@ class DeliveryQueues(AccountRepository):
         trace: bytes = b"",
     ) -> bool:
         """Finish the claim; False, writing nothing, if it is no longer ours."""
+        args: Args = [
+            delivery.stream_id,
+            fixed_width(delivery.stream_id),
+            delivery.token,
+            outcome,
+            at,
+            attempts,
+            dead,
+            "" if result.failed is None else int(result.failed),
+            result.error,
+            "" if result.pause_until is None else result.pause_until,
+            trace,
+            len(result.operator_events),
+            *(queued_form(event) for event in result.operator_events),
+        ]
         name = delivery.subscriber
-        held, *dropped = await self._script(
-            "finish_delivery",
-            [
-                delivery.stream_id,
-                fixed_width(delivery.stream_id),
-                delivery.token,
-                outcome,
-                at,
-                attempts,
-                dead,
-                self.now(),
-                "" if result.failed is None else int(result.failed),
-                result.error,
-                self.connection.keep_dead,
-                PROBE_PAUSE,
-                "" if result.pause_until is None else result.pause_until,
-                trace,
-                *(queued_form(event) for event in result.operator_events),
-            ],
-            name=name,
-            refund=delivery.fields.get("refundId", ""),
-        )
+        if (shared := self._finishing.get(name)) is None:
+            shared = self._finishing[name] = SharedCall(partial(self._finish_all, name))
+        held = await shared.run((delivery.fields.get("refundId", ""), args))
         unpublished = self.keys("told")
         for event in result.operator_events if any(each.key == unpublished for each in self.damage.foreign) else ():
             log.error("operator.event_not_published", **operator_fields(event))
-        if dropped and dropped[0]:
-            log.error("delivery.dead_dropped", account=self.account, subscriber=name, count=dropped[0])
-            self.connection.on_dropped(int(dropped[0]))
-        return bool(held)
+        return held
+
+    async def _finish_all(self, name: str, outcomes: Sequence[tuple[str, Args]]) -> list[bool]:
+        """Finish several claims of one subscriber."""
+        answer: list[int] = await self._script(
+            "finish_delivery",
+            [self.now(), self.connection.keep_dead, PROBE_PAUSE, *(arg for _, args in outcomes for arg in args)],
+            more=[self.keys("trail", refund_id) for refund_id, _ in outcomes],
+            without=["trail"],
+            name=name,
+        )
+        if dropped := sum(answer[1::2]):
+            log.error("delivery.dead_dropped", account=self.account, subscriber=name, count=dropped)
+            self.connection.on_dropped(dropped)
+        return [bool(held) for held in answer[::2]]
 
     def _trace(self, delivery: ClaimedDelivery, outcome: str, detail: str = "") -> bytes:
         """The line for the refund's timeline; empty for operator events, and if the event itself is lost."""

@@ -13,8 +13,8 @@ import msgspec
 import structlog
 
 from receiver.errors import Malformed
-from receiver.outbox.events.kinds import is_newer, read_event
-from receiver.outbox.events.operator_event import OperatorEvent, is_operator, read_operator_event
+from receiver.outbox.events.kinds import OPERATOR, is_newer, read_event
+from receiver.outbox.events.operator_event import OperatorEvent, is_operator
 from receiver.outbox.formats.registry import wants
 from receiver.outbox.retries import ClaimedDelivery
 from receiver.outbox.subscribers.fields import ALL
@@ -149,7 +149,7 @@ class StreamRetention(DeadLetters):
                 fields = msgspec.json.decode(waits, type=dict[str, str])
                 if is_newer(fields):
                     continue
-                event = read_operator_event(self.account, fields)
+                event = OPERATOR.read(self.account, fields)
             except (msgspec.MsgspecError, Malformed, RecursionError):
                 await self.set_aside(self.keys("told"), waits, "not an operator event; set aside")
                 continue

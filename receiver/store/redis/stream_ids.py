@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
+from itertools import accumulate, pairwise
 
 FIXED = re.compile(rb"([0-9]{1,20})-([0-9]{1,20})")
+SAME = 512
+"""Entries that are kept as they were read: all queues get the same ones at about the same time."""
 
 
 Fields = dict[bytes, bytes] | list[bytes] | None
@@ -22,6 +26,16 @@ def pairs_of(fields: Fields) -> Iterable[tuple[bytes, bytes]]:
 def texts_of(fields: Fields) -> dict[str, str]:
     """The fields of a stream entry. Bad UTF-8 is replaced, so that only this entry becomes unreadable."""
     return {name.decode(errors="replace"): value.decode(errors="replace") for name, value in pairs_of(fields)}
+
+
+@lru_cache(SAME)
+def joined_texts(entry: bytes) -> dict[str, str]:
+    """The fields of a stream entry as `store/deliveries/claim_deliveries.lua` joins them: not to be changed, because
+    all who get the entry share them."""
+    lengths, _, joined = entry.partition(b"\n")
+    ends = accumulate(map(int, lengths.split()), initial=0)
+    texts = [joined[start:end].decode(errors="replace") for start, end in pairwise(ends)]
+    return dict(zip(texts[::2], texts[1::2], strict=True))
 
 
 def parts_of(stream_id: bytes | str) -> tuple[int, int]:
