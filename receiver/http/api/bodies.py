@@ -127,9 +127,9 @@ async def read_whole(request: Request, what: str, most: int, timeout: float) -> 
     return bytes(raw)
 
 
-async def read_object(request: Request, *, needed: bool = True) -> dict[str, Any]:
+async def read_object(request: Request, *, needed: bool = True, most: int = MOST_BODY) -> dict[str, Any]:
     """The body as a JSON object; an absent one is empty if none is needed. Raises `BadRequest`."""
-    raw = await read_whole(request, "body", MOST_BODY, READ_TIMEOUT)
+    raw = await read_whole(request, "body", most, READ_TIMEOUT)
     if not raw and not needed:
         return {}
     try:

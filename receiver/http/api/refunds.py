@@ -158,7 +158,7 @@ class RefundApi:
         scopes=(Scope.REFUND, Scope.ADMIN),
         parameters=(REFUND, ACCOUNT),
         answers=(Answer(202, RefreshJson, headers=LOCATION),),
-        reasons=({400: ("bad_refund_id",), 409: ("several_accounts", "account_needed"), 429: ("too_many_refreshes",)},),
+        reasons=({409: ("several_accounts", "account_needed"), 429: ("too_many_refreshes",)},),
     )
     async def refresh(self, call: Call) -> Response:
         """202 once the poll of Amazon is durably scheduled."""
