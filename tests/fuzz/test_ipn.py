@@ -29,7 +29,7 @@ from structlog.testing import capture_logs
 
 from receiver.errors import CertificateUnavailable, TransportError
 from receiver.http.app import build
-from receiver.ledger.notification import NotificationOutcome, Receipt
+from receiver.ledger.notification import NotificationOutcome, PostedNotification, Receipt
 from receiver.receive.certificates import CertificateStore
 from receiver.receive.receiver import Receiver
 from receiver.runtime.metrics import REASONS, Metrics
@@ -101,19 +101,12 @@ class Target:
             refresh_gauges=nothing,
         )
 
-    async def receive(
-        self,
-        body: bytes,
-        headers: Mapping[str, str],
-        account: str | None = None,
-        traceparent: str = "",
-        source: str = "",
-    ) -> Receipt:
+    async def receive(self, posted: PostedNotification) -> Receipt:
         """The verb itself."""
         certificates = CertificateStore(self._fetch, lambda: NOW, pinned={SNS.url: SNS.pem})
         try:
             it = Receiver([ACCOUNT], certificates, self.store, lambda: NOW, confirm=self._confirm)
-            return await it.receive(body, headers, account, traceparent=traceparent, source=source)
+            return await it.receive(posted)
         finally:
             await certificates.close()
 
