@@ -144,6 +144,11 @@ def confirmed(question: str) -> bool:
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
+def plural(count: int, one: str) -> str:
+    """`1 account`, `2 accounts`."""
+    return f"{count} {one}{'' if count == 1 else 's'}"
+
+
 def now_ms() -> int:
     """ms since the epoch, UTC."""
     return time_ns() // 1_000_000

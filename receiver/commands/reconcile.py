@@ -10,15 +10,13 @@ from typing import Annotated, Any, Final, Literal
 
 import msgspec
 import typer
-from rich.table import Table
-from rich.text import Text
 
 from receiver.amazon.reports.reader import Heading, Item, Other, Refused, read
 from receiver.client.api import Api, decode, target
 from receiver.client.errors import not_the_api
 from receiver.client.retrying import repeated
 from receiver.commands.client.options import ServiceCall, api_command
-from receiver.commands.console import clean, emit, emit_rich, emit_value, read_ms, say, table
+from receiver.commands.console import emit, emit_table, emit_value, read_ms, say
 from receiver.commands.refund.export import cells, csv_row
 from receiver.commands.setup import Config, read_settings
 from receiver.commands.signals import in_order
@@ -92,7 +90,7 @@ class Findings:
     def __init__(self, form: Form) -> None:
         self._form = form
         self.found: dict[str, FindingJson] = {}
-        self._rows: list[FindingJson] = []
+        self._rows: list[tuple[str, ...]] = []
         if form == "csv":
             emit(csv_row(list(COLUMNS)).rstrip("\r\n"))
 
@@ -104,22 +102,12 @@ class Findings:
         elif self._form == "csv":
             emit(csv_row(cells(msgspec.to_builtins(found), COLUMNS)).rstrip("\r\n"))
         else:
-            self._rows.append(found)
+            texts = (found.here or "-", found.there or "-", found.report or "-", str(found.line or ""))
+            self._rows.append((found.finding, found.refund_id, *texts))
 
     def end(self) -> None:
         if self._rows:
-            emit_rich(table_of(self._rows))
-
-
-def table_of(rows: Sequence[FindingJson]) -> Table:
-    shown = table()
-    for column in ("Finding", "Refund", "Here", "In the report", "Report", "Line"):
-        shown.add_column(column, overflow="fold")
-    for each in rows:
-        line = str(each.line or "")
-        words = (each.finding, each.refund_id, each.here or "-", each.there or "-", each.report or "-", line)
-        shown.add_row(*(Text(clean(word)) for word in words))
-    return shown
+            emit_table(("Finding", "Refund", "Here", "In the report", "Report", "Line"), self._rows)
 
 
 def comparer(api: Api, shown: Findings) -> Callable[[Batch], Any]:

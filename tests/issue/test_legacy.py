@@ -306,7 +306,7 @@ async def test_a_done_order_is_done_for_ever(shop: Office) -> None:
 
 
 async def test_an_order_outlives_a_store_that_is_emptied_while_it_is_sent(shop: Office) -> None:
-    """It is known again with the refund, and never repeated: nobody knows any more when it was first sent."""
+    """It is known again with the refund, and never repeated: the time of its first attempt is lost."""
     send = shop.legacy.amazon_client.send
 
     async def emptied(request, *, timeout):  # type: ignore[no-untyped-def]
@@ -345,7 +345,7 @@ async def test_a_pending_refund_is_asked_about_by_repeating_its_order(shop: Offi
 
 
 async def test_after_seven_days_it_is_not_asked_any_more(shop: Office) -> None:
-    """It stays as it is; `stuck` was told, here only now, and then it is off the schedule."""
+    """It stays as it is. `stuck` is sent, here only now, and then it leaves the schedule."""
     await shop.legacy.create(shop.order(amount="14.03"))
     shop.clock.tick(8 * DAY)
     for _ in range(2):

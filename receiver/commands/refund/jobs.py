@@ -26,6 +26,7 @@ from receiver.commands.console import (
     emit_rich,
     emit_table,
     now_ms,
+    plural,
     say,
     short_moment,
     shown,
@@ -73,7 +74,7 @@ def reissue_many(call: ServiceCall, selection: Mapping[str, object], *, dry_run:
     if not plan.count:
         say(["Nothing was reissued: no refund of this selection can be."])
         return
-    if not (yes or confirmed(f"Reissue {_refunds(plan.count)} now?")):
+    if not (yes or confirmed(f"Reissue {plural(plan.count, 'refund')} now?")):
         say(["Nothing was reissued."])
         raise typer.Exit(1)
     follow(call, call.run(lambda api: _start(api, path, body)), plan.account)
@@ -172,7 +173,7 @@ def _line(each: JobRefundJson) -> None:
 def show_plan(plan: PlanJson) -> None:
     """How many refunds would be reissued, and which are left out."""
     total = f": {_money(plan.sums)}" if plan.sums else ""
-    emit(f"Would reissue {_refunds(plan.count)}{total} (account {clean(plan.account)})")
+    emit(f"Would reissue {plural(plan.count, 'refund')}{total} (account {clean(plan.account)})")
     if not plan.left_out:
         return
     emit(f"Left out: {sum(each.count for each in plan.left_out)}")
@@ -182,10 +183,6 @@ def show_plan(plan: PlanJson) -> None:
     for each in plan.left_out:
         rows.add_row(*map(shown, (f"  {each.count}", _money(each.sums), each.reason, each.detail)))
     emit_rich(rows)
-
-
-def _refunds(count: int) -> str:
-    return f"{count} {'refund' if count == 1 else 'refunds'}"
 
 
 def _money(sums: list[MoneyJson]) -> str:
