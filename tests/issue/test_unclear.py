@@ -1,4 +1,4 @@
-"""Requests with an unknown outcome: counted, listed, told, and settled by a person, who is checked."""
+"""Requests with an unknown outcome: counted, listed, reported, and settled by a person, whose answer is checked."""
 
 from __future__ import annotations
 

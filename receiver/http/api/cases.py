@@ -79,7 +79,7 @@ class CaseApi:
         problem=RefundProblemJson,
         reasons=(
             {
-                400: ("unknown_field", "bad_how", "bad_note", "bad_refund_id"),
+                400: ("unknown_field", "bad_how", "bad_note"),
                 409: (
                     *("not_declined", "already_closed", "being_reissued"),
                     *("other_charge", "not_refunded", "already_used"),

@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from receiver.errors import BadRequest, Conflict
 from receiver.http.api.bodies import object_schema, only_account, read_object
-from receiver.http.api.operations import NO_ACCOUNT, Answer, Body, Call, subscriber_operation
+from receiver.http.api.operations import Answer, Body, Call, subscriber_operation
 from receiver.http.api.params import ACCOUNT, flag
 from receiver.http.api.schema import ChangedSubscriberJson
 from receiver.http.api.subscriber_bodies import ADD, HUMP, NewSubscriber, read_fields, read_new, subscriber_json
@@ -84,7 +84,6 @@ class SubscriberPutApi(SubscriberApi):
                 400: ("bad_subscriber", "bad_start", "credential_needed"),
                 409: ("account_needed", "configured", "subscriber_exists", "too_many_subscribers"),
             },
-            NO_ACCOUNT,
         ),
     )
     async def put(self, call: Call) -> Response:

@@ -102,8 +102,6 @@ class JobPages:
         accounts = visit.accounts
         if len(accounts) != 1:
             raise Conflict("A job belongs to one account. Choose the account in the list.", reason="account_needed")
-        if accounts[0] not in self._issuers:
-            raise Conflict("This process cannot issue refunds of this account.", reason="not_issuing")
         return accounts[0]
 
     async def _plan(self, visit: Visit, account: str, selection: Selection, changed: str = "") -> Response:

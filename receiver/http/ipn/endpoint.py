@@ -31,7 +31,7 @@ from receiver.http.ipn.answer import answer, close
 from receiver.http.ipn.incoming import Address, Dropped, Head, Incoming
 from receiver.http.ipn.pacing import PerTickLimit
 from receiver.http.protocol import REST
-from receiver.ledger.notification import Receipt
+from receiver.ledger.notification import PostedNotification, Receipt
 from receiver.runtime.loop import running_loop
 from receiver.runtime.metrics import Metrics
 from receiver.runtime.shares import Shares
@@ -59,15 +59,8 @@ class Receives(Protocol):
         """How many notifications that are being judged wait for something that has its own limits, such as a
         certificate."""
 
-    async def receive(
-        self,
-        body: bytes,
-        headers: Mapping[str, str],
-        account: str | None = None,
-        traceparent: str = "",
-        source: str = "",
-    ) -> Receipt:
-        """Judge one body. Raises `InvalidNotification`, `Unavailable` or `NotFound`."""
+    async def receive(self, posted: PostedNotification) -> Receipt:
+        """Judge one. Raises `InvalidNotification`, `Unavailable` or `NotFound`."""
 
 
 class Connection(Protocol):
@@ -209,9 +202,9 @@ class Ipn:
         try:
             if not self._turns.entered():
                 await self._turns.enter()
-            return await self._receiver.receive(
-                bytes(incoming.data), head.sns, head.account, traceparent=head.traceparent, source=incoming.source
-            )
+            body = bytes(incoming.data)
+            posted = PostedNotification(body, head.sns, head.account, head.traceparent, incoming.source)
+            return await self._receiver.receive(posted)
         except NotFound:
             # A renamed account must not lose notifications permanently: SNS treats 404 as final.
             raise Unconfigured("The path names no configured account.", reason="unconfigured_account") from None
