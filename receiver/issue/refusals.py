@@ -162,9 +162,4 @@ def refusal(record: RefundRequestRecord) -> AmazonRefused | Conflict:
             f"Use a new key for another refund. {record.detail}",
             reason=record.last_error,
         )
-    return AmazonRefused(
-        record.detail,
-        reason_code=record.reason_code,
-        amazon_status=record.amazon_status or None,
-        amazon_request_id=record.amazon_request_id or None,
-    )
+    return record.refusal
