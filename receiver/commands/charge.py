@@ -1,4 +1,4 @@
-"""Command. `receiver charge`: what of a charge is refunded, pending and left."""
+"""Command. `receiver charge`: what is refunded, pending and left of a charge."""
 
 from __future__ import annotations
 

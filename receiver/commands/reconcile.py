@@ -1,4 +1,4 @@
-"""Command. `receiver reconcile`: compares Amazon's reports, from files or its API, with what the service knows."""
+"""Command. `receiver reconcile`: compares Amazon's reports, from files or Amazon's API, with what the service knows."""
 
 from __future__ import annotations
 
@@ -146,7 +146,10 @@ def reconcile_files(
         list[Path] | None, typer.Argument(metavar="FILE…", help="Reports of refund data and of settlement data.")
     ] = None,
     since: Annotated[
-        str, typer.Option(metavar="SPAN", help="Fetch the reports of this time through Amazon's API: 7d. 1h to 90d.")
+        str,
+        typer.Option(
+            metavar="SPAN", help="Fetch the reports of this period through Amazon's API, such as 7d. 1h to 90d."
+        ),
     ] = "",
     config: Config = None,
     form: Annotated[Form, typer.Option("--format", help="table, csv, or jsonl (as --json).")] = "table",
@@ -160,13 +163,13 @@ def reconcile_files(
     settled_but_declined, not_settled (accounts.reconcile.settled_within) and not_in_report.
 
     Each difference is recorded once, sent once as the event amazonpay.refund.mismatch, and closes when it is explained.
-    A killed run is simply started again. A line that cannot be read is refused with the reason; its report then proves
-    of no refund that it is missing. Needs a token with the scope refund or admin, and --account if the token sees
+    Start a killed run again. A line that cannot be read is refused with the reason; its report then does not prove
+    that a refund is missing. Needs a token with the scope refund or admin, and --account if the token sees
     several.
 
     With --since, fetches the reports through Amazon's API. That needs the settings of the service (--config) and no
-    token, and runs where the service runs. Amazon takes minutes to make a report. A killed run is continued, and asks
-    for no second report.
+    token, and runs where the service runs. Amazon takes minutes to make a report. A killed run is continued, and
+    requests no second report.
 
     Exit code 1: something differs, or a line was refused.
     """

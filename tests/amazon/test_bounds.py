@@ -66,8 +66,8 @@ def test_a_404_of_amazon_is_one() -> None:
     ],
 )
 def test_no_answer_takes_more_than_its_length(body: bytes) -> None:
-    """64 KiB of the worst that we know, in less than a second of the processor: a time that grew with the square of the
-    length would be a minute."""
+    """64 KiB of the worst known input take less than a second of CPU. A time that grew with the square of the length
+    would be a minute."""
     began = time.process_time()
     for status in (200, 400):
         try:

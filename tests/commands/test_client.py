@@ -218,7 +218,7 @@ def test_addresses_that_a_token_is_sent_to(url: str) -> None:
     ],
 )
 def test_plain_http_to_elsewhere_is_refused(url: str) -> None:
-    """The token could be read on the way; `insecure` is for those who know better."""
+    """The token could be read on the network; `insecure` allows it."""
     with pytest.raises(ConfigurationError, match="insecure=True"):
         read_base(url, insecure=False)
     assert read_base(url, insecure=True) == url

@@ -227,8 +227,8 @@ def test_lists_and_other_tables_are_read() -> None:
 
 
 def test_a_quotation_mark_that_nobody_closes_is_refused() -> None:
-    """It would make one cell of all rows that follow, and their refunds would be passed over without a word. It costs
-    its own line only."""
+    """Otherwise all following rows would become one cell, and their refunds would be skipped silently. Only its own
+    line is refused."""
     last = "P01-1234567-1234567-R000003"
     text = f'refundId,note\n{REAL[0]},"5"" long"\n{REAL[1]},"5 inch\n{last},\n'
     found = read_ids([text.encode()])

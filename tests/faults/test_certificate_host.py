@@ -101,7 +101,7 @@ def message_id(number: int) -> str:
 
 @asynccontextmanager
 async def town(store: Store) -> AsyncIterator[Town]:
-    """The HTTP side on a real store."""
+    """The HTTP endpoint for notifications, on a real store."""
     host, clock = Host(None, WebServer()), ManualClock(NOW)
     async with serving(host.speak, tls_for(HOST)) as host.server:
         names = Names({HOST: [[("127.0.0.1", host.server.port)]]})

@@ -240,7 +240,7 @@ async def test_slow(slow: tuple[World, Proxy]) -> None:
 
 
 async def test_slower_than_the_timeout(server: Server, tmp_path: Path) -> None:
-    """Each answer takes 2 s, and `redis.timeout` is 1 s: 503, as if it were away."""
+    """Each answer takes 2 s, and `redis.timeout` is 1 s: 503, as if it were unavailable."""
     with tempfile.TemporaryDirectory(prefix="rp-") as folder:
         async with (
             proxied(server.url, Path(folder)) as (proxy, url),

@@ -217,8 +217,8 @@ def check(answer: Answer, body: bytes) -> None:
 
 
 def check_log(lines: list[Any], believed: bool) -> None:
-    """Of what is not proven nothing is repeated, but for the account's name in the path; of what is proven ids alone,
-    and only in the form of ids."""
+    """The log repeats nothing of an unproven message except the account's name in the path, and nothing of a proven one
+    except ids in their documented form."""
     for line in lines:
         if line["event"] == "notification.unconfigured_account":
             assert ID.fullmatch(line.pop("asked").replace(" ", ""))

@@ -653,7 +653,8 @@ async def test_the_overview_shows_subscribers_that_get_nothing(browser: Browser,
 
 
 async def test_subscribers_that_the_settings_no_longer_name_are_shown(browser: Browser, store: Store) -> None:
-    """With how to remove them, on the overview and on their page; only to those who may see subscribers."""
+    """The overview and the page of subscribers show them and how to remove them, but only to tokens that may see
+    subscribers."""
     await subscribe(store, name="left", undeclared_at=T0)
     await subscribe(store, name="quiet")
     await browser.sign_in(ADMIN)

@@ -151,7 +151,7 @@ def test_the_page_on_issuing_names_every_refusal() -> None:
 
 
 def test_no_reason_is_listed_that_nothing_gives() -> None:
-    """Each stands somewhere in the code, in the script that reserves, or is made from a table that does."""
+    """Each occurs in the code or in the reserving script, or is made from a table in the code."""
     files = [file for file in SOURCES.rglob("*.py") if file.parent.name != "openapi"]
     found = {word for file in files for word in reasons_in(file)}
     of_script = {*re.findall(r"'([a-z_]+)'", (SOURCES / "store" / "requests" / "reserve.lua").read_text())}

@@ -284,7 +284,7 @@ async def test_the_accepted_age_is_a_setting() -> None:
     ],
 )
 async def test_the_order_of_checks(spoil: dict[str, str], kind: type[ReceiverError], reason: str) -> None:
-    """The topic that the header names, form, topic, address, age: what is wrong twice is refused for the earlier."""
+    """The topic in the header, form, topic, address, age: a message with two faults is refused for the earlier one."""
     assert (await Bench().refuse({**SIGNER.envelope(), **spoil}, kind)).reason == reason
 
 

@@ -176,7 +176,7 @@ async def test_the_feed_has_it_where_it_is_asked_for(at: Court) -> None:
 
 
 async def test_the_dashboard_shows_what_is_to_answer_and_each_change_on_the_refunds_timeline(at: Court) -> None:
-    """With the deadline, and how it ended; the overview lists it until it is answered."""
+    """The timeline has the deadline and the end. The overview lists the dispute until it is answered."""
     dispute = at.amazon.disputes.open(at.charge, filing_reason="<b>Fraud</b>")
     await until(lambda: _is(at, "ActionRequired"), "it is known")
     url = at.stage.url

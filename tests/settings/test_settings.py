@@ -396,8 +396,8 @@ def test_near_misses_are_suggested() -> None:
 
 
 def test_no_account_is_a_problem() -> None:
-    """Without an account there is nothing to receive; the sentence says both ways to give one, and how to name a
-    file where none was named."""
+    """Without an account there is nothing to receive. The message names both ways to configure one and, if no settings
+    file was named, how to name one."""
     for environ in ({}, {"RECEIVER_DATA_DIR": "data"}):
         assert "--config receiver.toml" in only(environ)
         assert "RECEIVER_ACCOUNT__MERCHANT_ID" in only(environ)

@@ -89,7 +89,7 @@ class Note(msgspec.Struct):
     bytes: int
     rows: int
     newest: str = ""
-    """The time of the first row, for a list that nothing moves in."""
+    """The time of the first row, for a list whose entries never move."""
 
 
 def csv_row(values: list[str]) -> str:

@@ -1,4 +1,5 @@
-"""Command. `receiver refund retry` for many refunds, and `job`: a job of the service reissues them, and is followed."""
+"""Command. `receiver refund retry` for many refunds, and `job`: start and follow a job of the service that reissues
+them."""
 
 from __future__ import annotations
 
@@ -117,7 +118,7 @@ def follow(call: ServiceCall, job_id: str, account: str) -> None:
     found = call.run(lambda api: _follow(api, job_id, account, as_json=call.json))
     say([found.detail])
     if found.state in UNFINISHED:
-        say([f"`receiver refund job {job_id} --resume` lets it go on, --cancel ends it."])
+        say([f"`receiver refund job {job_id} --resume` resumes it, --cancel ends it."])
         raise typer.Exit(UNFINISHED_CODE)
     if found.reissued < found.total:
         raise typer.Exit(INCOMPLETE)

@@ -144,8 +144,8 @@ def watch(
     With an ID: its changes so far and from now on, until the refund is final. The exit code is then 0, even if it was
     declined. Waits for a refund that is not known yet. Without an ID: all changes from now on, until Ctrl-C.
 
-    If the service goes away, the command retries at least every 30 seconds and misses nothing. Only if the first call
-    fails does it end with exit code 3. `--json` prints one line per change: the refund as of that change.
+    If the service becomes unavailable, the command retries at least every 30 seconds and misses nothing. It ends with
+    exit code 3 only if the first call fails. `--json` prints one line per change: the refund as of that change.
     """
     screen = ChangePrinter(call.json)
     if refund_id is None:

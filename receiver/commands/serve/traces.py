@@ -1,4 +1,4 @@
-"""Command. What a process records spans of, if the environment says where to export them (`runtime/tracing.py`).
+"""Command. Records spans of a process's work, if the environment says where to export them (`runtime/tracing.py`).
 
 As instrumentations of OpenTelemetry do, it replaces methods, once, before the work begins. Without an endpoint nothing
 is replaced, so that the work is as fast as without traces.

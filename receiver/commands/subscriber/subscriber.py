@@ -116,7 +116,7 @@ async def _add(api: Api, name: str, wanted: dict[str, Any]) -> Response:
         raise
     if answer.status == 200:
         shown = " Its secret is not shown again." if wanted["format"] == DEFAULT.name else ""
-        say([f"{name} was there already, equal to this. Nothing was changed.{shown}"])
+        say([f"{name} exists already with these values. Nothing was changed.{shown}"])
     return answer
 
 

@@ -43,7 +43,7 @@ async def look(url: str = "", token: str = "", **more: Any) -> list[Finding]:
 
 
 async def test_what_nobody_configured_is_shown_with_the_fix(server: Server) -> None:
-    """A notification of another topic of Amazon Pay's, twice, and one for an account's name that is misspelt."""
+    """Two notifications of another Amazon Pay topic, and one for a misspelt account name."""
     envelope = SnsSigner().envelope(topic_arn=STRANGE, timestamp_ms=system_clock())
     before = await look(server.url, ADMIN)
     assert "service.unconfigured" not in words(before)
