@@ -43,7 +43,6 @@ class ReceiverError(Exception):
     """The base of every error of this project."""
 
     status = 500
-    title = "Internal Server Error"
     reason = "internal_error"
     retry_after: int | None = None
     """Seconds after which a repetition may succeed; None: it never will."""
@@ -66,7 +65,6 @@ class InvalidNotification(ReceiverError):
     """The sender is wrong, and asking again will not help."""
 
     status = 400
-    title = "Bad Request"
     reason = "refused"
 
 
@@ -80,7 +78,6 @@ class VerificationFailed(InvalidNotification):
     """The notification is not proven to come from Amazon Pay."""
 
     status = 403
-    title = "Forbidden"
     reason = "not_proven"
 
 
@@ -88,15 +85,13 @@ class TooLarge(InvalidNotification):
     """The body is larger than a notification ever is."""
 
     status = 413
-    title = "Content Too Large"
     reason = "too_large"
 
 
 class Encoded(InvalidNotification):
-    """The body is encoded; SNS sends it as it is."""
+    """The body has a content encoding; SNS sends bodies without one."""
 
     status = 415
-    title = "Unsupported Media Type"
     reason = "encoded"
 
 
@@ -104,7 +99,6 @@ class Unavailable(ReceiverError):
     """The service cannot do this at present; the same request may succeed later."""
 
     status = 503
-    title = "Service Unavailable"
     reason = "unavailable"
     retry_after = 30
 
@@ -153,7 +147,6 @@ class ApiError(ReceiverError):
     """The request to this service's API is wrong."""
 
     status = 400
-    title = "Bad Request"
     reason = "rejected"
 
 
@@ -167,7 +160,6 @@ class Unauthorized(ApiError):
     """A valid bearer token is required."""
 
     status = 401
-    title = "Unauthorized"
     reason = "unauthorized"
 
 
@@ -175,7 +167,6 @@ class Forbidden(ApiError):
     """The token may not do this."""
 
     status = 403
-    title = "Forbidden"
     reason = "forbidden"
 
 
@@ -183,7 +174,6 @@ class NotFound(ApiError):
     """There is no such thing, or the token may not see it."""
 
     status = 404
-    title = "Not Found"
     reason = "not_found"
 
 
@@ -191,7 +181,6 @@ class Conflict(ApiError):
     """The request contradicts what is already there."""
 
     status = 409
-    title = "Conflict"
     reason = "conflict"
 
 
@@ -219,7 +208,6 @@ class AmazonError(ReceiverError):
     """Amazon's answer was not the one that was asked for."""
 
     status = 502
-    title = "Bad Gateway"
     reason = "amazon_error"
     reason_code: str = ""
     """Amazon's own word (`reasonCode`); empty where it gave none."""
@@ -246,7 +234,6 @@ class AmazonRefused(AmazonError):
     """Amazon understood the request and refused the refund."""
 
     status = 422
-    title = "Unprocessable Content"
     reason = "amazon_refused"
 
 
@@ -296,7 +283,6 @@ class TransportError(ReceiverError):
     """The HTTP exchange did not end in a whole answer. For the values of `reason` see `transport/client.py`."""
 
     status = 502
-    title = "Bad Gateway"
     reason = "network"
 
 

@@ -124,7 +124,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, object, object]:
-    """No module and no test is garbage: looking for some, now or later, would take a twentieth of the time."""
+    """No module and no test is garbage: looking for garbage, now or later, would take a twentieth of the time."""
     gc.disable()
     try:
         return (yield)
@@ -146,6 +146,6 @@ LONG = tuple(
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest tests first: otherwise one process would still be at them when the others have ended. Within that, by
-    name: all processes need the same order."""
+    """Run the longest tests first. Otherwise one process would still run them when the others have ended. Equal ones
+    are sorted by name, because all processes need the same order."""
     items.sort(key=lambda item: (not item.nodeid.startswith(LONG), item.nodeid.partition("::")[0]))

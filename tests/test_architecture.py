@@ -318,7 +318,7 @@ def lines_of(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
 
 
 def protocols_are_few(sources: Sources) -> list[str]:
-    """A reader follows a call to the class, not to a second description of it."""
+    """So that a call leads a reader to the class, not to a second description of it."""
     found = [
         f"{module}:{node.lineno} {node.name}"
         for module, source in sources.items()

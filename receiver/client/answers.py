@@ -12,6 +12,7 @@ import msgspec
 from receiver.http.api.schema import DeliveryJson, StatsJson, SubscriberJson, TestSentJson
 from receiver.http.feed.schema import ResetJson
 from receiver.ledger.dispute import DisputeJson
+from receiver.outbox.subscribers.equal import FieldChangeJson
 
 
 class RefundPage(msgspec.Struct, rename="camel"):
@@ -38,19 +39,11 @@ class AnySubscriber(SubscriberJson, kw_only=True):
         return f"{type(self).__name__}({self.name})"
 
 
-class FieldChange(msgspec.Struct):
-    """A field before and after."""
-
-    field: str
-    before: Any = None
-    after: Any = None
-
-
 class PutSubscriber(AnySubscriber, kw_only=True):
     """A subscriber after a PUT; `outcome` is `created`, `changed` or `unchanged`."""
 
     outcome: str
-    changes: list[FieldChange]
+    changes: list[FieldChangeJson]
 
 
 class AnyEvent(msgspec.Struct):

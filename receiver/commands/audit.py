@@ -25,7 +25,7 @@ COLUMNS: Columns = {name: (name,) for name in NAMES}
 
 
 class AuditPage(msgspec.Struct, rename="camel"):
-    """A page of the list; each entry is kept as it came."""
+    """A page of the list; each entry is the JSON received."""
 
     entries: list[dict[str, Any]]
     unreadable: list[str]
@@ -33,7 +33,7 @@ class AuditPage(msgspec.Struct, rename="camel"):
 
 
 async def _entries(api: Api, output: Output, filters: Mapping[str, str], as_csv: bool) -> None:
-    """Every page. What is done meanwhile comes before the first page."""
+    """Every page. Acts that are done meanwhile would come before the first page."""
     note = output.note
 
     async def page_after(cursor: str) -> tuple[Rows, str | None]:

@@ -1,4 +1,4 @@
-"""Command. `receiver backup` and `receiver restore`: a snapshot of the configured store, and back."""
+"""Command. `receiver backup` and `receiver restore`: save a snapshot of the configured store, and restore one."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def restore_command(
         bool,
         typer.Option(
             "--mark-only",
-            help="Restore nothing: tell the running store that its data was restored by other means.",
+            help="Restore nothing: mark the data of the running store as restored by other means.",
         ),
     ] = False,
 ) -> None:

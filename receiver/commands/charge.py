@@ -1,4 +1,4 @@
-"""Command. `receiver charge`: what of a charge is refunded, pending and left."""
+"""Command. `receiver charge`: what is refunded, pending and left of a charge."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from receiver.commands.client.options import ServiceCall, api_command
+from receiver.commands.client.options import ServiceCall, api_command, of_form
 from receiver.commands.console import Fields, clean, emit, emit_fields, moment, now_ms, say
 from receiver.commands.refund.views import emit_disputes, emit_list
 from receiver.ledger.refund import REFUND_ID
@@ -16,16 +16,13 @@ from receiver.ledger.schema import MoneyJson
 app = typer.Typer(no_args_is_help=True)
 
 
-def _charge_id(text: str) -> str:
-    if not REFUND_ID.fullmatch(text):
-        raise typer.BadParameter("a charge id is 1 to 64 letters, digits and hyphens.")
-    return text
+checked_charge = of_form(REFUND_ID, "a charge id is 1 to 64 letters, digits and hyphens.")
 
 
 @api_command(app)
 def show(
     call: ServiceCall,
-    charge_id: Annotated[str, typer.Argument(metavar="ID", callback=_charge_id, help="Amazon's id of the charge.")],
+    charge_id: Annotated[str, typer.Argument(metavar="ID", callback=checked_charge, help="Amazon's id of the charge.")],
 ) -> None:
     """Show a charge: what Amazon and the service know as refunded, what is pending and reserved, and what is left.
 

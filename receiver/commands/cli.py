@@ -55,9 +55,9 @@ def serve(
     """Receive notifications, serve the API, poll Amazon and deliver events, in one process.
 
     Without redis.url it runs its own durable Valkey in data_dir. At SIGHUP it reads its tokens, subscribers and secrets
-    again; invalid settings change nothing, and what needs a restart is named in the log.
+    again; invalid settings change nothing, and the log names those that need a restart.
     """
-    gc.disable()  # No module is garbage: looking for some takes an eighth of the time.
+    gc.disable()  # No module is garbage: looking for garbage takes an eighth of the time.
     from receiver.commands.serve.processes import serve as command
 
     gc.freeze()

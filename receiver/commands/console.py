@@ -132,16 +132,21 @@ def emit_table(columns: Sequence[str], rows: Iterable[Sequence[str | Text]]) -> 
 
 
 def need_terminal() -> None:
-    """Raise `ConfigurationError` if there is nobody to ask."""
+    """Raise `ConfigurationError` if there is no terminal on which to ask."""
     if sys.stdin is None or not sys.stdin.isatty():
         raise ConfigurationError(["Can't prompt for confirmation here. Re-run with --yes."])
 
 
 def confirmed(question: str) -> bool:
-    """Whether the user answers yes. Raises `ConfigurationError` if there is nobody to ask."""
+    """Whether the user answers yes. Raises `ConfigurationError` if there is no terminal on which to ask."""
     need_terminal()
     say([f"{question} [y/N]"])
     return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
+def plural(count: int, one: str) -> str:
+    """`1 account`, `2 accounts`."""
+    return f"{count} {one}{'' if count == 1 else 's'}"
 
 
 def now_ms() -> int:

@@ -17,7 +17,7 @@ class Group(NamedTuple):
     """Below `receiver.commands`. Its `app` has the commands."""
     help: str
     is_single: bool = False
-    """Whether it is one command with a help of its own. This text is in the list of commands."""
+    """Whether it is one command with its own help. This text is in the list of commands."""
 
 
 GROUPS: Mapping[str, Group] = {
@@ -29,7 +29,7 @@ GROUPS: Mapping[str, Group] = {
     ),
     "charge": Group(
         "charge",
-        "Show what of a charge is refunded, pending and left. Needs a running `receiver serve` and a token with the "
+        "Show what is refunded, pending and left of a charge. Needs a running `receiver serve` and a token with the "
         "scope read.",
     ),
     "subscriber": Group(

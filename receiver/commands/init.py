@@ -46,7 +46,7 @@ class Place:
 
     @property
     def token(self) -> Path:
-        """The token of whoever installs the service."""
+        """The file of the first token, for the person who installs the service."""
         return self.config.with_name("receiver.token")
 
     @property
@@ -214,8 +214,8 @@ def _write(place: Place, account: Mapping[str, str], redis_url: str, webhook: st
 def text(account: Mapping[str, str], token: str, redis_url: str, webhook: str, place: Place) -> str:
     """The settings file, as TOML. `token` is the table of the token."""
     parts = [
-        "# Made by `receiver init`. Relative paths count from this file's folder. Secrets are in files of their own.\n"
-        "# After a change: receiver doctor --config FILE, then send the service SIGHUP. Its log says what needs more."
+        "# Made by `receiver init`. Relative paths count from this file's folder. Secrets are in separate files.\n"
+        "# After a change: receiver doctor --config FILE, then SIGHUP the service. Its log names what needs a restart."
     ]
     if redis_url:
         parts.append(f"[redis]\nurl = {quoted(redis_url)}")

@@ -7,17 +7,14 @@ from typing import Annotated
 
 import typer
 
-from receiver.commands.client.options import ServiceCall, api_command
+from receiver.commands.client.options import ServiceCall, api_command, of_form
 from receiver.commands.console import clean, emit, emit_fields, emit_table, moment, say
 from receiver.http.api.schema import UnrecognizedJson, UnrecognizedListJson, UnrecognizedMessageJson
 
 app = typer.Typer(no_args_is_help=True)
-
-
-def _notification_id(text: str) -> str:
-    if not re.fullmatch(r"[0-9A-Za-z-]{1,64}", text):
-        raise typer.BadParameter("is not a notification id. See `receiver notification list`.")
-    return text
+checked_notification_id = of_form(
+    re.compile(r"[0-9A-Za-z-]{1,64}"), "is not a notification id. See `receiver notification list`."
+)
 
 
 @api_command(app, name="list")
@@ -50,7 +47,7 @@ def _emit_list(found: UnrecognizedListJson) -> None:
 def show(
     call: ServiceCall,
     notification_id: Annotated[
-        str, typer.Argument(metavar="ID", callback=_notification_id, help="The id of the notification.")
+        str, typer.Argument(metavar="ID", callback=checked_notification_id, help="The id of the notification.")
     ],
 ) -> None:
     """Show one notification. With --json its message is exactly as Amazon signed it, otherwise printable."""

@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 
-from receiver.commands.console import emit, emit_value, say
+from receiver.commands.console import emit, emit_value, plural, say
 from receiver.errors import ConfigurationError, StoreUnavailable
 from receiver.ledger.refund import REFUND_ID, State
 from receiver.ledger.timestamps import milliseconds, parse_span
@@ -168,15 +168,11 @@ def _tell(tallies: list[Tally], dry_run: bool, as_json: bool) -> None:
         return
     for tally in tallies:
         done = "would be removed" if dry_run else "removed"
-        emit(f"{tally.account}: {_count(tally.counts[Pruned.PRUNED])} {done}")
+        emit(f"{tally.account}: {plural(tally.counts[Pruned.PRUNED], 'refund')} {done}")
         if tally.audit_entries:
             emit(f"{tally.account}: {tally.audit_entries} old audit entries {done}")
         for word, count in sorted(tally.counts.items()):
             if word is not Pruned.PRUNED:
-                emit(f"{tally.account}: {_count(count)} kept: {WORDS[word]}")
+                emit(f"{tally.account}: {plural(count, 'refund')} kept: {WORDS[word]}")
     if dry_run:
         say(["Nothing was changed."])
-
-
-def _count(number: int) -> str:
-    return f"{number} refund" if number == 1 else f"{number} refunds"

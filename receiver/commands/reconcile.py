@@ -1,4 +1,4 @@
-"""Command. `receiver reconcile`: compares Amazon's reports, from files or its API, with what the service knows."""
+"""Command. `receiver reconcile`: compares Amazon's reports, from files or Amazon's API, with what the service knows."""
 
 from __future__ import annotations
 
@@ -10,15 +10,13 @@ from typing import Annotated, Any, Final, Literal
 
 import msgspec
 import typer
-from rich.table import Table
-from rich.text import Text
 
 from receiver.amazon.reports.reader import Heading, Item, Other, Refused, read
 from receiver.client.api import Api, decode, target
 from receiver.client.errors import not_the_api
 from receiver.client.retrying import repeated
 from receiver.commands.client.options import ServiceCall, api_command
-from receiver.commands.console import clean, emit, emit_rich, emit_value, read_ms, say, table
+from receiver.commands.console import emit, emit_table, emit_value, read_ms, say
 from receiver.commands.refund.export import cells, csv_row
 from receiver.commands.setup import Config, read_settings
 from receiver.commands.signals import in_order
@@ -92,7 +90,7 @@ class Findings:
     def __init__(self, form: Form) -> None:
         self._form = form
         self.found: dict[str, FindingJson] = {}
-        self._rows: list[FindingJson] = []
+        self._rows: list[tuple[str, ...]] = []
         if form == "csv":
             emit(csv_row(list(COLUMNS)).rstrip("\r\n"))
 
@@ -104,22 +102,12 @@ class Findings:
         elif self._form == "csv":
             emit(csv_row(cells(msgspec.to_builtins(found), COLUMNS)).rstrip("\r\n"))
         else:
-            self._rows.append(found)
+            texts = (found.here or "-", found.there or "-", found.report or "-", str(found.line or ""))
+            self._rows.append((found.finding, found.refund_id, *texts))
 
     def end(self) -> None:
         if self._rows:
-            emit_rich(table_of(self._rows))
-
-
-def table_of(rows: Sequence[FindingJson]) -> Table:
-    shown = table()
-    for column in ("Finding", "Refund", "Here", "In the report", "Report", "Line"):
-        shown.add_column(column, overflow="fold")
-    for each in rows:
-        line = str(each.line or "")
-        words = (each.finding, each.refund_id, each.here or "-", each.there or "-", each.report or "-", line)
-        shown.add_row(*(Text(clean(word)) for word in words))
-    return shown
+            emit_table(("Finding", "Refund", "Here", "In the report", "Report", "Line"), self._rows)
 
 
 def comparer(api: Api, shown: Findings) -> Callable[[Batch], Any]:
@@ -158,7 +146,10 @@ def reconcile_files(
         list[Path] | None, typer.Argument(metavar="FILE…", help="Reports of refund data and of settlement data.")
     ] = None,
     since: Annotated[
-        str, typer.Option(metavar="SPAN", help="Fetch the reports of this time through Amazon's API: 7d. 1h to 90d.")
+        str,
+        typer.Option(
+            metavar="SPAN", help="Fetch the reports of this period through Amazon's API, such as 7d. 1h to 90d."
+        ),
     ] = "",
     config: Config = None,
     form: Annotated[Form, typer.Option("--format", help="table, csv, or jsonl (as --json).")] = "table",
@@ -172,13 +163,13 @@ def reconcile_files(
     settled_but_declined, not_settled (accounts.reconcile.settled_within) and not_in_report.
 
     Each difference is recorded once, sent once as the event amazonpay.refund.mismatch, and closes when it is explained.
-    A killed run is simply started again. A line that cannot be read is refused with the reason; its report then proves
-    of no refund that it is missing. Needs a token with the scope refund or admin, and --account if the token sees
+    Start a killed run again. A line that cannot be read is refused with the reason; its report then does not prove
+    that a refund is missing. Needs a token with the scope refund or admin, and --account if the token sees
     several.
 
     With --since, fetches the reports through Amazon's API. That needs the settings of the service (--config) and no
-    token, and runs where the service runs. Amazon takes minutes to make a report. A killed run is continued, and asks
-    for no second report.
+    token, and runs where the service runs. Amazon takes minutes to make a report. A killed run is continued, and
+    requests no second report.
 
     Exit code 1: something differs, or a line was refused.
     """

@@ -37,7 +37,7 @@ async def fetch_and_compare(
 ) -> list[RunResult]:
     """Fetch and compare the reports of this account, or of all. `show` gets each difference with its account.
 
-    Raises `ConfigurationError`, what `ReportReconciliation.run` raises.
+    Raises `ConfigurationError`, and what `ReportReconciliation.run` raises.
     """
     from receiver.runtime.metrics import Metrics
     from receiver.service import system_clock

@@ -107,8 +107,8 @@ class Deliverer:
         return Claim((), min((wait for wait in (*waits.values(), *more) if wait), default=None))
 
     async def _read(self, messages: list[Message]) -> list[Message]:
-        """The messages with their events, which are read together. If that fails, each message reads its own: one that
-        fails stops no other."""
+        """The messages with their events, which are read together. If that fails, each message reads its events
+        separately, so that one failure does not stop the others."""
         try:
             events = iter(await read_all(self.store, [each for message in messages for each in message.deliveries]))
         except Exception:

@@ -11,7 +11,7 @@ from msgspec import Meta
 from receiver.errors import BadRequest
 from receiver.http.api.listing import read_cursor, write_cursor
 from receiver.http.api.operations import Call, admin_operation
-from receiver.http.api.params import ACCOUNT, Parameter, moment, number, text, word
+from receiver.http.api.params import ACCOUNT, CURSOR, LIMIT, Parameter, moment, word
 from receiver.http.api.schema import NextCursor
 from receiver.http.forwarded import MOST_USER
 from receiver.ledger.audit import Action, AuditEntry, AuditQuery
@@ -28,8 +28,6 @@ UNTIL: Final = moment("until", "Write the + of an offset as %2B.", "Done before 
 REFUND: Final = word(
     "refund", "Id of a refund, or of a refund request: also what was done to the request of the refund."
 )
-CURSOR: Final = text("cursor", "`nextCursor` of the previous page, for the same filters.")
-LIMIT: Final = number("limit", "Maximum number of items.", 50, 1, 200)
 
 
 def _actor(given: str) -> str:
@@ -62,7 +60,7 @@ class AuditEntryJson(Json, kw_only=True):
     outcome: Annotated[
         str,
         Meta(
-            description="accepted: it is recorded, and follows. done. issued, not_issued: how a request was settled. "
+            description="accepted: it is saved and will be done. done. issued, not_issued: how a request was settled. "
             "For refund.close: how, as in `resolution`."
         ),
     ]
@@ -145,7 +143,7 @@ def _merged(
 
 
 def audit_json(audited: Audited, entry: AuditEntry) -> AuditEntryJson:
-    """An entry, with the id and the account under which it stands."""
+    """An entry, with its id and its account."""
     actor = entry.actor
     return AuditEntryJson(
         id=_text(audited.id),

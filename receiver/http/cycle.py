@@ -1,5 +1,5 @@
 """HTTP. How an answer is written. uvicorn searches each header's name and value, which takes longer than judging
-whether a notification is from a stranger; here all headers are checked at once."""
+whether a notification is from a stranger; here all headers are checked at once. It writes head and body separately."""
 
 from __future__ import annotations
 
@@ -20,16 +20,27 @@ FRAMING: Final = frozenset({b"content-length", b"transfer-encoding", b"connectio
 class Cycle(RequestResponseCycle):
     """One request and its answer."""
 
+    head = b""
+    """The head, until the first part of the body is sent. Both are written together, because each write is a system
+    call. ASGI allows the head to wait."""
+
     async def send(self, message: Any) -> None:
-        """Write the next part of the answer: the head here, the rest as uvicorn does."""
-        if self.response_started or message["type"] != "http.response.start" or self.access_log:
+        """Write the next part of the answer."""
+        if self.access_log or self.disconnected:
             await super().send(message)
-            return
-        if self.flow.write_paused and not self.disconnected:
-            await self.flow.drain()
-        if not self.disconnected:
+        elif message["type"] == "http.response.start" and not self.response_started:
             self.response_started, self.waiting_for_100_continue = True, False
-            self.transport.write(self._head(message["status"], [*self.default_headers, *message.get("headers", ())]))
+            self.head = self._head(message["status"], [*self.default_headers, *message.get("headers", ())])
+        elif not (head := self.head):
+            await super().send(message)
+        else:
+            self.head = b""
+            if self.chunked_encoding or self.scope["method"] == "HEAD":
+                self.transport.write(head)
+            else:
+                self.expected_content_length += len(head)
+                message = {**message, "body": head + message.get("body", b"")}
+            await super().send(message)
 
     def _head(self, status: int, headers: list[tuple[bytes, bytes]]) -> bytes:
         names, values = zip(*headers, strict=True) if headers else ((), ())

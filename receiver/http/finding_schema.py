@@ -1,4 +1,4 @@
-"""HTTP. What a part of a reconciliation is sent and answered as."""
+"""HTTP. The bodies of requests and answers of a reconciliation."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class AmountJson(msgspec.Struct, kw_only=True, rename="camel", forbid_unknown_fi
 class RefundRowJson(
     msgspec.Struct, kw_only=True, rename="camel", forbid_unknown_fields=True, tag="refunds", tag_field="report"
 ):
-    """What a row of refund data says."""
+    """A row of refund data."""
 
     refund_id: Id
     state: Annotated[
@@ -55,7 +55,7 @@ class RefundRowJson(
 class SettlementRowJson(
     msgspec.Struct, kw_only=True, rename="camel", forbid_unknown_fields=True, tag="settlements", tag_field="report"
 ):
-    """What a row of settlement data says."""
+    """A row of settlement data."""
 
     refund_id: Id
     amount: AmountJson
@@ -68,7 +68,7 @@ class SettlementRowJson(
 class PeriodJson(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """The time that a report covers, both ends included, in ms."""
 
-    report: Annotated[str, Meta(pattern="^(refunds|settlements)$", description="Which report it is of.")]
+    report: Annotated[str, Meta(pattern="^(refunds|settlements)$", description="The kind of report.")]
     start: Ms
     end: Ms
 
@@ -77,33 +77,36 @@ class BatchJson(msgspec.Struct, kw_only=True, rename="camel", forbid_unknown_fie
     """A part of a run over reports. The last one has `isLast` and the `periods`."""
 
     account: Annotated[str | None, Meta(description="Required if the token sees several.")] = None
-    source: Annotated[Text, Meta(description="The report's name. It is shown with what differs.")] = ""
+    source: Annotated[Text, Meta(description="The report's name. It is shown with each difference.")] = ""
     seller_id: Annotated[
         Text, Meta(description="The merchant id in the report. If given, it must be the account's.")
     ] = ""
     rows: Annotated[list[RefundRowJson | SettlementRowJson], Meta(max_length=BATCH)] = []
     again: Annotated[
         list[Id],
-        Meta(max_length=BATCH, description="What earlier answers had in `again`, once all rows have been sent."),
+        Meta(
+            max_length=BATCH,
+            description="The refunds that earlier answers had in `again`, once all rows have been sent.",
+        ),
     ] = []
     is_last: Annotated[bool, Meta(description="All rows of all reports have been sent.")] = False
     periods: Annotated[
         list[PeriodJson],
         Meta(
             max_length=MOST_PERIODS,
-            description="Only of reports that were read completely: refunds that they lack are found by it.",
+            description="Only of reports that were read completely: refunds that are missing in them are then found.",
         ),
     ] = []
 
 
 class ComparedJson(Json, kw_only=True):
-    """What differs in a part of a run."""
+    """The differences in a part of a run."""
 
     account: str
-    findings: Annotated[list[FindingJson], Meta(description="All that differs, known before or not.")]
+    findings: Annotated[list[FindingJson], Meta(description="All differences, known before or not.")]
     again: Annotated[
         list[str],
-        Meta(description="Refunds that are settled for less than their amount so far: send them when all rows are."),
+        Meta(description="Refunds that are settled for less than their amount so far: send them again after all rows."),
     ]
 
 

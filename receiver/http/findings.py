@@ -9,10 +9,10 @@ from typing import Any, Final
 import msgspec
 
 from receiver.errors import BadRequest
-from receiver.http.api.bodies import READ_TIMEOUT, body_schema, check_fields, only_account, read_whole
+from receiver.http.api.bodies import body_schema, check_fields, only_account, read_object
 from receiver.http.api.listing import read_cursor, write_cursor
 from receiver.http.api.operations import COMMIT, NO_ACCOUNT, READ, Body, Call, Operation
-from receiver.http.api.params import ACCOUNT, choice, number, text
+from receiver.http.api.params import ACCOUNT, CURSOR, choice, number
 from receiver.http.finding_schema import BatchJson, ComparedJson, FindingListJson, read_row
 from receiver.issue.issuer import Issuer
 from receiver.ledger.reconciliation.finding import FindingKind
@@ -34,7 +34,6 @@ BATCH_SCHEMA: Final = body_schema(
     },
 )
 KIND: Final = choice("finding", "Only findings of this kind.", [*FindingKind])
-CURSOR: Final = text("cursor", "`nextCursor` of the previous page, for the same filters.")
 LIMIT: Final = number("limit", "Most findings in a page.", 50, 1, 200)
 
 
@@ -51,21 +50,15 @@ class FindingApi:
         id="reconcile",
         tag="operation",
         summary="Compare rows of Amazon's reports with what is known",
-        about="What `receiver reconcile` calls, with up to 500 rows at a time. Each difference is recorded once, with "
+        about="`receiver reconcile` calls this, with up to 500 rows at a time. Each difference is recorded once, with "
         "an event; a refund that is not known is looked up. Every call can be repeated.",
         scopes=(Scope.REFUND, Scope.ADMIN),
         body=Body(BATCH_SCHEMA),
         reasons=(
             {
                 400: (
-                    "not_json",
-                    "unknown_field",
-                    "bad_reconciliation",
-                    "other_merchant",
-                    "other_environment",
+                    *("unknown_field", "bad_reconciliation", "other_merchant", "other_environment"),
                     "report_incomplete",
-                    "too_large",
-                    "body_timeout",
                 ),
                 409: ("account_needed",),
             },
@@ -74,7 +67,7 @@ class FindingApi:
         ),
     )
     async def compare(self, call: Call) -> ComparedJson:
-        given = _read(await read_whole(call.request, "body", MOST_BODY, READ_TIMEOUT))
+        given = _read(await read_object(call.request, most=MOST_BODY))
         account, batch = only_account(call.caller.seen(given.account)), _batch(given)
         compared = await self._reconcilers[account].compare(batch)
         return ComparedJson(
@@ -89,10 +82,10 @@ class FindingApi:
         id="listFindings",
         tag="operation",
         summary="Differences between Amazon's reports and what is known",
-        about="Open ones: a finding closes when Amazon's answer or a later report explains it.",
+        about="Open findings. A finding closes when Amazon's answer or a later report explains it.",
         scopes=READ,
         parameters=(ACCOUNT, KIND, CURSOR, LIMIT),
-        reasons=({400: ("bad_cursor",)}, NO_ACCOUNT),
+        reasons=({400: ("bad_cursor",)},),
         in_turn=True,
     )
     async def many(self, call: Call) -> FindingListJson:
@@ -121,16 +114,12 @@ def reconciler_of(issuer: Issuer) -> Reconciler:
     return Reconciler(client.account, client.store, issuer.metrics, recorder.declared)
 
 
-def _read(raw: bytes) -> BatchJson:
-    try:
-        fields = msgspec.json.decode(raw, type=dict[str, Any])
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        raise BadRequest("The body is not a JSON object.", reason="not_json") from None
+def _read(fields: Mapping[str, Any]) -> BatchJson:
     check_fields(fields, BATCH_SCHEMA["properties"])
     try:
         return msgspec.convert(fields, BatchJson)
     except msgspec.MsgspecError as error:
-        raise BadRequest(f"The body is no part of a reconciliation: {error}.", reason="bad_reconciliation") from None
+        raise BadRequest(f"The body is not a part of a reconciliation: {error}.", reason="bad_reconciliation") from None
 
 
 def _batch(given: BatchJson) -> Batch:

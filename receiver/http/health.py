@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from types import MappingProxyType
 
 import structlog
@@ -27,6 +28,9 @@ CHECK_TIMEOUT = 2.0
 FRESH_TIMEOUT = 2.0
 MOST_DAMAGED = 20
 """How many damaged keys readiness names."""
+probe_operation = partial(
+    Operation, "GET", tag="operation", about="Needs no token: expose it only inside your network."
+)
 _NOTHING: Mapping[str, Check] = MappingProxyType({})
 
 
@@ -48,26 +52,20 @@ class HealthApi:
         self._checks, self._metrics, self._refresh, self._advisory_checks = checks, metrics, refresh, advisory_checks
         self._alerting = alerting
 
-    @Operation(
-        "GET",
+    @probe_operation(
         "/healthz",
         id="isAlive",
-        tag="operation",
         summary="Liveness: whether the process responds",
-        about="Needs no token: expose it only inside your network.",
         answers=(Answer(200, AliveJson),),
     )
     async def alive(self, _: Request) -> Response:
         """200 as long as the process responds at all. Checks nothing else."""
         return json_answer(AliveJson(status="alive"))
 
-    @Operation(
-        "GET",
+    @probe_operation(
         "/readyz",
         id="isReady",
-        tag="operation",
         summary="Readiness: whether the service can work, and what is wrong",
-        about="Needs no token: expose it only inside your network.",
         answers=(Answer(200, ReadinessJson), Answer(503, ReadinessJson, "The service cannot work.")),
     )
     async def ready(self, _: Request) -> Response:
@@ -86,13 +84,10 @@ class HealthApi:
         )
         return json_answer(body, 200 if ready else 503)
 
-    @Operation(
-        "GET",
+    @probe_operation(
         "/metrics",
         id="getMetrics",
-        tag="operation",
         summary="Counters and gauges for Prometheus",
-        about="Needs no token: expose it only inside your network.",
         answers=(Answer(200, {CONTENT_TYPE: TEXT}),),
     )
     async def metrics(self, _: Request) -> Response:

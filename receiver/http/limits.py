@@ -38,7 +38,7 @@ class Buckets:
     """
 
     def __init__(
-        self, burst: int, refill: float, most: int = MOST_KNOWN, timer: Callable[[], float] = time.monotonic
+        self, burst: int, refill: float = REFILL, most: int = MOST_KNOWN, timer: Callable[[], float] = time.monotonic
     ) -> None:
         self._burst, self._refill, self._most, self._timer = burst, refill, most, timer
         self._spent: OrderedDict[str, tuple[float, float]] = OrderedDict()
@@ -76,17 +76,11 @@ class TooManyAttempts(ApiError):
     """Too many failed sign-ins from this address: wait."""
 
     status = 429
-    title = "Too Many Requests"
     reason = "too_many_attempts"
 
 
 class SignInLimit(Buckets):
     """Failed sign-ins, by client address."""
-
-    def __init__(
-        self, burst: int, refill: float = REFILL, most: int = MOST_KNOWN, timer: Callable[[], float] = time.monotonic
-    ) -> None:
-        super().__init__(burst, refill, most, timer)
 
     def check(self, request: HTTPConnection) -> None:
         """Raise `TooManyAttempts` if the client has no failure left."""
@@ -102,7 +96,6 @@ class TooManyRefreshes(ApiError):
     """This token has reached its limit of refreshes: wait."""
 
     status = 429
-    title = "Too Many Requests"
     reason = "too_many_refreshes"
 
 
@@ -144,7 +137,6 @@ class TooManyReads(ApiError):
     """Too many lists of this token are waiting: read them one after the other."""
 
     status = 429
-    title = "Too Many Requests"
     reason = "too_many_reads"
     retry_after = 1
 

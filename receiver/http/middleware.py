@@ -82,7 +82,7 @@ class Routes:
             fitting.append(route)
         if not fitting:
             raise HTTPException(404)
-        # `/v1/refunds/retry` is a path in its own right, although `/v1/refunds/{refund_id}` fits it too.
+        # `/v1/refunds/retry` is a separate path, although `/v1/refunds/{refund_id}` fits it too.
         own = [route for route in fitting if route.path == scope["path"]] or fitting
         allow = sorted({method for route in own for method in route.methods or ()})
         raise HTTPException(405, headers={"Allow": ", ".join(allow)})
@@ -182,5 +182,5 @@ def route_of(scope: Scope) -> str:
 
 @lru_cache(256)
 def _missing(names: tuple[bytes, ...]) -> tuple[tuple[bytes, bytes], ...]:
-    """The headers of every response, without those that it has itself."""
+    """The default headers that the response lacks."""
     return tuple(pair for pair in DEFAULTS.items() if pair[0] not in names)

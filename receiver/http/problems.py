@@ -21,6 +21,8 @@ from receiver.ledger.request_shape import OtherRefundJson, RefusalJson
 MEDIA_TYPE = "application/problem+json"
 REASONS = {404: "no_such_route", 405: "method"}
 """Stable reasons for what the router refuses."""
+TITLES = {413: "Content Too Large", 422: "Unprocessable Content"}
+"""The status phrases of RFC 9110. Python has older ones for these, before version 3.13."""
 
 
 class ProblemJson(TypedDict):
@@ -67,7 +69,6 @@ def problem(
     reason: str,
     detail: str,
     *,
-    title: str = "",
     headers: dict[str, str] | None = None,
     more: Mapping[str, object] = MappingProxyType({}),
 ) -> Response:
@@ -75,7 +76,7 @@ def problem(
     http_request_id = structlog.contextvars.get_contextvars().get("request_id")
     body = {
         "type": "about:blank",
-        "title": title or HTTPStatus(status).phrase,
+        "title": TITLES.get(status) or HTTPStatus(status).phrase,
         "status": status,
         "detail": detail,
         "reason": reason,
@@ -86,7 +87,7 @@ def problem(
 
 
 def answer_to(_: Request, error: Exception) -> Response:
-    """Answers an error. Of an unexpected one, it has no details."""
+    """The answer to an error. For an unexpected one, it contains no details."""
     if isinstance(error, ReceiverError):
         return _on_receiver_error(error)
     if isinstance(error, HTTPException):
@@ -97,7 +98,7 @@ def answer_to(_: Request, error: Exception) -> Response:
 
 
 def _on_receiver_error(error: ReceiverError) -> Response:
-    """Its texts are written for users and contain no secrets."""
+    """The error's texts are written for users and contain no secrets."""
     headers = {}
     if error.retry_after is not None:
         headers["Retry-After"] = str(error.retry_after)
@@ -110,7 +111,6 @@ def _on_receiver_error(error: ReceiverError) -> Response:
         error.status,
         error.reason,
         error.detail,
-        title=error.title,
         headers=headers,
         more={**error.more, **_amazon_answer(error)},
     )

@@ -22,7 +22,8 @@ from receiver.http.headers import head_without_offer
 from receiver.runtime.deadline import Ticker, ticker
 
 CLOSE: Final = "receiver.close"
-"""The ASGI extension by which an application closes the connection: `close` after what was written, `abort` at once."""
+"""The ASGI extension with which an application closes the connection: `close` after the pending output is sent, `abort`
+at once."""
 REST: Final = "receiver.rest"
 """The ASGI extension by which an application under load reads less. Before the response, call `rest` to pause the
 connection, or `hold(ask)`: if `ask(connection)` is true, its next request is not read until `connection.resume()`."""
@@ -138,7 +139,8 @@ class Protocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
-        """Each request has a context of its own: in a pipeline, uvicorn would begin one in that of the last."""
+        """Gives each request a separate context. In a pipeline, uvicorn would begin a request in that of the previous
+        one."""
         self.answered = cycle
         cycle.__class__ = Cycle  # uvicorn has no setting for it.
         if self.reserved:
@@ -284,7 +286,7 @@ class Protocol(HttpToolsProtocol):
             self.resume()
 
     def resume(self) -> None:
-        """Reads on."""
+        """Continues reading."""
         if not self.transport.is_closing():
             self.flow.resume_reading()
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from msgspec import Meta
 
-from receiver.http.api.operations import NO_ACCOUNT, READ, Call, Operation
+from receiver.http.api.operations import READ, Call, Operation
 from receiver.http.api.params import ACCOUNT
 from receiver.ledger.lifecycle import EventType
 from receiver.ledger.money import sums_of_minor
@@ -101,7 +101,6 @@ class SummaryApi:
         summary="What needs a person, in numbers",
         scopes=READ,
         parameters=(ACCOUNT,),
-        reasons=(NO_ACCOUNT,),
         in_turn=True,
     )
     async def report(self, call: Call) -> SummaryJson:

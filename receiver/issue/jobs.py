@@ -1,7 +1,7 @@
 """Verb. A job reissues many declined refunds, each by `Issuer.retry`, so that no refund is issued twice.
 
 A worker claims the job, works on a few refunds at once at Amazon's pace, and records each outcome. If its process dies,
-another one resumes the job when the lease ends: a retry that has begun is found by its request, never made anew. A
+another one resumes the job when the lease ends: a retry that has begun is found by its request and not begun again. A
 refund that cannot be reissued gets its reason as its outcome, and the others go on.
 """
 
@@ -53,7 +53,7 @@ log = structlog.get_logger()
 CHUNK = 50
 """Chains of refunds to read at once."""
 LOOK_EVERY = 1_000
-"""ms between two looks at the first reissues."""
+"""ms between two checks of the first reissues."""
 FIX_PAUSED = "check the balance of the merchant account in Seller Central; then resume the job, or cancel it"
 ENDED = {JobState.DONE: "It is done.", JobState.CANCELLED: "It was cancelled."}
 
@@ -132,8 +132,8 @@ class Jobs:
         return job
 
     async def resume(self, job_id: str, by: Actor) -> Job:
-        """A person lets a paused job go on. A running one stays as it is. Raises `NotFound`, `Conflict` (`job_ended`)
-        and `StoreUnavailable`."""
+        """Continue a paused job, at a person's request. A running one stays as it is. Raises `NotFound`, `Conflict`
+        (`job_ended`) and `StoreUnavailable`."""
         job = await self._job(job_id)
         if job.state is JobState.PAUSED:
             fields: dict[str, str | int] = {"after": job.reissued, "first_at": 0, "reason": ""}
@@ -148,7 +148,8 @@ class Jobs:
         return job
 
     async def cancel(self, job_id: str, by: Actor) -> Job:
-        """A person ends a job. Refunds that are being reissued at this moment still are. Safe to repeat.
+        """End a job, at a person's request. Refunds that are being reissued at this moment are not stopped. Safe to
+        repeat.
 
         Raises `NotFound`, `Conflict` (`job_ended` if it is done) and `StoreUnavailable`.
         """

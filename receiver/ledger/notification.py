@@ -6,7 +6,9 @@ A hint makes the refund due now; it is never taken as the refund's state.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
+from typing import NamedTuple
 
 import msgspec
 
@@ -15,6 +17,18 @@ from receiver.ledger.refund import Source
 
 UNASSIGNED = "*"
 """Stands for an account's name if the message names no merchant and several merchants are possible."""
+
+
+class PostedNotification(NamedTuple):
+    """What a client posted as a notification, before it is judged. Header names are lower case."""
+
+    body: bytes
+    headers: Mapping[str, str]
+    account: str | None = None
+    """The path's, if it names one."""
+    traceparent: str = ""
+    source: str = ""
+    """The client."""
 
 
 class HintResult(StrEnum):

@@ -228,7 +228,7 @@ class FetchQueue(Generic[K, V]):
     def _end_longest(self) -> None:
         """Cancel a fetch past its guaranteed time, of the source with the most use, for a source with less use.
 
-        If places are free, but not for the waiting sources, cancel one of their own fetches.
+        If places are free, but not for the waiting sources, cancel a fetch of one of these sources.
         """
         now, full = self._timer(), len(self._running) >= AT_ONCE
         blocking = [job for job in self._running if full or job.payer in self._queues]

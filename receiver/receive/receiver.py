@@ -22,7 +22,7 @@ from receiver.amazon.sns.topic import AMAZON_PAY_AWS_ACCOUNTS
 from receiver.amazon.unrecognized import read_contents
 from receiver.errors import Malformed, NotFound, TooLarge, TransportError, Unavailable, Unconfigured, VerificationFailed
 from receiver.ledger.dispute import signed
-from receiver.ledger.notification import Hint, HintResult, NotificationOutcome, Receipt
+from receiver.ledger.notification import Hint, HintResult, NotificationOutcome, PostedNotification, Receipt
 from receiver.ledger.refund import Source
 from receiver.receive.certificates import CertificateStore
 from receiver.receive.unconfigured import UnconfiguredNames, account_in_path
@@ -74,20 +74,13 @@ class Receiver:
         """Notifications waiting for a certificate."""
         return self._certificates.waiting
 
-    async def receive(
-        self,
-        body: bytes,
-        headers: Mapping[str, str],
-        account: str | None = None,
-        traceparent: str = "",
-        source: str = "",
-    ) -> Receipt:
-        """Verify one body and record its content. Header names are lower case; `account` is the path's, if any.
+    async def receive(self, posted: PostedNotification) -> Receipt:
+        """Verify one and record its content. Each client has its share of the certificate fetches.
 
-        `source` is the client that posted it; each has its share of the certificate fetches.
         Raises an `InvalidNotification` (4xx: do not send it again), an `Unavailable` (503: send it again later), or
         `NotFound` for an account that does not exist.
         """
+        body, headers, account, traceparent, source = posted
         if account not in self._paths:
             self._note_unknown_path(account or "")
             raise NotFound("There is no such account.")
@@ -130,7 +123,8 @@ class Receiver:
         return tuple(candidate for candidate in self._paths[account] if candidate.allows(topic_arn))
 
     def _find_foreign(self, topic_arn: str, account: str | None) -> bool:
-        """Whether this is a topic of a stranger. A header can say so: unless the body agrees, it is refused as well."""
+        """Whether this topic is a stranger's. The topic of a header is enough: a body that contradicts it is refused as
+        well."""
         found = TOPIC_ARN.fullmatch(topic_arn)
         return bool(found and found[3] not in AMAZON_PAY_AWS_ACCOUNTS and not self._allowed(topic_arn, account))
 

@@ -1,7 +1,7 @@
 """Edge: asyncio. Deadlines that are cheap to set and to move. `asyncio.timeout` takes several times as long, and every
 notification needs one.
 
-All deadlines of a loop share one timer, which rings every `TICK` seconds. So a deadline may end a task that much late.
+All deadlines of a loop share one timer, which fires every `TICK` seconds. So a task may be cancelled that much late.
 """
 
 from __future__ import annotations
@@ -10,21 +10,23 @@ import asyncio
 from types import TracebackType
 from typing import Protocol
 
+from receiver.runtime.loop import running_loop
+
 AGAIN = 0.5
 """Seconds between repeated cancellations while the task continues."""
 TICK = 0.25
-"""Seconds between two looks at all deadlines."""
+"""Seconds between two checks of all deadlines."""
 
 
 class Ticks(Protocol):
-    """What waits for a time."""
+    """An object that waits for a time."""
 
     def tick(self, now: float) -> None:
         """Act if the time has come; `now` is by the loop's clock."""
 
 
 class Ticker:
-    """The timer of one loop. It rests while nothing waits."""
+    """The timer of one loop. It stops while nothing waits."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
@@ -32,14 +34,14 @@ class Ticker:
         self._rings = False
 
     def add(self, one: Ticks) -> None:
-        """Call its `tick` regularly from now on."""
+        """Call its `tick` every `TICK` seconds from now on."""
         self._waiting[one] = None
         if not self._rings:
             self._rings = True
             self.loop.call_later(TICK, self._ring)
 
     def remove(self, one: Ticks) -> None:
-        """Call it no more."""
+        """Stop calling it."""
         self._waiting.pop(one, None)
 
     def _ring(self) -> None:
@@ -56,7 +58,7 @@ _latest: list[Ticker] = []
 
 def ticker() -> Ticker:
     """The ticker of the running loop."""
-    loop = asyncio.get_running_loop()
+    loop = running_loop()
     if not _latest or _latest[0].loop is not loop:
         _latest[:] = [Ticker(loop)]
     return _latest[0]
@@ -93,12 +95,12 @@ class Deadline:
         return self
 
     def move(self, end: float) -> None:
-        """Move the deadline to `end`, by the loop's clock. One that is over ends the task at once."""
+        """Move the deadline to `end`, by the loop's clock. A time in the past cancels the task at once."""
         self._end = end
         self.tick(self._ticker.loop.time())
 
     def tick(self, now: float) -> None:
-        """Cancel the task if the time is over."""
+        """Cancel the task if the deadline has passed."""
         if now >= self._end:
             self._expired += 1
             self._task.cancel()

@@ -13,7 +13,7 @@ GAUGES: Final[Mapping[str, tuple[str, ...]]] = {
     "refunds_due": ("Refunds that are scheduled to be polled.", "account"),
     "refunds_hinted": ("Refunds to poll at once because of a notification.", "account"),
     "refunds_refreshed": ("Refunds to poll because a refresh was requested.", "account"),
-    "refunds_second_looks": ("Settled refunds that Amazon will be asked about once more.", "account"),
+    "refunds_second_looks": ("Final refunds that Amazon will be asked about again.", "account"),
     "oldest_pending_seconds": ("Age of the oldest pending refund.", "account"),
     "stuck_after_seconds": ("How long a refund may be pending before it is stuck.", "account"),
     "declines_open": ("Declined refunds whose case is open.", "account", "reason"),

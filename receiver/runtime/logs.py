@@ -28,6 +28,7 @@ import structlog
 from structlog.types import EventDict, Processor, WrappedLogger
 
 from receiver.runtime.log_text import printable, write_traceback
+from receiver.runtime.loop import running_loop
 from receiver.runtime.printable import visible_json
 
 SENSITIVE = re.compile(
@@ -74,7 +75,7 @@ def configure(*, level: str = "info", format: str = "auto", stream: TextIO | Non
 
 
 class _Direct(structlog.BoundLoggerBase):
-    """structlog's way from the call to the logger, in one step."""
+    """structlog's steps from the call to the logger, done in one."""
 
     def _proxy_to_logger(self, method_name: str, event: str | None = None, **event_kw: Any) -> None:
         line: Any = {**self._context, **event_kw} if self._context else event_kw
@@ -136,13 +137,13 @@ class _Lines:
         self._out = out
         self._waiting = deque[bytes | EventDict]()
         self._loop: asyncio.AbstractEventLoop | None = None
-        """The loop that will write what waits."""
+        """The loop that will write the waiting lines."""
 
     def msg(self, line: bytes | EventDict) -> None:
         """Write this line, or this event as a line, now or at the end of the turn."""
         self._waiting.append(line)
         try:
-            loop = asyncio.get_running_loop()
+            loop = running_loop()
         except RuntimeError:
             self.flush()
             return
@@ -151,7 +152,8 @@ class _Lines:
             loop.call_soon(self.flush)
 
     def flush(self) -> None:
-        """Write what waits. No piece is so long that a pipe that takes some of it blocks, unless one line is."""
+        """Write the waiting lines, in pieces that a writable pipe takes without blocking, unless a single line is
+        longer."""
         self._loop, piece = None, b""
         with contextlib.suppress(IndexError):  # Threads flush too.
             while True:
@@ -181,8 +183,8 @@ def _second(seconds: int) -> str:
 
 
 def _plain_or_line(logger: WrappedLogger, method: str, event: EventDict) -> EventDict | bytes:
-    """An event of plain values, whose names are harmless, as it is, because nothing can change before it is rendered;
-    any other as a line."""
+    """An event of plain values with harmless names, unchanged, because such values cannot change before it is rendered;
+    any other event as a rendered line."""
     if _is_harmless(tuple(event)) and _is_flat(event):
         return event
     event = structlog.processors.format_exc_info(logger, method, redact(logger, method, event))
@@ -190,8 +192,8 @@ def _plain_or_line(logger: WrappedLogger, method: str, event: EventDict) -> Even
 
 
 def _line(event: EventDict) -> bytes:
-    """A plain event as a line. Almost every one has nothing to redact, shorten or escape: only the result is looked
-    at."""
+    """A plain event as a line. Almost every line has nothing to redact, shorten or escape, so only the line is
+    checked."""
     try:
         line = ENCODER.encode(event)
         if len(line) <= LONGEST_TEXT and line.isascii() and b"@" not in line and b"\x7f" not in line:

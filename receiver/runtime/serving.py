@@ -31,9 +31,8 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen, and send without Nagle's algorithm.
 
-        uvicorn writes an answer in two pieces; the second would wait up to 40 ms for the client's delayed
-        acknowledgement. asyncio turns the algorithm off only for a socket that was made with the protocol number of
-        TCP.
+        The second piece of an answer would wait up to 40 ms for the client's delayed acknowledgement of the first.
+        asyncio turns the algorithm off only for a socket that was made with the protocol number of TCP.
         """
         for each in sockets or ():
             if each.family != socket.AF_UNIX:

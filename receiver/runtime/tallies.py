@@ -82,7 +82,7 @@ class Tallies(CollectorRegistry):
         return made
 
     def hand_over(self) -> None:
-        """Add all that waits to prometheus_client's numbers."""
+        """Add all counts since the last time to prometheus_client's numbers."""
         self._scheduled = False
         for each in self._all:
             each.hand_over()

@@ -13,7 +13,7 @@ from receiver.settings.values import Section, Span
 
 
 class ReconcileSettings(Section):
-    """The comparison."""
+    """When an account is compared with Amazon's reports, and how."""
 
     settled_within: Span = Field(
         default=timedelta(days=7),
@@ -48,7 +48,7 @@ class ReconcileSettings(Section):
         return name
 
     def build_daily(self) -> DailyReconciliation | None:
-        """When it is done once a day; None: never."""
+        """The daily comparison; None if there is none."""
         if self.daily is None:
             return None
         hours, minutes = map(int, self.daily.split(":"))

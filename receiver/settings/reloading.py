@@ -1,4 +1,4 @@
-"""Edge: files. Changed settings: what a running service takes over, and what needs a restart."""
+"""Edge: files. Changed settings: which of them a running service applies, and which need a restart."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from receiver.settings.values import Section
 
 TAKEN_OVER = ("tokens", "subscribers")
 SECRETS = ("public_key_id", "algorithm", "private_key", "private_key_file", "auth_token", "auth_token_file")
-"""The fields of an account that are taken over."""
+"""The fields of an account that a running service applies."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reloaded:
-    """The settings to run on with, and the keys of changed settings that they leave out."""
+    """The settings to continue with, and the keys of the changed settings that are not among them."""
 
     settings: Settings
     need_restart: tuple[str, ...]
 
 
 def reloaded(running: Settings, found: Settings) -> Reloaded:
-    """The running settings with the tokens, the subscribers and the accounts' secrets of those found.
+    """The running settings, with the tokens, subscribers and secrets of accounts from the settings `found`.
 
     If accounts were added, removed or moved to the other environment, the subscribers are left out too: they belong to
     accounts.

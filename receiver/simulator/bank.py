@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import msgspec
+
 from receiver.simulator.amounts import MOST_REFUNDS, Amount, most_refundable
 from receiver.simulator.faults import Fault, known
 from receiver.simulator.ids import Ids
@@ -43,8 +45,7 @@ class Charge:
     refund_ids: list[str] = field(default_factory=list)
 
 
-@dataclass(frozen=True, slots=True)
-class StateChange:
+class StateChange(msgspec.Struct, frozen=True, rename="camel"):
     """A state that a refund entered at `at` (ms)."""
 
     at: int

@@ -25,10 +25,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable
-from dataclasses import asdict
 from decimal import Decimal
-from typing import TYPE_CHECKING
 
+from msgspec import ValidationError, convert, structs, to_builtins
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
@@ -39,18 +38,15 @@ from receiver.simulator.bank import Refund
 from receiver.simulator.disputes import Dispute
 from receiver.simulator.engine import Engine
 from receiver.simulator.faults import Fault, invalid_value
-from receiver.simulator.notifications.fault_injection import Trick
+from receiver.simulator.notifications.fault_injection import Rule, Trick
 from receiver.simulator.notifications.forgeries import Forgery
 from receiver.simulator.outcomes import Outcome, read_outcome
 from receiver.simulator.shapes import charge_json, dispute_json, need, only, read_object, refund_json
 
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
-
 Handler = Callable[[Request], Awaitable[Response]]
 MOST_LINES = 1000
 MOVE_FIELDS = ("state", "answerWithin")
-RULE_FIELDS = {"trick", "times", "place", "refundId", "state", "seconds", "copies", "kind", "share", "every"}
+RULE_FIELDS = {each.encode_name for each in structs.fields(Rule)} - {"used", "met"}
 
 
 class Control:
@@ -112,7 +108,7 @@ class Control:
         posted = await self._engine.announcer.repeat(refund.refund_id)
         if posted is None:
             raise Fault(409, "InvalidRequest", "No notification about this refund has been sent yet.")
-        return JSONResponse(_json(posted))
+        return JSONResponse(to_builtins(posted))
 
     async def charges(self, _: Request) -> Response:
         bank = self._engine.bank
@@ -161,17 +157,16 @@ class Control:
         return JSONResponse(self._dispute(moved))
 
     async def fault_injection(self, _: Request) -> Response:
-        return JSONResponse({"rules": [_json(rule) for rule in self._engine.fault_injection.rules]})
+        return JSONResponse({"rules": to_builtins(self._engine.fault_injection.rules)})
 
     async def add_fault(self, request: Request) -> Response:
         found = await read_fields(request, RULE_FIELDS)
-        trick = _text(found, "trick")
-        rest = {_snake(name): _plain(value) for name, value in found.items() if name != "trick"}
         try:
-            rule = self._engine.fault_injection.add(trick, **rest)
-        except (TypeError, ValueError) as error:
+            rule = convert(found, Rule)
+        except ValidationError as error:
             raise invalid_value("mischief", str(error)) from None
-        return JSONResponse(_json(rule), 201)
+        self._engine.fault_injection.rules.append(rule)
+        return JSONResponse(to_builtins(rule), 201)
 
     async def clear_faults(self, _: Request) -> Response:
         self._engine.fault_injection.clear()
@@ -183,7 +178,7 @@ class Control:
             kind = Forgery(_text(found, "kind"))
         except ValueError:
             raise invalid_value("kind", f"it is not one of {', '.join(Forgery)}") from None
-        return JSONResponse(_json(await self._engine.forge(kind, _text(found, "refundId") or None)))
+        return JSONResponse(to_builtins(await self._engine.forge(kind, _text(found, "refundId") or None)))
 
     async def certificate(self, _: Request) -> Response:
         return PlainTextResponse(self._engine.keys.signing.pem, media_type="application/x-pem-file")
@@ -195,7 +190,7 @@ class Control:
         lines = min(int(limit), MOST_LINES)
         engine = self._engine
         posted, calls = list(engine.sender.posted)[::-1][:lines], list(engine.calls)[::-1][:lines]
-        return JSONResponse({"posted": [_json(line) for line in posted], "calls": [_json(line) for line in calls]})
+        return JSONResponse({"posted": to_builtins(posted), "calls": to_builtins(calls)})
 
     def _dispute(self, dispute: Dispute) -> dict[str, object]:
         return dispute_json(dispute, self._engine.config.environment)
@@ -204,7 +199,7 @@ class Control:
         return refund_json(refund, self._engine.config.environment) | {
             "outcome": refund.outcome,
             "startedBy": "api" if refund.by_api else "control",
-            "past": [_json(state_change) for state_change in refund.history],
+            "past": to_builtins(refund.history),
             "ahead": [{"at": at, "state": step.state, "reason": step.reason} for at, step in refund.scheduled],
         }
 
@@ -245,21 +240,3 @@ def _seconds(found: dict[str, object], name: str) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | Decimal) or abs(float(value)) > 1e9:
         raise invalid_value(name, "it is not a number of seconds")
     return float(value)
-
-
-def _json(record: DataclassInstance) -> dict[str, object]:
-    """A record with names in Amazon's spelling, such as `messageId`."""
-    return {_camel(name): value for name, value in asdict(record).items()}
-
-
-def _camel(name: str) -> str:
-    first, *rest = name.split("_")
-    return first + "".join(part.capitalize() for part in rest)
-
-
-def _snake(name: str) -> str:
-    return "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in name)
-
-
-def _plain(value: object) -> object:
-    return float(value) if isinstance(value, Decimal) else value

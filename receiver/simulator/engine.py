@@ -9,6 +9,8 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
+import msgspec
+
 from receiver.simulator.amounts import DECIMALS, Amount
 from receiver.simulator.bank import Bank, Change, Charge, Order
 from receiver.simulator.checks import Checks
@@ -80,8 +82,7 @@ class SimulatorConfig:
             raise ValueError(f"a {prefix} key does not open {self.environment}")
 
 
-@dataclass(frozen=True, slots=True)
-class CallRecord:
+class CallRecord(msgspec.Struct, frozen=True, rename="camel"):
     """One API call: the status; for a refusal, the specific reason; the trick, if one was applied."""
 
     at: int

@@ -19,7 +19,7 @@ SANDBOX: Rates = {
     **dict.fromkeys(REPORTS, (1, 1)),
 }
 """Amazon's page "API throttling limits". It does not list Get Dispute, nor the calls about reports: these have the
-smallest limits that the page has for any call."""
+lowest limits on that page."""
 
 
 class Throttle:

@@ -43,9 +43,10 @@ from receiver.track.review import about, close_if_over, known_refunds, review
 log = structlog.get_logger()
 
 FEW = 10
-"""Refunds that a report may lack even if it has fewer others."""
+"""This many refunds may be missing in the reports, even if fewer are present."""
 RUN = DAY // 2
-"""ms: what was read within it counts as read by the same run. A run takes less; the daily ones are further apart."""
+"""ms: reports that were read within this time count as read by the same run. A run takes less time; daily runs are
+further apart."""
 REFUNDS = "refunds"
 NO_ROWS: Mapping[str, RefundRow] = MappingProxyType({})
 ASKED = frozenset({FindingKind.UNKNOWN_HERE, FindingKind.STATE_DIFFERS, FindingKind.SETTLED_BUT_DECLINED})
@@ -109,8 +110,7 @@ class Reconciler:
         return await self._recorded(found, known, KINDS_OF_REFUND_ROW, source, latest)
 
     async def _settlements(self, rows: Sequence[SettlementRow], batch: Batch) -> tuple[list[Finding], list[str]]:
-        """The findings, and the refunds that are settled for too little as far as is known. Those of `again` are
-        judged now."""
+        """The findings, and the refunds whose settlements are too small so far. Refunds in `again` are judged now."""
         ids = [*dict.fromkeys([*(row.refund_id for row in rows), *batch.again])]
         settled, known = await self.store.findings.settled(ids), await known_refunds(self.store, ids)
         for row in rows:
@@ -129,8 +129,8 @@ class Reconciler:
         source: str,
         rows: Mapping[str, RefundRow] = NO_ROWS,
     ) -> list[Finding]:
-        """The findings with when each was first found. New ones are recorded; open ones that the same rows show to hold
-        no longer are closed. `rows` are those of refund data."""
+        """The findings, with the time when each was first found. New findings are recorded; open findings that the same
+        rows disprove are closed. `rows` are those of refund data."""
         now = self.store.now()
         by_name = {each.name: msgspec.structs.replace(each, source=source, since=now) for each in found}
         names = dict.fromkeys([*by_name, *(f"{kind} {name}" for name in known for kind in kinds)])
@@ -185,7 +185,7 @@ class Reconciler:
         return found
 
     async def _check_whole(self, report: str, new: Sequence[Period], periods: Sequence[Period]) -> None:
-        """Raise `BadRequest` (`report_incomplete`) if new reports lack more refunds of their time than they have."""
+        """Raise `BadRequest` (`report_incomplete`) if more refunds are missing in new reports than are present."""
         findings, has, lacks = self.store.findings, 0, 0
         before = DAY if report == REFUNDS else DAY + self.account.settled_within
         async for ids in self._changed_since(report, min(each.start for each in new if each.report == report) - before):
@@ -203,13 +203,13 @@ class Reconciler:
             )
 
     async def _changed_since(self, report: str, since: int) -> AsyncIterator[list[str]]:
-        """The refunds that a report can lack, in batches."""
+        """The refunds that can be missing in a report, in batches."""
         for state in STATES if report == REFUNDS else (State.REFUNDED.value,):
             async for ids in self.store.findings.changed_since(state, since):
                 yield ids
 
     async def _absent(self, report: str, ids: Sequence[str]) -> dict[str, Refund | None]:
-        """Those of the refunds that no report has."""
+        """Those of the refunds that are in no report."""
         findings = self.store.findings
         present = await (findings.reported(ids) if report == REFUNDS else findings.are_settled(ids))
         return await known_refunds(self.store, [each for each in ids if each not in present])

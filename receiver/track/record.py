@@ -73,7 +73,7 @@ class Recorder:
             changes = await self._with_root(change, now)
             if not changes:
                 return Recorded(change)
-            # A claim is finished by a change of its own refund only.
+            # Only a change of the claimed refund finishes a claim.
             looks = not change.is_nothing
             poll = next_look(change.refund, now, account.poll, self.random()) if looks else None
             settled = looks and poll is None
@@ -111,7 +111,7 @@ class Recorder:
         raise StoreUnavailable("Others kept writing the same refund.", reason="store_collision")
 
     async def _with_root(self, change: Change, now: int) -> list[Change]:
-        """What has to be written: the change, and what it means for the case of the chain of retries."""
+        """What has to be written: the change, and the resulting change of the case of the chain of retries."""
         refund, changes = change.refund, [] if change.is_nothing else [change]
         if refund.retry_root and (root := await self.store.of(refund.account).refunds.get(refund.retry_root)):
             of_root = with_reissue(root, refund, now)
@@ -135,7 +135,7 @@ class Recorder:
 
         `next_look` and `second_look` (ms) are of the first change.
 
-        Returns what came of it, and the events. Raises `StoreUnavailable`.
+        Returns the result and the events. Raises `StoreUnavailable`.
         """
         first, *also = changes
         store = self.store.of(first.refund.account)

@@ -39,7 +39,7 @@ log = structlog.get_logger()
 
 CHUNK = 256 * 1024
 IDLE = 30.0
-"""Seconds between two looks at the clock."""
+"""Seconds between two checks of the clock."""
 RETRY_AFTER = 3_600_000
 """ms until a failed daily run is tried again."""
 
@@ -62,7 +62,7 @@ class ReportReconciliation:
         return self.fetcher.runs
 
     async def run(self, span: int, on_finding: Callable[[Finding], None] = lambda found: None) -> RunResult:
-        """Fetch the reports of the last `span` ms, or go on with an unfinished run, and compare them.
+        """Fetch the reports of the last `span` ms, or continue an unfinished run, and compare them.
 
         Raises `Unavailable` (`reconcile_running`) if another process does it, the `AmazonError` tree, `Malformed` for a
         document that is no report, `ReceiverError` (`report_not_kept`) if this machine has no room for the files, and
@@ -130,8 +130,8 @@ class ReportReconciliation:
 
 
 def _report(fetched: Fetched, file: Path, run: ReportRun) -> Report:
-    """The report in a file. A report that Amazon made without being asked has its own period; if it is none that can be
-    read, the others are compared all the same. Raises `Malformed` for the one that was asked for."""
+    """The report in a file. A report that was not requested brings its own period; if it cannot be read, the others are
+    still compared. Raises `Malformed` if the requested report cannot be read."""
     info, items = fetched.info, read(_chunks(file))
     is_asked_for = info.report_type != REPORT_TYPES[SETTLEMENTS]
     try:
@@ -170,7 +170,7 @@ def _chunks(file: Path) -> Iterator[bytes]:
 
 @dataclass(frozen=True, slots=True)
 class Daily:
-    """Does it once a day in one process of several. A failed run is tried again every hour."""
+    """Runs the comparison once a day, in one of several processes. A failed run is tried again every hour."""
 
     reconciliation: ReportReconciliation
     settings: DailyReconciliation
@@ -182,7 +182,7 @@ class Daily:
             await asyncio.sleep(IDLE)
 
     async def once(self) -> None:
-        """Do it if it is due. Failures are logged, counted and recorded."""
+        """Run the comparison if it is due. Failures are logged, counted and recorded."""
         about, runs = {"account": self.reconciliation.account}, self.reconciliation.runs
         try:
             complete, failure, now = await runs.last_complete(), await runs.last_failure(), runs.now()
@@ -210,7 +210,7 @@ def _is_due(settings: DailyReconciliation, complete: RunResult | None, failure: 
 def span_to_fetch(span: int, complete: RunResult | None, unfinished: ReportRun | None, now: int) -> int:
     """How far back (ms) the next reports go: to the end of the last ones, if that is further than the setting.
 
-    An unfinished run that goes so far is continued, and not asked for again because time has passed.
+    If an unfinished run goes back this far, it is continued: the time that has passed since causes no new request.
     """
     end = unfinished.end if unfinished and unfinished.end >= now - RESUMABLE else now
     gap = end - (complete.fetched_to or complete.end) + LAG if complete and complete.end else 0
@@ -218,7 +218,7 @@ def span_to_fetch(span: int, complete: RunResult | None, unfinished: ReportRun |
 
 
 def last_time(settings: DailyReconciliation, now: int) -> int:
-    """The last time (ms) before `now` at which it was due."""
+    """The last time (ms) before `now` at which the comparison was due."""
     zone = UTC if settings.time_zone == "UTC" else ZoneInfo(settings.time_zone)
     local = datetime.fromtimestamp(now / 1000, zone)
     at = time(*divmod(settings.minute, 60))

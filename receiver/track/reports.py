@@ -1,4 +1,4 @@
-"""Verb. Amazon's reports → files. A run can be killed at any time and continued: no report is asked for twice."""
+"""Verb. Amazon's reports → files. A run can be killed at any time and continued: no report is requested twice."""
 
 from __future__ import annotations
 
@@ -60,10 +60,10 @@ RETRY_FIRST, RETRY_MOST = 2.0, 60.0
 POLLS = (2.0, 5.0, 10.0, 20.0, 30.0)
 """Seconds between two questions about a report that is being made; the last one repeats."""
 ENDED = frozenset({"content-length", "transfer-encoding"})
-"""One of these says where a document ends. Without them, a connection that is cut off looks like its end."""
+"""One of these headers says where a document ends. Without them, a cut connection looks like the end."""
 MADE_WITHIN = 3600.0
 MOST_ATTEMPTS = 3
-"""How many reports are asked for in one run if Amazon fails to make them."""
+"""How often a report is requested in one run if Amazon fails to make it."""
 MOST_PAGES = 100
 
 
@@ -94,7 +94,7 @@ class ReportFetcher:
     async def fetch(self, run: ReportRun, folder: Path) -> list[Fetched]:
         """All reports of the run's period, as files in this folder.
 
-        Raises the `AmazonError` tree and `StoreUnavailable`. What was asked for is remembered: the same run can be
+        Raises the `AmazonError` tree and `StoreUnavailable`. The request is stored, so that the same run can be
         continued.
         """
         is_live = self.amazon_client.account.environment is Environment.LIVE
@@ -110,7 +110,7 @@ class ReportFetcher:
         return fetched
 
     async def _made(self, run: ReportRun, report_type: str) -> ReportInfo:
-        """The report that the run asks for, once it is made. A report that failed or is gone is asked for again."""
+        """The report that the run requests, once it is made. A report that failed or is gone is requested again."""
         endpoint, account = self.amazon_client.account.endpoint, self.amazon_client.account.name
         for _ in range(MOST_ATTEMPTS):
             if not run.report_id:
@@ -206,7 +206,7 @@ class ReportFetcher:
 
 
 class _Writer(io.BufferedWriter):
-    """A new file. A full disk is told from a broken connection."""
+    """A new file. A full disk raises another error than a broken connection."""
 
     def __init__(self, file: Path) -> None:
         super().__init__(io.FileIO(file, "w"))

@@ -1,4 +1,4 @@
-"""Verb. Open findings → closed ones: what Amazon's answers or later reports have explained."""
+"""Verb. Closes open findings that Amazon's answers or later reports have explained."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ async def review(store: AccountStore) -> None:
 async def close_if_over(
     store: AccountStore, stored: StoredFinding, known: Refund | None, row: RefundRow | None = None
 ) -> None:
-    """Close an open finding if it no longer holds. `row`: what a report of refund data says now; it is in place of an
+    """Close an open finding if it no longer holds. `row`: the latest row of refund data about it, which replaces an
     older one."""
     finding = stored.finding
     if finding is None:
@@ -66,7 +66,7 @@ async def known_refunds(store: AccountStore, refund_ids: Iterable[str]) -> dict[
 
 
 def about(finding: Finding) -> dict[str, object]:
-    """A finding in the log."""
+    """A finding as fields of a log line."""
     row = finding.row
     return {
         "finding": finding.kind.value,

@@ -1,4 +1,4 @@
-"""Verb. Changes of refunds → what they mean for the wave of declines, and the balance events that belong to it."""
+"""Verb. Changes of refunds → the change of the wave of declines, and its balance events."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ FIX = (
 
 @dataclass(frozen=True, slots=True)
 class WaveEvents:
-    """What changes mean for the wave. `raised` precedes their own events in the stream, `over` follows them."""
+    """The effect of changes on the wave. In the stream, `raised` precedes the events of the changes, and `over` follows
+    them."""
 
     write: WaveWrite = OUTSIDE_WAVES
     wave: Wave = NO_WAVE
@@ -46,7 +47,7 @@ class WaveEvents:
 
 
 async def wave_events(store: AccountStore, changes: Sequence[Change], now: int) -> WaveEvents:
-    """What the changes mean for the account's wave at `now` (ms). Raises `StoreUnavailable`."""
+    """The effect of the changes on the account's wave at `now` (ms). Raises `StoreUnavailable`."""
     if not concerns(changes):
         return WaveEvents()
     wave = await store.waves.read()

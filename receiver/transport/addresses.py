@@ -164,7 +164,7 @@ def client_of(host: str) -> str:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether the host of a URL is this machine, in so many words; every name in `localhost` is, by RFC 6761."""
+    """Whether the host of a URL is this machine by its text alone; every name in `localhost` is, by RFC 6761."""
     name = host.lower().removesuffix(".")
     try:
         return name == "localhost" or name.endswith(".localhost") or ip_address(name).is_loopback

@@ -41,18 +41,18 @@ class Answer:
         )
 
     def begin(self, *, has_body: bool, max_body: int, into: BinaryIO | None) -> None:
-        """Expect another answer, of whose body at most `max_body` bytes are kept; those of a 200 are written `into` a
+        """Expect another answer. At most `max_body` bytes of its body are kept; the body of a 200 is written `into` a
         file, if one is given."""
         self._has_body, self._left, self._into = has_body, max_body, into
         self._head, self._interim = bytearray(), 0
         self._fields: list[tuple[str, str]] = []
         self._piece = bytearray()
-        """What the parser has found of the body since it was last taken."""
+        """The bytes of the body that the parser has found since the last `_take`."""
         self._fruitless = 0
-        """Bytes without any of the body since the last byte of it."""
+        """How many bytes came since the last byte of the body: its framing only."""
         self._until_closed = False
         self.status = 0
-        """As soon as the head is read."""
+        """0 until the head is read."""
         self._headers: dict[str, str] = {}
         self._body, self._truncated = bytearray(), False
         self.ended = False
@@ -60,11 +60,11 @@ class Answer:
         """Whether the connection can be used again."""
 
     def response(self, note: str = "") -> Response:
-        """What was read. With a note, it was cut off."""
+        """The answer as read so far. With a note, it was cut off."""
         return Response(self.status, self._headers, bytes(self._body), self._truncated or bool(note), note)
 
     def feed(self, data: bytes) -> None:
-        """Read on. Raises `BadAnswer`, or what the file raises."""
+        """Read more bytes. Raises `BadAnswer`, or what the file raises."""
         if self.status:
             self._more_body(data)
         else:

@@ -21,7 +21,7 @@ class Connection(asyncio.Protocol):
         self._waiting: asyncio.Future[Response] | None = None
         self._lenient = self._was_used = False
         self._early = b""
-        """What came before the first request: a server that is overloaded may answer unasked, as ours does."""
+        """What came before the first request: an overloaded server may answer before it gets one, as ours does."""
         self.is_silent = True
         """Whether nothing has come in answer to the last request."""
 
@@ -62,12 +62,11 @@ class Connection(asyncio.Protocol):
         self._transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """It can be used."""
         self._transport = cast(asyncio.Transport, transport)
         self._open.add(self)
 
     def data_received(self, data: bytes) -> None:
-        """Bytes of an answer; others end the connection."""
+        """Bytes of an answer. Bytes that belong to no request end the connection."""
         if not self._was_used:
             self._early += data
             return
@@ -86,7 +85,7 @@ class Connection(asyncio.Protocol):
                 self._waiting.set_result(self._answer.response())
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The other side, or this one, has ended it."""
+        """Either side has ended the connection."""
         self._open.discard(self)
         if exc is None and self._waiting is not None and not self._waiting.done():
             self._answer.closed()

@@ -23,7 +23,8 @@ from receiver.transport.url import Origin
 
 CONNECTIONS = 256
 CONNECTIONS_PER_HOST = 64
-"""For unguarded requests. Delivery workers limit those to subscribers; a limit here would make one wait for another."""
+"""Limits for unguarded requests. The delivery workers limit requests to subscribers; a limit here would make one
+subscriber wait for another."""
 IDLE = 15.0
 """Seconds for which an idle connection is kept."""
 NEXT_ADDRESS = 0.25
@@ -33,8 +34,8 @@ AddressInfo = tuple[int, int, int, str, tuple[str | int, ...]]
 
 
 class Pool:
-    """The connections for guarded requests, or for others. Guarded ones may reach the networks `allow`; for others,
-    that is None."""
+    """The connections for guarded requests, or those for unguarded ones. Guarded requests may also reach the networks
+    in `allow`, which is None for unguarded ones."""
 
     def __init__(
         self, tls: ssl.SSLContext, resolver: AsyncResolver, dns_ttl: float, allow: Sequence[Network] | None
@@ -48,7 +49,7 @@ class Pool:
         self._names: dict[Origin, tuple[float, asyncio.Task[list[tuple[str, int]]]]] = {}
         self._places = asyncio.Semaphore(CONNECTIONS)
         self._places_of: WeakValueDictionary[Origin, asyncio.Semaphore] = WeakValueDictionary()
-        """Only of hosts to which requests are under way."""
+        """Only hosts to which requests are under way have an entry."""
 
     async def enter(self, origin: Origin, by: float) -> asyncio.Semaphore | None:
         """Wait for a place, if they are limited. Raises `TransportError`. Call `leave` with the result afterwards."""
@@ -96,7 +97,7 @@ class Pool:
         try:
             async with asyncio.timeout_at(by):
                 return await self._connect(origin, await self._addresses(origin), verdicts)
-        except (ssl.SSLError, UnicodeError) as error:  # The latter: TLS cannot express the name.
+        except (ssl.SSLError, UnicodeError) as error:  # UnicodeError: TLS cannot express the name.
             said = getattr(error, "verify_message", "") or getattr(error, "reason", "")
             raise TransportError(
                 f"{origin.host}: TLS failed ({said or 'no handshake'}).", reason="tls_failed"
@@ -175,7 +176,7 @@ class Pool:
         return found
 
     def _looked_up(self, origin: Origin, looking: asyncio.Task[list[tuple[str, int]]]) -> None:
-        """A failure is not remembered."""
+        """Failures are not kept for other requests."""
         if looking.cancelled() or looking.exception():
             self._names.pop(origin, None)
 

@@ -27,7 +27,7 @@ WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
 
 
 class Origin(NamedTuple):
-    """Where connections can be shared. An IPv6 address has no brackets."""
+    """Requests to one origin can share connections. An IPv6 address has no brackets."""
 
     tls: bool
     host: str

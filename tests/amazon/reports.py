@@ -1,4 +1,5 @@
-"""Reports as Amazon writes them. The columns of settlement data are those of its page; six lines stand before them."""
+"""Reports as Amazon writes them. The columns of settlement data are those of Amazon's page; six lines come before
+them."""
 
 from __future__ import annotations
 

@@ -8,8 +8,8 @@ from contextlib import asynccontextmanager, suppress
 
 
 class Cutter:
-    """Forwards TCP to a port. `plan`: for each of the next connections, the bytes of answers after which it is cut;
-    later ones are not."""
+    """Forwards TCP to a port. `plan`: for each of the next connections, after how many bytes of answers it is cut.
+    Later connections are not cut."""
 
     def __init__(self, upstream: int) -> None:
         self._upstream = upstream
@@ -20,7 +20,7 @@ class Cutter:
         self._connections: set[asyncio.Task[None]] = set()
 
     def drop(self) -> None:
-        """Cut every connection that there is now."""
+        """Cut every current connection."""
         for each in self._connections:
             each.cancel()
 
@@ -57,7 +57,7 @@ class Cutter:
 
 @asynccontextmanager
 async def cutting(upstream: int, plan: Sequence[int] = ()) -> AsyncIterator[Cutter]:
-    """A running one, on a port of its own."""
+    """A running cutter, on a free port."""
     cutter = Cutter(upstream)
     cutter.plan = [*plan]
     server = await asyncio.start_server(cutter.serve, "127.0.0.1", 0)

@@ -57,8 +57,8 @@ async def declined(counter: Counter, amazon: Amazon, client: Client, key: str = 
 
 
 def test_it_loads_nothing_of_the_service() -> None:
-    """No web server, no store, and of the web nothing before the first call. deploy/reading.md says how long it
-    takes."""
+    """It loads no web server and no store, and no HTTP client before the first call. deploy/reading.md says how long
+    the import takes."""
     heavy = ["uvicorn", "starlette", "redis", "valkey", "aiohttp", "cryptography", "pydantic", "structlog", "typer"]
     code = f"import sys, receiver.client; print([name for name in {heavy} if name in sys.modules])"
     ran = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, check=True)
@@ -97,7 +97,7 @@ async def test_the_same_key_is_the_same_refund(open_shop: Shop) -> None:
     ],
 )
 async def test_an_amount_is_exact_and_whole(amount: dict[str, Any], error: type[Exception]) -> None:
-    """Before anything is sent: nothing listens there."""
+    """It is checked before anything is sent: nothing listens at the address."""
     async with Client("http://127.0.0.1:1", token="t") as client:
         with pytest.raises(error):
             await client.issue(CHARGE, **amount, key="k")
@@ -131,7 +131,7 @@ async def test_a_lost_answer_is_asked_for_again_and_nothing_is_paid_twice(
 async def test_what_amazon_has_not_answered_is_a_pending_request(
     redis: Any, valkey_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And a refund as soon as it has: the same call returns it."""
+    """Once Amazon has answered, the same call returns the refund."""
     monkeypatch.setattr(calls, "ASK_EVERY", 0.05)
     async with told(valkey_url) as (counter, desk), client_of(counter) as client:
         desk.answers = [Cut()]
@@ -187,7 +187,7 @@ async def test_every_page_of_a_list_is_read(open_shop: Shop, monkeypatch: pytest
 
 
 async def test_problems_have_their_reason_and_their_members(open_shop: Shop) -> None:
-    """So a program can go on: here with the other refund of the charge."""
+    """So a program can continue, here with the other refund of the charge."""
     counter, amazon = open_shop
     charge = amazon.open_charge("100.00", "USD")
     async with client_of(counter) as client:

@@ -1,4 +1,5 @@
-"""The client's feed: every event once, over cuts and new starts; what is lost is an error; it ends when it should."""
+"""The client's feed: every event arrives once, despite cut connections and restarts; lost events are an error; it ends
+when it should."""
 
 from __future__ import annotations
 
@@ -115,7 +116,7 @@ async def test_a_new_start_goes_on_after_the_cursor_of_any_event(
 
 
 async def test_from_now_the_past_is_left_out(service: Service, store: Store, redis: Redis) -> None:
-    """And what happens while the program is away is not."""
+    """What happens while the program is not running is not left out."""
     await happened(store, redis, 1)
     async with Client(url_of(service), token=READER) as client:
         reading = asyncio.create_task(read(client, "", 1))
@@ -128,7 +129,7 @@ async def test_from_now_the_past_is_left_out(service: Service, store: Store, red
 
 
 async def test_what_is_lost_is_an_error_unless_somebody_is_told(service: Service, store: Store, redis: Redis) -> None:
-    """The store was emptied after the cursor; then the feed goes on with what there is."""
+    """The store was emptied after the cursor; the feed then continues with the events that exist."""
     await happened(store, redis, 1, 2)
     lost: list[ResetJson] = []
 
@@ -148,7 +149,7 @@ async def test_what_is_lost_is_an_error_unless_somebody_is_told(service: Service
 
 
 async def test_closing_ends_what_waits(service: Service, store: Store) -> None:
-    """With an error of its own, and nothing is tried again. The service is free of it at once."""
+    """With a specific error, and without a retry. The service notices at once."""
     client = Client(url_of(service), token=READER)
     waiting = asyncio.create_task(read(client, "", 1))
     await until(lambda: metric(service, "feed_clients") == 1, "it waits")
@@ -163,7 +164,7 @@ async def test_closing_ends_what_waits(service: Service, store: Store) -> None:
 
 
 async def test_a_cancelled_reader_leaves_nothing_behind(service: Service, store: Store, redis: Redis) -> None:
-    """No task, and the client works on."""
+    """No task, and the client still works."""
     async with Client(url_of(service), token=READER) as client:
         before = asyncio.all_tasks()
         waiting = asyncio.create_task(read(client, "", 1))
@@ -186,7 +187,8 @@ async def test_the_first_call_does_not_wait_for_a_service_that_is_not_there() ->
 
 
 def test_events_are_read_by_their_type() -> None:
-    """Of a newer service, with any data. Of an older one without cursors, a page is read as a whole."""
+    """An event of a newer service may have any data. A page of an older service, without cursors, is read as a
+    whole."""
     raw = msgspec.json.encode(balance_cloud_event(alarm()))
     later = raw.replace(b"amazonpay.balance.suspected", b"amazonpay.balance.later")
     page = EventPage(events=[msgspec.Raw(raw), msgspec.Raw(later)], cursors=["a", "b"], after="c", more=False)

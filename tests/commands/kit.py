@@ -64,8 +64,8 @@ async def _emptied(valkey_url: str) -> None:
 
 
 class Server:
-    """The service without workers, on one port of loopback and an empty store. It can be stopped, and started there
-    again."""
+    """The service without workers, on one loopback port, with an empty store. It can be stopped, and started again on
+    that port."""
 
     def __init__(self, valkey_url: str) -> None:
         self._settings = settings(valkey_url)
@@ -116,7 +116,7 @@ class Server:
         updated_at: int = T0,
         **more: str,
     ) -> None:
-        """Amazon was seen to say this."""
+        """Record this as an answer of Amazon's."""
         observation = Observation(
             refund_id=refund_id,
             state=state,

@@ -40,14 +40,14 @@ def folder(place: Desk) -> Iterator[Path]:
 
 
 async def said(place: Desk, *words: str | Path, store: str | Path) -> str:
-    """What the command prints; it ends well. `store` is a folder with data, or an address."""
+    """What the command prints; it must succeed. `store` is a folder with data, or an address."""
     ran = await place.run(*words, env=environment(store))
     assert (ran.process.returncode, ran.complaint) == (0, "")
     return ran.said
 
 
 async def refusal(place: Desk, *words: str | Path, store: str | Path = "") -> str:
-    """What a command that is refused says."""
+    """The error output of a command that must be refused."""
     ran = await place.run(*words, env=environment(store))
     assert (ran.process.returncode, ran.said) == (2, "")
     return ran.complaint
@@ -68,7 +68,7 @@ async def opened(url: str) -> AsyncIterator[Store]:
 
 
 async def settle(store: Store, refund_id: str, state: str) -> None:
-    """Amazon was seen to say this."""
+    """Record this as an answer of Amazon's."""
     seen = Observation(
         refund_id=refund_id,
         state=state,
@@ -92,7 +92,7 @@ async def known(store: Store) -> dict[str, Refund | None]:
 
 
 async def marked(store: Store) -> bytes | None:
-    """What tells one restore from another."""
+    """The text that identifies a restore."""
     found: bytes | None = await store._read("GET", RESTORED)
     return found
 
@@ -185,7 +185,7 @@ sys.addaudithook(peep)
 
 
 def peeped(code: str, *words: str | Path) -> str:
-    """What the code did wrong."""
+    """The forbidden reads of the code."""
     command = [sys.executable, "-B", "-c", PEEP + code, *words]
     done = subprocess.run(command, cwd=PROJECT, check=True, capture_output=True, text=True, timeout=60)
     assert "bytes" in done.stdout
@@ -230,7 +230,7 @@ def test_the_peep_sees_a_file_that_is_closed_afterwards(folder: Path) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
 def test_restored_files_belong_to_the_owner_of_the_folder(folder: Path) -> None:
-    """As after `sudo receiver restore`. A folder that is made belongs to the owner of the one around it."""
+    """As after `sudo receiver restore`. A new folder belongs to the owner of its parent folder."""
     (folder / "file").write_bytes(b"REDIS0011\xff" + bytes(8))
     os.chown(folder, 10001, 10002)
     restore(folder / "file", folder / "new" / "data")
@@ -250,7 +250,7 @@ async def test_what_is_no_snapshot_is_refused(place: Desk, folder: Path) -> None
 
 
 async def test_only_the_place_of_the_store_is_read_of_the_settings(place: Desk, folder: Path) -> None:
-    """A timer of root has the file of the settings, and not the secrets that systemd gives to the service alone."""
+    """Root's timer can read the settings file, but not the secrets that systemd gives only to the service."""
     config = folder / "receiver.toml"
     config.write_text('data_dir = "data"\n[[accounts]]\nprivate_key_file = "/run/credentials/none.pem"\n')
     commands: list[list[str | Path]] = [["backup", folder / "refunds.rdb"], ["restore", "--mark-only"]]

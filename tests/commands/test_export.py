@@ -189,7 +189,7 @@ def test_a_settlement_report_is_read() -> None:
 
 
 def test_an_id_with_an_r_is_a_refund_whatever_its_row_is_called() -> None:
-    """Claims and chargebacks have types of their own, and reports of other countries translate them."""
+    """Claims and chargebacks have other types, and reports of other countries translate the types."""
     rows = [("Capture", "C000001"), ("A-to-z Guarantee", "R000001"), ("Chargeback", "R000002"), ("返金", "R000003")]
     text = "AmazonTransactionId,TransactionType\n" + "".join(
         f"P01-1234567-1234567-{id_},{kind}\n" for kind, id_ in rows
@@ -227,8 +227,8 @@ def test_lists_and_other_tables_are_read() -> None:
 
 
 def test_a_quotation_mark_that_nobody_closes_is_refused() -> None:
-    """It would make one cell of all rows that follow, and their refunds would be passed over without a word. It costs
-    its own line only."""
+    """Otherwise all following rows would become one cell, and their refunds would be skipped silently. Only its own
+    line is refused."""
     last = "P01-1234567-1234567-R000003"
     text = f'refundId,note\n{REAL[0]},"5"" long"\n{REAL[1]},"5 inch\n{last},\n'
     found = read_ids([text.encode()])

@@ -1,4 +1,4 @@
-"""`receiver init`: what it writes is what the service starts with, and nothing is overwritten."""
+"""`receiver init`: the service starts with the files that it writes, and nothing is overwritten."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ def folder(tmp_path: Path) -> Path:
 
 
 def made(folder: Path) -> set[str]:
-    """What is there beside the key."""
+    """The files beside the key."""
     return {path.name for path in folder.iterdir()} - {"amazon-pay.pem"}
 
 
 async def test_the_service_starts_with_what_is_written(place: Desk) -> None:
-    """Without a warning about the configuration; the token that was made is admitted."""
+    """Without a warning about the configuration. The new token is accepted."""
     (place.folder / "amazon-pay.pem").write_bytes(merchant_key_pem())
     (place.folder / "amazon-pay.pem").chmod(0o600)
     written = await place.run("init", *FLAGS)
@@ -60,7 +60,7 @@ async def test_the_service_starts_with_what_is_written(place: Desk) -> None:
 
 
 def test_the_files_say_what_was_given(folder: Path) -> None:
-    """The topic follows from the region, the name from region and environment; secrets are for their owner alone."""
+    """The topic follows from the region, the name from region and environment. Only the owner can read the secrets."""
     ran = run_command("init", str(folder / "receiver.toml"), *FLAGS, "--webhook", WEBHOOK)
     assert (ran.code, ran.err) == (0, "")
     assert made(folder) == {"receiver.toml", "receiver.token", "webhook.secret"}

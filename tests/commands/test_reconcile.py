@@ -118,7 +118,7 @@ def test_a_run_that_cannot_work_says_why_before_it_compares(server: Server, run:
 def amazon(server: Server) -> Iterator[Simulator]:
     """A live account's Amazon, in the loop of the service, with one refund that the service does not know.
 
-    Its clock is behind: the refund is not of the second in which the report is asked for."""
+    Its clock is behind, so the refund was not made in the second in which the report is requested."""
 
     async def start() -> Simulator:
         simulator = Simulator(environment="live", outcome_delay=0, throttle={}, now=lambda: system_clock() - 5_000)
@@ -132,7 +132,7 @@ def amazon(server: Server) -> Iterator[Simulator]:
 
 
 def test_reports_are_fetched_through_amazons_api(amazon: Simulator, valkey_url: str, tmp_path: Path) -> None:
-    """With the settings of the service, and no token. What is found is shown as with files."""
+    """With the settings of the service, and without a token. Findings are shown as with files."""
     key = tmp_path / "key.pem"
     key.write_bytes(amazon.merchant_private_key_pem)
     environment = {

@@ -1,4 +1,4 @@
-"""SIGHUP: what a running service takes over from its settings, and what it says of the rest."""
+"""SIGHUP: which settings a running service applies, and what it logs about the others."""
 
 from __future__ import annotations
 
@@ -67,14 +67,14 @@ async def hang_up(command: Command, event: str) -> dict[str, Any]:
 
 
 async def subscribers(url: str) -> dict[str, tuple[str, bool]]:
-    """The address of each, and whether the settings no longer name it."""
+    """Each subscriber's address, and whether the settings no longer name it."""
     _, body = await ask(url, "/v1/subscribers", ADMIN)
     return {each["name"]: (each["url"], each["undeclaredAt"] is not None) for each in body["subscribers"]}
 
 
 async def test_a_service_takes_over_tokens_and_subscribers(place: Desk) -> None:
-    """The old token ends. What cannot be taken over is named. Invalid settings
-    change nothing, and a later signal finds the service at work."""
+    """The old token ends. Settings that need a restart are named. Invalid settings change nothing, and the service
+    handles later signals."""
     one, two, three = (f"https://{name}.example/" for name in ("one", "two", "three"))
     config = write(place.folder, subscriber("one", one), subscriber("two", two))
     command = await place.serve(config)
@@ -118,7 +118,7 @@ asyncio.run(main())
 
 
 def test_a_service_whose_terminal_is_closed_ends() -> None:
-    """It would run on unseen. While the terminal is there, the signal is for the settings."""
+    """Otherwise it would continue unnoticed. While the terminal is open, the signal reloads the settings."""
     keyboard, terminal = pty.openpty()
     command = (sys.executable, "-c", TERMINAL)
     with subprocess.Popen(

@@ -63,11 +63,12 @@ def test_every_problem_is_told(admin: Run) -> None:
 
 
 def test_a_name_is_taken_once(admin: Run) -> None:
-    """The same again changes nothing; another is refused. With several accounts, one must be named."""
+    """Adding the same subscriber again changes nothing; a different one is refused. With several accounts, one must be
+    named."""
     assert admin(*ADD).code == 0
     again = admin(*ADD)
     assert (again.code, "whsec_" in again.out) == (0, False)
-    assert "was there already" in again.err
+    assert "exists already" in again.err
     assert admin(*ADD, "--rate", "3").code == 1
     ran = admin("subscriber", "add", "finance", URL)
     assert ran.code == 1
@@ -242,7 +243,7 @@ def test_what_is_owed_and_sent_again(admin: Run) -> None:
 
 
 def test_a_subscriber_needs_an_address_and_a_span_its_unit(run: Run) -> None:
-    """The command says so itself, with an example of the format's address."""
+    """The command checks this itself, and shows an example of the format's address."""
     for words, says in (
         (("add", "chat", "--format", "Slack"), "https://hooks.slack.com/services/"),
         (("add", "shop"), "https://finance.example/hooks"),

@@ -32,7 +32,7 @@ def write(folder: Path, text: str) -> str:
 
 
 def test_the_tables_are_made_so(admin: Run, tmp_path: Path) -> None:
-    """A dry run says what would be done; then it is done once; a secret that was made is shown once."""
+    """A dry run shows what would be done. Then it is done once, and a new secret is shown once."""
     file = write(tmp_path, FILE)
     apply = ("subscriber", "apply", file)
     planned = admin(*apply, "--dry-run")
@@ -56,7 +56,7 @@ def test_the_tables_are_made_so(admin: Run, tmp_path: Path) -> None:
 
 
 def test_nothing_is_changed_if_the_service_refuses_a_table(admin: Run, tmp_path: Path) -> None:
-    """Each problem is said, with its subscriber; accounts that no table names come from --account."""
+    """Each problem is printed with its subscriber. A table without an account gets that of --account."""
     text = FILE.replace("https://finance.example", "http://10.0.0.1").replace('account = "eu"\n', "")
     ran = admin("subscriber", "apply", write(tmp_path, text))
     assert (ran.code, ran.out) == (1, "")

@@ -35,7 +35,7 @@ class Unavailable(Exception):
 
 
 class Engine:
-    """Builds the image in a folder of its own, and runs commands in it."""
+    """Builds the image in a separate folder, and runs commands in it."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -87,12 +87,12 @@ class Engine:
         return run("buildah", *self._storage, *words, check=check)
 
     def buildah(self, *words: str | Path) -> str:
-        """What buildah says."""
+        """The output of buildah."""
         return run("buildah", *self._storage, *words).stdout
 
 
 def run(*command: str | Path, check: bool = True, bound: float = BOUND) -> subprocess.CompletedProcess[str]:
-    """Run a program. If it fails, what it said is in the error's notes."""
+    """Run a program. If it fails, the error's notes contain its output."""
     try:
         return subprocess.run(
             command,
@@ -113,8 +113,8 @@ def run(*command: str | Path, check: bool = True, bound: float = BOUND) -> subpr
 def pip_volumes(folder: Path) -> Iterator[str]:
     """The configuration of pip on this machine as a volume for the build, and the certificates that it names.
 
-    They are mounted for its steps only, so no address of a package index is in the image. Folders with packages are
-    left out: what is pinned there is at the index too.
+    They are mounted during the build steps only, so the image contains no address of a package index. Folders with
+    packages are left out: the index has the pinned packages too.
     """
     found = configparser.ConfigParser(interpolation=None)
     found["global"] = {}

@@ -35,7 +35,7 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
 
 
 def test_it_says_what_it_is_and_how_it_is_run(image: Engine) -> None:
-    """As containers see it: the user, the entry point, the health check, the volume, and no address of packages."""
+    """Its metadata: the user, the entry point, the health check, the volume, and no address of a package index."""
     told: dict[str, Any] = json.loads(image.buildah("inspect", "--type", "image", IMAGE))["Docker"]
     config = told["config"]
     assert (config["User"], config["Entrypoint"], config["Cmd"]) == ("10001:10001", ["receiver"], ["serve"])
@@ -50,7 +50,7 @@ def test_it_says_what_it_is_and_how_it_is_run(image: Engine) -> None:
 
 
 def test_it_runs_as_nobody_in_particular(image: Engine) -> None:
-    """It may write its data, and nothing that it is made of."""
+    """It can write its data, but none of the image's files."""
     script = "id -u && receiver --version && touch /data/x && ! touch /opt/receiver/x 2>/dev/null && ls -ld /data"
     user, version, folder = image.run("sh", "-c", script).stdout.splitlines()
     assert (user, version) == ("10001", f"amazon-pay-refund-receiver {VERSION}")

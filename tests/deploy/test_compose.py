@@ -185,8 +185,8 @@ def test_prometheus_scrapes_under_the_name_that_the_alerts_expect() -> None:
 
 
 def test_the_demo_needs_no_file_and_no_secret() -> None:
-    """`docker compose --profile demo up` in a clone: all that it names is the Dockerfile. It is locked in as the others
-    are, and has no network: everything runs inside."""
+    """`docker compose --profile demo up` in a clone needs only the Dockerfile. The container is restricted like the
+    others, and has no network, because everything runs inside."""
     demo: dict[str, Any] = yaml.safe_load((PROJECT / "compose.yaml").read_text())
     assert set(demo) == {"name", "services"}
     (service,) = demo["services"].values()

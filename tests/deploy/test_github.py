@@ -1,4 +1,5 @@
-"""What GitHub reads: the workflow runs the project's own checks with the fewest rights, and the forms are forms."""
+"""The files for GitHub: the workflow runs the project's checks with as few rights as possible, and the issue forms are
+valid."""
 
 from __future__ import annotations
 
@@ -30,7 +31,7 @@ def test_the_checks_are_those_of_everybody() -> None:
 
 
 def test_no_job_has_more_rights_than_it_needs() -> None:
-    """By default it may only read; only a release writes, and it runs nothing of a pull request."""
+    """By default a job may only read. Only a release may write, and it runs no code of a pull request."""
     assert WORKFLOW["permissions"] == {"contents": "read"}
     rights = {name: job.get("permissions", {}) for name, job in JOBS.items()}
     assert [name for name, given in rights.items() if given.get("contents") == "write"] == ["release"]

@@ -36,7 +36,7 @@ def files() -> set[str]:
 
 
 def test_every_file_of_the_package_is_declared() -> None:
-    """Scripts of Redis, pages and the browser's files are there only if a pattern names them."""
+    """Lua scripts, pages and the browser's files are included only if a pattern names them."""
     patterns = tomllib.loads((PROJECT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["receiver"]
     declared = {path.relative_to(PROJECT).as_posix() for pattern in patterns for path in PACKAGE.glob(pattern)}
     others = {name for name in files() if not name.endswith(".py")}
@@ -47,7 +47,7 @@ def test_every_file_of_the_package_is_declared() -> None:
 
 @built
 def test_the_wheel_contains_every_file() -> None:
-    """And nothing else but its own data; its description can be shown by an index."""
+    """It contains nothing else except its metadata, and a package index can show its description."""
     with zipfile.ZipFile(outside("WHEEL")) as wheel:
         names = {name for name in wheel.namelist() if not name.endswith("/")}
         (metadata,) = (wheel.read(name).decode() for name in names if name.endswith(".dist-info/METADATA"))
@@ -57,13 +57,13 @@ def test_the_wheel_contains_every_file() -> None:
 
 
 class Venv:
-    """An environment with the wheel and what it needs, and a folder far from the project."""
+    """An environment with the wheel and its dependencies, and a folder outside the project."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.bin = folder, folder / "venv" / "bin"
 
     def start(self, *words: str, **variables: str) -> subprocess.Popen[str]:
-        """Start a program of it."""
+        """Start a program of the environment."""
         program, *arguments = words
         return subprocess.Popen(
             [self.bin / program, *arguments],
@@ -76,7 +76,7 @@ class Venv:
         )
 
     def run(self, *words: str, **variables: str) -> str:
-        """What a program of it prints; it ends well."""
+        """What a program of the environment prints; it must succeed."""
         process = self.start(*words, **variables)
         said, complaint = process.communicate(timeout=BOUND)
         assert process.returncode == 0, f"{words}\n{said}{complaint}"
@@ -151,5 +151,5 @@ for module in pkgutil.walk_packages(receiver.__path__, "receiver."):
 @built
 @pytest.mark.timeout(600)
 def test_every_module_finds_what_it_imports(venv: Venv) -> None:
-    """Among the declared dependencies, but for what an extra brings."""
+    """In the declared dependencies, except for modules that an extra brings."""
     venv.run("python", "-c", IMPORT_ALL)

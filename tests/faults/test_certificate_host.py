@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from receiver.errors import CertificateUnavailable
-from receiver.ledger.notification import NotificationOutcome
+from receiver.ledger.notification import NotificationOutcome, PostedNotification
 from receiver.receive.certificates import FAILED_MAX, UNPROVEN_MAX, CertificateStore
 from receiver.receive.fetch_queue import BURST, PER_SECOND
 from receiver.receive.receiver import Receiver
@@ -101,7 +101,7 @@ def message_id(number: int) -> str:
 
 @asynccontextmanager
 async def town(store: Store) -> AsyncIterator[Town]:
-    """The HTTP side on a real store."""
+    """The HTTP endpoint for notifications, on a real store."""
     host, clock = Host(None, WebServer()), ManualClock(NOW)
     async with serving(host.speak, tls_for(HOST)) as host.server:
         names = Names({HOST: [[("127.0.0.1", host.server.port)]]})
@@ -190,15 +190,16 @@ async def test_ten_thousand_names_harm_nobody(at: Town) -> None:
 
     async def strange(number: int) -> None:
         url = f"https://{HOST}/SimpleNotificationService-{number:032x}.pem"
+        body = json.dumps({**envelope, "SigningCertURL": url}).encode()
         with pytest.raises(CertificateUnavailable) as refused:
-            await at.receiver.receive(json.dumps({**envelope, "SigningCertURL": url}).encode(), {}, source="stranger")
+            await at.receiver.receive(PostedNotification(body, {}, source="stranger"))
         others.add(refused.value.reason)
 
     for first in range(0, NAMES, 500):
         strangers = asyncio.gather(*(strange(number) for number in range(first, first + 500)))
         at_once = perf_counter()
-        body = SIGNER.post_body(notice(), MessageId=message_id(first + 1))
-        assert (await at.receiver.receive(body, {}, source="amazon")).outcome is NotificationOutcome.NOTED
+        posted = PostedNotification(SIGNER.post_body(notice(), MessageId=message_id(first + 1)), {}, source="amazon")
+        assert (await at.receiver.receive(posted)).outcome is NotificationOutcome.NOTED
         genuine.append(perf_counter() - at_once)
         await strangers
     assert others == {"certificate_not_found", "certificate_too_many"}

@@ -73,7 +73,7 @@ def server() -> Iterator[Server]:
 
 @dataclass
 class World:
-    """The service, and everybody that it has to do with."""
+    """The service, Amazon and the subscriber."""
 
     stage: Stage
     amazon: Amazon
@@ -203,8 +203,8 @@ async def test_it_starts_again_without_its_data(at: World) -> None:
 
 
 async def test_amazon_is_down(at: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Notifications are taken and the process stays ready: another would be no better off. When Amazon is back, what
-    was taken is known and told. `test_amazon_down.py` has the hour."""
+    """Notifications are taken and the process stays ready: another would be no better off. When Amazon is back, the
+    state of every accepted notification is found and delivered. `test_amazon_down.py` has the hour."""
     monkeypatch.setattr(next_look, "RETRY_FIRST", 200)
     rule = at.amazon.fault_injection.add("error", times=None)
     refund_id = at.decline()
@@ -240,7 +240,7 @@ async def test_slow(slow: tuple[World, Proxy]) -> None:
 
 
 async def test_slower_than_the_timeout(server: Server, tmp_path: Path) -> None:
-    """Each answer takes 2 s, and `redis.timeout` is 1 s: 503, as if it were away."""
+    """Each answer takes 2 s, and `redis.timeout` is 1 s: 503, as if it were unavailable."""
     with tempfile.TemporaryDirectory(prefix="rp-") as folder:
         async with (
             proxied(server.url, Path(folder)) as (proxy, url),

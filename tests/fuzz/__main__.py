@@ -1,8 +1,8 @@
 """`python -m tests.fuzz [TARGET …] [--seconds N | --runs N] [--keep DIRECTORY]`: coverage-guided fuzzing by atheris.
 
-Without a target all of them, one after the other. Exit code 1 where bytes are found that break one: the traceback is
-printed with them, and they are kept where it says; put them into the target's corpus when it is mended. `--keep` keeps
-the inputs that covered new ground.
+Without a target, all of them run one after the other. If an input breaks a target, the exit code is 1, and the input is
+saved and printed with the traceback. Put it into the target's corpus when the bug is fixed. `--keep` keeps the inputs
+that covered new code.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def fuzz(name: str, until: str, folder: Path, keep: Path) -> bool:
 
 
 def options(name: str, until: str, folder: Path, keep: Path) -> list[str]:
-    """libFuzzer's; `until` is the one that ends it: https://llvm.org/docs/LibFuzzer.html#options."""
+    """Options of libFuzzer; `until` is the one that ends the run: https://llvm.org/docs/LibFuzzer.html#options."""
     return [
         until,
         f"-max_len={LONGEST}",

@@ -1,6 +1,6 @@
-"""The corpus against every target; and some thousand more inputs, where atheris is installed.
+"""Runs the corpus against every target and, if atheris is installed, some thousand more inputs.
 
-`python -m tests.fuzz --seconds 600` looks for longer.
+`python -m tests.fuzz --seconds 600` runs longer.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def test_the_corpus_breaks_nothing(name: str) -> None:
 
 @pytest.mark.skipif(find_spec("atheris") is None, reason="pip install '.[fuzz]': atheris, which has wheels for Linux")
 def test_two_thousand_inputs_break_nothing(tmp_path: Path) -> None:
-    """Of each target; and the fuzzer has really tried them."""
+    """For each target. The fuzzer must really have tried them."""
     ended = subprocess.run(
         [sys.executable, "-m", "tests.fuzz", "--runs", "2000"],
         cwd=PROJECT,

@@ -29,7 +29,7 @@ from structlog.testing import capture_logs
 
 from receiver.errors import CertificateUnavailable, TransportError
 from receiver.http.app import build
-from receiver.ledger.notification import NotificationOutcome, Receipt
+from receiver.ledger.notification import NotificationOutcome, PostedNotification, Receipt
 from receiver.receive.certificates import CertificateStore
 from receiver.receive.receiver import Receiver
 from receiver.runtime.metrics import REASONS, Metrics
@@ -66,7 +66,7 @@ FUZZ = hypothesis_settings(
 
 @dataclass
 class Answer:
-    """What came of one body."""
+    """The result of one body."""
 
     status: int
     said: bytes
@@ -101,19 +101,12 @@ class Target:
             refresh_gauges=nothing,
         )
 
-    async def receive(
-        self,
-        body: bytes,
-        headers: Mapping[str, str],
-        account: str | None = None,
-        traceparent: str = "",
-        source: str = "",
-    ) -> Receipt:
+    async def receive(self, posted: PostedNotification) -> Receipt:
         """The verb itself."""
         certificates = CertificateStore(self._fetch, lambda: NOW, pinned={SNS.url: SNS.pem})
         try:
             it = Receiver([ACCOUNT], certificates, self.store, lambda: NOW, confirm=self._confirm)
-            return await it.receive(body, headers, account, traceparent=traceparent, source=source)
+            return await it.receive(posted)
         finally:
             await certificates.close()
 
@@ -224,8 +217,8 @@ def check(answer: Answer, body: bytes) -> None:
 
 
 def check_log(lines: list[Any], believed: bool) -> None:
-    """Of what is not proven nothing is repeated, but for the account's name in the path; of what is proven ids alone,
-    and only in the form of ids."""
+    """The log repeats nothing of an unproven message except the account's name in the path, and nothing of a proven one
+    except ids in their documented form."""
     for line in lines:
         if line["event"] == "notification.unconfigured_account":
             assert ID.fullmatch(line.pop("asked").replace(" ", ""))
@@ -446,7 +439,7 @@ def test_whatever_comes_is_refused(target: Target, body: bytes, sent: list[tuple
 def test_a_damaged_envelope_is_believed_only_if_it_is_proven(
     target: Target, body: bytes, extra: list[tuple[bytes, bytes]], with_true: bool, path: str, cuts: tuple[int, ...]
 ) -> None:
-    """Whatever was changed, whoever has signed it: what is believed and written carries Amazon's signature."""
+    """Whatever was changed, and whoever signed it: only what carries Amazon's signature is believed and written."""
     sent = [*(true_headers(fields_of(body)) if with_true else []), *(extra if len(extra) % 2 else [])]
     check(target.post(body, sent, path, cuts), body)
 

@@ -189,7 +189,8 @@ async def serving(app: ASGIApp, chosen: Settings, metrics: Metrics | None) -> As
 
 
 async def everything(reader: asyncio.StreamReader) -> bytes:
-    """All that the server says until it closes, at most half a minute long; a reset counts as a close."""
+    """Everything that the server sends until it closes the connection, for at most half a minute. A reset counts as a
+    close."""
     said = b""
     async with asyncio.timeout(30):
         try:

@@ -376,23 +376,23 @@ async def test_a_refund_with_its_timeline(service: Service, browser: Browser, st
     """Every revision with its source, the advice, and what became of the deliveries."""
     await subscribe(store, types=("*",))
     await seen(store, "us")
+    await browser.sign_in(US_ONLY)
+    assert (await browser.get(f"/refunds/{REFUND}/retry?account=us")).status == 409
     clock.tick(1_000)
     await seen(store, "us", state="Declined", reason="AmazonRejected")
-    await browser.sign_in(US_ONLY)
     assert (await browser.get(ONE)).status == 200
     for text in ("14.00 USD", "negative balance", "revision 1", "revision 2", "found by notification"):
         assert text in browser.page, text
     answer = await browser.post(f"/refunds/{REFUND}/refresh?account=us", csrf=browser.csrf)
     assert answer.headers["Location"] == f"{ONE}&done=refresh"
     assert (await store.of("us").gauges.measure())["refreshed"] == 1
-    assert (await browser.get(f"/refunds/{REFUND}/retry?account=us")).status == 409
 
 
 async def test_deliveries_of_a_refund(
     service: Service, browser: Browser, store: Store, clock: ManualClock, redis: Redis
 ) -> None:
-    """Those that wait, found by the time of the revision that they tell of, and shown after it: also where the clock of
-    whoever wrote them is ahead of Redis's."""
+    """Those that wait, found by the time of the revision that they tell of, and shown after it: also if the clock of
+    the process that wrote them is ahead of Redis's."""
     await subscribe(store, types=("*",))
     seconds, _ = await redis.time()
     clock.tick(int(seconds) * 1000 + 1_500 - clock.ms)
@@ -653,7 +653,8 @@ async def test_the_overview_shows_subscribers_that_get_nothing(browser: Browser,
 
 
 async def test_subscribers_that_the_settings_no_longer_name_are_shown(browser: Browser, store: Store) -> None:
-    """With how to remove them, on the overview and on their page; only to those who may see subscribers."""
+    """The overview and the page of subscribers show them and how to remove them, but only to tokens that may see
+    subscribers."""
     await subscribe(store, name="left", undeclared_at=T0)
     await subscribe(store, name="quiet")
     await browser.sign_in(ADMIN)

@@ -68,7 +68,7 @@ async def test_a_page_and_a_stream_share_their_cursors(service: Service, store: 
 
 
 async def test_every_event_has_a_cursor(service: Service, store: Store, redis: Redis) -> None:
-    """After which the rest of the page follows; what the filters leave out costs nothing."""
+    """The rest of the page follows after it; events that the filters leave out change nothing."""
     await happened(store, redis, 1, 2, 3)
     await happened(store, redis, 1000, 1001, account="eu")
     page = (await service.get(FROM_START)).json

@@ -25,7 +25,7 @@ HOSTILE = "<script>alert(1)</script>.csv"
 
 @pytest.fixture
 async def found(store: Store) -> Store:
-    """Seven unknown refunds of us, and one of eu."""
+    """Seven unknown refunds of the account us, and one of eu."""
     for account, numbers in (("us", range(7)), ("eu", range(7, 8))):
         await store.of(account).subscribers.open()
         rows = tuple(RefundRow(refund_id=refund_id(number), state="Refunded", line=number + 2) for number in numbers)

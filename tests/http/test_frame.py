@@ -279,7 +279,7 @@ async def test_tokens_are_never_logged(service: Service) -> None:
 
 
 def test_a_route_is_found_as_the_framework_would_find_it() -> None:
-    """Each path with each method, and near it: with a part more, one less, and an empty one."""
+    """Each path with each method, and similar paths: with one part more, one less, and an empty one."""
     routes = all_routes().routes
     found = Routes(routes)
     full = {re.sub(r"\{\w+\}", "x-1", route.path) for route in routes} | {"", "*", "x/healthz", "/v1/refunds/{}"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import timedelta
 from ipaddress import ip_network
 from typing import Any, cast
@@ -18,7 +18,7 @@ from structlog.testing import capture_logs
 from receiver.errors import VerificationFailed
 from receiver.http import protocol
 from receiver.http.ipn.endpoint import PER_TURN, Ipn
-from receiver.ledger.notification import NotificationOutcome, Receipt
+from receiver.ledger.notification import NotificationOutcome, PostedNotification, Receipt
 from receiver.runtime.metrics import Metrics
 from receiver.settings import Settings
 from receiver.settings.sections import IngestSettings
@@ -39,16 +39,9 @@ class Judge:
         self.bodies: list[bytes] = []
         self.does = does
 
-    async def receive(
-        self,
-        body: bytes,
-        headers: Mapping[str, str],
-        account: str | None = None,
-        traceparent: str = "",
-        source: str = "",
-    ) -> Receipt:
+    async def receive(self, posted: PostedNotification) -> Receipt:
         """Count and believe."""
-        self.bodies.append(body)
+        self.bodies.append(posted.body)
         if self.does is not None:
             await self.does()
         return Receipt(NotificationOutcome.NOTED, age=0, signature_version=1)

@@ -95,7 +95,7 @@ async def test_a_full_page_is_not_cut(service: Service, redis: Any) -> None:
 
 
 def answered(pages: Iterable[asyncio.Task[Answer]]) -> int:
-    """How many of them have been read."""
+    """How many of the requests have been answered."""
     return sum(page.done() and page.result().status == 200 for page in pages)
 
 
@@ -108,8 +108,8 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_three_hundred_pages_do_not_delay_an_answer_to_amazon(
     patient: None, service: Service, sns: SnsSigner, redis: Any
 ) -> None:
-    """Pages of 200 for three tokens, all at once. A notification waits for those that are being read, and not for those
-    that wait."""
+    """Pages of 200 for three tokens, all at once. A notification waits for the lists that are being read, not for those
+    that are queued."""
     await fill(redis, 200)
     bodies = [sns.post_body(notice(ObjectId=refund_id(number))) for number in range(20)]
     assert (await service.call("POST", "/ipn", body=sns.post_body())).status == 200
@@ -208,6 +208,6 @@ async def test_a_turn_that_comes_too_late_is_503() -> None:
 
 
 async def test_a_stranger_takes_nobodys_turn(service: Service) -> None:
-    """Who calls is found out first."""
+    """The caller is identified first."""
     assert (await service.get("/v1/refunds", token="nobody")).status == 401
     assert (await service.get("/v1/refunds", token=ADMIN)).status == 403

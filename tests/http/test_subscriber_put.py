@@ -81,7 +81,7 @@ async def test_a_dry_run_changes_nothing(service: Service, store: Store) -> None
 
 
 async def test_secrets_are_kept_replaced_and_never_sent_to_a_new_place(service: Service, store: Store) -> None:
-    """An equal one keeps what still signs after a rotation; another replaces all."""
+    """The same secret keeps those that still sign after a rotation; a different one replaces all."""
     await put(service, secret=SECRETS[0])
     await service.call("POST", f"{PATH}/rotate", token=US_ONLY, body={"secret": SECRETS[1]})
     same = await put(service, secret=SECRETS[1])
@@ -100,7 +100,8 @@ async def test_secrets_are_kept_replaced_and_never_sent_to_a_new_place(service: 
 
 
 async def test_what_is_refused(service: Service, store: Store) -> None:
-    """Without an account where there are several, another name in the body, wrong fields, one of the settings."""
+    """A missing account when there are several, another name in the body, wrong fields, a subscriber of the
+    settings."""
     for answer, status, reason in (
         (await put(service, token=ADMIN), 409, "account_needed"),
         (await put(service, "?account=no", token=ADMIN), 404, "no_such_account"),
@@ -123,7 +124,7 @@ async def test_what_is_refused(service: Service, store: Store) -> None:
 
 
 async def test_one_that_the_settings_no_longer_name_is_taken_over(service: Service, store: Store) -> None:
-    """It is one of the API's from then on; a PATCH leaves it as it is."""
+    """From then on it counts as added through the API. A PATCH does not change that."""
     left = read_subscriber({"name": "finance", "url": URL, "secret": SECRETS[0]}, UrlPolicy(), origin="api", now=1)
     await store.of("us").subscribers.put(structs.replace(left, undeclared_at=T0))
     patched = await service.call("PATCH", PATH, token=US_ONLY, body={"rate": 2})
@@ -145,14 +146,14 @@ async def test_of_many_at_once_one_creates_it(service: Service, store: Store) ->
 
 
 async def test_a_damaged_record_is_not_replaced(service: Service, redis: Any) -> None:
-    """It may be one of a later version: 409 until it is removed."""
+    """It may be from a later version, so the answer is 409 until it is removed."""
     await redis.hset("refunds:{us}:subscribers", "finance", "{")
     answer = await put(service)
     assert (answer.status, answer.json["reason"]) == (409, "subscriber_exists")
 
 
 async def test_a_repeated_post_is_answered_200(service: Service, store: Store) -> None:
-    """Also after a 503 that had written, where the secret was lost; a different one stays 409."""
+    """Also after a 503 whose write succeeded, so that the secret was lost. A different subscriber still gets 409."""
 
     async def post(**fields: Any) -> Answer:
         body = {"name": "finance", "url": URL, **fields}

@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 from structlog.contextvars import get_contextvars
 
-from receiver.http.headers import is_plain, tidy_path, trace_of, traceparent_of
+from receiver.http.headers import Headers, is_plain, tidy_path, trace_of, traceparent_of
 from receiver.http.limits import SignInLimit, TooManyAttempts, address_of
 from receiver.http.protocol import Protocol
 from receiver.http.server import server
@@ -318,3 +318,53 @@ async def test_a_header_that_would_be_two_is_never_written(name: bytes, value: b
         ), good
         chunked = await talk(service, b"GET /chunked HTTP/1.1\r\n" + end)
         assert chunked.endswith(b"transfer-encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n")
+
+
+class Counting:
+    """A transport that keeps what is written at once."""
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport, self.writes = transport, list[bytes]()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        self.writes.append(bytes(data))
+        self._transport.write(data)
+
+
+@pytest.mark.parametrize(
+    ("method", "headers", "bodies", "written"),
+    [
+        ("GET", [(b"content-length", b"2")], [b"{}"], [b"{}"]),
+        ("GET", [(b"content-length", b"4")], [b"{}", b"[]"], [b"{}", b"[]"]),
+        ("GET", [(b"content-length", b"2")], [b"", b"{}"], [b"", b"{}"]),
+        ("HEAD", [(b"content-length", b"2")], [b"{}"], [b""]),
+        ("GET", [], [b"{}"], [b"", b"2\r\n{}\r\n0\r\n\r\n"]),
+    ],
+)
+async def test_the_head_is_sent_with_the_first_part_of_the_body(
+    monkeypatch: pytest.MonkeyPatch, method: str, headers: Headers, bodies: list[bytes], written: list[bytes]
+) -> None:
+    """An empty first part sends it alone, as ASGI has it."""
+    made, transports = Protocol.connection_made, list[Counting]()
+
+    def counting(protocol: Protocol, transport: asyncio.Transport) -> None:
+        transports.append(Counting(transport))
+        made(protocol, transports[-1])  # type: ignore[arg-type]  # it has all that a transport has
+
+    async def answers(scope: Scope, receive: Receive, send: Send) -> None:
+        assert scope["type"] == "http"
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        assert transports[0].writes == []
+        for at, body in enumerate(bodies):
+            await send({"type": "http.response.body", "body": body, "more_body": at + 1 < len(bodies)})
+
+    monkeypatch.setattr(Protocol, "connection_made", counting)
+    async with kit.serving(answers, settings(), None) as service:
+        answer = await talk(service, f"{method} / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+        head, _, _ = answer.partition(b"\r\n\r\n")
+        first, *rest = (each for each in transports[0].writes if each)
+        assert [first.removeprefix(head + b"\r\n\r\n"), *rest] == written
+        assert answer == b"".join(transports[0].writes)

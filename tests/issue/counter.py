@@ -69,8 +69,8 @@ class Counter:
         return status, body
 
     async def due(self, request_id: str) -> None:
-        """The time of the request's next try has come, unless a try is under way: if its lease ended, its outcome would
-        be unknown, as after a crash."""
+        """Make the request's next try due, unless a try is in progress: if its lease ended, its outcome would be
+        unknown, as after a crash."""
         await self.stage.redis.eval(DUE, 2, "refunds:{us}:issuing", f"refunds:{{us}}:requests:{request_id}", request_id)
         self.stage.service.store.connection.change_notifier.notify("us")
 

@@ -106,7 +106,7 @@ async def desk(store: Store, clock: ManualClock, **more: Any) -> AsyncIterator[D
 
 @contextmanager
 def waiting(client: AmazonClient, seconds: float) -> Iterator[None]:
-    """The client waits so long for an answer of Amazon's."""
+    """The client waits this long for Amazon's answer."""
     before, client.timeout = client.timeout, seconds
     try:
         yield

@@ -233,7 +233,7 @@ async def test_the_account_is_the_one_that_knows_the_charge(redis: Any, valkey_u
         assert (status, found["account"]) == (200, "eu")
 
         async def named() -> bool:
-            """What was read is kept after the answer."""
+            """Amazon's description is stored after the answer was sent."""
             status, found = await show(counter, CHARGE)
             return (status, found.get("account")) == (200, "eu")
 

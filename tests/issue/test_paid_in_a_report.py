@@ -1,4 +1,4 @@
-"""A declined refund that a report of Amazon's has as paid is not reissued: the buyer may have the money."""
+"""A declined refund that one of Amazon's reports lists as paid is not reissued: the buyer may have the money."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ async def advised(shop: Desk) -> Any:
 
 @pytest.mark.parametrize("row", [SETTLED, REPORTED], ids=["settled", "reported as Refunded"])
 async def test_it_is_neither_reissued_nor_advised(shop: Desk, row: Row) -> None:
-    """Not by one call, nor by a job; and another refund of the charge has to name it."""
+    """Neither by a single call nor by a job. Another refund of the charge has to name it."""
     charge = shop.charge()
     await told(shop, number(1), "Declined", charge, ago=2 * HOUR)
     await read(shop, row)
@@ -81,7 +81,7 @@ async def test_a_report_stops_a_request_that_waits(shop: Desk) -> None:
 
 
 async def test_a_report_that_agrees_or_is_explained_stops_nothing(shop: Desk) -> None:
-    """The report that brought the decline to light has the same state: its finding is no reason against a retry."""
+    """The report that revealed the decline has the same state, so its finding does not prevent a retry."""
     charge = shop.charge()
     await told(shop, number(1), "RefundInitiated", charge, ago=2 * HOUR)
     await read(shop, RefundRow(refund_id=number(1), state="Declined", amount=USD20))

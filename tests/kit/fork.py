@@ -85,7 +85,7 @@ def look_after(line: socket.socket) -> None:
 
 
 def command(wanted: dict[str, object], streams: list[int]) -> None:
-    """Be `receiver …`, or what another module puts round it, in its own session if that is wanted. Does not return."""
+    """Run as `receiver …`, or as another module that wraps it, in a new session if requested. Does not return."""
     main = importlib.import_module(str(wanted["module"])).main
     if wanted["session"]:
         os.setsid()

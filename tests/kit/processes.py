@@ -1,4 +1,4 @@
-"""The commands as processes of their own, as a user or a supervisor runs them; nothing they start outlives the test."""
+"""The commands as separate processes, as a user or a supervisor runs them; nothing they start outlives the test."""
 
 from __future__ import annotations
 
@@ -107,10 +107,10 @@ class Command:
 
 @dataclass(slots=True)
 class Desk:
-    """Where commands are started: a short folder of their own, since the path of a socket must be short.
+    """Starts commands in a separate folder with a short path, because the path of a socket must be short.
 
-    `module` is what is started, forked from a process that has imported the service: its command line, or what puts
-    something round it."""
+    `module` is what is started, forked from a process that has imported the service: its command line, or a module that
+    wraps it."""
 
     folder: Path
     started: list[Command] = field(default_factory=list)

@@ -122,7 +122,7 @@ def test_a_settled_refund_is_asked_about_once_more_at_each_age(age: int, random:
 
 
 def test_the_age_is_that_of_amazons_state_and_not_of_our_knowledge_of_it() -> None:
-    """So refunds of old that are imported are not asked about again; a time in our future is not believed."""
+    """So old refunds that are imported are not asked about again. A time in the future is not believed."""
     assert second_look(refund("Declined", updated_at=T - 40 * DAY, changed_at=T), T, AGES, 0) is None
     assert second_look(refund("Declined", updated_at=0, changed_at=T), T, AGES, 0) == T + DAY
     assert second_look(refund("Declined", updated_at=T + 9 * DAY, changed_at=T), T, AGES, 0) == T + DAY

@@ -1,4 +1,5 @@
-"""What a report says, compared with what is known here: every difference, and none that newer knowledge explains."""
+"""Compares a report with what is known here: every difference is found, except those that newer information
+explains."""
 
 from __future__ import annotations
 
@@ -133,7 +134,7 @@ def test_a_refund_is_missing_in_settlements_only_if_all_that_could_have_it_were_
 
 
 def test_a_period_ends_now_at_the_latest() -> None:
-    """Of the future no report can say what it lacks."""
+    """A report cannot prove that a future refund is missing."""
     whole = [
         Period(report="refunds", start=start, end=end)
         for start, end in ((T - 9, T - 1), (T - 9, T + 9), (T + 1, T + 9))
@@ -174,7 +175,7 @@ def test_a_finding_closes_when_it_no_longer_holds() -> None:
 
 
 def test_the_same_difference_has_the_same_digest() -> None:
-    """Whenever and in whichever file it was found. Another state is another difference."""
+    """It does not depend on when or in which file it was found. Another state is another difference."""
     digests = [
         *(compare_refund(row("Declined", line=line), known())[0].digest for line in (1, 2)),
         compare_refund(row("Failed"), known("RefundInitiated"))[0].digest,
@@ -185,7 +186,7 @@ def test_the_same_difference_has_the_same_digest() -> None:
 
 
 def test_a_run_sends_batches_and_says_at_the_end_what_the_reports_cover() -> None:
-    """Each difference is told once. A report with a refused line proves of no refund that it is missing."""
+    """Each difference is reported once. A report with a refused line does not prove that a refund is missing."""
     sent = list[Batch]()
 
     async def compare(batch: Batch) -> Compared:

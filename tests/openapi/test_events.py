@@ -46,7 +46,7 @@ def declared() -> set[str]:
 
 
 def test_every_type_has_its_shape_its_webhook_and_its_schema() -> None:
-    """And every kind is read, and expressed by every format; some have no form for operators."""
+    """Every kind can also be read, and every format can express it; some formats have no form for operator events."""
     assert {*EVENT_SHAPES} == {*CloudEventJson.__subclasses__()}
     assert {*TO_JSON} == {*AnEvent.__subclasses__()}
     assert declared() == KNOWN_TYPES

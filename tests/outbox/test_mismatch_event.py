@@ -38,7 +38,7 @@ def event(kind: FindingKind = FindingKind.STATE_DIFFERS, at: int = NOW, **more: 
 
 
 def test_the_entry_in_the_stream_is_a_public_contract() -> None:
-    """All fields; and what is read is what was written. The id is that of the difference, whenever it is found."""
+    """It has all fields, and can be read back unchanged. The id depends on the difference, not on when it was found."""
     found = mismatch_fields(event())
     assert found == {
         "id": event(at=NOW + 5, source="other.csv").id,
@@ -69,7 +69,7 @@ def test_the_entry_in_the_stream_is_a_public_contract() -> None:
 
 
 def test_only_who_asks_for_it_gets_it() -> None:
-    """`*` are the changes of refunds. People are not paged for an unknown refund that is old."""
+    """`*` means the changes of refunds. An old unknown refund pages no one."""
     named = {"types": (MISMATCH,)}
     assert not wants_mismatch(a_subscriber(types=("*",)), event())
     assert wants_mismatch(a_subscriber(**named), event())

@@ -108,7 +108,7 @@ def test_every_problem_is_named_at_once_with_its_field_and_the_fix() -> None:
 
 
 def test_words_are_known_in_any_letter_case() -> None:
-    """Types also by their short names. Stored is the spelling of the events."""
+    """Types also by their short names. The stored spelling is that of the events."""
     wanted = {"types": ["declined", "Refund.Stuck"], "reasons": ["amazonrejected"], "min_amount": "5 usd"}
     found = read_subscriber({**GOOD, "format": "CloudEvents", **wanted}, RULES, origin="config", now=NOW)
     assert found.types == ("amazonpay.refund.declined", "amazonpay.refund.stuck")
@@ -277,7 +277,7 @@ def test_no_secret_is_seen_by_people() -> None:
 
 
 def test_what_people_see_of_a_subscriber() -> None:
-    """The whole public JSON; secrets can be told apart by the beginning of their SHA-256."""
+    """The whole public JSON; secrets can be distinguished by the beginning of their SHA-256."""
     subscriber = a_subscriber(secrets=(Secret(SECRET, expires_at=NOW), Secret(OTHER_SECRET)))
     assert as_json(public_json(subscriber)) == {
         "name": "finance",

@@ -1,4 +1,5 @@
-"""What a workflow of Teams receives: pinned, judged by the reference of Adaptive Cards, and by what Teams takes."""
+"""What a Teams workflow receives: pinned, and checked against the reference of Adaptive Cards and the limits of
+Teams."""
 
 from __future__ import annotations
 
@@ -51,7 +52,7 @@ BUTTONS = [
 
 
 def check(request: Request) -> dict[str, Any]:
-    """The card of a whole message. Its texts are in text runs alone, which are not read as Markdown."""
+    """The card of a whole message. Its texts are only in text runs, which are not read as Markdown."""
     assert (request.method, request.url) == ("POST", WORKFLOW)
     message = json.loads(request.body)
     assert set(message) == {"type", "attachments"}
@@ -79,7 +80,7 @@ def lines(card: dict[str, Any]) -> list[str]:
 
 
 def test_the_whole_card_of_a_decline() -> None:
-    """Texts from outside as they are: nothing in them is read as a link, an emphasis or a date."""
+    """Outside texts are unchanged: nothing in them is read as a link, an emphasis or a date."""
     order = "A & B [x](http://evil.example) **b** {{DATE(2017-02-14T06:08:39Z)}}"
     request = render([an_event(order_reference=order)], OFFICE, NOW)
     assert request.headers == {"content-type": "application/json", "user-agent": "amazon-pay-refund-receiver"}
@@ -115,7 +116,7 @@ def test_many_events_are_one_card_with_sums_and_a_list() -> None:
 
 @pytest.mark.parametrize("text", ["&" * 5000, "😀" * 5000, '"' * 5000])
 def test_the_worst_fifty_fit_and_each_is_named(text: str) -> None:
-    """Every text at its bound, each character as long as it gets in JSON."""
+    """Every text has its maximum length, and each character its longest form in JSON."""
     names = ("reason_description", "order_reference", "reason_code", "charge_id", "environment", "state")
     told = [an_event(EventType.CONFLICT, refund_id=f"{n:064}", **dict.fromkeys(names, text)) for n in range(50)]
     found = lines(check(render(told, OFFICE, NOW)))

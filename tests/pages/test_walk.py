@@ -148,7 +148,8 @@ async def test_the_walk(terminals: Terminals) -> None:
 
 
 async def test_the_way_without_an_account(terminals: Terminals) -> None:
-    """Pasted into one terminal as they stand: simulator, settings, token, service; then a refund is declined."""
+    """The blocks, pasted unchanged into one terminal: simulator, settings, token, service; then a refund is
+    declined."""
     if not shutil.which("curl"):
         pytest.skip("install curl")
     paste = "\n".join([". .venv/bin/activate", *CONNECT])

@@ -1,4 +1,4 @@
-"""The verb: what is believed, for whom it is written, and what each refusal costs."""
+"""The verb: what is believed, for which accounts it is written, and what each refusal costs."""
 
 from __future__ import annotations
 
@@ -32,6 +32,7 @@ from receiver.ledger.notification import (
     Hint,
     HintResult,
     NotificationOutcome,
+    PostedNotification,
     Receipt,
     UnrecognizedNotification,
 )
@@ -62,6 +63,10 @@ class Paper:
 
     def of(self, account: str) -> Sheet:
         return Sheet(self, account)
+
+
+def posted(fields: dict[str, Any], account: str | None = None) -> PostedNotification:
+    return PostedNotification(json.dumps(fields).encode(), headers(fields), account)
 
 
 @dataclass
@@ -124,7 +129,7 @@ class Bench:
         return self.files[url]
 
     async def post(self, fields: dict[str, Any], account: str | None = None) -> Receipt:
-        return await self.receiver.receive(json.dumps(fields).encode(), headers(fields), account)
+        return await self.receiver.receive(posted(fields, account))
 
     async def refuse(self, fields: dict[str, Any], kind: type[ReceiverError], *, fetched: int = 0) -> ReceiverError:
         """It is refused so; nothing was written, and no more than `fetched` files were asked for."""
@@ -162,9 +167,7 @@ async def test_a_hint_reaches_the_real_store(store: Store, clock: ManualClock) -
     receiver = Receiver([make_account()], CertificateStore(Bench()._fetch, clock), store, clock)
     fields = SIGNER.envelope()
     altered = SIGNER.envelope(notice(NotificationId="other"), MessageId=fields["MessageId"])
-    outcomes = [
-        (await receiver.receive(json.dumps(body).encode(), headers(body))).outcome for body in (fields, fields, altered)
-    ]
+    outcomes = [(await receiver.receive(posted(body))).outcome for body in (fields, fields, altered)]
     assert outcomes == [NotificationOutcome.NOTED, NotificationOutcome.REPEATED, NotificationOutcome.ALTERED]
 
 
@@ -186,7 +189,7 @@ async def test_an_xml_notice_is_a_hint_with_its_refund_type() -> None:
 
 
 async def test_a_stranger_topic_is_final_and_costs_nothing() -> None:
-    """Signed by Amazon all the same: SNS signs for everybody. No fetch, no write."""
+    """It is signed by Amazon all the same, because SNS signs for all its customers. No fetch, no write."""
     bench = Bench()
     error = await bench.refuse(SIGNER.envelope(topic_arn=FOREIGN_TOPIC), VerificationFailed)
     assert (error.status, error.reason) == (403, "wrong_topic")
@@ -207,7 +210,7 @@ async def test_the_header_does_not_make_a_topic_allowed() -> None:
     bench = Bench()
     fields = SIGNER.envelope(topic_arn=FOREIGN_TOPIC)
     with pytest.raises(Malformed):
-        await bench.receiver.receive(json.dumps(fields).encode(), {"x-amz-sns-topic-arn": TOPIC})
+        await bench.receiver.receive(PostedNotification(json.dumps(fields).encode(), {"x-amz-sns-topic-arn": TOPIC}))
     assert (bench.fetched, bench.paper.hints) == ([], [])
 
 
@@ -281,7 +284,7 @@ async def test_the_accepted_age_is_a_setting() -> None:
     ],
 )
 async def test_the_order_of_checks(spoil: dict[str, str], kind: type[ReceiverError], reason: str) -> None:
-    """The topic that the header names, form, topic, address, age: what is wrong twice is refused for the earlier."""
+    """The topic in the header, form, topic, address, age: a message with two faults is refused for the earlier one."""
     assert (await Bench().refuse({**SIGNER.envelope(), **spoil}, kind)).reason == reason
 
 
@@ -674,7 +677,7 @@ async def test_a_body_over_the_limit_is_not_even_parsed() -> None:
     """413, for calls without the HTTP layer."""
     bench = Bench()
     with pytest.raises(TooLarge):
-        await bench.receiver.receive(b" " * (MAX_BODY + 1), {})
+        await bench.receiver.receive(PostedNotification(b" " * (MAX_BODY + 1), {}))
 
 
 async def test_refusals_log_nothing() -> None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+from contextlib import suppress
 from contextvars import ContextVar
 from functools import partial
+from weakref import ref
 
 import pytest
 
@@ -69,3 +72,26 @@ async def test_a_step_that_is_submitted_by_a_step_runs_in_the_turn_after_it() ->
     await asyncio.gather(batch.run(first), batch.run(lambda: order.append("second")))
     await asyncio.sleep(0)
     assert order == ["first", "second", "later"]
+
+
+async def test_what_a_failed_step_read_is_freed_at_once() -> None:
+    class Body:
+        """What a step reads."""
+
+    def broken(read: Body) -> None:
+        raise Malformed(f"Not {read}.", reason="bad_type")
+
+    async def one(read: Body) -> None:
+        with suppress(Malformed):
+            await batch.run(partial(broken, read))
+
+    batch, bodies = Batch[None](), [Body(), Body()]
+    freed = [ref(body) for body in bodies]
+    gc.disable()
+    try:
+        tasks = [asyncio.ensure_future(one(bodies.pop())) for _ in range(2)]
+        await asyncio.wait(tasks)
+        tasks.clear()
+        assert [each() for each in freed] == [None, None]
+    finally:
+        gc.enable()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -17,7 +18,6 @@ from cloudevents.core.bindings.http import HTTPMessage, from_structured_event
 from cloudevents.core.v1.event import CloudEvent
 from standardwebhooks.webhooks import Webhook
 
-from receiver.commands.demo.stage import _loopback as loopback
 from receiver.http.openapi.webhooks import MEDIA_TYPE
 from receiver.http.server import server
 from receiver.runtime.serving import serving
@@ -293,8 +293,8 @@ async def running(
     async with AsyncExitStack() as stack:
         made = Service(settings, workers=workers, random=lambda: 0.0, now=now)
         service = await stack.enter_async_context(made.running())
-        listener = loopback()
-        stack.callback(listener.close)
+        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=2048))
+        listener.setblocking(False)
         app = stack.enter_context(judged(service.app()))
         url = await stack.enter_async_context(serving(server(app, settings.http), listener))
         redis = link(read_address(valkey_url))

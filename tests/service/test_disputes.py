@@ -155,7 +155,7 @@ async def _failed(at: Court) -> bool:
 
 
 async def test_the_feed_has_it_where_it_is_asked_for(at: Court) -> None:
-    """Whoever reads all events reads those of refunds; so does a subscriber to `*`."""
+    """A client that reads all events gets those of refunds; so does a subscriber to `*`."""
     dispute_id = at.amazon.disputes.open(at.charge).dispute_id
     await until(lambda: at.hook.posts, "the reminder")
     for named in ("dispute.action_required", ACTION_REQUIRED):
@@ -176,7 +176,7 @@ async def test_the_feed_has_it_where_it_is_asked_for(at: Court) -> None:
 
 
 async def test_the_dashboard_shows_what_is_to_answer_and_each_change_on_the_refunds_timeline(at: Court) -> None:
-    """With the deadline, and how it ended; the overview lists it until it is answered."""
+    """The timeline has the deadline and the end. The overview lists the dispute until it is answered."""
     dispute = at.amazon.disputes.open(at.charge, filing_reason="<b>Fraud</b>")
     await until(lambda: _is(at, "ActionRequired"), "it is known")
     url = at.stage.url

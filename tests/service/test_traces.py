@@ -98,8 +98,8 @@ async def post(url: str, body: bytes | dict[str, Any], **headers: str) -> tuple[
 
 
 async def test_a_notification_is_followed_to_the_subscriber(place: Desk, around: World) -> None:
-    """In the trace of who sent it, with what was asked of Amazon and written to Redis. So is a refund that is issued.
-    What was ended by an error says which. The last spans are sent at the end."""
+    """In the sender's trace, with the calls to Amazon and the writes to Redis. The same holds for an issued refund. A
+    span that an error ended names the error. The last spans are sent at the end."""
     around.answers.set()
     config = around.configure(place.folder)
     config.write_text(config.read_text().replace('scopes = ["read"', 'scopes = ["refund", "read"'))
@@ -160,7 +160,7 @@ async def test_a_notification_is_followed_to_the_subscriber(place: Desk, around:
     ],
 )
 def test_the_usual_variables_decide(environ: dict[str, str], wanted: bool, other: str) -> None:
-    """An endpoint turns it on; there are two ways to turn it off again; the protocol is OTLP over HTTP."""
+    """An endpoint turns tracing on; there are two ways to turn it off again; the protocol is OTLP over HTTP."""
     assert (is_wanted(environ), other_protocol(environ)) == (wanted, other)
 
 

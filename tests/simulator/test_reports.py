@@ -47,7 +47,7 @@ async def create(
 
 
 async def content(client: Client, report_id: object) -> bytes:
-    """Its document, by the address that Get Report Document gives."""
+    """The report's document, downloaded from the address in Get Report Document."""
     _, report = await client.call("GET", f"/v2/reports/{report_id}")
     assert report["processingStatus"] == "COMPLETED"
     _, document = await client.call("GET", f"/v2/report-documents/{report['reportDocumentId']}")

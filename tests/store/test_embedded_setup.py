@@ -61,7 +61,7 @@ async def test_without_any_server_the_fix_is_named(
 
 
 def test_a_platform_without_a_server_says_how_to_fix_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The package is there, its program is not. One on PATH is taken then, too."""
+    """The package is installed, but has no program. One on PATH is used in that case too."""
 
     def get_binary_path() -> Path:
         raise RuntimeError("Unsupported operating system: plan9")
@@ -96,7 +96,7 @@ def test_a_server_on_path_is_used_where_the_package_is_missing(tmp_path: Path, m
 
 @pytest.mark.parametrize("version", ["Redis server v=6.2.14", "KeyDB server v=6.3.4", "nonsense"])
 def test_a_server_that_is_too_old_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str) -> None:
-    """With its version, and what would do. What is neither Valkey nor Redis is not run at all."""
+    """The error has its version and names a suitable one. A program that is neither Valkey nor Redis is not run."""
     without_package(monkeypatch, tmp_path)
     path = program(tmp_path, "redis-server", version)
     with pytest.raises(ConfigurationError) as error:
@@ -107,7 +107,7 @@ def test_a_server_that_is_too_old_is_refused(tmp_path: Path, monkeypatch: pytest
 
 @pytest.mark.skipif(shutil.which("redis-server") is None, reason="install redis-server: the embedded store on it")
 async def test_the_store_runs_on_a_redis_of_path(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It says which one it is, keeps the data, and cuts a garbled end off as it does with Valkey."""
+    """The log says which one runs. The data is kept, and a garbled end is cut off as with Valkey."""
     without_package(monkeypatch, os.environ["PATH"])
     monkeypatch.setattr("receiver.store.embedded.program.ON_PATH", ("redis-server",))
     store = EmbeddedStore(data_dir)
@@ -128,7 +128,7 @@ async def test_the_store_runs_on_a_redis_of_path(data_dir: Path, monkeypatch: py
 
 @pytest.mark.skipif(shutil.which("redis-server") is None, reason="install redis-server: the embedded store on it")
 async def test_data_of_a_newer_server_is_not_taken_for_broken(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A Redis would recommend to repair it, which destroys it. With the right server it is all there."""
+    """A Redis would recommend a repair that destroys it. With the right server, all data is there."""
     store = EmbeddedStore(data_dir)
     async with connect(await store.start()) as client:
         await client.set("refunds:anything", "1")
@@ -229,7 +229,7 @@ async def test_only_the_owner_reads_the_log(data_dir: Path, before: int | None) 
 async def test_a_socket_directory_that_others_may_enter_is_refused(
     data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Anybody may create it first in a directory that all may write to."""
+    """Any user may create it first in a directory that all may write to."""
     monkeypatch.setattr(files, "TEMPORARY", tmp_path)
     deep = data_dir / ("x" * 150)
     open_to_all(DataDir(deep).socket.parent)

@@ -1,4 +1,4 @@
-"""While Redis is away, the log says so once with its address, then once a minute; and when it is back."""
+"""While Redis is unavailable, the log says so once with its address, then once a minute, and when it is back."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def fast(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_one_warning_then_one_a_minute_and_one_at_the_end() -> None:
-    """However many commands fail meanwhile, and whoever sends them."""
+    """No matter how many commands fail meanwhile, or who sends them."""
     logs: list[Any]
 
     async def probe() -> None:

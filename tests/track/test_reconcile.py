@@ -50,7 +50,7 @@ PLANTED = {
 
 @dataclass
 class Desk:
-    """An account with refunds 1 to 9, all settled but 5, which is declined, and 8, which is pending."""
+    """An account with refunds 1 to 9: all are Refunded, except 5, which is declined, and 8, which is pending."""
 
     store: Store
     redis: Any
@@ -102,7 +102,7 @@ def report_of(text: str) -> Report:
 
 @pytest.fixture
 async def office(store: Store, redis: Any, clock: ManualClock) -> Desk:
-    """Two subscribers: one asks for the event by name, one for everything of refunds."""
+    """Two subscribers: one names the event's type, the other gets all refund events."""
     found = Desk(store, redis, clock)
     subscribers = store.of("us").subscribers
     await subscribers.add(subscriber("books", types=(MISMATCH,)))
@@ -134,7 +134,7 @@ def files(states: Iterable[tuple[int, str]] = ()) -> tuple[str, str]:
 
 
 async def test_every_planted_difference_is_found_once_and_none_is_invented(office: Desk) -> None:
-    """Each is told to the subscriber that asks for it, unknown refunds are looked up, and a second run adds nothing."""
+    """Each is sent to the subscriber that asks for it, unknown refunds are looked up, and a second run adds nothing."""
     found = await office.run(*files())
     assert {(each.kind, each.refund_id) for each in found} == PLANTED
     assert len(found) == len(PLANTED)
@@ -159,7 +159,7 @@ async def test_every_planted_difference_is_found_once_and_none_is_invented(offic
 
 
 async def test_a_run_that_is_killed_is_started_again(office: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Before each of its batches: what a whole run finds is then found once, in both runs together."""
+    """It is killed before each batch in turn. Both runs together find each difference of a whole run once."""
     monkeypatch.setattr("receiver.ledger.reconciliation.run.BATCH", 4)
     for office.dies_after in range(7):
         with pytest.raises(RuntimeError):
@@ -195,7 +195,7 @@ async def test_a_finding_closes_when_it_is_explained(office: Desk) -> None:
 
 
 async def test_money_that_was_given_back_was_not_taken(office: Desk) -> None:
-    """A refund is settled, declined, and given back in a later settlement: nobody is told to look any more."""
+    """A refund is settled, declined, and given back in a later settlement: the finding closes."""
     taken, back = (
         reports.settlements([reports.settlement_row(refund_id(5), amount, posted=at(T0 - days * DAY), settlement=id_)])
         for amount, days, id_ in (("-14.00", 6, "1"), ("14.00", 3, "2"))
@@ -208,7 +208,7 @@ async def test_money_that_was_given_back_was_not_taken(office: Desk) -> None:
 
 
 async def test_open_findings_are_reviewed_in_batches(office: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is done each minute, between two looks for what subscribers are owed."""
+    """The review runs each minute, with the maintenance of the stream of events."""
     await office.run(*files())
     asked = list[int]()
     settled = Findings.settled
@@ -237,7 +237,7 @@ async def test_a_wrong_amount_is_told_once_although_both_reports_show_it(office:
 
 
 async def test_an_old_unknown_refund_pages_no_one(office: Desk) -> None:
-    """Its event is a backfill. A state that differs is told however old it is."""
+    """Its event is a backfill. A state that differs is reported whatever its age."""
     await office.store.of("us").subscribers.add(subscriber("people", types=(MISMATCH,), backfill=False))
     await office.run(*files())
     unknown = sum(kind is FindingKind.UNKNOWN_HERE for kind, _ in PLANTED)
@@ -265,7 +265,7 @@ async def test_without_its_guard_a_finding_would_be_told_twice(office: Desk, mon
 
 
 async def test_a_half_report_or_one_of_another_account_proves_nothing(office: Desk) -> None:
-    """Nothing is told of fifty refunds because one file was cut off. A few may be missing."""
+    """Fifty refunds are not reported as missing because one file was cut off. A few missing refunds are."""
     for number in range(20, 70):
         await office.knows(number, "Refunded")
     when = at(T0 - 10 * DAY)

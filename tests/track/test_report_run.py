@@ -132,7 +132,7 @@ async def trade(shop: Shop) -> dict[str, str]:
 
 
 def expected(refunds: dict[str, str]) -> set[tuple[str, str]]:
-    """What differs then."""
+    """The differences that must be found."""
     return {
         (FindingKind.UNKNOWN_HERE, refunds["lost"]),
         (FindingKind.AMOUNT_DIFFERS, refunds["amount"]),
@@ -142,7 +142,7 @@ def expected(refunds: dict[str, str]) -> set[tuple[str, str]]:
 
 
 async def test_every_difference_is_found_through_the_api(shop: Shop, redis: Any) -> None:
-    """Each once and none invented; the second run asks for a new report and finds the same."""
+    """Each is found once, and no other. The second run requests a new report and finds the same."""
     refunds = await trade(shop)
     assert await shop.run() == expected(refunds)
     assert shop.calls == {
@@ -160,7 +160,7 @@ async def test_every_difference_is_found_through_the_api(shop: Shop, redis: Any)
 
 @pytest.mark.parametrize("place", ["create_report", "get_report", "get_report_document", "download_report"])
 async def test_a_killed_run_goes_on_and_asks_for_no_second_report(shop: Shop, place: str) -> None:
-    """Killed at every step: while Amazon answers, while the report is made, while it is downloaded."""
+    """It is killed at every step: while Amazon answers, while the report is made, while it is downloaded."""
     refunds = await trade(shop)
     hang = shop.amazon.fault_injection.add("hang", place=place)
     dying = asyncio.create_task(shop.run())
@@ -221,7 +221,7 @@ async def test_a_failure_is_recorded_and_the_run_can_go_on(
 
 
 async def test_a_line_that_cannot_be_read_is_told(shop: Shop) -> None:
-    """The others are compared, and the report proves no more of what it lacks."""
+    """The other lines are compared, and the report no longer proves that a refund is missing."""
     refunds = await trade(shop)
     shop.amazon.reports.alterations[refunds["known"]] = Alteration(amount="rubbish", missing_in=[SETTLEMENT_DATA])
     assert await shop.run() == expected(refunds)
@@ -233,7 +233,7 @@ async def test_a_line_that_cannot_be_read_is_told(shop: Shop) -> None:
 
 
 async def test_a_settlement_that_is_no_report_does_not_stop_the_others(shop: Shop) -> None:
-    """It would for as long as Amazon lists it."""
+    """Otherwise it would stop them as long as Amazon lists it."""
     refunds = await trade(shop)
     whole, downloads = shop.transport.send, list[str]()
 
@@ -263,7 +263,8 @@ async def test_an_empty_period_proves_nothing(shop: Shop) -> None:
 
 
 async def test_an_address_inside_of_the_network_is_not_called(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither one without TLS, nor one that is not public: only the account's own stand-in may be on this machine."""
+    """Neither an address without TLS nor one that is not public is called. Only the account's simulator may be on this
+    machine."""
     await trade(shop)
     for url, problem in (("http://storage.example/x", "not https"), ("https://127.0.0.1:9/x", "not public")):
         monkeypatch.setattr("receiver.track.reports.read_report_document", lambda _, url=url: url)
@@ -287,7 +288,7 @@ async def test_two_processes_do_not_do_it_at_once(shop: Shop, redis: Any) -> Non
 
 
 async def test_a_worker_does_it_once_a_day(shop: Shop) -> None:
-    """One of two workers; after a failure again within hours, and not more often."""
+    """One of two workers does it. After a failure it is retried every hour, not more often."""
     await trade(shop)
     settings = DailyReconciliation(4 * 60, "UTC", 7 * DAY)
     workers = [Daily(shop.reconciliation(), settings) for _ in range(2)]
@@ -310,7 +311,7 @@ async def test_a_worker_does_it_once_a_day(shop: Shop) -> None:
 
 
 async def test_a_short_run_by_hand_does_not_hide_what_the_daily_one_has_to_fetch(shop: Shop) -> None:
-    """The service is away for three weeks; before it starts, somebody compares the last hours."""
+    """The service is down for three weeks. Before it starts, a person compares the last hours."""
     daily = Daily(shop.reconciliation(), DailyReconciliation(4 * 60, "UTC", 7 * DAY))
     await daily.once()
     refunds = await trade(shop)
@@ -355,7 +356,7 @@ def test_the_time_of_day_is_that_of_the_zone(zone: str, now: str, due: str) -> N
 async def test_a_full_disk_or_a_bug_fails_the_run_and_not_the_worker(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A worker that fails makes its process unready: then it would get no notifications, because of reports."""
+    """A failing worker makes its process unready, so a report would cost the process its notifications."""
     await trade(shop)
     daily = Daily(shop.reconciliation(), DailyReconciliation(4 * 60, "UTC", 7 * DAY))
     runs, raw = shop.store.of("us").report_runs, io.FileIO
@@ -383,7 +384,7 @@ async def test_a_full_disk_or_a_bug_fails_the_run_and_not_the_worker(
 
 
 async def test_a_document_whose_end_is_unknown_is_not_believed(shop: Shop) -> None:
-    """Without a length, an answer that was cut off looks like a whole one."""
+    """Without a length, a cut answer looks like a complete one."""
     await trade(shop)
     whole = shop.transport.send
 

@@ -1,4 +1,4 @@
-"""A second look at settled refunds: what it finds, and that it never delays another question. On a real Valkey."""
+"""Second looks at final refunds: what they find, and that they never delay another question. On a real Valkey."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ async def take(store: Store, limit: int = 99, **most: int) -> list[DueRefund]:
 
 
 async def test_it_is_taken_after_a_day_a_week_and_a_month(store: Store, redis: Any, clock: ManualClock) -> None:
-    """One entry in one sorted set, which is gone at the end."""
+    """It is one entry in one sorted set, which is removed at the end."""
     async with bench(store, redis, clock) as at:
         await settle(store)
         at.desk.then = refund("Refunded")
@@ -96,7 +96,7 @@ async def test_everything_else_comes_first(store: Store, redis: Any, clock: Manu
 
 
 async def test_a_notification_replaces_it(store: Store, redis: Any, clock: ManualClock) -> None:
-    """The refund stands in one schedule only; in the end the next second look is planned again."""
+    """The refund is in one schedule only; at the end, the next second look is scheduled again."""
     async with bench(store, redis, clock) as at:
         await settle(store)
         await store.of("us").schedule.hint(hint())

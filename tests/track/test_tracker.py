@@ -199,7 +199,7 @@ async def test_a_refund_that_amazon_does_not_tell_of_is_stuck_after_a_day(at: Be
 
 
 async def test_a_refund_that_another_account_knows_or_nobody_notified_about_is_not_lost(at: Bench) -> None:
-    """Both accounts of a merchant get a notification whose refund does not say of which it is."""
+    """If the refund's id does not say to which of a merchant's accounts it belongs, both get the notification."""
     at.store.connection.accounts = ["us", "eu"]
     elsewhere = dataclasses.replace(at.tracker.account, name="eu")
     await Recorder(at.store, lambda: 0.0).record(elsewhere, seen(), source=Source.POLL)
@@ -463,7 +463,8 @@ async def test_what_nobody_foresaw_costs_one_look_and_is_told(at: Bench, redis: 
 
 
 async def test_after_the_store_was_emptied_the_question_comes_again_soon(at: Bench, redis: Any) -> None:
-    """An event would be owed to no one before the configured subscribers are back: no lease has to run out for it."""
+    """Before the configured subscribers are back, an event would be owed to no subscriber. The refund is asked about
+    again before its lease ends."""
     at.tracker.recorder = dataclasses.replace(at.tracker.recorder, declared=True)
     await redis.delete("refunds:{us}:subscribers")
     await at.store.of("us").schedule.hint(hint())

@@ -99,7 +99,7 @@ async def test_an_answer_of_any_status_is_an_answer(transport: Transport, status
 
 @pytest.mark.parametrize(("status", "more"), [(200, 0), (200, 1), (403, 0)])
 async def test_a_body_is_written_into_a_file(transport: Transport, status: int, more: int) -> None:
-    """Only that of a 200, up to the limit, and piece by piece: the answer itself stays empty."""
+    """Only the body of a 200, up to the limit, and piece by piece. The answer itself has no body."""
     body, into = b"x" * (2 * CHUNK + 10), io.BytesIO()
     said = f"HTTP/1.1 {status} X\r\nContent-Length: {len(body) + more}\r\n\r\n".encode() + body + b"y" * more
     async with serving(said) as server:
@@ -410,7 +410,7 @@ async def test_an_answer_that_ends_too_soon_is_not_asked_for_again() -> None:
 
 @pytest.mark.parametrize(("method", "guarded"), [("POST", True), ("GET", False)])
 async def test_the_second_connection_has_the_whole_time_for_connecting(method: str, guarded: bool) -> None:
-    """The first died only after that time, without an answer."""
+    """The first connection broke only after that time, without an answer."""
     patience = 0.5
 
     async def says(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -431,7 +431,7 @@ async def test_the_second_connection_has_the_whole_time_for_connecting(method: s
 
 @pytest.mark.parametrize(("method", "guarded"), [("POST", True), ("GET", False), ("POST", False)])
 async def test_closing_ends_requests_and_sends_none_again(method: str, guarded: bool) -> None:
-    """Their connections ended on this side, so nothing tells that they were dead before."""
+    """Their connections were closed on this side, so nothing shows that they were dead before."""
     asked = asyncio.Event()
 
     async def says(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -453,7 +453,7 @@ async def test_closing_ends_requests_and_sends_none_again(method: str, guarded: 
 
 
 async def test_closing_lets_no_request_connect_that_waited(transport: Transport) -> None:
-    """For its turn; those under way end."""
+    """A request that waited for its turn does not connect; requests in progress end."""
     taken = asyncio.Semaphore(0)
 
     async def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -472,7 +472,7 @@ async def test_closing_lets_no_request_connect_that_waited(transport: Transport)
 
 @pytest.mark.parametrize("guarded", [True, False])
 async def test_of_many_hosts_nothing_is_left_over(monkeypatch: pytest.MonkeyPatch, guarded: bool) -> None:
-    """Neither their names, nor their connections, nor how many requests they may have at once."""
+    """Nothing of a host remains: no name, no connection, no count of its requests."""
     monkeypatch.setattr("receiver.transport.pool.IDLE", 0.1)
     hosts = [f"h{number}.example" for number in range(100)]
     async with serving(then_close(OK)) as server:
@@ -489,7 +489,7 @@ async def test_of_many_hosts_nothing_is_left_over(monkeypatch: pytest.MonkeyPatc
 
 
 async def test_an_answer_that_comes_before_the_request_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A server that is overloaded answers without reading, as ours does; then the request is not sent."""
+    """An overloaded server answers without reading the request, as ours does. The request is then not sent."""
 
     class Early(Connection):
         def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -508,7 +508,7 @@ async def test_an_answer_that_comes_before_the_request_is_one(monkeypatch: pytes
 
 
 async def test_a_cancellation_when_the_answer_is_whole_leaks_no_connection(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is kept for the next request."""
+    """The connection is kept for the next request."""
 
     class Cancels(Connection):
         def data_received(self, data: bytes) -> None:

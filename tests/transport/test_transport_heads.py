@@ -224,7 +224,7 @@ async def test_a_whole_204_keeps_its_connection(transport: Transport) -> None:
 
 
 async def test_an_answer_to_head_has_no_body(transport: Transport) -> None:
-    """Whatever length it gives."""
+    """Whatever length its head gives."""
     async with serving(head(b"Content-Length: 10") + b"\r\n") as server:
         for _ in range(2):
             response = await transport.send(Request("HEAD", server.url), timeout=5, guarded=True)

@@ -234,7 +234,7 @@ async def test_a_name_that_cannot_be_looked_up_is_passing_trouble() -> None:
 
 @pytest.mark.usefixtures("trusted")
 async def test_an_address_that_leads_to_another_has_its_words_too() -> None:
-    """0.0.0.0 leads to 127.0.0.1: to a strange name, and to a host that does not shake hands."""
+    """0.0.0.0 leads to 127.0.0.1: once the certificate has another name, once the host completes no handshake."""
     transport = Transport()
     async with serving(answer(), tls_for(HOST)) as named, serving(answer()) as silent:
         for server, patience, reason in ((named, 10, "tls_failed"), (silent, 0.2, "timeout")):
@@ -267,7 +267,7 @@ async def test_a_cancellation_when_tls_is_ready_leaves_nothing(monkeypatch: pyte
 @pytest.mark.usefixtures("trusted")
 @pytest.mark.parametrize("host", [".localhost", "a" * 64 + ".example"])
 async def test_a_name_that_tls_cannot_express_is_refused(host: str) -> None:
-    """An empty part, and one that is too long; resolvers find the first."""
+    """A name with an empty part, and one with a part that is too long. Resolvers find the first."""
     async with serving(answer(), tls_for(HOST)) as server:
         transport = Transport(resolver=Names({host: [[("127.0.0.1", server.port)]]}))
         assert await refusal(transport.fetch_certificate(f"https://{host}/x.pem")) == "TransportError tls_failed"

@@ -49,7 +49,7 @@ def explain(error: ReceiverError) -> list[str]:
 
 
 def notifier(say: Callable[[list[str]], None]) -> Notify:
-    """Says that the service is away, and that it is back."""
+    """Says that the service is unavailable, and that it is back."""
 
     def notify(error: ReceiverError | None, seconds: float) -> None:
         say([f"{explain(error)[0]} Trying again in {seconds:g} s." if error else "The service is back."])

@@ -79,10 +79,18 @@ Insecure = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print the API's JSON instead of a table, one line per answer.")]
 
 
-def checked_id(text: str | None) -> str | None:
-    if text is not None and not REFUND_ID.fullmatch(text):
-        raise typer.BadParameter("a refund id is 1 to 64 letters, digits and hyphens.")
-    return text
+def of_form(pattern: re.Pattern[str], problem: str) -> Callable[[str | None], str | None]:
+    """A callback of an option or argument, which raises `typer.BadParameter` for a text of another form."""
+
+    def checked(text: str | None) -> str | None:
+        if text is not None and not pattern.fullmatch(text):
+            raise typer.BadParameter(problem)
+        return text
+
+    return checked
+
+
+checked_id = of_form(REFUND_ID, "a refund id is 1 to 64 letters, digits and hyphens.")
 
 
 def read_since(text: str) -> str:

@@ -81,13 +81,12 @@ async def stage(data_dir: Path, pushed: Push) -> AsyncIterator[Stage]:
             keys[name] = secrets.token_bytes(32)
             seen.append(Seen(name, wants_all))
             app = _subscriber(seen[-1], keys[name], pushed)
-            hooks[name] = await stack.enter_async_context(_listening(app))
+            config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", ws="none")
+            hooks[name] = await stack.enter_async_context(_listening(Server(config)))
         token = secrets.token_urlsafe(24)
         settings = check(_settings(data_dir, simulator, hooks, keys, token), data_dir)
         service = await stack.enter_async_context(Service(settings).running())
-        listener = _loopback()
-        stack.callback(listener.close)
-        url = await stack.enter_async_context(serving(server(service.app(), settings.http), listener))
+        url = await stack.enter_async_context(_listening(server(service.app(), settings.http)))
         simulator.post_to = f"{url}/ipn"
         client = await stack.enter_async_context(Client(url, token=token))
         yield Stage(simulator, service, url, token, seen, client)
@@ -162,17 +161,8 @@ def _subscriber(seen: Seen, key: bytes, pushed: Push) -> Starlette:
 
 
 @contextlib.asynccontextmanager
-async def _listening(app: Starlette) -> AsyncIterator[str]:
-    listener = _loopback()
-    try:
-        config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", ws="none")
-        async with serving(Server(config), listener) as url:
+async def _listening(server: Server) -> AsyncIterator[str]:
+    with socket.create_server(("127.0.0.1", 0), backlog=2048) as listener:
+        listener.setblocking(False)
+        async with serving(server, listener) as url:
             yield url
-    finally:
-        listener.close()
-
-
-def _loopback() -> socket.socket:
-    listener = socket.create_server(("127.0.0.1", 0), backlog=2048)
-    listener.setblocking(False)
-    return listener

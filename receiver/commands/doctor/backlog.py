@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from receiver.amazon.account import Account
+from receiver.commands.console import plural
 from receiver.commands.doctor.finding import Finding, fail, ok, plain_http, skip, warn
 from receiver.commands.doctor.reconcile import check_reconciliation
-from receiver.commands.doctor.site import Site, plural, seconds
+from receiver.commands.doctor.site import Site, seconds
 from receiver.errors import ConfigurationError, StoreUnavailable
 from receiver.ledger.notification import UNASSIGNED
 from receiver.outbox.subscribers.subscriber import Subscriber

@@ -9,8 +9,9 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
+from receiver.commands.console import plural
 from receiver.commands.doctor.finding import Finding, fail, ok, plain_http, warn
-from receiver.commands.doctor.site import Site, plural
+from receiver.commands.doctor.site import Site
 from receiver.settings.sections import Scope, TokenSettings
 
 GUESSABLE = ("", "token", "secret", "test", "password", "changeme", "admin", "receiver", "TOKEN", "…")

@@ -25,7 +25,7 @@ FIXES: Final = MappingProxyType(
         "subscribers": "Then add the subscriber again; its events wait",
         "events": "Nothing to do: its subscribers have the entry as a dead event",
         "due": "Then refresh the refund: receiver refund refresh ID",
-        "second_looks": "Nothing to do: the refund is settled",
+        "second_looks": "Nothing to do: the refund is final",
         "lane": "The event is not sent; see receiver delivery redrive",
         "dead": "The event may still be in the stream: receiver delivery redrive NAME ID sends it again",
         "throttle": "The next claim corrects it",

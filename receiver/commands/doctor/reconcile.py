@@ -29,10 +29,10 @@ async def check_reconciliation(store: AccountStore, settings: Account) -> list[F
     if complete is None or complete.at < store.now() - LATE:
         text = f"the last comparison with Amazon's reports was at {format_rfc3339(complete.at)}" if complete else ""
         text = text or "no comparison with Amazon's reports is complete yet"
-        fix = "Does a worker run? See reconcile.* in its log."
+        fix = "Is a worker running? See reconcile.* in its log."
         return [warn(REPORTS, "late", text, fix, account)]
     if complete.unread:
-        text = f"{complete.unread} of Amazon's reports could not be read completely, so they prove no refund missing"
+        text = f"{complete.unread} of Amazon's reports could not be read completely: they prove no refund to be missing"
         fix = "The log has the lines and the reasons: reconcile.line_refused, reconcile.report_refused."
         return [warn(REPORTS, "unread", text, fix, account)]
     return [ok(REPORTS, f"compared with Amazon's reports at {format_rfc3339(complete.at)}", account)]

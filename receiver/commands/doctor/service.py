@@ -9,8 +9,9 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from receiver.commands.console import plural
 from receiver.commands.doctor.finding import Finding, fail, ok, skip, warn
-from receiver.commands.doctor.site import Site, plural, seconds
+from receiver.commands.doctor.site import Site, seconds
 from receiver.errors import Malformed, TransportError
 from receiver.exchange import Request, Response
 from receiver.http.api.schema import DiagnosticsJson, ReadinessJson, SightingJson

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from receiver.amazon.account import Account
-from receiver.exchange import Response
+from receiver.client.api import Send
 from receiver.settings import Settings
 from receiver.store.redis.address import RedisAddress
-
-Send = Callable[..., Awaitable[Response]]
-"""`Transport.send`: one exchange. Raises `TransportError`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +47,3 @@ def seconds(value: float) -> str:
         if abs(value) >= 2 * size:
             return f"{value / size:.0f} {unit}"
     return f"{value:.1f} s" if abs(value) >= 1 else f"{value * 1000:.1f} ms"
-
-
-def plural(count: int, one: str, many: str = "") -> str:
-    """`1 account`, `2 accounts`."""
-    return f"{count} {one if count == 1 else many or one + 's'}"

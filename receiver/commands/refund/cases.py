@@ -41,8 +41,8 @@ def close(
 ) -> None:
     """Close the case of a declined refund, once the buyer was paid or is owed nothing.
 
-    A case closes by itself when Amazon reports the refund or one of its reissues as Refunded. Closing it again in the
-    same way changes nothing. A refund whose case is closed is not reissued.
+    A case closes automatically when Amazon reports the refund or one of its reissues as Refunded. Closing it again in
+    the same way changes nothing. A refund whose case is closed is not reissued.
     """
     given = {
         How.REFUNDED_ELSEWHERE: refunded_elsewhere,

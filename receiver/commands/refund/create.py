@@ -179,7 +179,7 @@ def retry(
 def show(call: ServiceCall, answer: Response, when_repeated: str = "") -> None:
     """Print the refund, or that there is no answer yet. A decline and no answer have their own exit codes.
 
-    `when_repeated` is said if an earlier call made the refund.
+    `when_repeated` is printed if an earlier call made the refund.
     """
     if answer.status == PENDING:
         pending = decode(answer, PendingJson)

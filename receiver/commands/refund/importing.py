@@ -85,8 +85,8 @@ def _values(source: Iterator[Line], column: str) -> Iterator[tuple[int, str, str
 
 
 def _check_is_a_list(head: Sequence[Line]) -> None:
-    """Raise `ConfigurationError` if the file is a table, which has no column that is known: the first lines that say
-    something have several cells."""
+    """Raise `ConfigurationError` if the file is a table without a known column: its first non-empty lines have several
+    cells."""
     widest = max(filter(_says_something, head), key=lambda line: len(columns(line.text or "")[1]), default=None)
     delimiter, names = columns(widest.text or "") if widest else ("", [])
     if widest and len(names) > 1:
@@ -94,7 +94,7 @@ def _check_is_a_list(head: Sequence[Line]) -> None:
         known = ", ".join(ascii(cell.strip().strip('"'))[1:-1] for cell in cells)
         raise ConfigurationError(
             [
-                "the file is a table without a column of refund ids that is known (RefundId, AmazonTransactionId). "
+                "the file is a table without a known column of refund ids (RefundId, AmazonTransactionId). "
                 f"Name the column with --column. Its columns are: {known[:MOST_COLUMNS]}."
             ]
         )
@@ -120,7 +120,7 @@ class ImportTally:
 async def check_account(api: Api) -> None:
     """Raises `ApiProblem` (`no_such_account`) if the service has no such account, or the token may not see it.
 
-    A token that may not read learns it from its first refresh.
+    For a token that may not read, its first refresh shows it.
     """
     try:
         await api.call("GET", target("refunds", account=api.account, limit=1))
@@ -175,7 +175,7 @@ def import_ids(
     again. Needs a token with the scope refund or admin, and --account if the token sees several. The default --rate
     leaves half of Amazon's limit for notifications.
 
-    Exit code 1: a line was bad or refused; all others were taken in.
+    Exit code 1: a line was bad or refused; all others were imported.
     """
     found = read_ids([_read(file)], column)
     tally = ImportTally()

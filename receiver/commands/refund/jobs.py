@@ -1,4 +1,5 @@
-"""Command. `receiver refund retry` for many refunds, and `job`: a job of the service reissues them, and is followed."""
+"""Command. `receiver refund retry` for many refunds, and `job`: start and follow a job of the service that reissues
+them."""
 
 from __future__ import annotations
 
@@ -25,6 +26,7 @@ from receiver.commands.console import (
     emit_rich,
     emit_table,
     now_ms,
+    plural,
     say,
     short_moment,
     shown,
@@ -72,7 +74,7 @@ def reissue_many(call: ServiceCall, selection: Mapping[str, object], *, dry_run:
     if not plan.count:
         say(["Nothing was reissued: no refund of this selection can be."])
         return
-    if not (yes or confirmed(f"Reissue {_refunds(plan.count)} now?")):
+    if not (yes or confirmed(f"Reissue {plural(plan.count, 'refund')} now?")):
         say(["Nothing was reissued."])
         raise typer.Exit(1)
     follow(call, call.run(lambda api: _start(api, path, body)), plan.account)
@@ -96,7 +98,7 @@ async def _start(api: Api, path: str, body: Mapping[str, object]) -> str:
 def job(
     call: ServiceCall,
     job_id: Annotated[str, typer.Argument(metavar="ID", help="The id of the job.")],
-    resume: Annotated[bool, typer.Option("--resume", help="Let a paused job go on.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume a paused job.")] = False,
     cancel: Annotated[bool, typer.Option("--cancel", help="End the job.")] = False,
 ) -> None:
     """Follow a job that reissues refunds, resume it, or cancel it.
@@ -116,7 +118,7 @@ def follow(call: ServiceCall, job_id: str, account: str) -> None:
     found = call.run(lambda api: _follow(api, job_id, account, as_json=call.json))
     say([found.detail])
     if found.state in UNFINISHED:
-        say([f"`receiver refund job {job_id} --resume` lets it go on, --cancel ends it."])
+        say([f"`receiver refund job {job_id} --resume` resumes it, --cancel ends it."])
         raise typer.Exit(UNFINISHED_CODE)
     if found.reissued < found.total:
         raise typer.Exit(INCOMPLETE)
@@ -171,7 +173,7 @@ def _line(each: JobRefundJson) -> None:
 def show_plan(plan: PlanJson) -> None:
     """How many refunds would be reissued, and which are left out."""
     total = f": {_money(plan.sums)}" if plan.sums else ""
-    emit(f"Would reissue {_refunds(plan.count)}{total} (account {clean(plan.account)})")
+    emit(f"Would reissue {plural(plan.count, 'refund')}{total} (account {clean(plan.account)})")
     if not plan.left_out:
         return
     emit(f"Left out: {sum(each.count for each in plan.left_out)}")
@@ -181,10 +183,6 @@ def show_plan(plan: PlanJson) -> None:
     for each in plan.left_out:
         rows.add_row(*map(shown, (f"  {each.count}", _money(each.sums), each.reason, each.detail)))
     emit_rich(rows)
-
-
-def _refunds(count: int) -> str:
-    return f"{count} {'refund' if count == 1 else 'refunds'}"
 
 
 def _money(sums: list[MoneyJson]) -> str:

@@ -10,7 +10,7 @@ from receiver.client.answers import History
 from receiver.client.api import Api, convert
 from receiver.client.calls import refund_pages, until_final
 from receiver.commands.client.options import RefundId, ServiceCall, api_command, checked_id, read_since
-from receiver.commands.console import clean, emit, emit_json, now_ms, say
+from receiver.commands.console import clean, emit, emit_json, now_ms, plural, say
 from receiver.commands.refund import cases, create, export, importing, jobs, requests
 from receiver.commands.refund.views import ChangePrinter, emit_history, emit_list, emit_refund
 from receiver.commands.refund.watch import ChangeWatcher
@@ -105,7 +105,7 @@ async def _list(api: Api, as_json: bool, filters: dict[str, str], limit: int | N
     if not shown:
         say(["No refund matches." if any(filters.values()) else "There are no refunds yet."])
     elif limit is not None and page.next_cursor:
-        say([f"Showing {shown} {'refund' if shown == 1 else 'refunds'}. Use --all or a higher --limit for more."])
+        say([f"Showing {plural(shown, 'refund')}. Use --all or a higher --limit for more."])
 
 
 @api_command(app)
@@ -144,8 +144,8 @@ def watch(
     With an ID: its changes so far and from now on, until the refund is final. The exit code is then 0, even if it was
     declined. Waits for a refund that is not known yet. Without an ID: all changes from now on, until Ctrl-C.
 
-    If the service goes away, the command retries at least every 30 seconds and misses nothing. Only if the first call
-    fails does it end with exit code 3. `--json` prints one line per change: the refund as of that change.
+    If the service becomes unavailable, the command retries at least every 30 seconds and misses nothing. It ends with
+    exit code 3 only if the first call fails. `--json` prints one line per change: the refund as of that change.
     """
     screen = ChangePrinter(call.json)
     if refund_id is None:

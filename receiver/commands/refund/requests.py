@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from receiver.commands.client.options import ServiceCall, api_command, checked_id
+from receiver.commands.client.options import ServiceCall, api_command, checked_id, of_form
 from receiver.commands.console import Fields, clean, emit_fields, emit_rich, moment, now_ms, say, short_moment
 from receiver.errors import ConfigurationError
 from receiver.http.api.schema import RequestListJson
@@ -23,10 +23,9 @@ UNANSWERED, STILL_UNCLEAR = 4, 6
 STYLES = {"unclear": "bold red", "refused": "red", "done": "green"}
 
 
-def _request_id(text: str | None) -> str | None:
-    if text is not None and not re.fullmatch(r"[0-9a-f]{64}", text):
-        raise typer.BadParameter("a request id is 64 hexadecimal digits, as shown by `receiver refund requests`.")
-    return text
+checked_request_id = of_form(
+    re.compile(r"[0-9a-f]{64}"), "a request id is 64 hexadecimal digits, as shown by `receiver refund requests`."
+)
 
 
 def _state(text: str) -> str:
@@ -35,7 +34,7 @@ def _state(text: str) -> str:
     return text.lower()
 
 
-RequestId = Annotated[str, typer.Argument(metavar="ID", callback=_request_id, help="The id of the request.")]
+RequestId = Annotated[str, typer.Argument(metavar="ID", callback=checked_request_id, help="The id of the request.")]
 
 
 @api_command(app)
@@ -43,7 +42,7 @@ def requests(
     call: ServiceCall,
     refund_request_id: Annotated[
         str | None,
-        typer.Argument(metavar="ID", callback=_request_id, help="Show this request, whatever its state."),
+        typer.Argument(metavar="ID", callback=checked_request_id, help="Show this request, whatever its state."),
     ] = None,
     state: Annotated[str, typer.Option(callback=_state, help="Only requests in this state: unclear or reserved.")] = "",
     limit: Annotated[int, typer.Option(min=1, max=200, metavar="N", help="Show at most this many.")] = 50,

@@ -36,7 +36,7 @@ from receiver.outbox.formats.cloudevents import AdvisedRefundJson
 
 STYLES = {State.DECLINED.value: "bold red", State.REFUNDED.value: "green", State.INITIATED.value: "yellow"}
 MARKED = frozenset({"stuck", "resolved", "reopened"})
-"""Ends of event types that the state of the refund does not say."""
+"""The last words of event types that the state of the refund does not express."""
 
 
 class ChangePrinter:

@@ -25,7 +25,7 @@ async def reloading(
     """Within the block, the settings are read again whenever `asked` is set. `logs`: whether this process logs it."""
 
     async def reload() -> None:
-        """Read the settings, and take over what can be. Invalid ones change nothing."""
+        """Read the settings, and apply those that need no restart. Invalid settings change nothing."""
         found = await read_again(service.settings, config)
         if logs:
             log_reload(found)
@@ -59,7 +59,7 @@ async def at_each(asked: asyncio.Event, act: Callable[[], Awaitable[None]]) -> A
 
 
 async def read_again(running: Settings, config: Path | None) -> Reloaded | ConfigurationError:
-    """What the settings of now would change, or why they are invalid."""
+    """What the current settings would change, or why they are invalid."""
     try:
         return reloaded(running, await asyncio.to_thread(load, config, os.environ))
     except ConfigurationError as error:
@@ -67,7 +67,7 @@ async def read_again(running: Settings, config: Path | None) -> Reloaded | Confi
 
 
 def log_reload(found: Reloaded | ConfigurationError) -> None:
-    """Say what was taken over, what needs a restart, or every problem."""
+    """Log what was applied, what needs a restart, or every problem."""
     if isinstance(found, ConfigurationError):
         fix = "The earlier settings stay in use. Fix these and send SIGHUP again."
         log.error("settings.not_reloaded", problems=list(found.problems), fix=fix)

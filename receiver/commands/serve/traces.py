@@ -1,4 +1,4 @@
-"""Command. What a process records spans of, if the environment says where to export them (`runtime/tracing.py`).
+"""Command. Records spans of a process's work, if the environment says where to export them (`runtime/tracing.py`).
 
 As instrumentations of OpenTelemetry do, it replaces methods, once, before the work begins. Without an endpoint nothing
 is replaced, so that the work is as fast as without traces.
@@ -18,7 +18,7 @@ from receiver.deliver.send import DeliveryAttempt
 from receiver.exchange import Request, Response
 from receiver.issue.attempts import RefundAttempts
 from receiver.ledger.next_look import DueRefund
-from receiver.ledger.notification import Receipt
+from receiver.ledger.notification import PostedNotification, Receipt
 from receiver.outbox.subscribers.subscriber import Subscriber
 from receiver.receive.receiver import Receiver
 from receiver.runtime.tracing import Spans, is_wanted, other_protocol
@@ -70,16 +70,9 @@ def _spans(environ: Mapping[str, str]) -> Spans | None:
 def _notification(spans: Spans, receive: Method) -> Method:
     """From the body to the hint. What follows from the notification is a child of this span."""
 
-    async def traced(
-        self: Receiver,
-        body: bytes,
-        headers: Mapping[str, str],
-        account: str | None = None,
-        traceparent: str = "",
-        source: str = "",
-    ) -> Receipt:
-        with spans.span("notification", "SERVER", traceparent) as span:
-            receipt: Receipt = await receive(self, body, headers, account, spans.traceparent(), source)
+    async def traced(self: Receiver, posted: PostedNotification) -> Receipt:
+        with spans.span("notification", "SERVER", posted.traceparent) as span:
+            receipt: Receipt = await receive(self, posted._replace(traceparent=spans.traceparent()))
             span.set_attribute("receiver.outcome", receipt.outcome.value)
             span.set_attribute("receiver.accounts", receipt.accounts)
             if receipt.refund_id:
@@ -170,7 +163,8 @@ def _command(spans: Spans, called: Method) -> Method:
 
 
 def _finish(spans: Spans, finish: Method) -> Method:
-    """The end of a delivery. Those that end together share a script; each has a span of it."""
+    """Trace the end of a delivery. Deliveries that end together share one call of the script; each gets a span for
+    it."""
 
     async def traced(self: DeliveryQueues, *args: Any, **how: Any) -> bool:
         with _redis(spans, "EVALSHA", "finish_delivery") if spans.is_recording() else contextlib.nullcontext():

@@ -9,7 +9,7 @@ import typer
 from receiver.client.answers import AnySubscriber, AnyTest
 from receiver.client.api import Api, decode, target
 from receiver.client.errors import ApiProblem
-from receiver.commands.client.options import ServiceCall, api_command, read_secret_file
+from receiver.commands.client.options import ServiceCall, api_command, of_form, read_secret_file
 from receiver.commands.console import confirmed, emit, emit_fields, need_terminal, say
 from receiver.commands.subscriber import apply
 from receiver.commands.subscriber.options import (
@@ -46,23 +46,14 @@ TEST_WAIT = 30
 """Seconds to wait for a test delivery."""
 
 app = typer.Typer(no_args_is_help=True)
-
-
-def _name(text: str) -> str:
-    if not NAME.fullmatch(text):
-        raise typer.BadParameter(
-            "a name is 1 to 64 characters of a-z, 0-9, - and _, and begins with a letter or digit."
-        )
-    return text
-
-
-Name = Annotated[str, typer.Argument(metavar="NAME", callback=_name, help="Name of the subscriber.")]
+checked_name = of_form(NAME, "a name is 1 to 64 characters of a-z, 0-9, - and _, and begins with a letter or digit.")
+Name = Annotated[str, typer.Argument(metavar="NAME", callback=checked_name, help="Name of the subscriber.")]
 
 
 @api_command(app)
 def add(
     call: ServiceCall,
-    name: Annotated[str, typer.Argument(metavar="NAME", callback=_name, help="Its name: a-z, 0-9, - and _.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", callback=checked_name, help="Its name: a-z, 0-9, - and _.")],
     address: Annotated[
         str,
         typer.Argument(
@@ -125,7 +116,7 @@ async def _add(api: Api, name: str, wanted: dict[str, Any]) -> Response:
         raise
     if answer.status == 200:
         shown = " Its secret is not shown again." if wanted["format"] == DEFAULT.name else ""
-        say([f"{name} was there already, equal to this. Nothing was changed.{shown}"])
+        say([f"{name} exists already with these values. Nothing was changed.{shown}"])
     return answer
 
 

@@ -15,6 +15,7 @@ from receiver.errors import BadRequest, Conflict, Malformed
 from receiver.http.api.auth import Caller
 from receiver.http.api.params import REFUND, Schema, unknown_names, whole
 from receiver.ledger.money import AMOUNT, WRITTEN_CURRENCY, Money
+from receiver.ledger.timestamps import parse_any_time
 
 MOST_BODY = 64 * 1024
 READ_TIMEOUT = 10.0
@@ -77,7 +78,7 @@ def money_schema(currency: Schema, about: str) -> Schema:
 
 
 def read_money(value: object, absent: str = "", *, field: str = "refundAmount") -> Money:
-    """An amount in a field. Raises `BadRequest`; `absent` tells the user when it may be omitted."""
+    """An amount in a field. Raises `BadRequest`; `absent` says in the error when it may be omitted."""
     if not isinstance(value, Mapping) or set(value) != {"amount", "currencyCode"}:
         example = '{"amount": "14.00", "currencyCode": "USD"}'
         raise BadRequest(f"`{field}` must be an object such as {example}{absent}.", reason="bad_amount")
@@ -85,6 +86,14 @@ def read_money(value: object, absent: str = "", *, field: str = "refundAmount") 
         return Money.written(value["amount"], value["currencyCode"])
     except Malformed as error:
         raise BadRequest(f"`{field}`: {error.detail}", reason=error.reason) from None
+
+
+def read_time(value: object, field: str, reason: str) -> int:
+    """A time (ms) in a field. Raises `BadRequest`."""
+    try:
+        return max(parse_any_time(value if isinstance(value, str) else ""), 1)
+    except Malformed:
+        raise BadRequest(f"`{field}` must be a time such as 2026-01-31T12:00:00Z.", reason=reason) from None
 
 
 def possible_accounts(caller: Caller, named: object) -> Sequence[str]:
@@ -118,9 +127,9 @@ async def read_whole(request: Request, what: str, most: int, timeout: float) -> 
     return bytes(raw)
 
 
-async def read_object(request: Request, *, needed: bool = True) -> dict[str, Any]:
+async def read_object(request: Request, *, needed: bool = True, most: int = MOST_BODY) -> dict[str, Any]:
     """The body as a JSON object; an absent one is empty if none is needed. Raises `BadRequest`."""
-    raw = await read_whole(request, "body", MOST_BODY, READ_TIMEOUT)
+    raw = await read_whole(request, "body", most, READ_TIMEOUT)
     if not raw and not needed:
         return {}
     try:

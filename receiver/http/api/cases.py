@@ -69,8 +69,8 @@ class CaseApi:
         id="closeRefund",
         tag="refunds",
         summary="Close the case of a declined refund",
-        about="A case closes by itself once Amazon reports the refund or one of its reissues as Refunded. Use this if "
-        "the buyer was paid another way, or is owed nothing. Repeating it changes nothing. A refund whose case is "
+        about="A case closes automatically once Amazon reports the refund or one of its reissues as Refunded. Use this "
+        "if the buyer was paid another way, or is owed nothing. Repeating it changes nothing. A refund whose case is "
         "closed is not reissued.",
         scopes=ISSUE,
         parameters=(REFUND, ACCOUNT),
@@ -79,7 +79,7 @@ class CaseApi:
         problem=RefundProblemJson,
         reasons=(
             {
-                400: ("unknown_field", "bad_how", "bad_note", "bad_refund_id"),
+                400: ("unknown_field", "bad_how", "bad_note"),
                 409: (
                     *("not_declined", "already_closed", "being_reissued"),
                     *("other_charge", "not_refunded", "already_used"),

@@ -1,4 +1,4 @@
-"""HTTP. `/v1/charges/{id}`: what of a charge is refunded, pending and left, and all its refunds."""
+"""HTTP. `/v1/charges/{id}`: what is refunded, pending and left of a charge, and all its refunds."""
 
 from __future__ import annotations
 

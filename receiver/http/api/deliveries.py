@@ -16,7 +16,7 @@ from receiver.errors import BadRequest, NotFound
 from receiver.http.api.bodies import read_object
 from receiver.http.api.lookup import find_subscriber
 from receiver.http.api.operations import Answer, Body, Call, subscriber_operation
-from receiver.http.api.params import ACCOUNT, choice, number, whole, word
+from receiver.http.api.params import ACCOUNT, LIMIT, choice, whole, word
 from receiver.http.api.redrive import REDRIVE, STREAM_ID, is_stream_id, read_wanted
 from receiver.http.api.schema import (
     DeadDeliveryJson,
@@ -53,7 +53,6 @@ CURSOR: Final = word(
     "`nextCursor` of the previous page, for the same state.",
     {"type": "string", "pattern": whole(STREAM_ID, PLACE)},
 )
-LIMIT: Final = number("limit", "Maximum number of items.", 50, 1, 200)
 
 
 class DeliveryApi:

@@ -56,7 +56,7 @@ from receiver.http.ipn.operations import ACCOUNT_IN_PATH, TO_SNS
 from receiver.http.problems import RefundProblemJson
 from receiver.http.respond import json_answer
 from receiver.issue.fps import FpsIssuer, Ordered
-from receiver.ledger.notification import NotificationOutcome, Receipt
+from receiver.ledger.notification import NotificationOutcome, PostedNotification, Receipt
 from receiver.ledger.schema import RefundJson, money_json, refund_json
 from receiver.runtime.metrics import Metrics
 from receiver.settings.sections import IngestSettings
@@ -127,7 +127,6 @@ class NoFlexiblePayments(InvalidNotification):
     """No account of this name has Flexible Payments."""
 
     status = 404
-    title = "Not Found"
     reason = "no_fps"
 
 
@@ -149,22 +148,15 @@ class Forms:
     def __init__(self, fps_issuers: Mapping[str, FpsIssuer]) -> None:
         self._issuers = fps_issuers
 
-    async def receive(
-        self,
-        body: bytes,
-        headers: Mapping[str, str],
-        account: str | None = None,
-        traceparent: str = "",
-        source: str = "",
-    ) -> Receipt:
+    async def receive(self, posted: PostedNotification) -> Receipt:
         """Process one. Raises `InvalidNotification`, or `Unavailable` for a reference without an order.
 
         Any client can post a form, so its `traceparent` is used in the log only.
         """
-        issuer = self._issuers.get(account or "")
+        issuer = self._issuers.get(posted.account or "")
         if issuer is None:
             raise NoFlexiblePayments()
-        notice = read_status_notification(body)
+        notice = read_status_notification(posted.body)
         if not notice.is_refund:
             return Receipt(NotificationOutcome.NOT_A_REFUND, 0, 0, object_type="FPS")
         if not await issuer.hint(notice.reference):
@@ -177,7 +169,7 @@ class Forms:
             0,
             object_type="FPS",
             refund_id=notice.reference,
-            accounts=(account or "",),
+            accounts=(posted.account or "",),
         )
 
 

@@ -131,7 +131,6 @@ REFUSALS: Final[tuple[Reasons, ...]] = (
         422: ("amazon_refused", "amazon_not_found"),
         502: (AMAZON,),
     },
-    NO_ACCOUNT,
     COMMIT,
 )
 
@@ -162,6 +161,7 @@ class IssueApi:
                 ),
                 409: ("idempotency_key_reused", "nothing_left", "not_enough_known"),
             },
+            NO_ACCOUNT,
             *REFUSALS,
         ),
     )

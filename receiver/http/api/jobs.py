@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from starlette.responses import Response
 
-from receiver.errors import BadRequest, Malformed
+from receiver.errors import BadRequest
 from receiver.http.api.bodies import (
     ACCOUNT_FIELD,
     CURRENCY_FIELD,
@@ -20,11 +20,12 @@ from receiver.http.api.bodies import (
     possible_accounts,
     read_money,
     read_object,
+    read_time,
 )
 from receiver.http.api.listing import check_words, read_cursor, write_cursor
 from receiver.http.api.lookup import find_job
 from receiver.http.api.operations import NO_ACCOUNT, SEVERAL, Answer, Body, Call, issue_operation
-from receiver.http.api.params import ACCOUNT, WORD, Schema, in_path, number, text, time, whole
+from receiver.http.api.params import ACCOUNT, LIMIT, WORD, Schema, in_path, number, text, time, whole
 from receiver.http.problems import JobProblemJson
 from receiver.http.respond import json_answer
 from receiver.issue.issuer import Issuer
@@ -33,7 +34,6 @@ from receiver.ledger.declines.job import MOST_REFUNDS, Job, Selection
 from receiver.ledger.declines.job_shape import JobJson, JobListJson, PlanJson, job_json, plan_json
 from receiver.ledger.query import Query
 from receiver.ledger.refund import REASONS, REFUND_ID, is_known_reason, reason_of
-from receiver.ledger.timestamps import parse_any_time
 from receiver.store import Store
 
 MOST_NAMED: Final = 1_000
@@ -58,7 +58,7 @@ FIELDS: Final[Mapping[str, Schema]] = {
         {**CURRENCY_FIELD, "description": "ISO 4217. Other currencies are left out."},
         "Reissue no more than this in total. The oldest declines come first.",
     ),
-    "dryRun": {"type": "boolean", "default": False, "description": "Only say what the job would do."},
+    "dryRun": {"type": "boolean", "default": False, "description": "Only report what the job would do."},
 }
 EXAMPLE: Final = {
     "reason": "AmazonRejected",
@@ -85,14 +85,13 @@ JOB: Final = in_path(
     "job_id", "The id of the job.", "8f14e45fceea167a", WORD, ("bad_job_id", "This is no id of a job.")
 )
 AFTER: Final = number("after", "Number of outcomes to skip: `after` of the last answer.", 0, 0, MOST_REFUNDS)
-LIMIT: Final = number("limit", "The most outcomes to return.", 200, 1, 1_000)
+OUTCOMES: Final = number("limit", "The most outcomes to return.", 200, 1, 1_000)
 LOCATION: Final = {"Location": "URL of the job."}
 TO_JOB: Final = {"getJob": {"operationId": "getJob", "parameters": {"job_id": "$response.body#/id"}}}
 ONE_JOB: Final = ({404: ("no_such_job",)}, SEVERAL)
 
 
 CURSOR: Final = text("cursor", "`nextCursor` of the previous page.")
-MOST: Final = number("limit", "Maximum number of items.", 50, 1, 200)
 
 
 class JobApi:
@@ -105,12 +104,12 @@ class JobApi:
         id="listJobs",
         summary="Jobs, newest first",
         about="Jobs are kept for 30 days after their end.",
-        parameters=(ACCOUNT, CURSOR, MOST),
+        parameters=(ACCOUNT, CURSOR, LIMIT),
         reasons=({400: ("bad_cursor",)},),
         in_turn=True,
     )
     async def many(self, call: Call) -> JobListJson:
-        accounts, limit = call.accounts, call[MOST]
+        accounts, limit = call.accounts, call[LIMIT]
         below = _read_place(read_cursor(call[CURSOR], "jobs", accounts))
         lists = await asyncio.gather(*(self._store.of(account).jobs.page(below, limit + 1) for account in accounts))
         found = [each for jobs in lists for each in jobs if isinstance(each, Job)]
@@ -168,19 +167,19 @@ class JobApi:
         id="getJob",
         summary="A job: its state, and the outcome of each refund",
         about="Jobs are kept for 30 days after their end.",
-        parameters=(JOB, ACCOUNT, AFTER, LIMIT),
+        parameters=(JOB, ACCOUNT, AFTER, OUTCOMES),
         reasons=ONE_JOB,
     )
     async def one(self, call: Call) -> JobJson:
         job, after = await find_job(self._store, call.accounts, call[JOB]), call[AFTER]
-        outcomes = await self._store.of(job.account).jobs.outcomes(job.id, after, call[LIMIT])
+        outcomes = await self._store.of(job.account).jobs.outcomes(job.id, after, call[OUTCOMES])
         return job_json(job, outcomes, after)
 
     @issue_operation(
         "POST",
         "/v1/jobs/{job_id}/resume",
         id="resumeJob",
-        summary="Let a paused job go on",
+        summary="Resume a paused job",
         about="The next ten refunds go alone again. A running job stays as it is.",
         parameters=(JOB, ACCOUNT),
         reasons=({409: ("job_ended",)}, *ONE_JOB),
@@ -194,7 +193,7 @@ class JobApi:
         "/v1/jobs/{job_id}/cancel",
         id="cancelJob",
         summary="End a job",
-        about="Refunds that are being reissued at this moment still are.",
+        about="Refunds that are being reissued at this moment are not stopped.",
         parameters=(JOB, ACCOUNT),
         reasons=({409: ("job_ended",)}, *ONE_JOB),
     )
@@ -215,7 +214,8 @@ def _read_place(text: str) -> tuple[int, str] | None:
 
 def read_selection(fields: Mapping[str, Any]) -> Selection:
     """Which refunds a body names. Raises `BadRequest` that names the field."""
-    refund_ids, reason, since = _refund_ids(fields), _reason(fields), _since(fields)
+    refund_ids, reason, since = _refund_ids(fields), _reason(fields), fields.get("since")
+    since = 0 if since is None else read_time(since, "since", "bad_since")
     if bool(refund_ids) is bool(reason or since):
         raise BadRequest(
             "Name the refunds: either `refundIds`, or `reason` or `since` or both of them.", reason="selection_needed"
@@ -243,16 +243,6 @@ def _reason(fields: Mapping[str, Any]) -> str:
     if not isinstance(value, str) or (value and not WORD.fullmatch(value)):
         raise BadRequest("`reason` must be a reason code such as AmazonRejected.", reason="bad_parameter")
     return reason_of(value)
-
-
-def _since(fields: Mapping[str, Any]) -> int:
-    value = fields.get("since")
-    if value is None:
-        return 0
-    try:
-        return max(parse_any_time(value if isinstance(value, str) else ""), 1)
-    except Malformed:
-        raise BadRequest("`since` must be a time such as 2026-01-31T12:00:00Z.", reason="bad_since") from None
 
 
 def _dry_run(fields: Mapping[str, Any]) -> bool:

@@ -72,7 +72,7 @@ async def check_words(store: Store, accounts: Sequence[str], query: Query) -> No
 
 
 async def _any(store: Store, accounts: Sequence[str], query: Query) -> bool:
-    """Whether a refund matches, or may match: only so many are looked at."""
+    """Whether a refund matches, or may match: only a limited number is examined."""
     page = await _merged(store, accounts, query, "", 1)
     return bool(page.refunds or page.unreadable or page.cut)
 

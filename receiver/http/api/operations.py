@@ -3,9 +3,9 @@
     @Operation("GET", "/v1/refunds", id="listRefunds", scopes=READ, parameters=(STATE, LIMIT), …)
     async def many(self, call: Call) -> RefundListJson: …
 
-What a handler returns is its answer, with status 200; a handler with other statuses or headers returns a `Response`,
-and declares its answers. `routes_of` turns an operation into a route, which checks the token, its scope and the query's
-parameter names before the handler runs. `openapi/` turns it into the description.
+The value that a handler returns is the body of its answer, with status 200. A handler with other statuses or headers
+returns a `Response`, and declares its answers. `routes_of` turns an operation into a route, which checks the token, its
+scope and the query's parameter names before the handler runs. `openapi/` turns it into the description.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ Reasons = Mapping[int, Sequence[str]]
 
 JSON: Final = "application/json"
 AMAZON: Final = "amazon_"
-"""How the reasons of 502 begin. The rest says how the exchange with Amazon ended; the set is open."""
+"""The prefix of the reasons of 502. The rest says how the exchange with Amazon ended; the set is open."""
 READ, ISSUE, ADMIN = (Scope.READ,), (Scope.REFUND,), (Scope.ADMIN,)
 
 STORE: Final[Reasons] = {503: tuple(sorted({f"store_{kind}" for kind in STORE_ERRORS} | {"store_unavailable"}))}
@@ -44,7 +44,7 @@ COMMIT: Final[Reasons] = {503: ("store_collision", "store_emptied")}
 """For operations that write refunds."""
 QUERY: Final[Reasons] = {400: ("unknown_parameter", "repeated_parameter")}
 NO_ACCOUNT: Final[Reasons] = {404: ("no_such_account",)}
-SEVERAL: Final[Reasons] = {**NO_ACCOUNT, 409: ("several_accounts",)}
+SEVERAL: Final[Reasons] = {409: ("several_accounts",)}
 OBJECT: Final[Reasons] = {400: ("not_json", "duplicate_key", "too_large", "body_timeout")}
 IN_TURN: Final[Reasons] = {429: ("too_many_reads",), 503: ("overloaded",)}
 ALWAYS: Final[Reasons] = {500: ("internal_error",), 501: ("transfer_encoding",)}
@@ -175,17 +175,12 @@ def operations_of(api: type) -> Iterator[tuple[str, Operation]]:
 
 
 def routes_of(api: object, tokens: Tokens, reads: Reads) -> list[Route]:
-    return [
-        Route(operation.path, _endpoint(operation, getattr(api, name), tokens, reads), methods=[operation.method])
-        for name, operation in operations_of(type(api))
-    ]
-
-
-def _endpoint(
-    operation: Operation, handler: Callable[[Any], Awaitable[object]], tokens: Tokens, reads: Reads
-) -> Callable[..., Any]:
-    """What answers the operation: for Starlette, a function of the request or an ASGI application."""
-    return _Checked(operation, handler, tokens, reads) if operation.scopes else handler
+    found = []
+    for name, operation in operations_of(type(api)):
+        handler = getattr(api, name)
+        endpoint = _Checked(operation, handler, tokens, reads) if operation.scopes else handler
+        found.append(Route(operation.path, endpoint, methods=[operation.method]))
+    return found
 
 
 class _Checked:

@@ -176,6 +176,8 @@ REFUND: Final = in_path(
     REFUND_ID,
     ("bad_refund_id", "A refund id must be 1 to 64 letters, digits and hyphens."),
 )
+CURSOR: Final = text("cursor", "`nextCursor` of the previous page, for the same filters.")
+LIMIT: Final = number("limit", "Maximum number of items.", 50, 1, 200)
 IF_NONE_MATCH: Final = text("If-None-Match", "An `ETag` that you have, a list of them, or `*`.", place="header")
 
 

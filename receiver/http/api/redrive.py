@@ -7,10 +7,9 @@ from typing import Any, Final
 
 import msgspec
 
-from receiver.errors import BadRequest, Malformed
-from receiver.http.api.bodies import object_schema
+from receiver.errors import BadRequest
+from receiver.http.api.bodies import object_schema, read_time
 from receiver.http.api.params import Schema, time, whole
-from receiver.ledger.timestamps import parse_any_time
 from receiver.outbox.events.envelope import EVENT_ID
 
 MOST_IDS = 1000
@@ -85,7 +84,7 @@ def read_wanted(body: dict[str, Any]) -> RedriveRequest:
             f"`ids` must be a list of 1 to {MOST_IDS} ids, such as evt_… (webhook-id) or 1760000000000-0 (streamId).",
             reason="bad_redrive",
         )
-    times = [_time(body, key) for key in ("since", "until")]
+    times = [read_time(body[key], key, "bad_redrive") if key in body else 0 for key in ("since", "until")]
     if times[1] and times[0] > times[1]:
         raise BadRequest("`since` is later than `until`.", reason="bad_redrive")
     return RedriveRequest(tuple(ids or ()), times[0], times[1], flags["dryRun"])
@@ -95,12 +94,3 @@ def is_stream_id(text: str) -> bool:
     """Redis parses the second part as 64 bits, and rejects a larger one."""
     found = STREAM_ID.fullmatch(text)
     return found is not None and int(found[2]) < 2**64
-
-
-def _time(body: dict[str, Any], key: str) -> int:
-    if key not in body:
-        return 0
-    try:
-        return max(parse_any_time(body[key] if isinstance(body[key], str) else ""), 1)
-    except Malformed:
-        raise BadRequest(f"`{key}` must be a time such as 2026-01-31T12:00:00Z.", reason="bad_redrive") from None

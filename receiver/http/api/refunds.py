@@ -21,7 +21,18 @@ from receiver.http.api.bodies import only_account
 from receiver.http.api.listing import as_of_now, check_words, merged
 from receiver.http.api.lookup import find_history, find_refunds, the_refund
 from receiver.http.api.operations import LOCATION, SEVERAL, Answer, Call, Operation, Reasons, read_operation
-from receiver.http.api.params import ACCOUNT, IF_NONE_MATCH, REFUND, flag, moment, number, order_number, text, word
+from receiver.http.api.params import (
+    ACCOUNT,
+    CURSOR,
+    IF_NONE_MATCH,
+    LIMIT,
+    REFUND,
+    flag,
+    moment,
+    number,
+    order_number,
+    word,
+)
 from receiver.http.api.schema import HistoryJson, RefreshJson, RefundListJson
 from receiver.http.headers import traceparent_of
 from receiver.http.limits import Refreshes
@@ -52,14 +63,9 @@ CHARGE: Final = word("charge", "Amazon's id of the charge.")
 ORDER: Final = order_number("order", "The merchant's own order number. Printable characters.")
 SINCE: Final = moment("since", "Write the + of an offset as %2B.", "Changed at or after this time.")
 OPEN: Final = flag("open", "Only declined refunds whose case is open: the buyer may still be owed the money.")
-CURSOR: Final = text("cursor", "`nextCursor` of the previous page, for the same filters.")
-LIMIT: Final = number("limit", "Maximum number of items.", 50, 1, 200)
 WAIT: Final = number("wait", "Seconds to wait for the refund to be known and final.", 0, 0, 60)
 TAG: Final = {"ETag": "Weak: equal tags mean equal answers except for `asOf`."}
-ONE: Final[tuple[Reasons, ...]] = (
-    {404: ("no_such_refund",)},
-    SEVERAL,
-)
+ONE: Final[tuple[Reasons, ...]] = ({404: ("no_such_refund",)}, SEVERAL)
 
 
 class RefundApi:
@@ -152,7 +158,7 @@ class RefundApi:
         scopes=(Scope.REFUND, Scope.ADMIN),
         parameters=(REFUND, ACCOUNT),
         answers=(Answer(202, RefreshJson, headers=LOCATION),),
-        reasons=({400: ("bad_refund_id",), 409: ("several_accounts", "account_needed"), 429: ("too_many_refreshes",)},),
+        reasons=({409: ("several_accounts", "account_needed"), 429: ("too_many_refreshes",)},),
     )
     async def refresh(self, call: Call) -> Response:
         """202 once the poll of Amazon is durably scheduled."""

@@ -15,7 +15,7 @@ from receiver.http.api.bodies import REFUND_FIELD, check_fields, object_schema, 
 from receiver.http.api.issuing import ASK_AGAIN, EXAMPLE_KEY
 from receiver.http.api.lookup import find_request
 from receiver.http.api.operations import AMAZON, COMMIT, OBJECT, PENDING, SEVERAL, Answer, Body, Call, issue_operation
-from receiver.http.api.params import ACCOUNT, REFUND, Schema, choice, in_path, number
+from receiver.http.api.params import ACCOUNT, LIMIT, REFUND, Schema, choice, in_path
 from receiver.http.api.schema import RequestListJson
 from receiver.http.problems import RefundProblemJson
 from receiver.http.respond import json_answer
@@ -33,7 +33,7 @@ REQUEST: Final = in_path(
     ("bad_request_id", "A refund request's id is 64 hexadecimal digits: the SHA-256 of its Idempotency-Key."),
 )
 STATE: Final = choice("state", "Only requests in this state.", OPEN)
-LIMIT: Final = number("limit", "Maximum number of items.", 50, 1, 200)
+ONE: Final = ({404: ("no_such_request",)}, SEVERAL)
 SETTLEMENT: Final[Schema] = {
     "description": "The outcome of an unclear request.",
     "oneOf": [
@@ -83,10 +83,7 @@ class RequestApi:
         id="getRefundRequest",
         summary="A refund request, in any state",
         parameters=(REQUEST, ACCOUNT),
-        reasons=(
-            {404: ("no_such_request",)},
-            SEVERAL,
-        ),
+        reasons=ONE,
     )
     async def one(self, call: Call) -> RefundRequestJson:
         return await self._json(*await find_request(self._store, call.accounts, call[REQUEST]))
@@ -105,11 +102,8 @@ class RequestApi:
         ),
         problem=RefundProblemJson,
         reasons=(
-            {
-                400: ("unknown_field",),
-                404: ("no_such_request",),
-                409: ("several_accounts", "request_settled"),
-            },
+            {400: ("unknown_field",), 409: ("request_settled",)},
+            *ONE,
             OBJECT,
             COMMIT,
         ),
@@ -136,11 +130,11 @@ class RequestApi:
         reasons=(
             {
                 400: ("bad_settlement", "bad_refund_id"),
-                404: ("no_such_request",),
-                409: ("several_accounts", "request_pending", "request_settled", "refund_mismatch", "refund_taken"),
+                409: ("request_pending", "request_settled", "refund_mismatch", "refund_taken"),
                 422: ("amazon_refused", "amazon_not_found"),
                 502: (AMAZON,),
             },
+            *ONE,
             COMMIT,
         ),
     )

@@ -1,4 +1,4 @@
-"""HTTP. `PUT /v1/subscribers/{name}`: a subscriber is created, or made equal to what is given."""
+"""HTTP. `PUT /v1/subscribers/{name}`: creates a subscriber, or makes an existing one equal to the body."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from receiver.errors import BadRequest, Conflict
 from receiver.http.api.bodies import object_schema, only_account, read_object
-from receiver.http.api.operations import NO_ACCOUNT, Answer, Body, Call, subscriber_operation
+from receiver.http.api.operations import Answer, Body, Call, subscriber_operation
 from receiver.http.api.params import ACCOUNT, flag
 from receiver.http.api.schema import ChangedSubscriberJson
 from receiver.http.api.subscriber_bodies import ADD, HUMP, NewSubscriber, read_fields, read_new, subscriber_json
@@ -30,14 +30,17 @@ PUT: Final = object_schema(
     (),
     {
         **{field: schema for field, schema in ADD["properties"].items() if field != "account"},
-        "name": {**ADD["properties"]["name"], "description": "May be left out; otherwise it is the path's."},
+        "name": {
+            **ADD["properties"]["name"],
+            "description": "May be omitted; otherwise it must be the name in the path.",
+        },
     },
     {"url": "https://finance.example/hooks", "types": ["amazonpay.refund.declined"]},
 )
 
 
 class Made(StrEnum):
-    """What became of the subscriber."""
+    """What the call has done with the subscriber."""
 
     CREATED = "created"
     CHANGED = "changed"
@@ -73,7 +76,7 @@ class SubscriberPutApi(SubscriberApi):
         parameters=(NAME, ACCOUNT, DRY_RUN),
         body=Body(PUT),
         answers=(
-            Answer(200, PutSubscriberJson, about="It was there, or this is a dry run."),
+            Answer(200, PutSubscriberJson, about="The subscriber existed before, or this is a dry run."),
             Answer(201, PutSubscriberJson, about="Created.", headers={"Location": "URL of the subscriber."}),
         ),
         reasons=(
@@ -81,7 +84,6 @@ class SubscriberPutApi(SubscriberApi):
                 400: ("bad_subscriber", "bad_start", "credential_needed"),
                 409: ("account_needed", "configured", "subscriber_exists", "too_many_subscribers"),
             },
-            NO_ACCOUNT,
         ),
     )
     async def put(self, call: Call) -> Response:
@@ -105,8 +107,8 @@ class SubscriberPutApi(SubscriberApi):
         return json_answer(body, 201, Location=f"/v1/subscribers/{new.subscriber.name}?account={account}")
 
     async def _make(self, subscribers: SubscriberRepository, new: NewSubscriber, by: Actor | None) -> _Result:
-        """Create the subscriber or make it equal, in a loop until no other change comes between. Without `by`, only
-        say what would be done."""
+        """Create the subscriber or make it equal, and try again if another change comes first. Without `by`, only
+        report what would be done."""
         given = new.subscriber
         while True:
             found = await subscribers.read()

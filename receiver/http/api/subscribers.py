@@ -42,10 +42,7 @@ from receiver.outbox.subscribers.url import UrlPolicy
 from receiver.store import Store
 
 NAME: Final = in_path("name", "The subscriber's name.", "finance")
-ONE: Final[tuple[Reasons, ...]] = (
-    {404: ("no_such_subscriber",)},
-    SEVERAL,
-)
+ONE: Final[tuple[Reasons, ...]] = ({404: ("no_such_subscriber",)}, SEVERAL)
 
 
 def _to(operation: str) -> dict[str, Schema]:

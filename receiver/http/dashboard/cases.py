@@ -38,7 +38,7 @@ class CasePages:
 
     async def ask_close(self, visit: Visit) -> Response:
         """`GET /refunds/{refund_id}/close?account=`: the form."""
-        refund = await self._refund(visit)
+        refund = await refund_of(self._store, visit)
         if refund.resolution and not refund.resolution.is_open:
             raise already_closed(refund.resolution)
         if not may_close(refund):
@@ -46,8 +46,8 @@ class CasePages:
         return await self._form(refund, visit, {})
 
     async def close(self, visit: Visit) -> Response:
-        """`POST /refunds/{refund_id}/close?account=`. What is wrong is shown with the form, as it was filled in."""
-        refund, given = await self._refund(visit), visit.form
+        """`POST /refunds/{refund_id}/close?account=`. An error is shown with the form, which stays filled in."""
+        refund, given = await refund_of(self._store, visit), visit.form
         try:
             closing = read_closing(closing_fields(given), visit.actor)
             await self._issuers[refund.account].cases.close(refund.refund_id, closing)
@@ -58,15 +58,9 @@ class CasePages:
         return see_other(f"{refund_path(refund.refund_id, refund.account)}&done=closed")
 
     async def reopen(self, visit: Visit) -> Response:
-        refund = await self._refund(visit)
+        refund = await refund_of(self._store, visit)
         await self._issuers[refund.account].cases.reopen(refund.refund_id, visit.actor)
         return see_other(f"{refund_path(refund.refund_id, refund.account)}&done=reopened")
-
-    async def _refund(self, visit: Visit) -> Refund:
-        refund = await refund_of(self._store, visit)
-        if refund.account not in self._issuers:
-            raise Conflict("This process cannot close cases of this account.", reason="not_closable")
-        return refund
 
     async def _form(
         self, refund: Refund, visit: Visit, given: Mapping[str, str], error: ReceiverError | None = None

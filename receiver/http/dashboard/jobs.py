@@ -75,7 +75,7 @@ class JobPages:
         return see_other(job_path(job.id, account))
 
     async def one(self, visit: Visit) -> Response:
-        """`GET /jobs/{job_id}?account=`: how far it is, and the latest outcomes."""
+        """`GET /jobs/{job_id}?account=`: its progress, and the latest outcomes."""
         job = await find_job(self._store, visit.accounts, visit[JOB])
         after = max(job.finished - SHOWN, 0)
         outcomes = await self._store.of(job.account).jobs.outcomes(job.id, after, SHOWN)
@@ -102,8 +102,6 @@ class JobPages:
         accounts = visit.accounts
         if len(accounts) != 1:
             raise Conflict("A job belongs to one account. Choose the account in the list.", reason="account_needed")
-        if accounts[0] not in self._issuers:
-            raise Conflict("This process cannot issue refunds of this account.", reason="not_issuing")
         return accounts[0]
 
     async def _plan(self, visit: Visit, account: str, selection: Selection, changed: str = "") -> Response:

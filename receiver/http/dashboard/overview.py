@@ -17,7 +17,6 @@ from receiver.http.dashboard.chart import draw, edges
 from receiver.http.dashboard.guard import PageFrame, Visit
 from receiver.http.dashboard.refunds import retry_makes_sense
 from receiver.http.dashboard.requests import NOTICES
-from receiver.issue.issuer import Issuer
 from receiver.ledger.age import started_at
 from receiver.ledger.declines.job import Job
 from receiver.ledger.dispute import Dispute
@@ -56,10 +55,10 @@ class OpenDecline:
 
 
 class OverviewPage:
-    """The handler. `issuers` by account; `now` is ms."""
+    """The handler. `now` is ms."""
 
-    def __init__(self, frame: PageFrame, store: Store, issuers: Mapping[str, Issuer], now: Callable[[], int]) -> None:
-        self._frame, self._store, self._issuers, self._now = frame, store, issuers, now
+    def __init__(self, frame: PageFrame, store: Store, now: Callable[[], int]) -> None:
+        self._frame, self._store, self._now = frame, store, now
         self._conflicts: dict[str, tuple[str, list[str]]] = {}
 
     async def show(self, visit: Visit) -> Response:
@@ -117,9 +116,7 @@ class OverviewPage:
             "declines_sums": sums(case.amount for _, case in found),
             "declines_since": oldest[0][1].since if oldest else 0,
             "declines_reasons": Counter(case.reason for _, case in found).most_common(),
-            "issues": {account for account in caller.accounts if account in self._issuers}
-            if Scope.REFUND in caller.scopes
-            else set(),
+            "issues": Scope.REFUND in caller.scopes,
         }
 
     async def _decline(self, account: str, case: OpenCase) -> OpenDecline | None:

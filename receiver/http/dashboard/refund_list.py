@@ -14,12 +14,11 @@ from starlette.responses import Response
 from receiver.errors import BadRequest
 from receiver.http.api.listing import as_of_now, merged
 from receiver.http.api.lookup import find_refunds
-from receiver.http.api.params import WORD
-from receiver.http.api.refunds import CURSOR, ORDER, REASON, STATE
+from receiver.http.api.params import CURSOR, WORD
+from receiver.http.api.refunds import ORDER, REASON, STATE
 from receiver.http.dashboard.filters import refund_path
 from receiver.http.dashboard.guard import PageFrame, Visit, see_other
 from receiver.http.limits import Reads
-from receiver.issue.issuer import Issuer
 from receiver.ledger.money import Money, sums
 from receiver.ledger.query import Page, Query
 from receiver.ledger.refund import REFUND_ID, Reason, Refund, State
@@ -54,10 +53,8 @@ class Found:
 
 
 class RefundList:
-    """The handler; `issuers` by account."""
-
-    def __init__(self, frame: PageFrame, store: Store, issuers: Mapping[str, Issuer], reads: Reads) -> None:
-        self._frame, self._store, self._issuers, self._reads = frame, store, issuers, reads
+    def __init__(self, frame: PageFrame, store: Store, reads: Reads) -> None:
+        self._frame, self._store, self._reads = frame, store, reads
 
     async def show(self, visit: Visit) -> Response:
         """`GET /refunds?account=&q=&state=&reason=&from=&to=&cursor=`: newest change first.
@@ -92,7 +89,7 @@ class RefundList:
     def _bulk(self, visit: Visit, accounts: Sequence[str], query: Query) -> str:
         """The account whose open declines the person may reissue together from this list; empty: none."""
         may = query.open and len(accounts) == 1 and Scope.REFUND in visit.caller.scopes
-        return accounts[0] if may and accounts[0] in self._issuers else ""
+        return accounts[0] if may else ""
 
     async def _named(self, accounts: Sequence[str], text: str) -> list[Refund]:
         return await find_refunds(self._store, accounts, text) if REFUND_ID.fullmatch(text) else []

@@ -52,8 +52,8 @@ class Dashboard:
         self._pages = Pages()
         self._frame = PageFrame(self._pages, sessions)
         self._signing_in = SigningIn(self._frame, sessions, tokens, now)
-        self._overview = OverviewPage(self._frame, store, issuers, now)
-        self._list = RefundList(self._frame, store, issuers, reads)
+        self._overview = OverviewPage(self._frame, store, now)
+        self._list = RefundList(self._frame, store, reads)
         self._refunds = RefundPages(self._frame, store, issuers, now, refreshes, seller_central)
         self._cases = CasePages(self._frame, store, issuers)
         self._jobs = JobPages(self._frame, store, issuers)
@@ -100,7 +100,8 @@ class Dashboard:
         ]
 
     def answer_to(self, request: Request, error: Exception) -> Response:
-        """An error: a page where pages are, JSON elsewhere. What has no route is a page for browsers only."""
+        """The answer to an error: a page under the paths of pages, else JSON. An unknown path gets a page only in a
+        browser."""
         is_page = not isinstance(error, HTTPException) or "text/html" in request.headers.get("accept", "")
         if request.url.path.startswith(MACHINES) or not is_page:
             return answer_to(request, error)

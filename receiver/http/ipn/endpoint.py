@@ -7,7 +7,6 @@ final.
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -32,7 +31,8 @@ from receiver.http.ipn.answer import answer, close
 from receiver.http.ipn.incoming import Address, Dropped, Head, Incoming
 from receiver.http.ipn.pacing import PerTickLimit
 from receiver.http.protocol import REST
-from receiver.ledger.notification import Receipt
+from receiver.ledger.notification import PostedNotification, Receipt
+from receiver.runtime.loop import running_loop
 from receiver.runtime.metrics import Metrics
 from receiver.runtime.shares import Shares
 from receiver.settings.sections import IngestSettings
@@ -56,24 +56,18 @@ class Receives(Protocol):
 
     @property
     def waiting(self) -> int:
-        """How many notifications being judged wait for something other than their turn, within limits of their own."""
+        """How many notifications that are being judged wait for something that has its own limits, such as a
+        certificate."""
 
-    async def receive(
-        self,
-        body: bytes,
-        headers: Mapping[str, str],
-        account: str | None = None,
-        traceparent: str = "",
-        source: str = "",
-    ) -> Receipt:
-        """Judge one body. Raises `InvalidNotification`, `Unavailable` or `NotFound`."""
+    async def receive(self, posted: PostedNotification) -> Receipt:
+        """Judge one. Raises `InvalidNotification`, `Unavailable` or `NotFound`."""
 
 
 class Connection(Protocol):
     """A connection whose next request waits unread."""
 
     def resume(self) -> None:
-        """Read on."""
+        """Continue reading."""
 
 
 class MethodNotAllowed(InvalidNotification):
@@ -208,9 +202,9 @@ class Ipn:
         try:
             if not self._turns.entered():
                 await self._turns.enter()
-            return await self._receiver.receive(
-                bytes(incoming.data), head.sns, head.account, traceparent=head.traceparent, source=incoming.source
-            )
+            body = bytes(incoming.data)
+            posted = PostedNotification(body, head.sns, head.account, head.traceparent, incoming.source)
+            return await self._receiver.receive(posted)
         except NotFound:
             # A renamed account must not lose notifications permanently: SNS treats 404 as final.
             raise Unconfigured("The path names no configured account.", reason="unconfigured_account") from None
@@ -225,8 +219,8 @@ class Ipn:
         return found
 
     def _hold(self, connection: Connection) -> bool:
-        """Whether the next request of a connection that has carried notifications waits unread: the places of this
-        process are half taken. Requests on new connections find the other half."""
+        """Whether the next request of a connection that has carried notifications waits unread, because half of the
+        places of this process are taken. The other half is for requests on new connections."""
         if self._working <= self._crowd:
             return False
         self._unread.append(connection)
@@ -240,7 +234,7 @@ class Ipn:
             self._unread.popleft().resume()
         if self._unread and self._working < self._crowd:
             self._resumes = True
-            asyncio.get_running_loop().call_soon(self._resume)
+            running_loop().call_soon(self._resume)
 
     def _note_error(self, error: ReceiverError, began: float) -> None:
         if not isinstance(error, InvalidNotification | Unavailable):

@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 
+from receiver.runtime.loop import running_loop
+
 
 class PerTickLimit:
     """Admits `most` per turn of the loop, and the rest in later turns: first come, first served."""
@@ -30,14 +32,14 @@ class PerTickLimit:
         """Returns once there is room. A cancelled caller takes no place."""
         if self.entered():
             return
-        admitted = asyncio.get_running_loop().create_future()
+        admitted = running_loop().create_future()
         self._waiting.append(admitted)
         await admitted
 
     def _arm(self) -> None:
         if not self._armed:
             self._armed = True
-            asyncio.get_running_loop().call_soon(self._next)
+            running_loop().call_soon(self._next)
 
     def _next(self) -> None:
         self._armed, self._left = False, self._most

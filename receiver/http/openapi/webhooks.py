@@ -1,4 +1,4 @@
-"""HTTP. What subscribers receive: a webhook of OpenAPI, and a JSON Schema of its own, for each type of event."""
+"""HTTP. What subscribers receive: for each type of event, a webhook of OpenAPI and a separate JSON Schema."""
 
 from __future__ import annotations
 

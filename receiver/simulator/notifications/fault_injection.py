@@ -28,8 +28,9 @@ case. The first matching rule is used. Over HTTP, a fault for a single call can 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import StrEnum
+
+import msgspec
 
 from receiver.simulator.notifications.forgeries import Forgery
 from receiver.simulator.notifications.notices import Unfamiliar
@@ -76,8 +77,7 @@ KINDS: dict[Trick, tuple[str, ...]] = {
 """The tricks that have kinds."""
 
 
-@dataclass(slots=True)
-class Rule:
+class Rule(msgspec.Struct, rename="camel"):
     """One rule. `times` counts down with each use; None is for ever."""
 
     trick: Trick

@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol
 
+import msgspec
 import structlog
 
 from receiver.errors import TransportError
@@ -45,8 +45,7 @@ class Verdict(StrEnum):
     """No address is configured."""
 
 
-@dataclass(frozen=True, slots=True)
-class Posted:
+class Posted(msgspec.Struct, frozen=True, rename="camel"):
     """One attempt. `kind`: genuine, repeated or forged:<kind>; `about`: the refund; `state`: its state then."""
 
     at: int

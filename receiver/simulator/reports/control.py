@@ -5,7 +5,7 @@
 | `GET /simulator/reports` | all reports |
 | `POST /simulator/settlements` `{}` | makes a settlement of everything since the last one, and its report (live only) |
 | `POST /simulator/reports/rows` `{refundId, state?, amount?, missingIn?}` | from now on, reports show this of it |
-| `POST /simulator/reports/failures` `{times}` | so many of the next reports end as FAILED |
+| `POST /simulator/reports/failures` `{times}` | this many of the next reports end as FAILED |
 """
 
 from __future__ import annotations

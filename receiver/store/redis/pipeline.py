@@ -24,6 +24,7 @@ from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from receiver.errors import StoreUnavailable
 from receiver.runtime.deadline import Deadline
+from receiver.runtime.loop import running_loop
 from receiver.store.redis.address import RedisAddress, read_address
 from receiver.store.redis.errors import error_code, store_error
 from receiver.store.redis.keys import PROBE, Keys
@@ -80,7 +81,7 @@ class Pipeline:
         """
         if self._last_failed and not repeatable:
             await self.call(("SETRANGE", wait_marker_key(command), 0, b""))
-        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[Any] = running_loop().create_future()
         call = _Call(command, script, repeatable, answer)
         if kind := self.held():
             self._refuse(call, kind)
@@ -94,7 +95,7 @@ class Pipeline:
         if command in self._once:
             return
         self._once.add(command)
-        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[Any] = running_loop().create_future()
         answer.add_done_callback(lambda done: done.cancelled() or done.exception())
         self._waiting.append(_Call(command, None, False, answer))
         self._schedule()
@@ -102,14 +103,14 @@ class Pipeline:
     def _schedule(self) -> None:
         if not self._scheduled:
             self._scheduled = True
-            asyncio.get_running_loop().call_soon(self._flush)
+            running_loop().call_soon(self._flush)
 
     def _flush(self) -> None:
         self._scheduled = False
         if not self._waiting or len(self._batches) >= MOST_BATCHES:
             return
         calls, self._waiting, self._once = self._waiting, [], set()
-        batch = asyncio.get_running_loop().create_task(self._send_batch(calls))
+        batch = running_loop().create_task(self._send_batch(calls))
         self._batches.add(batch)
         batch.add_done_callback(self._batch_done)
 

@@ -13,8 +13,9 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from receiver.amazon.account import Account
+from receiver.client.api import Send
 from receiver.commands.doctor.finding import Finding
-from receiver.commands.doctor.site import Send, Site
+from receiver.commands.doctor.site import Site
 from receiver.errors import TransportError
 from receiver.exchange import Request, Response
 from receiver.settings import Settings, check

@@ -114,7 +114,7 @@ async def test_a_token_that_everybody_would_try(text: str) -> None:
 
 
 async def test_the_digest_of_the_example_is_refused() -> None:
-    """Whoever copies the file and forgets it could not sign in."""
+    """A user who copies the file and forgets to replace the digest could not sign in."""
     found = only(await check_configuration(site(tokens=[{**GOOD, "sha256": "0" * 64}])), "configuration.tokens")
     assert (found.status, found.reason) == (Status.FAIL, "token_guessable")
     assert "the zeros of the example" in found.found
@@ -146,7 +146,7 @@ async def test_plain_http_and_a_relaxed_rule_are_told(monkeypatch: pytest.Monkey
 
 
 async def test_a_user_header_that_is_believed_of_no_proxy() -> None:
-    """It would be ignored, and the audit trail would name nobody."""
+    """It would be ignored, and the audit trail would name no person."""
     said = {"user_header": "X-Forwarded-User"}
     found = await check_configuration(site(tokens=[GOOD], http=said))
     assert words(found) == {"configuration.user_header": "user_header_untrusted"}

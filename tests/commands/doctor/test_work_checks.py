@@ -58,7 +58,7 @@ async def test_a_subscriber_that_gets_its_events(store: Store, account: Account)
 
 
 async def test_one_that_the_settings_no_longer_name_is_shown_until_it_is_removed(store: Store) -> None:
-    """Not one that was added through the API."""
+    """A subscriber that was added through the API is not shown."""
     subscribers, url = store.of("us").subscribers, "https://audit.example/"
     await subscribers.put(subscriber("other", url=url, origin="api"))
     await subscribers.put(subscriber("audit", url=url, origin="api", undeclared_at=T0))
@@ -70,7 +70,7 @@ async def test_one_that_the_settings_no_longer_name_is_shown_until_it_is_removed
 
 
 async def test_the_daily_comparison_with_amazons_reports(store: Store, clock: ManualClock) -> None:
-    """Silent while it is not configured; late, failed with the reason and the fix, done."""
+    """No finding while it is not configured; then a late one, a failed one with reason and fix, and a complete one."""
     runs, daily = store.of("us").report_runs, DailyReconciliation(240, "UTC", 7 * 86_400_000)
     account = make_account(daily=daily)
 

@@ -63,7 +63,7 @@
     if (!timer && !hasForm) timer = setTimeout(() => { timer = 0; load(); }, TOGETHER);
   };
 
-  // What follows from an event, such as its delivery, has no event of its own.
+  // The consequences of an event, such as its delivery, cause no further event.
   const andLater = () => {
     soon();
     clearTimeout(later);
@@ -99,7 +99,7 @@
   window.addEventListener("pageshow", begin);
   if (main.dataset.feed || main.dataset.every) setInterval(() => { if (!document.hidden) soon(); }, every);
 
-  // The clipboard needs https, or this machine; elsewhere the older way is left.
+  // The clipboard needs https, or this machine; elsewhere only the older way works.
   const copy = async (text) => {
     if (navigator.clipboard) return navigator.clipboard.writeText(text);
     const field = document.createElement("textarea");
