@@ -172,8 +172,8 @@ class Issuer(OfAccount):
     async def _issue_left(self, charge: Charge, refund_request: RefundRequest, key: str, asked: Asked) -> Issued | None:
         """Issue a refund of what is left according to the charge and its book; None if the book has changed meanwhile.
 
-        The book is read after the charge, and the request after the book, which may have its own reservation. The
-        guard has no allowance, and leaves out what was refunded elsewhere.
+        The book is read after the charge, and the request after the book, which may have its own reservation. The guard
+        allows no more than the captured amount, minus what was refunded elsewhere.
         """
         captured = _refundable(charge)
         entries = await self.store.requests.charge_entries(charge.charge_id)

@@ -19,7 +19,7 @@ from receiver.store.account import AccountStore
 from receiver.store.requests.requests import CaseClosed, NotReserved, Obstacle
 
 NAMED = 4
-"""Maximum number of refunds named in an error's text. The list beside it has all of them."""
+"""Maximum number of refunds named in an error's text. The error's list has all of them."""
 NAME_THEM = (
     "If the buyer is owed this refund as well, repeat the call and name them: `besides` in the body, `--besides`, or "
     "the box on the dashboard."
