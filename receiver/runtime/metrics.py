@@ -21,7 +21,7 @@ from receiver.outbox.events.dispute_event import DisputeEventType
 from receiver.outbox.events.event import Recorded
 from receiver.outbox.events.mismatch_event import MismatchEventType
 from receiver.outbox.events.operator_event import OperatorType
-from receiver.runtime.gauges import GAUGES, SIZE_GAUGES, Sizes
+from receiver.runtime.gauges import GAUGES, SIZES, Sizes
 from receiver.runtime.tallies import CounterTally, HistogramTally, Tallies
 
 FOLDER: Final = "PROMETHEUS_MULTIPROC_DIR"
@@ -248,9 +248,8 @@ class Metrics:
         for account, values in sizes.items():
             for name, value in values.items():
                 kind, _, part = name.partition(":")
-                gauge_of = SIZE_GAUGES.get(kind)
-                if gauge_of:
-                    found[gauge_of][(account, part) if part else (account,)] = value
+                if kind in SIZES:
+                    found[SIZES[kind][0]][(account, part) if part else (account,)] = value
         for file, seconds in (ends_in or {}).items():
             found["certificate_remaining_seconds"][(file,)] = seconds
         self._sizes.values = found

@@ -13,7 +13,7 @@ import yaml
 from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.parser import text_string_to_metric_families
 
-from receiver.runtime.gauges import GAUGES, SIZE_GAUGES
+from receiver.runtime.gauges import GAUGES, SIZES
 from receiver.runtime.metrics import Metrics
 from tests.commands.kit import Server
 from tests.deploy.tools import DEPLOY, run, tool
@@ -130,7 +130,7 @@ def test_promtool_accepts_every_metric() -> None:
     for each in list(metrics.registry._collector_to_names):
         if isinstance(each, MetricWrapperBase) and each._labelnames:
             each.labels(*("x" for _ in each._labelnames))
-    parts = {kind: kind if len(GAUGES[name]) == 2 else f"{kind}:x" for kind, name in SIZE_GAUGES.items()}
+    parts = {kind: f"{kind}:x" if labels else kind for kind, (_, _, *labels) in SIZES.items()}
     metrics.gauges({"us": dict.fromkeys(parts.values(), 1.0)}, {"SimpleNotificationService-1.pem": 1.0})
     text = metrics.render().decode()
     families = list(text_string_to_metric_families(text))
