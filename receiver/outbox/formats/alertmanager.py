@@ -30,7 +30,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from receiver.exchange import Request
-from receiver.ledger.dispute import Reminder
 from receiver.ledger.lifecycle import EventType
 from receiver.ledger.schema import tidy
 from receiver.ledger.timestamps import format_rfc3339
@@ -40,7 +39,7 @@ from receiver.outbox.events.envelope import AnEvent
 from receiver.outbox.events.event import Event
 from receiver.outbox.events.incident import chain, closes, opens
 from receiver.outbox.events.mismatch_event import MismatchEvent
-from receiver.outbox.formats.format import NEEDS_A_PERSON, Format, post_json
+from receiver.outbox.formats.format import NEEDS_A_PERSON, REMINDED, Format, post_json
 from receiver.outbox.formats.wording import worded
 from receiver.outbox.subscribers.subscriber import Subscriber
 
@@ -66,19 +65,14 @@ SEVERITY = {
 BALANCE = "AmazonPayBalanceSuspected"
 DISPUTE = "AmazonPayDisputeActionRequired"
 MISMATCH = "AmazonPayRefundMismatch"
-REMINDED = {Reminder.KNOWN: "warning", Reminder.DAY_BEFORE: "critical"}
 
 Alert = dict[str, Any]
 
 
-def render(events: Sequence[Event], subscriber: Subscriber, now: int) -> Request:
+def render(events: Sequence[AnEvent], subscriber: Subscriber, now: int) -> Request:
     """The request for one or several events, with the `authorization` header if one is set."""
-    return _post(alerts(events, subscriber, now), subscriber)
-
-
-def _post(found: Sequence[Alert], subscriber: Subscriber) -> Request:
     headers = {"authorization": subscriber.credential.value} if subscriber.credential else {}
-    return post_json(address(subscriber.url), found, **headers)
+    return post_json(address(subscriber.url), alerts(events, subscriber, now), **headers)
 
 
 def address(url: str) -> str:
@@ -88,7 +82,7 @@ def address(url: str) -> str:
     return parts._replace(path=path if path.endswith(PATH) else path + PATH).geturl()
 
 
-def alerts(events: Sequence[Event], subscriber: Subscriber, now: int) -> list[Alert]:
+def alerts(events: Sequence[AnEvent], subscriber: Subscriber, now: int) -> list[Alert]:
     """The alerts. Of several events about one alert, the latest counts. `now` is in ms."""
     found: dict[str, Alert] = {}
     for event in sorted(events, key=lambda event: event.at):
@@ -99,42 +93,24 @@ def alerts(events: Sequence[Event], subscriber: Subscriber, now: int) -> list[Al
     return list(found.values())
 
 
-def render_balance(events: Sequence[BalanceEvent], subscriber: Subscriber, now: int) -> Request:
-    """The request for balance events: of several about one alert, the latest counts."""
-    found = {event.alarm: _balance_alert(event, subscriber, now) for event in sorted(events, key=lambda each: each.at)}
-    return _post([*found.values()], subscriber)
+def _alerts(event: AnEvent, subscriber: Subscriber, now: int) -> Iterator[Alert]:
+    match event:
+        case Event():
+            yield from _refund_alerts(event, subscriber, now)
+        case BalanceEvent():
+            labels = {"suspected_event_id": tidy(event.alarm), "severity": "critical"}
+            end = now - MARGIN if event.type is BalanceEventType.RESOLVED else now + FIRES_FOR
+            yield _alert(event, BALANCE, labels, subscriber, end)
+        case DisputeEvent():
+            labels = {"dispute_id": tidy(event.dispute.dispute_id), "severity": REMINDED[event.reminder]}
+            end = event.dispute.deadline if event.dispute.deadline > now else now + FIRES_FOR
+            yield _alert(event, DISPUTE, labels, subscriber, end)
+        case MismatchEvent(finding=found):
+            labels = {"refund_id": tidy(found.refund_id), "finding": found.kind.value, "severity": "warning"}
+            yield _alert(event, MISMATCH, labels, subscriber, now + FIRES_FOR)
 
 
-def _balance_alert(event: BalanceEvent, subscriber: Subscriber, now: int) -> Alert:
-    end = now - MARGIN if event.type is BalanceEventType.RESOLVED else now + FIRES_FOR
-    labels = {"suspected_event_id": tidy(event.alarm), "severity": "critical"}
-    return _alert(event, BALANCE, labels, subscriber, end)
-
-
-def render_disputes(events: Sequence[DisputeEvent], subscriber: Subscriber, now: int) -> Request:
-    """The request for dispute events, like `render`."""
-    return _post([_dispute_alert(event, subscriber, now) for event in events], subscriber)
-
-
-def _dispute_alert(event: DisputeEvent, subscriber: Subscriber, now: int) -> Alert:
-    dispute_id, severity = tidy(event.dispute.dispute_id), REMINDED[event.reminder]
-    end = event.dispute.deadline if event.dispute.deadline > now else now + FIRES_FOR
-    labels = {"dispute_id": dispute_id, "severity": severity}
-    return _alert(event, DISPUTE, labels, subscriber, end)
-
-
-def render_mismatches(events: Sequence[MismatchEvent], subscriber: Subscriber, now: int) -> Request:
-    """The request for mismatch events, like `render`."""
-    return _post([_mismatch_alert(event, subscriber, now) for event in events], subscriber)
-
-
-def _mismatch_alert(event: MismatchEvent, subscriber: Subscriber, now: int) -> Alert:
-    refund_id, finding = tidy(event.finding.refund_id), event.finding.kind.value
-    labels = {"refund_id": refund_id, "finding": finding, "severity": "warning"}
-    return _alert(event, MISMATCH, labels, subscriber, now + FIRES_FOR)
-
-
-def _alerts(event: Event, subscriber: Subscriber, now: int) -> Iterator[Alert]:
+def _refund_alerts(event: Event, subscriber: Subscriber, now: int) -> Iterator[Alert]:
     if event.type is EventType.TEST:
         yield _refund_alert(event, event.type, subscriber, now + TEST_FIRES_FOR)
         return
@@ -183,12 +159,7 @@ def _authorization_problems(value: object) -> list[str]:
 FORMAT = Format(
     name="alertmanager",
     types=NEEDS_A_PERSON,
-    renderers={
-        Event: render,
-        BalanceEvent: render_balance,
-        DisputeEvent: render_disputes,
-        MismatchEvent: render_mismatches,
-    },
+    renderers=dict.fromkeys((Event, BalanceEvent, DisputeEvent, MismatchEvent), render),
     incidents=True,
     credential="authorization",
     credential_problems=_authorization_problems,

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from receiver.exchange import Request
+from receiver.ledger.dispute import Reminder
 from receiver.ledger.lifecycle import EventType
 from receiver.outbox.events.dispute_event import DisputeEventType
 from receiver.outbox.events.envelope import AnEvent
@@ -28,6 +29,8 @@ NEEDS_A_PERSON = (
     *(EventType.DECLINED, EventType.STUCK, EventType.CONFLICT),
     *(DisputeEventType.ACTION_REQUIRED, MismatchEventType.MISMATCH),
 )
+REMINDED = {Reminder.KNOWN: "warning", Reminder.DAY_BEFORE: "critical"}
+"""The severity of each reminder of a dispute."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -37,7 +37,6 @@ from typing import Any
 
 from receiver.errors import TransportError
 from receiver.exchange import Request
-from receiver.ledger.dispute import Reminder
 from receiver.ledger.lifecycle import EventType
 from receiver.ledger.refund import Reason
 from receiver.ledger.schema import tidy
@@ -48,7 +47,7 @@ from receiver.outbox.events.envelope import AnEvent
 from receiver.outbox.events.event import Event
 from receiver.outbox.events.incident import chain, closes, opens
 from receiver.outbox.events.mismatch_event import MismatchEvent
-from receiver.outbox.formats.format import USER_AGENT, Format, post_json
+from receiver.outbox.formats.format import REMINDED, USER_AGENT, Format, post_json
 from receiver.outbox.formats.wording import worded
 from receiver.outbox.subscribers.subscriber import Subscriber
 
@@ -66,53 +65,42 @@ SEVERITY = {
 }
 """The severity of each event type that opens an incident. `critical` and `error` are urgent if urgency depends on
 severity."""
-REMINDED = {Reminder.KNOWN: "warning", Reminder.DAY_BEFORE: "critical"}
-"""The severity of each reminder of a dispute."""
 LATE = 20_000
 """ms after which a decline no longer opens a separate incident, by this machine's clock. If that clock is ahead of the
 store's by this much, all declines share incidents."""
 
 
-def render(events: Sequence[Event], subscriber: Subscriber, now: int) -> Request:
+def render(events: Sequence[AnEvent], subscriber: Subscriber, now: int) -> Request:
     """The request for the one event. Its body holds the routing key.
 
     Raises `TransportError` (`no_credential`) if the subscriber has none.
     """
     (event,) = events
-    return _post(subscriber, message(event, subscriber, now))
-
-
-def _post(subscriber: Subscriber, body: dict[str, Any]) -> Request:
     if subscriber.credential is None:
         raise TransportError("The subscriber has no routing key.", reason="no_credential")
+    body = message(event, subscriber, now)
     return post_json(subscriber.url, {"routing_key": subscriber.credential.value, **body})
 
 
-def render_balance(events: Sequence[BalanceEvent], subscriber: Subscriber, now: int) -> Request:
-    """The request for the one balance event. Raises as `render` does."""
-    (event,) = events
-    key = _key(event, "balance", event.alarm)
-    if event.type is BalanceEventType.RESOLVED:
-        return _post(subscriber, {"event_action": "resolve", "dedup_key": key})
-    return _post(subscriber, _trigger(event, subscriber, key, "critical"))
-
-
-def render_disputes(events: Sequence[DisputeEvent], subscriber: Subscriber, now: int) -> Request:
-    """The request for the one dispute event. Each reminder pages. Raises as `render` does."""
-    (event,) = events
-    key = _key(event, "dispute", event.dispute.dispute_id, event.reminder.value)
-    return _post(subscriber, _trigger(event, subscriber, key, REMINDED[event.reminder]))
-
-
-def render_mismatches(events: Sequence[MismatchEvent], subscriber: Subscriber, now: int) -> Request:
-    """The request for the one mismatch event. All of one kind and day (UTC) share an incident. Raises as `render`."""
-    (event,) = events
-    key = _key(event, "mismatch", event.finding.kind.value, format_rfc3339(event.at)[:10])
-    return _post(subscriber, _trigger(event, subscriber, key, "warning"))
-
-
-def message(event: Event, subscriber: Subscriber, now: int) -> dict[str, Any]:
+def message(event: AnEvent, subscriber: Subscriber, now: int) -> dict[str, Any]:
     """The event without the routing key; `now` is in ms."""
+    match event:
+        case BalanceEvent(type=BalanceEventType.RESOLVED):
+            return _resolve(_key(event, "balance", event.alarm))
+        case BalanceEvent():
+            return _trigger(event, subscriber, _key(event, "balance", event.alarm), "critical")
+        case DisputeEvent(dispute=dispute, reminder=reminder):
+            key = _key(event, "dispute", dispute.dispute_id, reminder.value)
+            return _trigger(event, subscriber, key, REMINDED[reminder])
+        case MismatchEvent(finding=found):
+            key = _key(event, "mismatch", found.kind.value, format_rfc3339(event.at)[:10])
+            return _trigger(event, subscriber, key, "warning")
+        case Event():
+            return _about_refund(event, subscriber, now)
+    raise TypeError(type(event))
+
+
+def _about_refund(event: Event, subscriber: Subscriber, now: int) -> dict[str, Any]:
     if event.type is EventType.TEST:
         return _trigger(event, subscriber, _key(event, "test", event.id), SEVERITY[event.type])
     ended = closes(event)
@@ -121,9 +109,13 @@ def message(event: Event, subscriber: Subscriber, now: int) -> dict[str, Any]:
     known = [kind for kind in (EventType.DECLINED, EventType.STUCK) if kind in ended]
     kind = next((each for each in known if each.value in subscriber.types), known[0] if known else event.type)
     if kind is EventType.DECLINED and known:
-        return {"event_action": "resolve", "dedup_key": _key(event, chain(event.refund))}
+        return _resolve(_key(event, chain(event.refund)))
     last = "stuck" if kind is EventType.STUCK and known else event.type.value
-    return {"event_action": "resolve", "dedup_key": _key(event, event.refund.refund_id, last)}
+    return _resolve(_key(event, event.refund.refund_id, last))
+
+
+def _resolve(key: str) -> dict[str, Any]:
+    return {"event_action": "resolve", "dedup_key": key}
 
 
 def _trigger(event: AnEvent, subscriber: Subscriber, key: str, severity: str) -> dict[str, Any]:
@@ -181,12 +173,7 @@ def _routing_key_problems(value: object) -> list[str]:
 FORMAT = Format(
     name="pagerduty",
     types=(EventType.DECLINED, EventType.CONFLICT, DisputeEventType.ACTION_REQUIRED),
-    renderers={
-        Event: render,
-        BalanceEvent: render_balance,
-        DisputeEvent: render_disputes,
-        MismatchEvent: render_mismatches,
-    },
+    renderers=dict.fromkeys((Event, BalanceEvent, DisputeEvent, MismatchEvent), render),
     incidents=True,
     credential="routing_key",
     credential_problems=_routing_key_problems,
