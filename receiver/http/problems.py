@@ -87,7 +87,7 @@ def problem(
 
 
 def answer_to(_: Request, error: Exception) -> Response:
-    """Answers an error. Of an unexpected one, it has no details."""
+    """The answer to an error; it gives no details of an unexpected one."""
     if isinstance(error, ReceiverError):
         return _on_receiver_error(error)
     if isinstance(error, HTTPException):
