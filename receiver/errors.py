@@ -89,7 +89,7 @@ class TooLarge(InvalidNotification):
 
 
 class Encoded(InvalidNotification):
-    """The body is encoded; SNS sends it as it is."""
+    """The body has a content encoding; SNS sends bodies without one."""
 
     status = 415
     reason = "encoded"

@@ -20,7 +20,7 @@ EVERY: Final = {
     "::": "::1",
     "": HOST,
 }
-"""Addresses that stand for all of the machine's."""
+"""Addresses to listen on that mean every address of the machine → an address to connect to."""
 TIMEOUT = 3.0
 
 

@@ -1,1 +1,1 @@
-"""Verb. Owed events → subscribers."""
+"""Verb. Sends events to subscribers."""

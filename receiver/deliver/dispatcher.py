@@ -61,6 +61,7 @@ class Deliverer:
     connect_timeout: float = 3.0
     lease: float = 30.0
     rounds: Rounds[Message] = field(init=False)
+    _attempt: DeliveryAttempt = field(init=False)
     _turn: int = 0
     _served: Counter[str] = field(default_factory=Counter)
     """The last turn in which each queue was given a slot."""
@@ -70,6 +71,9 @@ class Deliverer:
     """Queues with events held back. The end of a message in flight may release them."""
 
     def __post_init__(self, concurrency: int) -> None:
+        self._attempt = DeliveryAttempt(
+            self.store, self.send, self.metrics, self.system_clock, self.random, self.timeout, self.connect_timeout
+        )
         self.rounds = Rounds(
             name="deliver",
             account=self.store.account,
@@ -180,8 +184,9 @@ class Deliverer:
         return True
 
     async def _work(self, message: Message) -> None:
-        with structlog.contextvars.bound_contextvars(account=self.store.account, subscriber=message.subscriber.name):
-            await self.deliver(message.deliveries, message.subscriber, message.events)
+        # Each message has a task, and so a context, of its own.
+        structlog.contextvars.bind_contextvars(account=self.store.account, subscriber=message.subscriber.name)
+        await self.deliver(message.deliveries, message.subscriber, message.events)
 
     def _about(self, message: Message) -> dict[str, object]:
         stream_ids = [delivery.stream_id for delivery in message.deliveries]
@@ -194,10 +199,7 @@ class Deliverer:
         events: Sequence[AnEvent | None] | None = None,
     ) -> None:
         """Send one message, and finish each delivery in it."""
-        attempt = DeliveryAttempt(
-            self.store, self.send, self.metrics, self.system_clock, self.random, self.timeout, self.connect_timeout
-        )
-        await attempt.deliver(deliveries, subscriber, events)
+        await self._attempt.deliver(deliveries, subscriber, events)
 
 
 def _messages(subscriber: Subscriber, deliveries: Sequence[ClaimedDelivery]) -> Iterator[Message]:

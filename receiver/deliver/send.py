@@ -6,10 +6,10 @@ subscriber (`deliver/failing.py`).
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
+from time import perf_counter
 from typing import Protocol
 
 import msgspec
@@ -109,11 +109,12 @@ class DeliveryAttempt:
     async def _message(self, batch: Sequence[tuple[ClaimedDelivery, AnEvent]], subscriber: Subscriber) -> None:
         answer, seconds = await self._post([event for _, event in batch], subscriber)
         for number, (delivery, event) in enumerate(batch):
-            with structlog.contextvars.bound_contextvars(**in_the_log(delivery.fields.get("traceparent", ""))):
+            trace = in_the_log(delivery.fields.get("traceparent", ""))
+            with structlog.contextvars.bound_contextvars(**trace) if trace else nullcontext():
                 await self._finish(delivery, event, subscriber, answer, seconds, first=number == 0)
 
     async def _post(self, batch: Sequence[AnEvent], subscriber: Subscriber) -> tuple[Response | TransportError, float]:
-        began = asyncio.get_running_loop().time()
+        began = perf_counter()
         answer: Response | TransportError
         try:
             answer = await self.send(
@@ -125,7 +126,7 @@ class DeliveryAttempt:
             )
         except TransportError as error:
             answer = error
-        return answer, asyncio.get_running_loop().time() - began
+        return answer, perf_counter() - began
 
     async def _finish(
         self,

@@ -21,8 +21,8 @@ class Cycle(RequestResponseCycle):
     """One request and its answer."""
 
     head = b""
-    """The head, until the first part of the body is sent: they are written together, since each write is a system
-    call. ASGI lets the head wait for it."""
+    """The head, until the first part of the body is sent. Both are written together, because each write is a system
+    call. ASGI allows the head to wait."""
 
     async def send(self, message: Any) -> None:
         """Write the next part of the answer."""

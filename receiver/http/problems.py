@@ -87,7 +87,7 @@ def problem(
 
 
 def answer_to(_: Request, error: Exception) -> Response:
-    """The answer to an error; it gives no details of an unexpected one."""
+    """The answer to an error. For an unexpected one, it contains no details."""
     if isinstance(error, ReceiverError):
         return _on_receiver_error(error)
     if isinstance(error, HTTPException):
@@ -98,7 +98,7 @@ def answer_to(_: Request, error: Exception) -> Response:
 
 
 def _on_receiver_error(error: ReceiverError) -> Response:
-    """Its texts are written for users and contain no secrets."""
+    """The error's texts are written for users and contain no secrets."""
     headers = {}
     if error.retry_after is not None:
         headers["Retry-After"] = str(error.retry_after)

@@ -22,7 +22,8 @@ from receiver.http.headers import head_without_offer
 from receiver.runtime.deadline import Ticker, ticker
 
 CLOSE: Final = "receiver.close"
-"""The ASGI extension by which an application closes the connection: `close` after what was written, `abort` at once."""
+"""The ASGI extension with which an application closes the connection: `close` after the pending output is sent, `abort`
+at once."""
 REST: Final = "receiver.rest"
 """The ASGI extension by which an application under load reads less. Before the response, call `rest` to pause the
 connection, or `hold(ask)`: if `ask(connection)` is true, its next request is not read until `connection.resume()`."""

@@ -13,7 +13,8 @@ from receiver.outbox.formats.cloudevents import AdvisedRefundJson
 
 
 class JsonAnswer(Response):
-    """Encoded JSON, with its headers ready to send: Starlette looks through given ones for what is missing."""
+    """Encoded JSON, with its headers ready to send. Starlette's own class would search the given headers for missing
+    ones."""
 
     def __init__(self, body: bytes, status: int, headers: Headers) -> None:
         self.status_code, self.body, self.background = status, body, None

@@ -1,1 +1,1 @@
-"""Verb. Refund requests → Create Refund."""
+"""Verb. Sends Create Refund for refund requests."""

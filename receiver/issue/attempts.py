@@ -14,7 +14,7 @@ from receiver.amazon.attempt import Made, RefusedByAmazon, TryAgain, judge
 from receiver.amazon.calls import post_refund, read_refund
 from receiver.amazon.throttle import Call
 from receiver.errors import AmazonError, AmazonOutcomeUnknown, StoreUnavailable
-from receiver.exchange import Response
+from receiver.exchange import Response, in_the_log
 from receiver.issue.refusals import hindrance
 from receiver.ledger.charge_book import reservation
 from receiver.ledger.lifecycle import Details
@@ -23,10 +23,9 @@ from receiver.ledger.refund import Observation, Refund, RetryRefused, Source
 from receiver.ledger.refund_request import PreparedRefund, RefundRequestRecord, RequestState
 from receiver.outbox.events.event import Recorded
 from receiver.runtime.metrics import Metrics
-from receiver.store.account import AccountStore
 from receiver.store.refunds.timeline import RETRY
 from receiver.store.requests.requests import Attempt, Disputed, NotReserved
-from receiver.track.amazon_client import PATIENCE, AmazonClient
+from receiver.track.amazon_client import PATIENCE, AmazonClient, OfAccount
 from receiver.track.charges import Charges
 from receiver.track.record import Recorder
 
@@ -66,21 +65,13 @@ class Issued:
 
 
 @dataclass(frozen=True, slots=True)
-class RefundAttempts:
+class RefundAttempts(OfAccount):
     """Sends the refund requests of one account."""
 
     amazon_client: AmazonClient
     recorder: Recorder
     metrics: Metrics
     random: Callable[[], float]
-
-    @property
-    def store(self) -> AccountStore:
-        return self.amazon_client.store
-
-    @property
-    def account(self) -> str:
-        return self.amazon_client.account.name
 
     async def when_admitted(self, attempt: Attempt, prepared: PreparedRefund) -> None:
         """Send a claimed request when the throttle has a token. If it has none in time, a worker sends it."""
@@ -90,6 +81,11 @@ class RefundAttempts:
         at = self.store.now() + 1_000
         detail = "Waiting for Amazon's throttle."
         await self.store.requests.retry(attempt, prepared, at, unknown=None, fields={"detail": detail})
+
+    async def resume(self, attempt: Attempt, record: RefundRequestRecord) -> None:
+        """Send a claimed request in place of the process that recorded it."""
+        with structlog.contextvars.bound_contextvars(**in_the_log(record.order.traceparent)):
+            await self.when_admitted(attempt, record.order)
 
     async def _try(self, attempt: Attempt, prepared: PreparedRefund) -> None:
         begun = await self.store.requests.begin(attempt, prepared)
@@ -115,7 +111,7 @@ class RefundAttempts:
                 await self._refused(attempt, prepared, verdict)
 
     async def _send(self, prepared: PreparedRefund) -> Observation | AmazonError:
-        request = post_refund(self.amazon_client.account.endpoint, prepared.body, prepared.amazon_key)
+        request = post_refund(self.account.endpoint, prepared.body, prepared.amazon_key)
         amazon_client = self.amazon_client.tracing(prepared.traceparent)
         try:
             return await amazon_client.ask(Call.CREATE_REFUND, request, lambda response: self._read(response, prepared))
@@ -148,9 +144,9 @@ class RefundAttempts:
         state = recorded.change.refund.state
         if prepared.retry_of:
             # This must precede the end of the request: afterwards no worker would repeat it.
-            await self.recorder.annotate(self.account, prepared.retry_of, {"retried_by": seen.refund_id})
+            await self.recorder.annotate(self.account.name, prepared.retry_of, {"retried_by": seen.refund_id})
         agreed = await self.store.requests.done(attempt, prepared, seen.refund_id, state)
-        about = {"account": self.account, "refund_id": seen.refund_id, "charge_id": prepared.charge_id}
+        about = {"account": self.account.name, "refund_id": seen.refund_id, "charge_id": prepared.charge_id}
         self.metrics.refund_attempt("done" if agreed else "contradicted")
         if agreed:
             log.info("refund.issued", **about)
@@ -161,7 +157,7 @@ class RefundAttempts:
         """Record the refund of a request. Its own reservation does not count as a reason against a retry."""
         charges = Charges(self.amazon_client.tracing(prepared.traceparent))
         recorded = await self.recorder.record(
-            self.amazon_client.account,
+            self.account,
             seen,
             source=source,
             details=details,
@@ -183,7 +179,7 @@ class RefundAttempts:
         fix = FIX_REFUSES_US if verdict.refuses_us else FIX_LATE
         (log.error if verdict.is_late else log.warning)(
             "refund.not_issued_yet",
-            account=self.account,
+            account=self.account.name,
             request=prepared.id,
             charge_id=prepared.charge_id,
             last_error=fields["last_error"],
@@ -208,7 +204,7 @@ class RefundAttempts:
             if prepared.retry_of:
                 said = fields["reason_code"], fields["detail"]
                 await self.store.timelines.add(prepared.retry_of, RETRY, str(prepared.requested_by), *said)
-            log.warning("refund.refused", account=self.account, charge_id=prepared.charge_id, **_amazons(fields))
+            log.warning("refund.refused", account=self.account.name, charge_id=prepared.charge_id, **_amazons(fields))
 
     async def _stopped(self, attempt: Attempt, prepared: PreparedRefund, found: NotReserved | Disputed) -> None:
         """End a request because, while it waited, it emerged that the buyer may already be paid. Nothing is sent.
@@ -226,7 +222,7 @@ class RefundAttempts:
             await self.store.timelines.add(prepared.retry_of, RETRY, by, *why)
         log.error(
             "refund.stopped",
-            account=self.account,
+            account=self.account.name,
             request=prepared.id,
             charge_id=prepared.charge_id,
             reason=error.reason,
@@ -244,7 +240,7 @@ class RefundAttempts:
             fields["request_id"],
             fields["detail"],
         )
-        await self.recorder.annotate(self.account, prepared.retry_of, {"retry_refused": refused})
+        await self.recorder.annotate(self.account.name, prepared.retry_of, {"retry_refused": refused})
 
     async def _alarm(self, prepared: PreparedRefund, fields: Mapping[str, str]) -> None:
         """Log the error for a request that has become unclear; alerts use it. Only a person can resolve the request."""
@@ -255,7 +251,7 @@ class RefundAttempts:
                 candidate = await self.store.requests.candidate_of(record)
         log.error(
             "refund.unclear",
-            account=self.account,
+            account=self.account.name,
             request=prepared.id,
             charge_id=prepared.charge_id,
             order_reference=prepared.order_reference or None,

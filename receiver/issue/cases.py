@@ -19,9 +19,8 @@ from receiver.ledger.audit import Action, Actor, AuditEntry, Outcome
 from receiver.ledger.lifecycle import Change
 from receiver.ledger.refund import How, Refund, Source, State, is_final
 from receiver.ledger.resolution import closed, reopened, resolution_of, with_reissues
-from receiver.store.account import AccountStore
 from receiver.store.refunds.refunds import MOST_COLLISIONS, CaseGuard, Committed
-from receiver.track.amazon_client import AmazonClient
+from receiver.track.amazon_client import AmazonClient, OfAccount
 from receiver.track.record import Recorder
 
 log = structlog.get_logger()
@@ -39,15 +38,11 @@ class Closing:
 
 
 @dataclass(frozen=True, slots=True)
-class Cases:
+class Cases(OfAccount):
     """Closes and reopens the cases of one account."""
 
     amazon_client: AmazonClient
     recorder: Recorder
-
-    @property
-    def store(self) -> AccountStore:
-        return self.amazon_client.store
 
     async def close(self, refund_id: str, closing: Closing) -> Refund:
         """Close the case of a declined refund. Returns the first refund of its chain. Safe to repeat.
@@ -158,7 +153,7 @@ class Cases:
         if paying is None or paying.state != State.REFUNDED:
             seen = await self.amazon_client.fetch_refund(refund_id)
             self.amazon_client.check_environment(seen.environment)
-            recorded = await self.recorder.record(self.amazon_client.account, seen, source=Source.REFRESH)
+            recorded = await self.recorder.record(self.account, seen, source=Source.REFRESH)
             paying = recorded.change.refund
         if not root.charge_id or paying.charge_id != root.charge_id:
             raise Conflict(

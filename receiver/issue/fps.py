@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from dataclasses import InitVar, dataclass, field
+from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 import structlog
@@ -25,17 +25,16 @@ from receiver.amazon.account import FpsAccess
 from receiver.amazon.attempt import Made, RefusedByAmazon, TryAgain
 from receiver.amazon.fps import calls
 from receiver.amazon.fps.orders import FpsOrder, FpsRecord, judge
-from receiver.errors import AmazonError, AmazonRefused, AmazonRefusesUs, Conflict, NotFound, NothingToAsk
+from receiver.errors import AmazonError, AmazonRefusesUs, Conflict, NotFound, NothingToAsk
+from receiver.issue.worker import Worker
 from receiver.ledger.audit import THE_SERVICE, Action, Actor, AuditEntry, Outcome
 from receiver.ledger.lifecycle import EventType, as_observation
 from receiver.ledger.notification import Hint
 from receiver.ledger.refund import FPS, Observation, Refund, Source, is_final
 from receiver.ledger.refund_request import RequestState
-from receiver.runtime.rounds import Claim, Rounds
-from receiver.store.account import AccountStore
 from receiver.store.requests.fps_orders import Begin, NotSaved
 from receiver.store.requests.requests import Attempt
-from receiver.track.amazon_client import DATE_REFUSED, REDATED_LEAST, AmazonClient
+from receiver.track.amazon_client import DATE_REFUSED, REDATED_LEAST, AmazonClient, OfAccount
 from receiver.track.record import Recorder
 
 log = structlog.get_logger()
@@ -54,7 +53,7 @@ class Ordered:
 
 
 @dataclass(slots=True)
-class FpsIssuer:
+class FpsIssuer(OfAccount):
     """Flexible Payments refunds of one account.
 
     `new_owner` returns a fresh random name for a claim; a lease is in seconds. Every account has an `FpsIssuer`: an
@@ -66,31 +65,11 @@ class FpsIssuer:
     random: Callable[[], float]
     new_owner: Callable[[], str]
     lease: float = 30.0
-    concurrency: InitVar[int] = 4
-    rounds: Rounds[Attempt] = field(init=False)
-
-    def __post_init__(self, concurrency: int) -> None:
-        self.rounds = Rounds(
-            name="fps",
-            account=self._name,
-            claim=self._claim,
-            work=self._work,
-            about=lambda attempt: {"account": self._name, "refund_id": attempt.id},
-            concurrency=concurrency,
-        )
-
-    @property
-    def _name(self) -> str:
-        return self.amazon_client.account.name
-
-    @property
-    def _store(self) -> AccountStore:
-        return self.amazon_client.store
 
     @property
     def is_configured(self) -> bool:
         """Whether the account can issue such refunds."""
-        return self.amazon_client.account.fps is not None
+        return self.account.fps is not None
 
     async def create(self, values: calls.FpsRefundRequest, by: Actor = THE_SERVICE) -> Ordered:
         """Issue a refund under the merchant's reference, or return its progress.
@@ -99,19 +78,19 @@ class FpsIssuer:
         unclear; never sent), `AmazonRefused` with Amazon's code, or `StoreUnavailable`. Repeating the same order is
         always safe.
         """
-        access = self.amazon_client.account.fps
+        access = self.account.fps
         if access is None:
             raise NotFound("This account has no Flexible Payments.", reason="no_fps")
         order = FpsOrder(values=values, version=access.version)
         lease = int(self.lease * 1000)
         entry = AuditEntry(action=Action.REFUND_CREATE, actor=by, refund_id=values.reference, outcome=Outcome.ACCEPTED)
-        reserved = await self._store.fps.reserve(order, owner=self.new_owner(), lease=lease, audit=entry)
+        reserved = await self.store.fps.reserve(order, owner=self.new_owner(), lease=lease, audit=entry)
         match reserved:
             case NotSaved():
                 raise Conflict("The ledger has another refund under this reference.", reason="reference_taken")
             case Attempt():
                 await self._try(reserved, order)
-                record = await self._store.fps.get(values.reference)
+                record = await self.store.fps.get(values.reference)
                 return await self._known(record or FpsRecord(order=order), values)
         return await self._known(reserved, values)
 
@@ -122,7 +101,7 @@ class FpsIssuer:
                 "This reference was used with other values. Use a new one for another refund.",
                 reason="reference_reused",
             )
-        refund = await self._store.refunds.get(values.reference)
+        refund = await self.store.refunds.get(values.reference)
         if refund is not None or record.state not in (RequestState.REFUSED, RequestState.UNCLEAR):
             return Ordered(record, refund)
         if record.state is RequestState.UNCLEAR:
@@ -133,21 +112,16 @@ class FpsIssuer:
             )
         if not record.reason_code:
             raise Conflict(record.detail, reason="refund_not_sent")
-        raise AmazonRefused(
-            record.detail,
-            reason_code=record.reason_code,
-            amazon_status=record.amazon_status or None,
-            amazon_request_id=record.amazon_request_id or None,
-        )
+        raise record.refusal
 
     async def hint(self, reference: str) -> bool:
         """Make the refund due now, because it may have changed. False if there is no order for it."""
-        if await self._store.fps.get(reference) is None:
+        if await self.store.fps.get(reference) is None:
             return False
-        now = self._store.now()
+        now = self.store.now()
         # Anyone can post such a form, so it waits behind notifications signed by Amazon.
         hint = Hint(refund_id=reference, at=now, source=Source.NOTIFICATION, refund_type=FPS, patient=True)
-        await self._store.schedule.hint(hint)
+        await self.store.schedule.hint(hint)
         return True
 
     async def observe(self, refund_id: str) -> Observation | None:
@@ -157,25 +131,25 @@ class FpsIssuer:
         `AmazonError` tree, or `NothingToAsk` if no question is left.
         """
         signed_at = self.amazon_client.system_clock()
-        record = await self._store.fps.get(refund_id)
+        record = await self.store.fps.get(refund_id)
         if record is None:
             return None
-        known = await self._store.refunds.get(refund_id)
+        known = await self.store.refunds.get(refund_id)
         if known is None:
             if record.state is RequestState.RESERVED:
-                await self._store.fps.expedite(refund_id)
+                await self.store.fps.expedite(refund_id)
             raise NothingToAsk("Amazon has not accepted this order yet.", revision=0)
-        if self._store.now() - record.first_at < WINDOW:
+        if self.store.now() - record.first_at < WINDOW:
             return await self._send(record.order, signed_at)
         if is_final(known.state) or EventType.STUCK in known.emitted:
-            log.warning("fps.not_asked_any_more", account=self._name, refund_id=refund_id, state=known.state)
+            log.warning("fps.not_asked_any_more", account=self.account.name, refund_id=refund_id, state=known.state)
             raise NothingToAsk("Asking again would refund a second time.", revision=known.revision)
         return as_observation(known)
 
     async def _try(self, attempt: Attempt, order: FpsOrder) -> None:
         """Send the stored values once, and record the outcome."""
         signed_at = self.amazon_client.system_clock()
-        begun = await self._store.fps.begin(attempt, WINDOW)
+        begun = await self.store.fps.begin(attempt, WINDOW)
         if begun is Begin.LOST:
             return
         result: Observation | AmazonError | None = None
@@ -184,13 +158,13 @@ class FpsIssuer:
                 result = await self._send(order, signed_at)
             except AmazonError as failed:
                 result = failed
-        record = None if isinstance(result, Observation) else await self._store.fps.get(attempt.id)
-        match judge(result, record, self._store.now(), self.random()):
+        record = None if isinstance(result, Observation) else await self.store.fps.get(attempt.id)
+        match judge(result, record, self.store.now(), self.random()):
             case Made(refund=seen):
                 await self._done(attempt, order, seen)
             case TryAgain(error=error, at=at, unknown=unknown, fields=fields):
-                _log_failure(self._name, attempt, error, at - self._store.now())
-                await self._store.fps.retry(attempt, at, unknown=unknown, fields=fields)
+                _log_failure(self.account.name, attempt, error, at - self.store.now())
+                await self.store.fps.retry(attempt, at, unknown=unknown, fields=fields)
             case RefusedByAmazon(fields=fields):
                 await self._refused(attempt, order, fields)
 
@@ -210,7 +184,7 @@ class FpsIssuer:
             try:
                 response = await amazon_client.sent(request, timeout=deadline - began)
                 environment = amazon_client.account.environment.capitalize()
-                answer = calls.read_refund(response, order.values, self._store.now(), environment=environment)
+                answer = calls.read_refund(response, order.values, self.store.now(), environment=environment)
                 amazon_client.note_unread("fps_refund", answer.observation)
                 outcome = "ok"
                 return answer.observation
@@ -228,7 +202,7 @@ class FpsIssuer:
         raise AssertionError
 
     def _access(self) -> FpsAccess:
-        access = self.amazon_client.account.fps
+        access = self.account.fps
         if access is None:
             raise AmazonRefusesUs(
                 "The settings of this account's Flexible Payments are gone.", reason_code="NotConfigured"
@@ -237,39 +211,35 @@ class FpsIssuer:
 
     async def _done(self, attempt: Attempt, order: FpsOrder, seen: Observation) -> None:
         details = {"refund_type": FPS}
-        recorded = await self.recorder.record(self.amazon_client.account, seen, source=Source.CREATE, details=details)
-        await self._store.fps.done(attempt, order)
+        recorded = await self.recorder.record(self.account, seen, source=Source.CREATE, details=details)
+        await self.store.fps.done(attempt, order)
         refund = recorded.change.refund
-        log.info("fps.refund_made", account=self._name, refund_id=refund.refund_id, state=refund.state)
+        log.info("fps.refund_made", account=self.account.name, refund_id=refund.refund_id, state=refund.state)
 
     async def _refused(self, attempt: Attempt, order: FpsOrder, fields: Mapping[str, str]) -> None:
         """Refused, or too late to be sent: no worker tries again."""
-        state = await self._store.fps.refuse(attempt, fields)
+        state = await self.store.fps.refuse(attempt, fields)
         unclear = state is RequestState.UNCLEAR
         (log.error if unclear else log.warning)(
             "fps.unclear" if unclear else "fps.refused",
-            account=self._name,
+            account=self.account.name,
             refund_id=attempt.id,
             charge_id=order.values.transaction_id,
             reason_code=fields.get("reason_code") or None,
             amazon_request_id=fields.get("request_id") or None,
         )
 
-    async def run(self) -> None:
-        """Resume orders whose lease has expired, or whose next attempt is due. Until cancelled."""
-        if self.is_configured:
-            await self.rounds.run(self._store.change_signal())
+    def worker(self) -> Worker[FpsRecord]:
+        """Resumes interrupted orders."""
+        return Worker("fps", "refund_id", self.store, self.store.fps, self._resume, self.lease)
 
-    async def _claim(self, room: int) -> Claim[Attempt]:
-        return await self._store.fps.claim(lease=int(self.lease * 1000), limit=room)
-
-    async def _work(self, attempt: Attempt) -> None:
-        """Send a claimed order, if it is still open."""
-        record = await self._store.fps.get(attempt.id)
-        if record is None or record.state is not RequestState.RESERVED:
-            await self._store.fps.release(attempt)
-            return
+    async def _resume(self, attempt: Attempt, record: FpsRecord) -> None:
         await self._try(attempt, record.order)
+
+    async def run(self) -> None:
+        """Resume interrupted orders. Until cancelled."""
+        if self.is_configured:
+            await self.worker().run()
 
 
 def _log_failure(account: str, attempt: Attempt, error: AmazonError, wait: int) -> None:

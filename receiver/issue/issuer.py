@@ -43,9 +43,8 @@ from receiver.ledger.refund_request import (
 from receiver.ledger.resolution import not_reissued
 from receiver.ledger.retryability import BUYER_MAY_BE_PAID, check_itself, in_conflict, judge
 from receiver.runtime.metrics import Metrics
-from receiver.store.account import AccountStore
 from receiver.store.requests.requests import Attempt, CaseClosed, Disputed, NotReserved, Obstacle
-from receiver.track.amazon_client import AmazonClient
+from receiver.track.amazon_client import AmazonClient, OfAccount
 from receiver.track.charges import Charges
 from receiver.track.current import current_refunds
 from receiver.track.record import Recorder
@@ -54,7 +53,7 @@ __all__ = ["Issued", "Issuer"]
 
 
 @dataclass(slots=True)
-class Issuer:
+class Issuer(OfAccount):
     """Issues refunds of one account. `new_owner` returns a fresh random name for a claim.
 
     A lease is in seconds; `concurrency` is the number of requests that the workers process in parallel. Within
@@ -72,17 +71,14 @@ class Issuer:
     same_amount_within: int = 3_600_000
 
     @property
-    def store(self) -> AccountStore:
-        return self.amazon_client.store
-
-    @property
     def attempts(self) -> RefundAttempts:
         """Sends the account's requests."""
         return RefundAttempts(self.amazon_client, self.recorder, self.metrics, self.random)
 
-    def worker(self) -> Worker:
+    def worker(self) -> Worker[RefundRequestRecord]:
         """Resumes interrupted requests."""
-        return Worker(self.attempts, lease=self.lease, concurrency=self.concurrency)
+        requests, resume = self.store.requests, self.attempts.resume
+        return Worker("issue", "request", self.store, requests, resume, self.lease, self.concurrency)
 
     async def run(self) -> None:
         """Resume interrupted requests. Until cancelled."""
@@ -101,7 +97,7 @@ class Issuer:
         """
         if refund_request.money is None:
             return await self._issue_full(refund_request, key, asked)
-        return await self._issue(prepare(self.amazon_client.account, refund_request, key, asked=asked))
+        return await self._issue(prepare(self.account, refund_request, key, asked=asked))
 
     async def retry(self, refund_id: str, asked: Asked = NOBODY) -> Issued:
         """Issue a declined refund again, at most once however many callers ask. Raises like `create`, and `NotFound`.
@@ -126,7 +122,7 @@ class Issuer:
             )
         refund_request = RefundRequest(declined.charge_id, declined.amount, order_reference=declined.order_reference)
         prepared = prepare(
-            self.amazon_client.account,
+            self.account,
             refund_request,
             retry_of=refund_id,
             retry_root=declined.retry_root or refund_id,
@@ -153,7 +149,7 @@ class Issuer:
             await self._check(declined, prepared)
         charge = await Charges(self.amazon_client.tracing(prepared.traceparent)).charge(prepared.charge_id, fresh=True)
         captured = _refundable(charge, prepared.money.currency_code)
-        guard = self._guard(prepared, charge, refundable_total(captured, self.amazon_client.account.over), declined)
+        guard = self._guard(prepared, charge, refundable_total(captured, self.account.over), declined)
         await self.store.requests.upgrade_charge_book(prepared.charge_id)
         if declined is not None:
             # Read after the charge: the reserving script detects what has changed since.
@@ -176,8 +172,8 @@ class Issuer:
     async def _issue_left(self, charge: Charge, refund_request: RefundRequest, key: str, asked: Asked) -> Issued | None:
         """Issue a refund of what is left according to the charge and its book; None if the book has changed meanwhile.
 
-        The book is read after the charge, and the request after the book, which may have its own reservation. The
-        guard has no allowance, and leaves out what was refunded elsewhere.
+        The book is read after the charge, and the request after the book, which may have its own reservation. The guard
+        allows no more than the captured amount, minus what was refunded elsewhere.
         """
         captured = _refundable(charge)
         entries = await self.store.requests.charge_entries(charge.charge_id)
@@ -185,7 +181,7 @@ class Issuer:
         if known is not None:
             return await self._known(known, digest_of_full(refund_request))
         left, elsewhere = all_left(balance_of(charge, entries.values()))
-        prepared = prepare(self.amazon_client.account, refund_request, key, left=left, asked=asked)
+        prepared = prepare(self.account, refund_request, key, left=left, asked=asked)
         prepared = _with_reference(prepared, charge)
         guard = Guard(captured.minor_units - elsewhere, 0, self._since, self._since, prepared.besides)
         reserved = await self._reserve(prepared, guard)

@@ -36,7 +36,7 @@ class ManualResolver:
         `request_settled`, `refund_mismatch`, `refund_taken`), the `AmazonError` tree (`AmazonNotFound` if there is
         no such refund) and `StoreUnavailable`.
         """
-        account, store = self.attempts.account, self.attempts.store
+        account, store = self.attempts.account.name, self.attempts.store
         record = await self._record(refund_request_id)
         if record.state is not RequestState.DONE or record.refund_id != refund_id:
             _check_unclear(record)
@@ -71,7 +71,7 @@ class ManualResolver:
         Safe to repeat. Raises `NotFound`, `Conflict` (`request_pending`, `request_settled`) and
         `StoreUnavailable`.
         """
-        account, store = self.attempts.account, self.attempts.store
+        account, store = self.attempts.account.name, self.attempts.store
         record = await self._record(refund_request_id)
         if record.state is RequestState.REFUSED and record.settled_by:
             return record
@@ -101,7 +101,7 @@ class ManualResolver:
         `by` is who asks for it. A request that is open or done is returned unchanged.
         Raises `NotFound`, `Conflict` (`request_settled`) and `StoreUnavailable`.
         """
-        account, store = self.attempts.account, self.attempts.store
+        account, store = self.attempts.account.name, self.attempts.store
         record = await self._record(refund_request_id)
         if record.state in (RequestState.RESERVED, RequestState.DONE):
             return record

@@ -19,7 +19,7 @@ from receiver.store.account import AccountStore
 from receiver.store.requests.requests import CaseClosed, NotReserved, Obstacle
 
 NAMED = 4
-"""Maximum number of refunds named in an error's text. The list beside it has all of them."""
+"""Maximum number of refunds named in an error's text. The error's list has all of them."""
 NAME_THEM = (
     "If the buyer is owed this refund as well, repeat the call and name them: `besides` in the body, `--besides`, or "
     "the box on the dashboard."
@@ -162,9 +162,4 @@ def refusal(record: RefundRequestRecord) -> AmazonRefused | Conflict:
             f"Use a new key for another refund. {record.detail}",
             reason=record.last_error,
         )
-    return AmazonRefused(
-        record.detail,
-        reason_code=record.reason_code,
-        amazon_status=record.amazon_status or None,
-        amazon_request_id=record.amazon_request_id or None,
-    )
+    return record.refusal

@@ -1,58 +1,55 @@
-"""Verb. Resumes refund requests whose lease expired or whose next attempt is due."""
+"""Verb. Resumes refund requests, or orders of Flexible Payments, whose lease expired or whose next attempt is due."""
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import InitVar, dataclass, field
+from typing import Generic, TypeVar
 
-import structlog
-
-from receiver.exchange import in_the_log
-from receiver.issue.attempts import RefundAttempts
-from receiver.ledger.refund_request import RequestState
+from receiver.ledger.refund_request import Progress, RequestState
 from receiver.runtime.rounds import Claim, Rounds
 from receiver.store.account import AccountStore
-from receiver.store.requests.requests import Attempt
+from receiver.store.requests.requests import Attempt, Claims
+
+Record = TypeVar("Record", bound=Progress)
 
 
 @dataclass(slots=True)
-class Worker:
-    """Resumes the requests of one account. A lease is in seconds."""
+class Worker(Generic[Record]):
+    """Resumes the requests of one account. `name` and `label` name the work and one request in the log. A lease is in
+    seconds."""
 
-    attempts: RefundAttempts
+    name: str
+    label: str
+    store: AccountStore
+    requests: Claims[Record]
+    send: Callable[[Attempt, Record], Awaitable[None]]
     lease: float = 30.0
     concurrency: InitVar[int] = 4
     rounds: Rounds[Attempt] = field(init=False)
 
     def __post_init__(self, concurrency: int) -> None:
+        account = self.store.account
         self.rounds = Rounds(
-            name="issue",
-            account=self._name,
+            name=self.name,
+            account=account,
             claim=self._claim,
             work=self._work,
-            about=lambda attempt: {"account": self._name, "request": attempt.id},
+            about=lambda attempt: {"account": account, self.label: attempt.id},
             concurrency=concurrency,
         )
 
-    @property
-    def _name(self) -> str:
-        return self.attempts.account
-
-    @property
-    def _store(self) -> AccountStore:
-        return self.attempts.store
-
     async def run(self) -> None:
         """Work until cancelled."""
-        await self.rounds.run(self._store.change_signal())
+        await self.rounds.run(self.store.change_signal())
 
     async def _claim(self, room: int) -> Claim[Attempt]:
-        return await self._store.requests.claim(lease=int(self.lease * 1000), limit=room)
+        return await self.requests.claim(lease=int(self.lease * 1000), limit=room)
 
     async def _work(self, attempt: Attempt) -> None:
         """Send a claimed request if it is still open."""
-        record = await self._store.requests.get(attempt.id)
+        record = await self.requests.get(attempt.id)
         if record is None or record.state is not RequestState.RESERVED:
-            await self._store.requests.release(attempt)
+            await self.requests.release(attempt)
             return
-        with structlog.contextvars.bound_contextvars(**in_the_log(record.order.traceparent)):
-            await self.attempts.when_admitted(attempt, record.order)
+        await self.send(attempt, record)

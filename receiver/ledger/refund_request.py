@@ -8,6 +8,7 @@ from enum import StrEnum
 
 import msgspec
 
+from receiver.errors import AmazonRefused
 from receiver.ledger.audit import THE_SERVICE, Action, Actor, AuditEntry, Outcome
 from receiver.ledger.charge_book import RESERVATION, SKEW, Entry, reservation
 from receiver.ledger.money import Money
@@ -107,26 +108,41 @@ class PreparedRefund(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
         )
 
 
-class RefundRequestRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """A refund request and its progress so far."""
+class Progress(msgspec.Struct, frozen=True, kw_only=True):
+    """The progress of a request so far."""
 
-    order: PreparedRefund
     state: RequestState = RequestState.RESERVED
-    refund_id: str = ""
     tries: int = 0
     unknown: bool = False
-    """Whether an attempt ended without a complete answer. From then on only a 2xx resolves the request."""
+    """Whether an attempt ended without a complete answer: then a later refusal proves nothing."""
     reason_code: str = ""
     detail: str = ""
     amazon_status: int = 0
     amazon_request_id: str = ""
-    """Amazon's `X-Amz-Pay-Request-Id` of the last refusal."""
+    """Amazon's id of the last refusal."""
+    last_error: str = ""
+    """Our code for the last attempt's failure, such as `amazon_timeout`; empty if it did not fail."""
+
+    @property
+    def refusal(self) -> AmazonRefused:
+        """Amazon's refusal, as the error for the caller."""
+        return AmazonRefused(
+            self.detail,
+            reason_code=self.reason_code,
+            amazon_status=self.amazon_status or None,
+            amazon_request_id=self.amazon_request_id or None,
+        )
+
+
+class RefundRequestRecord(Progress, frozen=True, kw_only=True):
+    """A refund request and its progress so far. Once an attempt's outcome is `unknown`, only a 2xx resolves it."""
+
+    order: PreparedRefund
+    refund_id: str = ""
     created_at: int = 0
     """When it was recorded (ms)."""
     changed_at: int = 0
     """When the last attempt ended, or a person resolved it (ms)."""
-    last_error: str = ""
-    """Our code for the last attempt's failure, such as `amazon_timeout`; empty if it did not fail."""
     settled_by: str = ""
     """The name of the token with which a person resolved it; empty if Amazon's answer did."""
     settled_by_user: str = ""

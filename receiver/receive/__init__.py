@@ -1,1 +1,1 @@
-"""Verb. Notifications → hints."""
+"""Verb. Verifies notifications, and stores hints that refunds may have changed."""

@@ -1,4 +1,4 @@
-"""Edge: asyncio. Steps of many requests, run one after the other; calls of many, made as one.
+"""Edge: asyncio. Runs the same step of many requests back to back, and combines the calls of many into one.
 
 A notification passes through code that is larger than a processor's first caches. When the same step of all
 notifications of a turn runs back to back, its code is loaded once. Verifying sixteen at a time takes a fifth less
@@ -44,13 +44,14 @@ class Batch(Generic[T]):
                 result.set_result(context.run(step))
             except Exception as error:
                 result.set_exception(error)
-            # The error's traceback has this frame. If the frame kept the result, they would refer to each other, and
-            # all that the step read would wait for the garbage collector.
+            # The error's traceback refers to this frame. If the frame kept the result, they would form a cycle, and
+            # everything that the step has read would stay in memory until a garbage collection.
             del result, context, step
 
 
 class SharedCall(Generic[Item, T]):
-    """One call for all items of one turn of the event loop. It runs in an empty context: it is not one item's."""
+    """One call for all items of one turn of the event loop. It runs in an empty context, because it belongs to no
+    single item."""
 
     def __init__(self, call: Callable[[Sequence[Item]], Awaitable[Sequence[T]]]) -> None:
         self._call = call

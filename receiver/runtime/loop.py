@@ -25,7 +25,7 @@ def running_loop() -> asyncio.AbstractEventLoop:
 
 
 def _forget() -> None:
-    """A loop that was running when the process forked does not run in the child."""
+    """For the child of a fork: the parent's loop does not run there."""
     _latest.loop = None
 
 

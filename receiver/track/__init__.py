@@ -1,1 +1,1 @@
-"""Verb. Due refunds → the ledger."""
+"""Verb. Polls Amazon for due refunds, and records the changes with their events."""

@@ -196,6 +196,21 @@ class AmazonClient:
             )
 
 
+class OfAccount:
+    """What works for the account of its client."""
+
+    __slots__ = ()
+    amazon_client: AmazonClient
+
+    @property
+    def account(self) -> Account:
+        return self.amazon_client.account
+
+    @property
+    def store(self) -> AccountStore:
+        return self.amazon_client.store
+
+
 def host_of(request: Request) -> str:
     """The host whose clock the request's date is checked against."""
     return urlsplit(request.url).netloc.lower()

@@ -17,10 +17,9 @@ from receiver.ledger.lifecycle import UNREAD, Details
 from receiver.ledger.next_look import THROTTLED_PAUSE
 from receiver.ledger.refund import FPS, Refund, RetryRefused, State
 from receiver.ledger.retryability import as_text, judge
-from receiver.store.account import AccountStore
 from receiver.store.redis.damage import StoreDamaged, WrongType
 from receiver.store.requests.requests import CHARGE_KEPT
-from receiver.track.amazon_client import AmazonClient
+from receiver.track.amazon_client import AmazonClient, OfAccount
 
 log = structlog.get_logger()
 
@@ -35,16 +34,8 @@ RECENT_PATIENCE, RECENT_WITHIN = 1.0, 3.0
 
 
 @dataclass(frozen=True, slots=True)
-class Charges:
+class Charges(OfAccount):
     amazon_client: AmazonClient
-
-    @property
-    def _name(self) -> str:
-        return self.amazon_client.account.name
-
-    @property
-    def _store(self) -> AccountStore:
-        return self.amazon_client.store
 
     async def charge(
         self,
@@ -60,18 +51,18 @@ class Charges:
         A read that is not urgent leaves a quarter of the throttle's burst to those that are. Raises the `AmazonError`
         tree; `AmazonThrottled` also where our own throttle has no token within `patience` (s).
         """
-        kept = None if fresh else await self._store.requests.kept_charge(charge_id)
-        if kept and self._store.now() - kept.read_at < within:
+        kept = None if fresh else await self.store.requests.kept_charge(charge_id)
+        if kept and self.store.now() - kept.read_at < within:
             return kept
         if not await self._token(patience, is_urgent):
             raise AmazonThrottled("Too many charges are being read just now.", retry_after=THROTTLED_PAUSE)
-        request = get_charge(self.amazon_client.account.endpoint, charge_id)
+        request = get_charge(self.account.endpoint, charge_id)
         found = await self.amazon_client.ask(
             Call.GET_CHARGE, request, lambda response: read_charge(response, charge_id)
         )
         self.amazon_client.check_environment(found.environment)
-        found = msgspec.structs.replace(found, read_at=self._store.now())
-        await self._store.requests.keep_charge(found, for_advice=fresh)
+        found = msgspec.structs.replace(found, read_at=self.store.now())
+        await self.store.requests.keep_charge(found, for_advice=fresh)
         return found
 
     async def _token(self, patience: float, is_urgent: bool) -> bool:
@@ -97,7 +88,7 @@ class Charges:
             # A copy from before the decline would still count the declined amount as refunded.
             charge, known = await asyncio.gather(
                 self.charge(refund.charge_id, fresh=declined, patience=CHARGE_PATIENCE if declined else 0),
-                self._store.charges.known(refund.charge_id if declined else ""),
+                self.store.charges.known(refund.charge_id if declined else ""),
             )
         except (AmazonError, StoreDamaged) as error:
             log.info("charge.not_read", charge_id=refund.charge_id, reason=error.reason)
@@ -111,7 +102,7 @@ class Charges:
         if declined and known.readable:
             entries = {name: entry for name, entry in known.entries.items() if name != besides}
             known = replace(known, entries=entries, charge=charge)
-            judged = judge(msgspec.structs.replace(refund, retryable=""), known, self._store.now())
+            judged = judge(msgspec.structs.replace(refund, retryable=""), known, self.store.now())
             details["retryable"] = as_text(judged)
         return details
 

@@ -7,7 +7,6 @@ from dataclasses import InitVar, dataclass, field
 
 import structlog
 
-from receiver.amazon.account import Account
 from receiver.amazon.calls import get_dispute, read_dispute
 from receiver.amazon.throttle import Call
 from receiver.errors import AmazonError, AmazonNotFound, AmazonRefused, AmazonRefusesUs, StoreEmptied, StoreUnavailable
@@ -16,18 +15,17 @@ from receiver.ledger.next_look import DisputeLook, DueDispute, after_dispute
 from receiver.outbox.events.dispute_event import DisputeEvent, dispute_event
 from receiver.runtime.metrics import Metrics
 from receiver.runtime.rounds import Claim, Rounds
-from receiver.store.account import AccountStore
 from receiver.store.redis.wakeups import News
 from receiver.store.refunds.disputes import Finished
 from receiver.store.refunds.refunds import MOST_COLLISIONS
-from receiver.track.amazon_client import AmazonClient
+from receiver.track.amazon_client import AmazonClient, OfAccount
 from receiver.track.record import Recorder, owed
 
 log = structlog.get_logger()
 
 
 @dataclass(slots=True)
-class DisputeTracker:
+class DisputeTracker(OfAccount):
     """Asks Amazon about one account's disputes. `lease` is in seconds."""
 
     amazon_client: AmazonClient
@@ -47,14 +45,6 @@ class DisputeTracker:
             about=_about,
             concurrency=concurrency,
         )
-
-    @property
-    def account(self) -> Account:
-        return self.amazon_client.account
-
-    @property
-    def store(self) -> AccountStore:
-        return self.amazon_client.store
 
     async def run(self) -> None:
         """Work until cancelled."""

@@ -8,7 +8,6 @@ from dataclasses import InitVar, dataclass, field
 
 import structlog
 
-from receiver.amazon.account import Account
 from receiver.amazon.calls import get_refund, read_refund
 from receiver.amazon.throttle import Call
 from receiver.errors import (
@@ -27,10 +26,9 @@ from receiver.ledger.next_look import DueRefund, NextLook, after
 from receiver.ledger.refund import Observation, Refund, Source, State, is_final
 from receiver.runtime.metrics import Metrics
 from receiver.runtime.rounds import Claim, Rounds
-from receiver.store.account import AccountStore
 from receiver.store.redis.damage import StoreDamaged
 from receiver.store.redis.wakeups import News
-from receiver.track.amazon_client import AmazonClient
+from receiver.track.amazon_client import AmazonClient, OfAccount
 from receiver.track.charges import Charges
 from receiver.track.record import Recorder
 
@@ -43,7 +41,7 @@ FIX_LOST = (
 
 
 @dataclass(slots=True)
-class Tracker:
+class Tracker(OfAccount):
     """Asks Amazon about one account's refunds. `lease` is in seconds.
 
     `observe_fps` gives Amazon's answer about a Flexible Payments refund, and None for any other refund. It raises the
@@ -71,14 +69,6 @@ class Tracker:
             concurrency=concurrency,
             unblocks=lambda due: due.patient,
         )
-
-    @property
-    def account(self) -> Account:
-        return self.amazon_client.account
-
-    @property
-    def store(self) -> AccountStore:
-        return self.amazon_client.store
 
     async def run(self) -> None:
         """Work until cancelled."""

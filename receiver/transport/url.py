@@ -63,15 +63,19 @@ def checked_url(text: str, guarded: bool) -> Target:
     return Target(origin, url.host_port_subcomponent or host, url.raw_path_qs)
 
 
+@lru_cache(256)
+def _is_name(name: str) -> bool:
+    return HEADER_NAME.fullmatch(name) is not None
+
+
 def encoded(request: Request, target: Target) -> bytes:
     """The request as bytes. Raises `TransportError` (`bad_header`) for a header that would break it."""
+    values = "".join(request.headers.values())
+    is_plain = values.isascii() and values.isprintable()
+    if not all(map(_is_name, request.headers)) or (not is_plain and HEADER_FORBIDDEN.search(values)):
+        raise TransportError("A header contains forbidden characters.", reason="bad_header")
     headers = {"host": target.authority, "user-agent": USER_AGENT, "accept-encoding": "identity"}
-    for name, value in request.headers.items():
-        if not HEADER_NAME.fullmatch(name) or not (
-            (value.isascii() and value.isprintable()) or not HEADER_FORBIDDEN.search(value)
-        ):
-            raise TransportError("A header contains forbidden characters.", reason="bad_header")
-        headers[name.lower()] = value
+    headers |= {name.lower(): value for name, value in request.headers.items()}
     if request.body or request.method in WITH_BODY:
         headers["content-length"] = str(len(request.body))
     fields = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])

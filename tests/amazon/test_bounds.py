@@ -1,4 +1,4 @@
-"""The bounds of Amazon's answers, one by one: what is over one is said, and nothing takes more than its length."""
+"""The bounds of Amazon's answers, one by one: the error names the bound, and the time is linear in the length."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ OVER = {
 
 @pytest.mark.parametrize("what", OVER)
 def test_what_is_over_a_bound_is_said(what: str) -> None:
-    """As Amazon's trouble, not as a word about the refund."""
+    """As a fault of Amazon's, not as a statement about the refund."""
     with pytest.raises(AmazonOutcomeUnknown) as caught:
         judge(OVER[what])
     assert caught.value.reason == "amazon_unintelligible"
@@ -89,7 +89,7 @@ FPS = {
 
 @pytest.mark.parametrize("what", FPS)
 def test_answers_of_flexible_payments_have_the_same(what: str) -> None:
-    """A 2xx over a bound does not tell what became of the refund, a 4xx is no verdict."""
+    """A 2xx over a bound does not say what happened to the refund; a 4xx over a bound is no verdict."""
     order = calls.FpsRefundRequest("208sg0849sfwers082", "w908dnwf092987")
     with pytest.raises(AmazonOutcomeUnknown) as caught:
         calls.read_refund(FPS[what], order, 0)

@@ -93,7 +93,7 @@ def test_the_kind_of_key_decides_the_path(key: str, environment: str, path: str)
 
 
 def test_a_prefix_binds_a_key_to_an_environment() -> None:
-    """So that settings can tell a key of the other environment."""
+    """So that the settings can detect a key of the other environment."""
     assert [key_environment(key) for key in ("LIVE-A", "sandbox-a", "AEXAMPLE")] == ["live", "sandbox", None]
 
 

@@ -1,4 +1,4 @@
-"""Which time to sign by: never ahead of a host, and never led astray by what a host says."""
+"""The time to sign with: never ahead of a host, and not misled by a wrong `Date`."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_the_date_follows_the_hosts_clock(off: int) -> None:
     st.integers(-3_600_000, 3_600_000),
 )
 def test_the_date_is_never_ahead_of_any_of_a_names_hosts(hosts: list[tuple[int, int]], ours: int) -> None:
-    """However far apart they are and however slow their answers: of those heard, the one furthest behind counts."""
+    """The host that is furthest behind counts, however far apart the clocks are and however slow the answers."""
     clocks = HostClocks()
     now = NOW
     for off, latency in hosts:
@@ -89,7 +89,7 @@ def test_no_text_makes_reading_a_date_fail(text: str) -> None:
 
 
 def test_a_refusal_with_another_date_is_worth_repeating_with_it() -> None:
-    """Whether it says so or not: this machine is an hour ahead of Amazon."""
+    """This machine is an hour ahead of Amazon, whether the refusal says so or not."""
     for body in (FUTURE, b"", b'{"reasonCode":"InvalidRequestSignature"}'):
         clocks = HostClocks()
         dated = clocks.date_for(HOST, NOW)
@@ -108,7 +108,7 @@ def test_a_refusal_whose_date_agrees_is_not_of_the_date() -> None:
 
 
 def test_a_host_that_refuses_its_own_date_is_not_believed_for_a_while() -> None:
-    """It says that it is twelve hours later than it goes by."""
+    """Its `Date` is twelve hours ahead of the clock by which it judges requests."""
     clocks = HostClocks()
     clocks.heard(HOST, says(NOW + 43_200_000), NOW)
     dated = clocks.date_for(HOST, NOW)
@@ -134,7 +134,7 @@ def test_a_host_that_is_far_behind_and_does_not_say_so_gets_earlier_dates(date: 
 
 
 def test_a_step_of_this_machines_clock_is_made_good_by_the_next_answer() -> None:
-    """It was an hour ahead, and is set right: what was learned before is an hour old, and forgotten."""
+    """It was an hour ahead and is corrected. What was learned before is then an hour old, and is forgotten."""
     clocks = HostClocks()
     clocks.heard(HOST, says(NOW), NOW + 3_600_000)
     assert clocks.date_for(HOST, NOW + 3_600_000) == NOW - MARGIN

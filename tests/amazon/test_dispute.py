@@ -1,4 +1,4 @@
-"""What a notification tells of a dispute: all that can be read is kept, and nothing else stops it."""
+"""What a notification says about a dispute: everything readable is kept, and unreadable fields prevent nothing."""
 
 from __future__ import annotations
 
@@ -172,12 +172,12 @@ def test_a_test_message_of_seller_central_is_no_dispute() -> None:
     ],
 )
 def test_the_type_tells_the_kind(told_type: str, kind: str) -> None:
-    """Amazon documents CHARGEBACK alone; a word that says as much is taken for what it says."""
+    """Amazon documents only CHARGEBACK; similar words are understood too."""
     assert kind_of(told_type) == kind
 
 
 def test_a_charge_whose_notification_says_chargeback_is_disputed() -> None:
-    """The object's type names the charge, that of the notification what happened to it."""
+    """The object's type is the charge; the notification's type says what happened to it."""
     message = v2(
         ObjectType="CHARGE",
         ObjectId="S01-0000000-0000000-C000007",

@@ -1,4 +1,4 @@
-"""Get Dispute: how it is asked, and what its answer is read as."""
+"""Get Dispute: how the call is made, and how its answer is read."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ PLACES: list[tuple[str, ...]] = [
 @given(value=VALUES)
 @settings(max_examples=40)
 def test_no_value_of_any_field_breaks_the_reading_or_takes_the_guard(place: tuple[str, ...], value: object) -> None:
-    """Only Amazon's own end of a dispute does."""
+    """Only an end that Amazon reports removes the guard."""
 
     def put(members: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
         first, *rest = names

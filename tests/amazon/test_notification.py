@@ -124,7 +124,7 @@ def test_an_xml_notice_names_a_refund() -> None:
 
 @pytest.mark.parametrize("word", ["Amazon A to Z Refund", "A-to-z Guarantee", "Charge Back", "Buyer\u00a0Cancelled"])
 def test_the_type_of_a_refund_is_kept_in_any_spelling(word: str) -> None:
-    """It says that the refund is not the merchant's: what were left out would be retried."""
+    """The type says that the refund is not the merchant's. Without it, the refund could be retried."""
     found = read_notice(v1(XML.replace("SellerInitiated", word))).refund_type
     assert found == word.replace("\u00a0", " ")
     assert is_theirs(found)

@@ -226,7 +226,7 @@ def test_a_byte_that_is_not_utf_8_spoils_its_own_field_alone() -> None:
 
 
 def test_the_older_name_of_the_status_is_read_where_the_newer_is_no_object() -> None:
-    """Whatever stands under the one, the other tells the state."""
+    """Whatever the newer field contains, the other has the state."""
     odds: tuple[Any, ...] = (None, [], "Declined", 7)
     for odd in odds:
         assert read_refund(changed(REFUND, statusDetails=odd, statusDetail=REFUND["statusDetails"])).state == "Declined"
@@ -240,7 +240,7 @@ def test_the_case_of_a_states_letters_does_not_count(word: str) -> None:
 
 @pytest.mark.parametrize("details", [None, [], "x", {}, {"state": 5}, {"state": "Refund Initiated"}])
 def test_a_new_refund_is_known_by_its_id_alone(details: Any) -> None:
-    """A 2xx of Create Refund means that it is made: its id must not be lost for want of a state."""
+    """A 2xx of Create Refund means that it is made: its id must not be lost because the state is missing."""
     found = read_refund(changed(REFUND, statusDetails=details), is_new=True)
     assert (found.refund_id, found.state) == (REFUND_ID, UNKNOWN_STATE)
     unintelligible(lambda: read_refund(changed(REFUND, refundId="a b"), is_new=True))

@@ -1,4 +1,4 @@
-"""One field of a whole answer is changed to anything: the decline is read, kept, and told in every format."""
+"""One field of a complete answer gets any value: the decline is still read, stored, and rendered in every format."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ VALUES: st.SearchStrategy[Any] = st.recursive(
 
 
 def changed(place: tuple[str, ...], value: Any) -> bytes:
-    """A whole answer but for one field."""
+    """A complete answer with one field changed."""
     body = copy.deepcopy(WHOLE)
     inner = body
     for name in place[:-1]:
@@ -106,7 +106,7 @@ def test_a_field_that_cannot_be_read_never_loses_a_refund_that_was_made(place: t
     ],
 )
 def test_a_reason_that_says_whose_refund_it_is_is_kept_in_any_spelling(said: str, kept: str) -> None:
-    """What were left out would be retried, although Amazon is collecting for a claim."""
+    """Without the reason, the refund could be retried, although Amazon is collecting the money for a claim."""
     status = {**WHOLE["statusDetails"], "reasonCode": said}
     body = json.dumps({**WHOLE, "statusDetails": status}).encode()
     found = read_refund(Response(200, {}, body))

@@ -49,7 +49,7 @@ REWRITE = 300.0
 
 
 async def fill(store: Store, first: int, much: int, at_once: int = 64) -> None:
-    """So many refunds that went from RefundInitiated to Refunded, by what settles Amazon's answers."""
+    """This many refunds, from RefundInitiated to Refunded, recorded in the way in which Amazon's answers are."""
     recorder, account = Recorder(store, lambda: 0.5), make_account()
 
     async def one(number: int) -> None:
@@ -96,7 +96,7 @@ async def _set(url: str, name: str, value: str) -> None:
 
 
 def fill_fast(url: str, refunds: int) -> None:
-    """As `fill`, by a process for each core, synced once a second; says how far it is after each tenth."""
+    """Like `fill`, with a process for each core and a sync each second. Prints its progress after each tenth."""
     step, done, began = -(-refunds // 20), 0, perf_counter()
     uvloop.run(_set(url, "appendfsync", "everysec"))
     firsts = range(0, refunds, step)
@@ -114,7 +114,8 @@ def fill_fast(url: str, refunds: int) -> None:
 
 
 def memory(seconds: float, rounds: int, refunds: int = 200_000) -> None:
-    """Bytes in the store for each settled refund, with its history and its two events; then many against few."""
+    """Bytes in the store for each final refund, with its history and its two events; then a store with many against one
+    with few."""
     del seconds
     _, rest = cores()
     with ExitStack() as stack:

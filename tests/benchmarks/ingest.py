@@ -70,8 +70,8 @@ class Ratio(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """What one measurement came to. CPU is the answering process's own: it varies less than a rate on a shared
-    machine."""
+    """The result of one measurement. CPU is that of the answering process: on a shared machine it varies less than a
+    rate."""
 
     per_second: float
     micros: float

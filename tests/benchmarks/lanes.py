@@ -149,7 +149,7 @@ async def _isolation(seconds: float, rounds: int, rate: float) -> None:
 
 
 async def _commit(store: Store, first: int, count: int, rate: float) -> dict[str, tuple[int, float]]:
-    """Have so many refunds written at this rate; event id → its kind, and when it was committed."""
+    """Write this many refunds at this rate. Returns event id → its kind and the time of its commit."""
     recorder, account, start = Recorder(store, lambda: 0.0), make_account(), perf_counter()
     began: dict[str, tuple[int, float]] = {}
     for number in range(first, first + count):
@@ -169,7 +169,7 @@ def _p99(people: Town, began: dict[str, tuple[int, float]], queues: list[str]) -
 
 
 async def _healed(people: Town, queues: list[str], events: int) -> None:
-    """Whatever the bad lanes refused comes to them, by its own schedule."""
+    """The events that the bad subscribers refused arrive, on their retry schedule."""
     began = perf_counter()
     owed = len(queues) * events // 4
     await until(lambda: len(people.arrived) >= owed, "everything has arrived", 900)

@@ -24,7 +24,7 @@ def request(path: str, body: bytes = b"", *headers: str, method: str = "POST") -
 
 @dataclass(slots=True)
 class Result:
-    """What one run came to. Times are seconds."""
+    """The result of one run. Times are seconds."""
 
     seconds: float = 0.0
     took: defaultdict[int, list[float]] = field(default_factory=lambda: defaultdict(list))
@@ -98,7 +98,7 @@ class Line(asyncio.Protocol):
             self._done(self, status)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """It was closed, by whomever."""
+        """Either side closed it."""
         self._transport = None
         self._lost(self)
 
@@ -143,10 +143,10 @@ async def closed(port: int, requests: Iterator[bytes], seconds: float, lines: in
 
 
 class Crowd:
-    """The connections of an open loop. One that is closed is opened again, and what it was asked is asked once more: as
-    every client does, since a server may close one at any moment.
+    """The connections of an open loop. A closed one is opened again and its request is repeated, as every client does,
+    since a server may close a connection at any moment.
 
-    `heed`: one is left alone after a 503 for as long as its `Retry-After` says.
+    `heed`: after a 503, a connection is not used until its `Retry-After` has passed.
     """
 
     def __init__(self, port: int, requests: Iterator[bytes], result: Result, *, heed: bool) -> None:
@@ -159,7 +159,7 @@ class Crowd:
         self._answered, self._awaited, self._all = 0, -1, asyncio.Event()
 
     async def open(self, count: int) -> None:
-        """So many more."""
+        """Open this many more."""
         for line in await _lines(self._port, count, self._done, self._lost):
             self._lines.add(line)
             self._give_back(line)
@@ -174,7 +174,7 @@ class Crowd:
         self._waiting.append(due)
 
     async def all_answered(self, count: int) -> None:
-        """Wait for so many answers."""
+        """Wait for this many answers."""
         if self._answered < count:
             self._awaited = count
             await self._all.wait()
@@ -218,7 +218,8 @@ class Crowd:
 async def opened(
     port: int, requests: Iterator[bytes], seconds: float, rate: float, lines: int = 64, *, heed: bool = False
 ) -> Result:
-    """At a fixed rate, whatever the answers take: a time runs from when the request was due. `heed`: see `Crowd`.
+    """At a fixed rate, however long the answers take. The time of a request counts from when it was due. `heed`: see
+    `Crowd`.
 
     Raises `TimeoutError` where an answer is not there 30 s after the last request was due.
     """

@@ -1,4 +1,4 @@
-"""Processes on cores of their own: what is measured on one, the store and the load on another."""
+"""Processes on separate cores: the measured process on one, the store and the load on another."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Listening:
 
 
 def cores() -> tuple[set[int], set[int]]:
-    """The core of what is measured, and those of the rest; the same one where there is but one."""
+    """The core of the measured process, and those of the others; the same core if there is only one."""
     first, *rest = sorted(os.sched_getaffinity(0))
     return {first}, set(rest) or {first}
 

@@ -36,7 +36,7 @@ def refund_id(number: int) -> str:
 
 
 def charge_of(refund: str) -> str:
-    """The id of the charge that a refund is of: each of another."""
+    """The id of a refund's charge; each refund has a different one."""
     return refund.replace("-R", "-C")
 
 
@@ -77,7 +77,7 @@ def _some(at: int, version: int, numbers: range) -> list[bytes]:
 
 
 def sign_many(at: int, first: int, count: int, version: int = 1) -> list[bytes]:
-    """So many distinct requests, signed on every core."""
+    """This many distinct requests, signed on every core."""
     rsa_key()  # made before the processes part, so that all have the same
     workers = os.cpu_count() or 1
     step = -(-count // (workers * 4))

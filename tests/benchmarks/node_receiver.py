@@ -1,6 +1,6 @@
-"""Baseline N: what one writes of express, sns-validator and ioredis in an afternoon; see `node/receiver.js`.
+"""Baseline N: a simple receiver with express, sns-validator and ioredis; see `node/receiver.js`.
 
-It is left out where Node or the packages are not there; nothing is fetched here. This installs them, in the versions of
+It is left out if Node or the packages are missing; nothing is downloaded here. This installs them, in the versions of
 `node/package.json` (git ignores the folder):
 
     npm install --no-package-lock --ignore-scripts --prefix tests/benchmarks/node

@@ -1,7 +1,7 @@
-"""Notifications offered at a fixed rate, from a tenth of the most to half more than it: what becomes of them.
+"""Notifications offered at fixed rates, from a tenth of the maximum to one and a half times the maximum.
 
-A request is due when it is due, whatever the answers before it take, and its time runs from then. Who gets 503 leaves
-the connection alone for as long as `Retry-After` says, and the request is not sent again.
+Requests are sent when they are due, however long earlier answers take, and their times count from then. After a 503,
+the connection is not used until `Retry-After` has passed, and the request is not repeated.
 """
 
 from __future__ import annotations

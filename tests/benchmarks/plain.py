@@ -1,4 +1,4 @@
-"""A server that costs next to nothing: what stands at the other end of the service's own requests."""
+"""A server that needs very little CPU. It answers the requests that the service sends."""
 
 from __future__ import annotations
 

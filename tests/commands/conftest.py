@@ -29,7 +29,7 @@ class Ran:
 def running_server(valkey_url: str) -> Iterator[Server]:
     """One service for the tests of a file. It must not outlive them: it writes to the store that others empty.
 
-    What it logs is kept out of what the commands beside it print.
+    Its log is kept out of the output of the commands that run beside it.
     """
     structlog.configure(logger_factory=structlog.testing.ReturnLoggerFactory())
     server = Server(valkey_url)

@@ -116,7 +116,7 @@ class Server:
         updated_at: int = T0,
         **more: str,
     ) -> None:
-        """Amazon was seen to say this."""
+        """Record this as an answer of Amazon's."""
         observation = Observation(
             refund_id=refund_id,
             state=state,

@@ -71,7 +71,7 @@ def test_json_lines_are_as_the_api_has_them(server: Server, admin: Run) -> None:
 
 
 def test_csv_has_every_entry_and_no_formula(server: Server, admin: Run, tmp_path: Path) -> None:
-    """A person's name is text of a stranger, as far as a spreadsheet is concerned."""
+    """For a spreadsheet, a person's name is untrusted text."""
     act(server, 1, user="=cmd|' /C calc'!A0")
     act(server, 2, refund_id="R1")
     file = tmp_path / "audit.csv"

@@ -68,7 +68,7 @@ async def opened(url: str) -> AsyncIterator[Store]:
 
 
 async def settle(store: Store, refund_id: str, state: str) -> None:
-    """Amazon was seen to say this."""
+    """Record this as an answer of Amazon's."""
     seen = Observation(
         refund_id=refund_id,
         state=state,
@@ -92,7 +92,7 @@ async def known(store: Store) -> dict[str, Refund | None]:
 
 
 async def marked(store: Store) -> bytes | None:
-    """What tells one restore from another."""
+    """The text that identifies a restore."""
     found: bytes | None = await store._read("GET", RESTORED)
     return found
 

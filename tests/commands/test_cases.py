@@ -107,7 +107,7 @@ def test_it_needs_the_scope_refund(server: Server) -> None:
 
 
 def test_the_summary_counts_what_is_open(server: Server, run: Run) -> None:
-    """And no longer what was closed; pending refunds are counted beside them."""
+    """Closed cases are not counted; pending refunds are counted separately."""
     declined(server)
     server.seen(OTHER)
     found = summary(server)

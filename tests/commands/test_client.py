@@ -1,4 +1,5 @@
-"""Whom commands talk to, with what token, and what becomes of odd answers. Also: nothing reaches a terminal unseen."""
+"""The addresses and tokens that commands use, and how they treat odd answers. Also: no control character reaches a
+terminal."""
 
 from __future__ import annotations
 
@@ -176,7 +177,7 @@ async def test_a_list_that_runs_in_circles_ends() -> None:
 
 
 async def test_a_subscriber_that_may_have_been_added() -> None:
-    """No answer is not the same as a refusal: what to do is said."""
+    """No answer is not the same as a refusal: the message says what to do."""
     async with serving(answer("503 Oops", "", "text/html")) as web:
         ran = await against(web, "subscriber", "add", "finance", "https://x.example/")
     assert ran.code == 3

@@ -189,7 +189,7 @@ def test_a_settlement_report_is_read() -> None:
 
 
 def test_an_id_with_an_r_is_a_refund_whatever_its_row_is_called() -> None:
-    """Claims and chargebacks have types of their own, and reports of other countries translate them."""
+    """Claims and chargebacks have other types, and reports of other countries translate the types."""
     rows = [("Capture", "C000001"), ("A-to-z Guarantee", "R000001"), ("Chargeback", "R000002"), ("返金", "R000003")]
     text = "AmazonTransactionId,TransactionType\n" + "".join(
         f"P01-1234567-1234567-{id_},{kind}\n" for kind, id_ in rows

@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 
 class Stage:
-    """Servers in a loop of their own, as commands run loops of theirs."""
+    """Servers in a separate event loop, because each command runs its own."""
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()

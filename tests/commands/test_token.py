@@ -32,7 +32,7 @@ def test_the_table_admits_the_token(tmp_path: Path) -> None:
 
 
 def test_a_token_file_is_for_its_owner_and_never_written_twice(tmp_path: Path) -> None:
-    """The token is nowhere else; the second time, no table is printed, whose token nobody would have."""
+    """The token is nowhere else. The second time, no table is printed, because its token would be lost."""
     file = tmp_path / "orders.token"
     made = run_command("token", "orders", "--token-file", str(file))
     token = file.read_text().strip()

@@ -149,7 +149,8 @@ def test_a_proven_message_that_is_not_understood(pair: Any, message: str) -> Non
 
 
 def test_a_certificate_may_be_valid_at_the_messages_time_or_at_the_moment(pair: Any) -> None:
-    """A repetition that was signed anew after a rotation is judged as of when it came, not as of its own time."""
+    """A repetition that was signed again after a rotation is judged by the time of its arrival, not by its
+    timestamp."""
     rotated = SnsSigner(serial=2, not_before=NOW - 86_400_000)
     path = pair(rotated.envelope(timestamp_ms=NOW - 10 * 86_400_000), rotated.pem)
     assert judge(path) == accepted(REFUND_ID)

@@ -1,4 +1,5 @@
-"""Delivering to real listeners: when an event is sent again, when it is given up, and whom a bad subscriber harms."""
+"""Delivering to real listeners: when an event is sent again, when it is given up, and that a bad subscriber harms no
+other."""
 
 from __future__ import annotations
 
@@ -76,7 +77,7 @@ async def test_log_lines_and_posts_are_joined_by_the_id(at: Depot, hook: Hook) -
 
 
 async def test_every_live_secret_signs(at: Depot, hook: Hook) -> None:
-    """While a secret is on its way out, who knows either can check."""
+    """While a secret expires, a subscriber that knows either secret can verify."""
     await at.subscribe(hook, secrets=(Secret(SECRET), Secret(OTHER_SECRET)))
     await at.owe()
     await at.deliver()
@@ -327,7 +328,8 @@ async def test_a_private_address_is_not_connected_to(store: Store, redis: Any, c
 
 
 async def test_without_a_live_secret_nothing_is_sent(at: Depot, hook: Hook) -> None:
-    """An unsigned event could be anybody's: a failed attempt, in the schedule, until there is a secret again."""
+    """An unsigned event proves nothing, so this is a failed attempt, retried by the schedule until there is a secret
+    again."""
     await at.subscribe(hook, secrets=(Secret(SECRET, expires_at=1),))
     await at.owe()
     await at.deliver()
@@ -363,7 +365,7 @@ async def test_a_slow_subscriber_delays_nobody_else(at: Depot) -> None:
 
 
 async def test_no_more_is_under_way_than_the_account_may(at: Depot) -> None:
-    """However many subscribers are owed something at once; those for whom the least is under way come first."""
+    """However many subscribers are owed events at once. Those with the fewest events in flight come first."""
     at.deliverer.rounds.concurrency = 4
     at.deliverer.per_subscriber = 3
     go = asyncio.Event()
@@ -470,7 +472,7 @@ async def test_a_sender_slower_than_its_lease_does_not_lead_to_a_third_delivery(
 async def test_without_the_claims_token_a_slow_sender_leads_to_a_third_delivery(
     at: Depot, hook: Hook, slow_first: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The token is what stands between: taken out of the script, the very same story ends with a third post."""
+    """The token prevents it: if the script ignores the token, the same steps end with a third post."""
     without(monkeypatch, "finish_delivery", "not score or tonumber(score) ~= tonumber(token)", "false")
     with pytest.raises(AssertionError):
         await slow_send(at, hook, Says(500), slow_first)

@@ -1,4 +1,5 @@
-"""What the image installs may be used by everybody: each pinned package has a permissive licence, by its own words."""
+"""Everything that the image installs can be used freely: each pinned package has a permissive licence, by its
+metadata."""
 
 from __future__ import annotations
 

@@ -154,7 +154,7 @@ def test_promtool_parses_every_query_of_the_dashboard(tmp_path: Path) -> None:
 
 
 def test_the_dashboard_is_whole() -> None:
-    """Panels have ids of their own, do not overlap, and ask the data source that is chosen."""
+    """Panels have different ids, do not overlap, and query the chosen data source."""
     every: list[dict[str, Any]] = DASHBOARD["panels"]
     assert len({panel["id"] for panel in every}) == len(every)
     taken: set[tuple[int, int]] = set()

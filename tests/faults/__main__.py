@@ -2,8 +2,8 @@
 
 Each plan breaks several commands of one path. The seed is printed first; `--seed` repeats the same plans. Ends with
 exit code 1 at the first plan after which something is lost, done twice or stuck, and says which. `kill` ends whole
-processes instead, `overload` offers ten times what the machine takes, and `attacks` has strangers and other merchants
-do their worst.
+processes instead, `overload` offers ten times what the machine takes, and `attacks` runs attacks by strangers and other
+merchants.
 """
 
 from __future__ import annotations

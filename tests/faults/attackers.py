@@ -1,4 +1,4 @@
-"""Attackers, in a process of their own, so that they do not slow what is measured.
+"""Attackers, in a separate process, so that they do not slow the measured one.
 
 `python -m tests.faults.attackers KIND …` says `begun` when all of it is under way, goes on until its standard input
 ends, and says then as one line of JSON what it did. It speaks to loopback only.

@@ -106,7 +106,7 @@ class Decline:
 
 @dataclass
 class Outcome:
-    """What came of one attack. Times are seconds."""
+    """The result of one attack. Times are seconds."""
 
     attack: Attack
     done: dict[str, Any] = field(default_factory=dict)
@@ -203,7 +203,7 @@ class Host:
 
 @dataclass
 class Town:
-    """Everybody that the service has to do with, in this process."""
+    """All other parties: Amazon, the certificate host and the subscriber, in this process."""
 
     outcome: Outcome
     host: Host

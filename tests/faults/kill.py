@@ -46,7 +46,7 @@ class Victim(StrEnum):
 
 @dataclass
 class Report:
-    """What came of it."""
+    """The result."""
 
     kills: Counter[str] = field(default_factory=Counter)
     seconds: float = 0.0

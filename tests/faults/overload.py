@@ -175,7 +175,7 @@ class Flood:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of a flood. Rates are per second, times ms."""
+    """The result of a flood. Rates are per second, times ms."""
 
     most: float
     rate: float

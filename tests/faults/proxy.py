@@ -237,7 +237,7 @@ SCRIPTS = sorted({*texts()} - {"prelude", "helpers"})
 
 @contextlib.asynccontextmanager
 async def faulty(upstream_url: str, admin: Redis, directory: Path) -> AsyncIterator[tuple[FaultProxy, str]]:
-    """A running proxy and the address of its own socket."""
+    """A running proxy and the address of its socket."""
     proxy = FaultProxy(upstream_url.removeprefix("unix://"), admin)
     path = directory / "f.sock"
     path.unlink(missing_ok=True)

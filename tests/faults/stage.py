@@ -70,7 +70,7 @@ class House:
 
 @asynccontextmanager
 async def house(valkey_url: str, folder: Path) -> AsyncIterator[House]:
-    """Everybody that the service has to do with."""
+    """All other parties: Amazon and a subscriber, on sockets."""
     async with AsyncExitStack() as stack:
         redis = connect(valkey_url)
         stack.push_async_callback(redis.aclose)
@@ -113,7 +113,7 @@ class Run:
     """What our HTTP side has answered."""
 
     async def path(self, name: str) -> None:
-        """Walk one of `PATHS` with whatever the proxy has in store, until everything there has come right."""
+        """Walk one of `PATHS` with the faults of the proxy, until everything has succeeded."""
         await self.direct.of("us").subscribers.put(self._subscriber())
         await getattr(self, f"_{name}")()
         await self.proxy.send_late()

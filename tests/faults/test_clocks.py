@@ -1,7 +1,7 @@
 """Clocks that step by an hour, forwards and back: Redis's, by which all processes go, and that of a process.
 
-Nothing is lost or done twice. What was scheduled by a clock that was ahead comes late by that much at most, and what is
-told from then on is not late at all.
+Nothing is lost or done twice. What was scheduled by a clock that was ahead comes late by that much at most; later
+notifications are not late at all.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ async def test_the_stores_clock_steps(place: House, path: str) -> None:
 
 async def test_the_stores_clock_steps_while_work_is_claimed(place: House) -> None:
     """Forwards: every lease is over at once, and a second worker takes over; the late one changes nothing. Back: a
-    lease lasts longer by that much, unless the refund is told of again."""
+    lease lasts longer by that much, unless the refund is notified again."""
     for step in (HOUR, -HOUR):
         async with fresh(place, {}) as run:
             refund_id = run._refund("DeclinedAtOnce", "declined")
@@ -116,8 +116,8 @@ async def test_a_pause_is_not_prolonged_by_one_that_a_clock_ahead_wrote(store: S
 
 async def test_a_process_whose_clock_steps(server: Server, tmp_path: Path) -> None:
     """An hour ahead, notifications are taken, and Amazon refuses the first date: the request is repeated at once, dated
-    by Amazon's clock. An hour behind, what is told now is dated in the future: 503, and it comes again. `/readyz` names
-    the clock all along, and stays ready: which of the two clocks is right cannot be known here."""
+    by Amazon's clock. An hour behind, a new notification is dated in the future: 503, and it comes again. `/readyz`
+    names the clock all along, and stays ready: which of the two clocks is right cannot be known here."""
     ahead = 0
     async with Amazon() as amazon, Hook().listening() as hook:
         tables = [account(amazon, tmp_path)]

@@ -73,7 +73,7 @@ def server() -> Iterator[Server]:
 
 @dataclass
 class World:
-    """The service, and everybody that it has to do with."""
+    """The service, Amazon and the subscriber."""
 
     stage: Stage
     amazon: Amazon
@@ -203,8 +203,8 @@ async def test_it_starts_again_without_its_data(at: World) -> None:
 
 
 async def test_amazon_is_down(at: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Notifications are taken and the process stays ready: another would be no better off. When Amazon is back, what
-    was taken is known and told. `test_amazon_down.py` has the hour."""
+    """Notifications are taken and the process stays ready: another would be no better off. When Amazon is back, the
+    state of every accepted notification is found and delivered. `test_amazon_down.py` has the hour."""
     monkeypatch.setattr(next_look, "RETRY_FIRST", 200)
     rule = at.amazon.fault_injection.add("error", times=None)
     refund_id = at.decline()

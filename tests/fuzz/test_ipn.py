@@ -66,7 +66,7 @@ FUZZ = hypothesis_settings(
 
 @dataclass
 class Answer:
-    """What came of one body."""
+    """The result of one body."""
 
     status: int
     said: bytes
@@ -439,7 +439,7 @@ def test_whatever_comes_is_refused(target: Target, body: bytes, sent: list[tuple
 def test_a_damaged_envelope_is_believed_only_if_it_is_proven(
     target: Target, body: bytes, extra: list[tuple[bytes, bytes]], with_true: bool, path: str, cuts: tuple[int, ...]
 ) -> None:
-    """Whatever was changed, whoever has signed it: what is believed and written carries Amazon's signature."""
+    """Whatever was changed, and whoever signed it: only what carries Amazon's signature is believed and written."""
     sent = [*(true_headers(fields_of(body)) if with_true else []), *(extra if len(extra) % 2 else [])]
     check(target.post(body, sent, path, cuts), body)
 

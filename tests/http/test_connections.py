@@ -1,4 +1,4 @@
-"""Connections are scarce: who holds many that do nothing gives them up, and a genuine request finds one."""
+"""Connections are limited: a client that holds many idle ones loses them, and a genuine request gets one."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Line = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 @pytest.fixture(autouse=True)
 def none_is_young(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What has just come can go as well as any other."""
+    """A new connection can be closed like any other."""
     monkeypatch.setattr(connections, "YOUNG", 0.0)
     monkeypatch.setattr(connections, "IDLE", 0.0)
 
@@ -96,7 +96,7 @@ async def test_a_client_that_holds_all_gives_up_its_oldest(store: Store, said: b
 
 
 async def test_an_attacker_that_renews_shuts_nobody_out(store: Store) -> None:
-    """Each of its new connections costs it an old one of its own, and Amazon's idle one stays."""
+    """Each of its new connections costs it one of its old ones, and Amazon's idle connection stays."""
     async with crowded(store) as service:
         amazon = await connect(service, "127.0.0.3")
         assert await asked(amazon) == 200
@@ -107,7 +107,7 @@ async def test_an_attacker_that_renews_shuts_nobody_out(store: Store) -> None:
 
 async def test_a_request_that_is_answered_is_never_closed_for_another(store: Store) -> None:
     """All connections have a whole request under way. Over the limit what must never be shut out is answered, and the
-    connection closed; all else is told to come again, and at last everything."""
+    connection closed; all other requests are asked to come again, and in the end all of them are answered."""
     gate = asyncio.Event()
     judge = Judge(gate.wait)
     async with crowded(store, judge) as service:
@@ -129,7 +129,7 @@ async def test_a_request_that_is_answered_is_never_closed_for_another(store: Sto
 
 
 async def test_a_place_of_the_reserve_that_is_not_used_is_given_up(store: Store) -> None:
-    """Who takes it and says nothing is the next that goes."""
+    """A client that takes it and sends nothing is the next to be closed."""
     gate = asyncio.Event()
     judge = Judge(gate.wait)
     async with crowded(store, judge) as service:
@@ -216,8 +216,8 @@ def test_over_the_limit_a_tenth_more_is_let_in() -> None:
 
 
 def test_what_has_just_come_goes_only_when_the_reserve_is_used_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its request may be on the way: where many come at once, each would be closed for the next. Who takes the place of
-    one of the reserve is of the reserve."""
+    """Its request may be on the way: if many come at once, each would be closed for the next. A connection that
+    replaces one of the reserve belongs to the reserve."""
     monkeypatch.setattr(connections, "YOUNG", 1.0)
     monkeypatch.setattr(connections, "IDLE", 5.0)
     found = Connections(10, ())

@@ -403,8 +403,8 @@ async def test_a_refund_with_its_timeline(service: Service, browser: Browser, st
 async def test_deliveries_of_a_refund(
     service: Service, browser: Browser, store: Store, clock: ManualClock, redis: Redis
 ) -> None:
-    """Those that wait, found by the time of the revision that they tell of, and shown after it: also where the clock of
-    whoever wrote them is ahead of Redis's."""
+    """Those that wait, found by the time of the revision that they tell of, and shown after it: also if the clock of
+    the process that wrote them is ahead of Redis's."""
     await subscribe(store, types=("*",))
     seconds, _ = await redis.time()
     clock.tick(int(seconds) * 1000 + 1_500 - clock.ms)

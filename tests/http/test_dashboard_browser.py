@@ -235,7 +235,7 @@ async def test_an_id_is_copied(service: Service, store: Store, tmp_path: Path) -
 
 
 async def test_errors_look_like_errors(service: Service, tmp_path: Path) -> None:
-    """A box of its own colours, as text in the colour of declines."""
+    """A box with separate colours, not text in the colour of declines."""
     async with browsing(tmp_path, java_script_enabled=False) as page:
         await page.goto(f"http://127.0.0.1:{service.port}/sign-in")
         await page.get_by_label("Token").fill("wrong")

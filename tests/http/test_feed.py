@@ -172,7 +172,7 @@ async def test_trimmed_past_the_cursor_is_said(service: Service, store: Store, r
 
 @pytest.mark.parametrize("refilled", [0, 1, 9])
 async def test_an_emptied_store_is_said(service: Service, store: Store, redis: Redis, refilled: int) -> None:
-    """To who comes back with a cursor, also when there are already more events again than before."""
+    """To a client that comes back with a cursor, even if there are already more events again than before."""
     await happened(store, redis, *range(4))
     async with stream(service.port, FROM_START) as client:
         await client.events(3)
@@ -186,7 +186,7 @@ async def test_an_emptied_store_is_said(service: Service, store: Store, redis: R
 
 
 async def test_a_store_that_is_emptied_under_listeners_is_said(service: Service, store: Store, redis: Redis) -> None:
-    """To everybody who listens at that moment; what happens then comes after it."""
+    """To every client that is connected at that moment; later events come after it."""
     await happened(store, redis, *range(4))
     async with stream(service.port, FROM_START) as one, stream(service.port, "/v1/events?account=us") as other:
         await one.events(4)
@@ -353,7 +353,7 @@ async def stuck(service: Service) -> bool:
 
 
 async def test_what_is_older_does_not_go_through_the_buffer(sns: SnsSigner, store: Store, redis: Redis) -> None:
-    """Who comes back after a long time reads pages as fast as he can, and is not cut off."""
+    """A client that comes back after a long time reads pages as fast as it can, and is not cut off."""
     await happened(store, redis, *range(350))
     async with running(chosen(buffer=10), store, real_receiver(sns, store, "us", "eu")) as service:
         before = await commands(redis)

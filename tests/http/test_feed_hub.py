@@ -1,4 +1,5 @@
-"""The hub: who joins where is told what comes after it, once; and what a script of the store says of a stream."""
+"""The hub: a client that joins at a place gets every later item once. Also what the store's script says about a
+stream."""
 
 from __future__ import annotations
 

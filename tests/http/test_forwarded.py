@@ -1,4 +1,4 @@
-"""What proxies say of the client, as they say it; and what a trailer says, which is nothing."""
+"""What proxies report about the client. Trailer fields report nothing."""
 
 from __future__ import annotations
 
@@ -195,7 +195,7 @@ async def test_a_proxy_says_who_is_signed_in(store: Store, said: tuple[bytes, ..
 @pytest.mark.parametrize("trusted", [(), (ip_network("192.0.2.0/24"),)])
 @pytest.mark.parametrize("header", [b"X-Forwarded-User", b"User", b"X-Forwarded-For"])
 async def test_a_forged_person_is_ignored(store: Store, trusted: tuple[Any, ...], header: bytes) -> None:
-    """A client that is no trusted proxy names nobody, whatever it sends; and that is no error."""
+    """A client that is not a trusted proxy names no person, whatever it sends; that is no error."""
     async with running(with_http(trusted_proxies=trusted, user_header="X-Forwarded-User"), store, Judge()) as service:
         with capture_logs(processors=[merge_contextvars]) as lines:
             await talk(service, asked(header + b": mallory"))

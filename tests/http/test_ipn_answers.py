@@ -130,7 +130,7 @@ async def test_without_redis_nothing_is_acknowledged(sns: SnsSigner) -> None:
 
 
 async def test_compressed_bodies_are_415(service: Service, sns: SnsSigner) -> None:
-    """SNS sends none; nothing is unpacked on anybody's behalf."""
+    """SNS sends none; nothing is decompressed for any sender."""
     body = gzip.compress(sns.post_body())
     for encoding in ("gzip", "br", "identity, gzip", "x"):
         answer = await service.call("POST", "/ipn", body=body, headers={"Content-Encoding": encoding})

@@ -8,7 +8,8 @@ from receiver.http.ipn.pacing import PerTickLimit
 
 
 async def turn_of_each(turns: PerTickLimit, count: int, cancelled: frozenset[int] = frozenset()) -> dict[int, int]:
-    """Who → in which turn of the loop, when all come in the first one and some are cancelled right after it."""
+    """Caller → the turn of the loop in which it is admitted, if all come in the first one and some are cancelled right
+    after it."""
     loop, number, found = asyncio.get_running_loop(), 0, dict[int, int]()
 
     def tick() -> None:

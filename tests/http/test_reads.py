@@ -208,6 +208,6 @@ async def test_a_turn_that_comes_too_late_is_503() -> None:
 
 
 async def test_a_stranger_takes_nobodys_turn(service: Service) -> None:
-    """Who calls is found out first."""
+    """The caller is identified first."""
     assert (await service.get("/v1/refunds", token="nobody")).status == 401
     assert (await service.get("/v1/refunds", token=ADMIN)).status == 403

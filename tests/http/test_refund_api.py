@@ -31,7 +31,7 @@ ONE = f"/v1/refunds/{REFUND}"
 async def seen(
     store: Store, account: str, refund_id: str = REFUND, state: str = "RefundInitiated", **more: str
 ) -> None:
-    """Amazon was seen to say this."""
+    """Record this as an answer of Amazon's."""
     observation = Observation(
         refund_id=refund_id,
         state=state,
@@ -216,7 +216,7 @@ async def test_what_cannot_be_a_refund_id_is_not_asked_about(service: Service, s
 
 
 async def test_a_known_refund_is_refreshed_whatever_its_id(service: Service, store: Store) -> None:
-    """Amazon has told of it, or it was ordered here by Flexible Payments: then it is no invention."""
+    """Amazon has notified it, or it was ordered here by Flexible Payments: the id is not invented."""
     await seen(store, "us", "of-a-new-form-1")
     order = FpsOrder(values=FpsRefundRequest("14GKTRANSACTION", "my-reference-1"), version="2008-09-17")
     await store.of("us").fps.reserve(order, owner="o", lease=1000)
@@ -226,7 +226,7 @@ async def test_a_known_refund_is_refreshed_whatever_its_id(service: Service, sto
 
 
 async def test_the_refreshes_of_a_token_are_limited(receiver: Receiver, store: Store) -> None:
-    """1,500 at once: so many are taken, the others are told when to come back. Another token has its own."""
+    """1,500 at once: some are accepted, the others get a time to come back. Another token has a separate limit."""
     chosen = settings()
     limited = chosen.model_copy(update={"http": chosen.http.model_copy(update={"refreshes": 5})})
     async with running(limited, store, receiver) as service:

@@ -151,7 +151,7 @@ async def test_a_subscriber_of_the_configuration_is_removed_there(service: Servi
 
 
 async def test_all_of_it_needs_admin(service: Service) -> None:
-    """Also reading: addresses of subscribers can hold keys of their own."""
+    """Also reading: addresses of subscribers can contain keys."""
     for token in (READER, REFUNDER):
         assert (await add(service, token=token)).status == 403
         for method, path in (("GET", "/v1/subscribers"), ("GET", "/v1/subscribers/x"), ("DELETE", "/v1/subscribers/x")):

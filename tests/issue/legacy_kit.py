@@ -72,7 +72,7 @@ class Office:
         """What the workers do once the leases have run out."""
         for _ in range(rounds):
             self.clock.tick(1_000_000)
-            await one_round(self.another().rounds)
+            await one_round(self.another().worker().rounds)
 
     async def state(self, reference: str = "R-1") -> RequestState | None:
         record = await self.store.of("us").fps.get(reference)

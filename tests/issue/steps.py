@@ -1,5 +1,5 @@
-"""Interleavings made by hand: everybody stops before each command to Redis, and before and after Amazon acts; the test
-says who goes on. Nothing depends on which socket is faster."""
+"""Interleavings made by hand: every actor stops before each command to Redis, and before and after Amazon acts; the
+test says which one continues. Nothing depends on which socket is faster."""
 
 from __future__ import annotations
 
@@ -59,7 +59,8 @@ FATES = (
 
 @dataclass(eq=False)
 class Actor:
-    """A worker that proceeds step by step. `fates` are those of his calls to Amazon; after the last, all is well."""
+    """A worker that proceeds step by step. `fates` are the outcomes of its calls to Amazon; after the last one, every
+    call succeeds."""
 
     work: Callable[[], Awaitable[object]]
     fates: Iterator[str]
@@ -91,7 +92,7 @@ class Actor:
             yield
 
     async def step(self) -> None:
-        """Let him go on to his next gate, or to his end."""
+        """Let it continue to its next gate, or to its end."""
         await self._stopped()
         if self.task.done():
             return
@@ -118,7 +119,7 @@ ACTOR: ContextVar[Actor | None] = ContextVar("ACTOR", default=None)
 
 
 class Gated(Pipeline):
-    """Commands, each of them a step of whoever sends it."""
+    """Commands, each of them a step of the actor that sends it."""
 
     async def call(self, command: Command, script: Script | None = None, *, repeatable: bool = True) -> Any:
         actor = ACTOR.get()
@@ -175,8 +176,8 @@ class Made:
 
 @dataclass
 class Amazon:
-    """The truth. It does not look at the allowance, and tells of a charge that nothing was refunded: the service alone
-    keeps within the bounds. A call's fate:
+    """The truth. It ignores the allowance, and reports that nothing was refunded on any charge: only the service keeps
+    to the limit. The outcomes of a call:
 
     answer · lost (done, no answer) · never (not done, no answer) · not sent · error (not done, 500) · error after all
     (done, 500) · refuse (not done, 422: also where an earlier call was) · refuse us (not done, 403) · throttle ·
@@ -256,7 +257,7 @@ def _refund_json(made: Made, state: str, at: int) -> dict[str, object]:
 
 @dataclass
 class Scene:
-    """Everybody, on one charge."""
+    """All actors, on one charge."""
 
     store: Stepped
     clock: ManualClock
@@ -302,7 +303,7 @@ class Scene:
         await actor.kill()
 
     async def drain(self) -> None:
-        """Everybody comes to his end, and workers finish what is left."""
+        """Every actor ends, and workers finish what is left."""
         while self.actors:
             await self.step(0)
         for _ in range(12):

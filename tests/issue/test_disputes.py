@@ -1,4 +1,4 @@
-"""A dispute about a charge: no refund is issued beside it, whichever comes first, and whoever dies when."""
+"""A dispute about a charge: no refund is issued beside it, whichever comes first, and whatever process dies when."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ async def test_of_many_callers_and_a_dispute_at_once_no_refund_follows_the_dispu
 async def test_killed_while_a_dispute_is_written_it_is_whole_or_not_there(
     store: Store, clock: ManualClock, after: int
 ) -> None:
-    """Amazon, who has had no answer, tells it again; then it is there."""
+    """Amazon has had no answer and sends it again; then it is there."""
     async with desk(store, clock) as shop:
         charge = shop.charge()
         try:

@@ -1,4 +1,4 @@
-"""Flexible Payments end to end, on real sockets: ordered, told by a form, asked again, owed to subscribers."""
+"""Flexible Payments end to end, on real sockets: ordered, notified by a form, polled, delivered to subscribers."""
 
 from __future__ import annotations
 

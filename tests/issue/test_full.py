@@ -1,4 +1,5 @@
-"""A refund of all that is left: never more than was captured, whoever else refunds, and the same one when repeated."""
+"""A refund of all that is left: never more than was captured, whatever else is refunded, and the same one when
+repeated."""
 
 from __future__ import annotations
 
@@ -167,7 +168,7 @@ async def test_the_guards_are_those_of_every_refund(shop: Desk) -> None:
 
 @pytest.mark.parametrize("unseen", ["0.00", "10.00"])
 async def test_of_many_at_once_one_wins(shop: Desk, unseen: str) -> None:
-    """Each with a key of its own. The others hear that nothing is left, or that it is not certain."""
+    """Each has a different key. The others get the error that nothing is left, or that it is not certain."""
     charge = shop.charge("100.00")
     if unseen != "0.00":
         elsewhere(shop, charge, unseen)

@@ -1,4 +1,4 @@
-"""A retry that Amazon has refused, and that is proven, allows another try: one refund at most comes of all of them."""
+"""A retry that Amazon provably refused allows another one. All of them together make at most one refund."""
 
 from __future__ import annotations
 

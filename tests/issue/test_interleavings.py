@@ -237,7 +237,7 @@ def test_no_interleaving_of_retries_issues_two(loop: Loop, valkey_url: str) -> N
 async def led(valkey_url: str, how: str) -> None:
     """Amazon makes the refund, the answer is lost, and Amazon refuses the repetition: a path that chance seldom finds.
 
-    The answer is lost, or whoever waits for it dies.
+    The answer is lost, or the process that waits for it dies.
     """
     scene = await opened(valkey_url)
     try:

@@ -111,7 +111,7 @@ async def test_the_same_key_never_refunds_twice(shop: Desk) -> None:
 
 
 async def test_a_request_that_an_emptied_store_forgot_is_not_acknowledged(shop: Desk, redis: Any) -> None:
-    """Nobody would go on with it: the caller is told to ask again, and that makes one refund."""
+    """No worker would continue it: the caller gets an error and asks again, which makes one refund."""
     charge, reserve = shop.charge(), shop.store.of("us").requests.reserve
 
     async def then_emptied(*args: Any, **more: Any) -> Any:
@@ -194,7 +194,7 @@ async def test_a_charge_that_is_not_captured_is_not_refunded(shop: Desk, state: 
 
 
 async def test_a_captured_charge_without_an_amount_is_an_answer_that_cannot_be_understood(shop: Desk) -> None:
-    """Amazon may tell it the next time: the caller is not told that the charge is not captured."""
+    """Amazon may report it the next time, so the error does not say that the charge is not captured."""
     charge = shop.charge()
 
     async def send(request: Request, *, timeout: float) -> Response:
@@ -413,7 +413,7 @@ async def test_only_a_declined_refund_is_retried(shop: Desk) -> None:
 
 async def test_waiting_for_the_throttle_does_not_forget_a_try_whose_end_is_unknown(shop: Desk) -> None:
     """The process dies after Amazon has acted; the next holder gets no token; then Amazon refuses another key. That
-    is no word about the refund, so the request stays open, and who has the right key learns what became of it."""
+    says nothing about the refund, so the request stays open, and a caller with the right key learns its outcome."""
     charge = shop.charge()
     wish = shop.wish(charge)
     shop.simulator.fault_injection.add("hang", place="create_refund", seconds=0)

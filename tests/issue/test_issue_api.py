@@ -206,7 +206,7 @@ OF_OUR_REQUEST: dict[str, bytes] = {
 @pytest.mark.parametrize("what", OF_OUR_REQUEST)
 async def test_a_refusal_of_our_request_ends_no_key(open_desk: Told, what: str) -> None:
     """The caller gets 202 with the reason, as often as it asks; the request is repeated under the same key of Amazon's
-    with a signature of its own, and issued as soon as Amazon takes it."""
+    with a new signature, and issued as soon as Amazon accepts it."""
     counter, desk = open_desk
     desk.then = OF_OUR_REQUEST[what]
     for _ in range(2):
@@ -643,7 +643,7 @@ async def test_the_commands_name_other_refunds(open_shop: Shop) -> None:
 
 
 async def test_a_decline_at_once_has_an_exit_code_of_its_own(open_shop: Shop) -> None:
-    """A script that reads 0 as money on its way must not be told 0."""
+    """A script that takes 0 for money on its way must not get 0."""
     counter, amazon = open_shop
     charge = amazon.open_charge("100.00", "USD")
     ran = await counter.run("refund", "create", charge, "90.07", "USD")

@@ -293,7 +293,7 @@ async def test_an_ended_job_is_kept_for_thirty_days(shop: Desk, redis: Any) -> N
 
 @pytest.mark.parametrize("after", range(0, 120, 7))
 async def test_a_job_survives_the_death_of_its_process(shop: Desk, clock: ManualClock, after: int) -> None:
-    """Wherever it dies, and whoever resumes it: each refund is reissued once, and each has one outcome."""
+    """Wherever it dies, and whichever process resumes it: each refund is reissued once, and each has one outcome."""
     mine = [await declined(shop) for _ in range(3)]
     job = await jobs_of(shop).start(REJECTED, ANN)
     first = jobs_of(shop)

@@ -185,7 +185,7 @@ async def test_wherever_a_worker_dies_one_refund_comes_of_it(shop: Office) -> No
         shop.clock.tick(1_000_000)
         (attempt,) = (await shop.store.of("us").fps.claim(lease=30_000, limit=1)).items
         try:
-            await dying(shop.another().rounds.work_on(attempt), point)
+            await dying(shop.another().worker().rounds.work_on(attempt), point)
         except Killed:
             died = True
         else:
@@ -215,7 +215,7 @@ async def test_every_try_is_the_order_that_was_written_down(shop: Office) -> Non
 
     legacy.amazon_client.send = noted
     shop.clock.tick(1_000_000)
-    await one_round(legacy.rounds)
+    await one_round(legacy.worker().rounds)
     assert await shop.state() is RequestState.DONE
     assert ["RefundTransactionReference=R-1" in url for url in sent] == [True]
 
@@ -228,7 +228,7 @@ async def test_what_ended_unknown_is_repeated_for_seven_days_and_never_after(sho
     shop.simulator.fault_injection.add("lost_answer", place="fps_refund", times=None)
     assert (await shop.legacy.create(shop.order())).refund is None
     shop.clock.tick(WINDOW - 1)
-    await one_round(shop.another().rounds)
+    await one_round(shop.another().worker().rounds)
     assert (shop.made(), shop.sent) == (1, 2)
     shop.simulator.fault_injection.clear()
     shop.clock.tick(2 * DAY)
@@ -257,7 +257,7 @@ async def test_a_process_that_sleeps_before_it_sends_refunds_nothing(
         return found
 
     monkeypatch.setattr(shop.store.of("us").fps, "begin", asleep)
-    await one_round(shop.another().rounds)
+    await one_round(shop.another().worker().rounds)
     assert {each.reason for each in list(shop.simulator.calls)[1:]} == {"date_skew"}
     monkeypatch.undo()
     sent = shop.sent
@@ -278,7 +278,7 @@ async def test_a_process_that_died_sending_is_unclear_after_seven_days(shop: Off
                 break
             await shop.store._writes.call(("DEL", "refunds:{us}:fps:R-1", "refunds:{us}:fps_issuing"))
     shop.clock.tick(8 * DAY)
-    await one_round(shop.another().rounds)
+    await one_round(shop.another().worker().rounds)
     assert await shop.state() is RequestState.UNCLEAR
     assert shop.made() <= 1
 
@@ -306,7 +306,7 @@ async def test_a_done_order_is_done_for_ever(shop: Office) -> None:
 
 
 async def test_an_order_outlives_a_store_that_is_emptied_while_it_is_sent(shop: Office) -> None:
-    """It is known again with the refund, and never repeated: nobody knows any more when it was first sent."""
+    """It is known again with the refund, and never repeated: the time of its first attempt is lost."""
     send = shop.legacy.amazon_client.send
 
     async def emptied(request, *, timeout):  # type: ignore[no-untyped-def]
@@ -345,7 +345,7 @@ async def test_a_pending_refund_is_asked_about_by_repeating_its_order(shop: Offi
 
 
 async def test_after_seven_days_it_is_not_asked_any_more(shop: Office) -> None:
-    """It stays as it is; `stuck` was told, here only now, and then it is off the schedule."""
+    """It stays as it is. `stuck` is sent, here only now, and then it leaves the schedule."""
     await shop.legacy.create(shop.order(amount="14.03"))
     shop.clock.tick(8 * DAY)
     for _ in range(2):
@@ -392,7 +392,7 @@ async def test_a_hint_for_an_order_that_waits_hurries_it(shop: Office) -> None:
     assert await shop.legacy.hint("R-1")
     await shop.look()
     assert (shop.sent, await shop.due()) == (1, None)
-    await one_round(shop.another().rounds)
+    await one_round(shop.another().worker().rounds)
     assert await shop.state() is RequestState.DONE
     assert shop.made() == 1
 
@@ -408,7 +408,7 @@ async def test_an_order_that_is_done_during_a_look_keeps_its_schedule(shop: Offi
             try:
                 return await shop.legacy.observe(refund_id)
             finally:
-                await one_round(shop.another().rounds)
+                await one_round(shop.another().worker().rounds)
 
     legacy = shop.legacy
     tracker = Tracker(legacy.amazon_client, legacy.recorder, Metrics(), lambda: 0.0, observe_fps=Slow().observe)
@@ -445,7 +445,7 @@ async def test_a_hint_leaves_alone_what_is_being_sent(shop: Office) -> None:
     await until(shop.made, "Amazon has it")
     assert await shop.legacy.hint("R-1")
     await shop.look()
-    await one_round(shop.another().rounds)
+    await one_round(shop.another().worker().rounds)
     assert await shop.state() is RequestState.RESERVED
     making.cancel()
     await asyncio.wait([making])
@@ -461,7 +461,7 @@ async def test_a_worker_slower_than_its_lease_sends_nothing(shop: Office) -> Non
     (attempt,) = (await shop.store.of("us").fps.claim(lease=30_000, limit=1)).items
     await shop.work()
     sent = shop.sent
-    await shop.another().rounds.work_on(attempt)
+    await shop.another().worker().rounds.work_on(attempt)
     record = await shop.store.of("us").fps.get("R-1")
     assert record is not None
     await shop.another()._try(attempt, record.order)
@@ -559,7 +559,7 @@ async def test_a_request_that_is_refused_for_a_week_was_not_sent(shop: Office) -
     shop.simulator.fault_injection.add("refuse", place="fps_refund", kind="hold", times=None)
     assert (await shop.legacy.create(shop.order())).refund is None
     shop.clock.tick(8 * DAY)
-    await one_round(shop.another().rounds)
+    await one_round(shop.another().worker().rounds)
     with pytest.raises(Conflict, match="on hold") as caught:
         await shop.legacy.create(shop.order())
     assert caught.value.reason == "refund_not_sent"

@@ -1,4 +1,4 @@
-"""Requests with an unknown outcome: counted, listed, told, and settled by a person, who is checked."""
+"""Requests with an unknown outcome: counted, listed, reported, and settled by a person, whose answer is checked."""
 
 from __future__ import annotations
 
@@ -284,3 +284,54 @@ async def test_a_request_that_stays_without_an_answer_becomes_an_error(shop: Des
     await shop.work()
     assert (await shop.issuer.create(shop.wish(charge), "refund-1")).refund is not None
     assert len(shop.issued(charge)) == 1
+
+
+async def restored(shop: Desk) -> None:
+    """The store now holds an earlier backup, and a process sees that."""
+    shop.store.connection.accounts = ["us"]
+    await shop.store.format.mark_restored()
+    await shop.store.format.ensure()
+
+
+async def test_after_a_restore_what_was_open_waits_for_a_person(shop: Desk) -> None:
+    """Amazon may have refused it after the backup, and the buyer been paid in another way: it is not sent by itself."""
+    charge = shop.charge()
+    shop.simulator.fault_injection.add("error", place="create_refund")
+    pending = (await shop.issuer.create(shop.wish(charge), "before")).record
+    assert pending.state is RequestState.RESERVED
+    with capture_logs() as lines:
+        await restored(shop)
+    assert [each["request"] for each in lines if each["event"] == "refund.unclear"] == [pending.order.id]
+    await shop.work()
+    assert shop.issued(charge) == []
+    found = await record(shop, pending.order.id)
+    assert (found.state, found.unknown, found.last_error) == (RequestState.UNCLEAR, True, "restored")
+    assert "restored from a backup" in found.detail
+    with pytest.raises(RefundUnclear):
+        await shop.issuer.create(shop.wish(charge), "before")
+    assert (await shop.store.of("us").gauges.measure())["requests:unclear"] == 1
+
+    await shop.issuer.manual.as_not_issued(pending.order.id, by=Actor("ann"))
+    await restored(shop)
+    await shop.work()
+    assert shop.issued(charge) == []
+    assert (await record(shop, pending.order.id)).state is RequestState.REFUSED
+
+
+async def test_a_person_has_a_request_of_before_a_restore_sent(shop: Desk, redis: Any) -> None:
+    """Amazon had made the refund, and says so. It is not stopped again, although the catching up ends only later."""
+    charge = shop.charge()
+    shop.simulator.fault_injection.add("lost_answer", place="create_refund")
+    pending = (await shop.issuer.create(shop.wish(charge), "before")).record
+    assert (pending.state, len(shop.issued(charge))) == (RequestState.RESERVED, 1)
+    await redis.set("refunds:{us}:open", "not a sorted set")
+    await restored(shop)
+    shop.simulator.fault_injection.add("error", place="create_refund")
+    await shop.issuer.manual.repeat(pending.order.id, by=Actor("ann"))
+    await shop.store.format.ensure()
+    assert (await record(shop, pending.order.id)).state is RequestState.RESERVED
+    await redis.delete("refunds:{us}:open")
+    await shop.store.format.ensure()
+    await shop.work()
+    done = await record(shop, pending.order.id)
+    assert (done.state, [done.refund_id]) == (RequestState.DONE, shop.issued(charge))

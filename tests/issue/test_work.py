@@ -47,7 +47,7 @@ async def all_settled(shop: Desk, charges: list[str]) -> bool:
 async def test_a_request_that_is_postponed_between_claim_and_rest_is_not_slept_through(
     shop: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The worker was told that there is nothing; before it could lie down there was. Nobody looks again unwoken."""
+    """The worker found nothing, and before it rested there was something. Without a wake-up, no worker looks again."""
     monkeypatch.setattr(rounds, "IDLE", FOR_EVER)
     real = shop.store.of("us").requests.claim
 

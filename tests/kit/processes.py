@@ -1,4 +1,4 @@
-"""The commands as processes of their own, as a user or a supervisor runs them; nothing they start outlives the test."""
+"""The commands as separate processes, as a user or a supervisor runs them; nothing they start outlives the test."""
 
 from __future__ import annotations
 

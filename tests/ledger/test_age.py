@@ -1,4 +1,4 @@
-"""Old news, and refunds that are stuck: by Amazon's times and ours."""
+"""Backfills and stuck refunds, by Amazon's times and ours."""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ def test_the_allowance_is_never_more_than_either_bound(minor: int, currency: str
 def charge(
     captured: str | None = "100.00", refunded: str | None = "0.00", *unread: str, state: str = "Captured"
 ) -> Charge:
-    """As Amazon told it."""
+    """A charge as Amazon described it."""
     return Charge(
         charge_id=CHARGE,
         state=state,

@@ -141,7 +141,7 @@ def test_every_reason_that_can_be_answered_is_listed() -> None:
 
 
 def test_the_page_on_issuing_names_every_refusal() -> None:
-    """Those of the store by how they begin; a query that nobody needs to send is left out."""
+    """Those of the store by their prefix. Reasons for a query that no caller needs are left out."""
     page = (PROJECT / "deploy" / "issuing.md").read_text()
     issuing = [each for (_, method), each in OPERATIONS.items() if (each.tag, method) == ("issuing", "post")]
     left_out = {word for reasons in (QUERY, TOKEN, ALWAYS) for words in reasons.values() for word in words}

@@ -157,7 +157,7 @@ def test_a_stuck_refund_ends_with_its_state_and_a_contradiction_does_not() -> No
 
 
 def test_a_late_delivery_still_fires_for_a_week() -> None:
-    """An end counted from the event would have passed before anybody heard of it."""
+    """An end counted from the event would have passed before the alert arrived."""
     (alert,) = firing([an_event()], NOW + 30 * DAY)
     assert datetime.fromisoformat(alert["startsAt"]).timestamp() * 1000 == NOW
     assert datetime.fromisoformat(alert["endsAt"]).timestamp() * 1000 == NOW + 30 * DAY + FIRES_FOR
@@ -192,7 +192,7 @@ BASIC = "Basic cmVjZWl2ZXI6aHVudGVyMg=="
 
 @dataclass
 class Running:
-    """A real Alertmanager, and what it has told its own receiver: (status, labels) of each alert."""
+    """A real Alertmanager, and what it has sent to its receiver: (status, labels) of each alert."""
 
     url: str
     transport: Transport

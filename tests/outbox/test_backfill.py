@@ -1,4 +1,4 @@
-"""Old refunds that are taken in: programs hear of them, people do not, unless the subscriber says otherwise."""
+"""Imported old refunds: programs get their events, people do not, unless the subscriber says otherwise."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def old(event_type: EventType = EventType.DECLINED) -> Event:
 @pytest.mark.parametrize("name", PEOPLE)
 @pytest.mark.parametrize("kind", [EventType.DECLINED, EventType.CONFLICT])
 def test_people_are_not_called_for_old_refunds(name: str, kind: EventType) -> None:
-    """Nor told that an incident ends which nobody has opened. Of news they are."""
+    """Nor are they notified of the end of an incident that was never opened. Of new refunds they are."""
     subscriber = teller(name)
     assert not wants(subscriber, old(kind))
     assert not FORMATS[name].asks(subscriber, old(kind))

@@ -1,4 +1,4 @@
-"""The alarm of many declines with one cause: as flat texts, in every format, and for whom."""
+"""The alarm of many declines with one cause: as flat texts, in every format, and which subscribers get it."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ def body_of(subscriber: Subscriber, *events: DisputeEvent) -> Any:
 
 
 def test_the_id_is_that_of_the_reminder() -> None:
-    """Whoever computes it, whenever, and whatever else has become known of the dispute."""
+    """Whichever process computes it, at any time, and whatever else has become known of the dispute."""
     assert event().id == event(at=NOW + 5, amount=None, reason="").id
     different = {
         event().id,

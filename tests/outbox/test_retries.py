@@ -118,7 +118,7 @@ def test_everything_else_is_tried_again(status: int) -> None:
 
 @pytest.mark.parametrize("reason", ["timeout", "refused", "forbidden_address", "network", "tls"])
 def test_no_answer_is_tried_again(reason: str) -> None:
-    """An address that the guard refuses is a failure like others: it may be mended."""
+    """An address that the guard refuses is a failure like others: it may be fixed later."""
     assert judge(TransportError(reason=reason), DeliveryAttempts(), NOW, 0) == Retry(NOW + 2_500, counts=True)
 
 

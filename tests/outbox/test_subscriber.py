@@ -277,7 +277,7 @@ def test_no_secret_is_seen_by_people() -> None:
 
 
 def test_what_people_see_of_a_subscriber() -> None:
-    """The whole public JSON; secrets can be told apart by the beginning of their SHA-256."""
+    """The whole public JSON; secrets can be distinguished by the beginning of their SHA-256."""
     subscriber = a_subscriber(secrets=(Secret(SECRET, expires_at=NOW), Secret(OTHER_SECRET)))
     assert as_json(public_json(subscriber)) == {
         "name": "finance",

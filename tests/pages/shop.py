@@ -183,7 +183,7 @@ def free_port() -> int:
 
 @asynccontextmanager
 async def shop() -> AsyncIterator[Shop]:
-    """Open it: the service on its own Valkey, in a folder of its own, which is also where blocks are run."""
+    """Open it: the service on its own Valkey, in a separate folder, in which blocks are also run."""
     hook = Hook(then=Says(200, {}, b"ok"))
     async with desk() as place, hook.listening(), aiohttp.ClientSession() as web:
         port = free_port()

@@ -448,7 +448,7 @@ async def test_what_was_proven_needs_no_fetch_after_a_start(store: Store) -> Non
 
 @pytest.mark.parametrize("der", [b"", b"\xff" * 40, SnsSigner(serial=99).der])
 async def test_a_damaged_shelf_is_not_believed(store: Store, der: bytes) -> None:
-    """What is kept must be what a fetched file must be: the one that its name promises."""
+    """A stored certificate must match its name, like a fetched file."""
     host = Host(SIGNER)
     await store.keep_certificates({f"aws/{SIGNER.name}": der, "": der})
     certificates = CertificateStore(host.fetch, ManualClock(NOW))

@@ -1,4 +1,4 @@
-"""The verb: what is believed, for whom it is written, and what each refusal costs."""
+"""The verb: what is believed, for which accounts it is written, and what each refusal costs."""
 
 from __future__ import annotations
 
@@ -189,7 +189,7 @@ async def test_an_xml_notice_is_a_hint_with_its_refund_type() -> None:
 
 
 async def test_a_stranger_topic_is_final_and_costs_nothing() -> None:
-    """Signed by Amazon all the same: SNS signs for everybody. No fetch, no write."""
+    """It is signed by Amazon all the same, because SNS signs for all its customers. No fetch, no write."""
     bench = Bench()
     error = await bench.refuse(SIGNER.envelope(topic_arn=FOREIGN_TOPIC), VerificationFailed)
     assert (error.status, error.reason) == (403, "wrong_topic")

@@ -157,7 +157,7 @@ FORGED = "2026-01-01T00:00:00Z [info     ] forged"
 
 
 def spoken(stream: Any, form: str, hostile: str) -> list[str]:
-    """The lines of a log in which a text of a stranger stands everywhere."""
+    """The lines of a log that contain an untrusted text in every place."""
     logs.configure(format=form, stream=stream)
     log = structlog.get_logger()
     log.info(f"event{hostile}", **{f"key{hostile}": 1, "plain": hostile, "nested": {hostile: [hostile]}})

@@ -155,7 +155,7 @@ async def _failed(at: Court) -> bool:
 
 
 async def test_the_feed_has_it_where_it_is_asked_for(at: Court) -> None:
-    """Whoever reads all events reads those of refunds; so does a subscriber to `*`."""
+    """A client that reads all events gets those of refunds; so does a subscriber to `*`."""
     dispute_id = at.amazon.disputes.open(at.charge).dispute_id
     await until(lambda: at.hook.posts, "the reminder")
     for named in ("dispute.action_required", ACTION_REQUIRED):

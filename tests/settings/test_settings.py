@@ -714,7 +714,7 @@ def test_a_subscribers_thresholds_limits_and_beginning() -> None:
 
 
 def test_what_is_owed_is_kept_as_long_as_the_stream() -> None:
-    """Or events would be given up that everybody else can still read."""
+    """Otherwise events would be given up that all other clients can still read."""
     told = only({**alone(), "RECEIVER_EVENTS__KEEP_OWED": "29d"})
     assert told.startswith("events.keep_owed: must not be shorter than events.keep")
 
@@ -737,7 +737,7 @@ def test_a_user_header_is_the_name_of_one_without_secrets(name: str, problem: st
 
 
 def test_a_user_header_is_taken_as_it_is_written() -> None:
-    """Without one, nobody is recorded but the token."""
+    """Without one, only the token is recorded."""
     assert load(None, alone()).http.user_header is None
     assert (
         load(None, alone(RECEIVER_HTTP__USER_HEADER="X-Auth-Request-Email")).http.user_header == "X-Auth-Request-Email"

@@ -31,7 +31,7 @@ def test_private_key_with_escaped_line_ends() -> None:
     ],
 )
 def test_a_star_before_the_topic_name_is_refused_with_the_reason(topic: str) -> None:
-    """Anybody's topic would be believed, so such a pattern is not accepted from anybody."""
+    """Any AWS customer's topic would be believed, so such a pattern is never accepted."""
     problem = only(alone(RECEIVER_ACCOUNT__TOPIC_ARNS=f"{TOPIC},{topic}"))
     assert problem.startswith("accounts[0].topic_arns: entry 2 ")
     assert "notifications from any topic would be accepted" in problem

@@ -295,7 +295,7 @@ async def test_nothing_over_the_original_amount_is_refunded(fps: Fps) -> None:
 
 
 async def test_only_a_settled_transaction_of_this_merchant_is_refunded(fps: Fps, client: Client) -> None:
-    """A reserved one has to be settled first, as the guide says; the others have errors of their own."""
+    """A reserved one has to be settled first, as the guide says; the others have different errors."""
     assert await fps.code("R-1", RESERVED) == "InvalidTransactionState"
     assert await fps.code("R-2", "14GKUNKNOWN") == "InvalidTransactionId"
     for state, code in (("Pending", "OriginalTransactionIncomplete"), ("Failure", "OriginalTransactionFailed")):

@@ -1,4 +1,5 @@
-"""What the tests of the embedded store share: services in processes of their own, and a look at what lives."""
+"""What the tests of the embedded store share: services in separate processes, and a list of the processes that are
+alive."""
 
 from __future__ import annotations
 

@@ -138,7 +138,7 @@ class Model:
     dead: dict[str, set[int]] = field(default_factory=dict)
 
     def write(self, number: int, new: Known, events: list[Happening]) -> None:
-        """State and events; each event to whom wants it now."""
+        """State and events; each event is owed to the subscribers that want it now."""
         self.known[number] = new
         for event in events:
             for name, each in self.subscribers.items():

@@ -155,7 +155,7 @@ async def test_kill_of_both_loses_nothing(data_dir: Path) -> None:
 
 @pytest.mark.parametrize("orphan", [False, True], ids=["fresh", "with an orphan"])
 async def test_concurrent_starts_end_with_one_server(data_dir: Path, orphan: bool) -> None:
-    """Three processes at once: one server, one owner, everybody sees everybody's writes."""
+    """Three processes at once: one server, one owner, and each process sees the writes of all."""
     left = await Service.start(data_dir) if orphan else None
     if left is not None:
         await left.kill()

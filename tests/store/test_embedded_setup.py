@@ -229,7 +229,7 @@ async def test_only_the_owner_reads_the_log(data_dir: Path, before: int | None) 
 async def test_a_socket_directory_that_others_may_enter_is_refused(
     data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Anybody may create it first in a directory that all may write to."""
+    """Any user may create it first in a directory that all may write to."""
     monkeypatch.setattr(files, "TEMPORARY", tmp_path)
     deep = data_dir / ("x" * 150)
     open_to_all(DataDir(deep).socket.parent)

@@ -113,7 +113,7 @@ PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
 async def test_a_hint_without_a_trace_is_written_as_ever(store: Store, redis: Any) -> None:
-    """Byte for byte: what there is not costs nothing. The last hint's word counts, as in all else."""
+    """Byte for byte: an absent trace takes no space. The last hint counts, as in everything else."""
     hints, plain = "refunds:{us}:hints", b'["notification",%d,%d,"",0,0,0]' % (T0, T0)
     await store.of("us").schedule.hint(hint())
     assert await redis.hget(hints, refund_id()) == plain

@@ -89,7 +89,7 @@ async def test_it_is_bounded(store: Store, redis: Any, monkeypatch: pytest.Monke
 
 
 async def test_of_a_refund_that_amazon_does_not_know_nothing_stays(store: Store, redis: Any) -> None:
-    """Else everybody who may refresh could fill the store with names."""
+    """Otherwise any caller that may refresh could fill the store with names."""
     await store.of("us").schedule.hint(hint())
     (look,) = (await claim(store)).items
     await store.of(look.account).schedule.reschedule(look, NextLook(T0, outcome="amazon_not_found"))

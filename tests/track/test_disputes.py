@@ -163,7 +163,8 @@ async def test_a_notified_dispute_is_asked_about_and_known(at: Court) -> None:
 
 
 async def test_a_deadline_is_told_when_it_is_known_and_a_day_before_it(at: Court) -> None:
-    """Each once, to those who want it, in the step that writes the state; a new deadline is told anew."""
+    """Each once, to the subscribers that want it, in the step that writes the state; a new deadline is reported
+    again."""
     dispute_id = at.filed()
     deadline = at.clock() // 1000 * 1000 + 11 * DAY
     await at.tell(dispute_id)

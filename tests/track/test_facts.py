@@ -1,4 +1,5 @@
-"""What the charge tells of a refund: its order number, and of a decline what can be done. It never holds news back."""
+"""What the charge adds to a refund: its order number, and what can be done about a decline. It never delays an
+event."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Refreshes never hold up what notifications tell: shares of the throttle and of the places, on a real Valkey."""
+"""Refreshes never delay notified refunds: shares of the throttle and of the places, on a real Valkey."""
 
 from __future__ import annotations
 

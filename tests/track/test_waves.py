@@ -1,4 +1,5 @@
-"""Three AmazonRejected declines within an hour raise one alarm, in one step with the third, whoever records them."""
+"""Three AmazonRejected declines within an hour raise one alarm, in one step with the third, whichever processes record
+them."""
 
 from __future__ import annotations
 

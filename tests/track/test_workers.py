@@ -1,4 +1,4 @@
-"""Workers as such: who wakes them, how often they look, and what becomes of them when Redis fails."""
+"""Workers in general: what wakes them, how often they look, and what they do when Redis fails."""
 
 from __future__ import annotations
 
@@ -84,8 +84,7 @@ def afterwards(
 async def test_a_hint_that_comes_between_look_and_rest_is_not_slept_through(
     tracking: Bench, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The tracker read that there is nothing, and a hint came before it could lie down. Here nothing looks again
-    unless he is woken."""
+    """The tracker found nothing, and a hint came before it rested. Here it looks again only if it is woken."""
     monkeypatch.setattr(rounds, "IDLE", FOR_EVER)
     afterwards(monkeypatch, store.of("us").schedule, "claim", lambda: store.of("us").schedule.hint(hint()))
     async with at_work(tracking.tracker.run):
@@ -301,7 +300,7 @@ async def test_what_others_say_on_the_channel_does_not_deafen(store: Store, redi
 
 
 async def test_who_writes_is_woken_once(store: Store, redis: Any) -> None:
-    """At once, and not again by his own word: a round for nothing would have the next writing wait."""
+    """At once, and not again by its own message: a useless round would delay the next write."""
     await store.start()
     await until(lambda: listeners(redis), "it listens")
     with (
@@ -320,7 +319,7 @@ async def test_who_writes_is_woken_once(store: Store, redis: Any) -> None:
 
 
 async def test_another_process_hears_what_is_due_and_what_has_changed(store: Store, redis: Any) -> None:
-    """Each of its workers what concerns it; a word without its kind concerns all."""
+    """Each of its workers hears what concerns it; a message without a kind concerns all."""
     await store.start()
     await until(lambda: listeners(redis), "it listens")
     kinds = [(f"us x {news}", {news}) for news in News]
@@ -340,7 +339,7 @@ async def test_another_process_hears_what_is_due_and_what_has_changed(store: Sto
 
 
 async def listeners(redis: Any) -> int:
-    """How many listen to who is woken."""
+    """How many clients subscribe to the wake-up channel."""
     ((_, count),) = await redis.pubsub_numsub(WAKE)
     return int(count)
 

@@ -13,7 +13,7 @@ from receiver.amazon.fps.calls import FpsRefundRequest, Policy
 from receiver.errors import AmazonError, AmazonRefused, AmazonRefusesUs
 from receiver.ledger.polling import backoff
 from receiver.ledger.refund import Observation
-from receiver.ledger.refund_request import RequestState
+from receiver.ledger.refund_request import Progress
 
 
 class FpsOrder(msgspec.Struct, frozen=True, kw_only=True):
@@ -27,22 +27,12 @@ class FpsOrder(msgspec.Struct, frozen=True, kw_only=True):
         return _meaning(self.values) == _meaning(values)
 
 
-class FpsRecord(msgspec.Struct, frozen=True, kw_only=True):
+class FpsRecord(Progress, frozen=True, kw_only=True):
     """An order and its progress so far."""
 
     order: FpsOrder
-    state: RequestState = RequestState.RESERVED
-    tries: int = 0
     first_at: int = 0
     """When the first attempt was sent, ms; 0: never."""
-    unknown: bool = False
-    """Whether an attempt ended without a complete answer: then a later refusal proves nothing."""
-    reason_code: str = ""
-    detail: str = ""
-    amazon_status: int = 0
-    amazon_request_id: str = ""
-    last_error: str = ""
-    """Our code for how the last attempt failed, such as `amazon_timeout`; empty if none failed."""
 
 
 def judge(result: Observation | AmazonError | None, record: FpsRecord | None, now: int, random: float) -> Verdict:

@@ -208,7 +208,7 @@ async def write_pages(
 
 
 def run_export(call: ServiceCall, output: Output, write: Callable[[Api, Output], Awaitable[None]]) -> Note:
-    """Write the output, from where an interrupted export has ended. Returns what it became."""
+    """Write the output, continuing an interrupted export. Returns its final note."""
     with output:
         if output.resumed:
             say([f"Continuing after {output.note.rows} {output.noun}."])

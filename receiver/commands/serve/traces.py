@@ -163,7 +163,8 @@ def _command(spans: Spans, called: Method) -> Method:
 
 
 def _finish(spans: Spans, finish: Method) -> Method:
-    """The end of a delivery. Those that end together share a script; each has a span of it."""
+    """Trace the end of a delivery. Deliveries that end together share one call of the script; each gets a span for
+    it."""
 
     async def traced(self: DeliveryQueues, *args: Any, **how: Any) -> bool:
         with _redis(spans, "EVALSHA", "finish_delivery") if spans.is_recording() else contextlib.nullcontext():

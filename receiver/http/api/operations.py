@@ -3,9 +3,9 @@
     @Operation("GET", "/v1/refunds", id="listRefunds", scopes=READ, parameters=(STATE, LIMIT), …)
     async def many(self, call: Call) -> RefundListJson: …
 
-What a handler returns is its answer, with status 200; a handler with other statuses or headers returns a `Response`,
-and declares its answers. `routes_of` turns an operation into a route, which checks the token, its scope and the query's
-parameter names before the handler runs. `openapi/` turns it into the description.
+The value that a handler returns is the body of its answer, with status 200. A handler with other statuses or headers
+returns a `Response`, and declares its answers. `routes_of` turns an operation into a route, which checks the token, its
+scope and the query's parameter names before the handler runs. `openapi/` turns it into the description.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ Reasons = Mapping[int, Sequence[str]]
 
 JSON: Final = "application/json"
 AMAZON: Final = "amazon_"
-"""How the reasons of 502 begin. The rest says how the exchange with Amazon ended; the set is open."""
+"""The prefix of the reasons of 502. The rest says how the exchange with Amazon ended; the set is open."""
 READ, ISSUE, ADMIN = (Scope.READ,), (Scope.REFUND,), (Scope.ADMIN,)
 
 STORE: Final[Reasons] = {503: tuple(sorted({f"store_{kind}" for kind in STORE_ERRORS} | {"store_unavailable"}))}

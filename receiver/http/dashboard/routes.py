@@ -103,7 +103,8 @@ class Dashboard:
         ]
 
     def answer_to(self, request: Request, error: Exception) -> Response:
-        """An error: a page where pages are, JSON elsewhere. What has no route is a page for browsers only."""
+        """The answer to an error: a page under the paths of pages, else JSON. An unknown path gets a page only in a
+        browser."""
         is_page = not isinstance(error, HTTPException) or "text/html" in request.headers.get("accept", "")
         if request.url.path.startswith(MACHINES) or not is_page:
             return answer_to(request, error)

@@ -122,7 +122,7 @@ def balance_fields(event: BalanceEvent) -> dict[str, str]:
 
 
 def read_balance_event(account: str, fields: Mapping[str, str]) -> BalanceEvent:
-    """The event of a stream entry made by `balance_fields`. `Kind.read` has one error for whatever this raises."""
+    """The event of a stream entry made by `balance_fields`. `Kind.read` turns its exceptions into `Malformed`."""
     names = tuple(fields.get("refundIds", "").split())
     if not all(REFUND_ID.fullmatch(name) for name in names):
         raise ValueError("refundIds")

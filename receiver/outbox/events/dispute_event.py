@@ -104,7 +104,7 @@ def dispute_fields(event: DisputeEvent) -> dict[str, str]:
 
 
 def read_dispute_event(account: str, fields: Mapping[str, str]) -> DisputeEvent:
-    """The event of a stream entry made by `dispute_fields`. `Kind.read` has one error for whatever this raises."""
+    """The event of a stream entry made by `dispute_fields`. `Kind.read` turns its exceptions into `Malformed`."""
     return DisputeEvent(
         **of_entry(DisputeEventType, account, fields),
         reminder=Reminder(fields["reminder"]),

@@ -31,17 +31,17 @@ class AnEvent(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def filled(texts: Mapping[str, str]) -> dict[str, str]:
-    """Those that are not empty."""
+    """The texts that are not empty."""
     return {name: text for name, text in texts.items() if text}
 
 
 def to_entry(event: AnEvent, fields: Mapping[str, str]) -> dict[str, str]:
-    """The event as flat texts: what every event has, and the fields of its kind."""
+    """The event as flat texts: the fields of every event, and those of its kind."""
     return filled({"id": event.id, "type": event.type.value, "time": format_rfc3339(event.at), **fields})
 
 
 def of_entry(types: type[StrEnum], account: str, fields: Mapping[str, str]) -> dict[str, Any]:
-    """What every event has, read from its flat texts."""
+    """The attributes that every event has, read from its flat texts."""
     return {"id": fields["id"], "type": types(fields["type"]), "account": account, "at": parse_time(fields["time"])}
 
 

@@ -159,7 +159,7 @@ def mismatch_fields(event: MismatchEvent) -> dict[str, str]:
 
 
 def read_mismatch_event(account: str, fields: Mapping[str, str]) -> MismatchEvent:
-    """The event of a stream entry made by `mismatch_fields`. `Kind.read` has one error for whatever this raises."""
+    """The event of a stream entry made by `mismatch_fields`. `Kind.read` turns its exceptions into `Malformed`."""
     refund_id, line = fields["refundId"], int(fields.get("line", "0"))
     at = parse_time(fields["time"])
     finding = Finding(

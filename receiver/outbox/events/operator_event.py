@@ -93,7 +93,7 @@ def operator_fields(event: OperatorEvent) -> dict[str, str]:
 
 
 def read_operator_event(account: str, fields: Mapping[str, str]) -> OperatorEvent:
-    """The event of a stream entry made by `operator_fields`. `Kind.read` has one error for whatever this raises."""
+    """The event of a stream entry made by `operator_fields`. `Kind.read` turns its exceptions into `Malformed`."""
     if not COUNT.fullmatch(fields.get("count", "")):
         raise ValueError("count")
     return OperatorEvent(

@@ -140,7 +140,7 @@ class Unfamiliar(StrEnum):
     ODD_MERCHANT = "odd_merchant"
     """JSON with a merchant id of another form."""
     BROKEN_XML = "broken_xml"
-    """The older generation, whose XML does not end."""
+    """A message of the older generation, with XML that breaks off."""
 
 
 def unfamiliar_message(kind: Unfamiliar, merchant_id: str, refund_id: str, notification_id: str) -> str:

@@ -4,7 +4,7 @@
 -- ARGV 1 now 2 most_dead 3 ms between two probes, then of each outcome 12 items: 1 id 2 fixed_id 3 token 4 outcome 5 next
 --      6 attempts 7 dead_entry 8 failed ('1', '0', '': no effect on the health) 9 error 10 until when the subscriber asked
 --      for a pause ('': it did not) 11 line of the timeline ('': none) 12 number of operator events to publish, which follow
--- Returns of each outcome: 1, dead events dropped; or 0, 0, writing nothing, if the claim is no longer ours. Safe to run twice.
+-- Returns for each outcome: 1, dead events dropped; or 0, 0, writing nothing, if the claim is no longer ours. Safe to run twice.
 local now, most_dead, pause = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 
 local function count(field)

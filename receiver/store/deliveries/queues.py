@@ -107,7 +107,7 @@ class DeliveryQueues(AccountRepository):
     def __init__(self, connection: Connection, keys: Keys) -> None:
         super().__init__(connection, keys)
         self._finishing: dict[str, SharedCall[tuple[str, Args], bool]] = {}
-        """By subscriber."""
+        """Subscriber → the shared call that finishes its deliveries."""
 
     async def queue_heads(self, names: Sequence[str]) -> dict[str, int]:
         """When (ms) each queue has something to send, 0 for a test; empty queues are left out."""

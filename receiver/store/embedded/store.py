@@ -223,7 +223,7 @@ class EmbeddedStore:
             self._log_state("store.adopted")
 
     async def _restart(self) -> None:
-        """Get the server, or a new one, running again, however long that takes."""
+        """Start the server again, or attach to one that another process has started. Retries until one works."""
         self._healthy = False
         self._log.error("store.died", **await self._do(self._running.exit_details))
         if self._now() - self._opened_at >= STABLE_AFTER:

@@ -1,5 +1,7 @@
 """Edge: Redis. After a restore from a backup, refunds that are not final and open cases may be outdated, so all of them
-become due. A job is paused: people may have closed its cases, or cancelled it, after the backup.
+become due. What would issue refunds waits for a person. A job is paused: people may have closed its cases, or cancelled
+it, after the backup. A request that was open becomes unclear: Amazon may have refused it after the backup, and the
+buyer may have been paid in another way.
 
 `receiver restore` (`backup.py`) writes a unique text to `refunds:restored`. Each account stores the text that it has
 dealt with, so that several processes may do this at once, and again after a crash.
@@ -15,17 +17,26 @@ import structlog
 
 from receiver.ledger.declines.job import RESTORED, WHY_PAUSED, JobState
 from receiver.ledger.refund import State
+from receiver.ledger.refund_request import RequestState
 from receiver.store.redis.base import AccountRepository, Connection
 from receiver.store.redis.damage import WrongType
 from receiver.store.redis.keys import OTHER, Keys
 from receiver.store.redis.wakeups import News
 from receiver.store.requests.jobs import JobStore
+from receiver.store.requests.open_requests import OpenRequestStore
 
 log = structlog.get_logger()
 
 BATCH = 100
 REVISION = re.compile(rb"[0-9]{1,15}")
+STOPPED = b" stopped"
+"""Follows the text of a restore in an account whose job is paused and whose requests are suspended."""
 PAUSED = {"reason": RESTORED}
+SUSPENDED = {
+    "last_error": RESTORED,
+    "detail": "The store was restored from a backup in which this request was open. If the buyer was paid in another "
+    "way since, settle it. Otherwise repeat it: it is sent under the same key, so Amazon never refunds twice.",
+}
 GAP = 1_000
 """How much revisions go up: more than a refund can gain between the backup and the restore. Subscribers have seen those
 revisions, and would take later events for old ones."""
@@ -34,18 +45,23 @@ revisions, and would take later events for old ones."""
 class Restored(AccountRepository):
     """Catches up one account after a restore."""
 
-    def __init__(self, connection: Connection, keys: Keys, jobs: JobStore) -> None:
+    def __init__(self, connection: Connection, keys: Keys, jobs: JobStore, requests: OpenRequestStore) -> None:
         super().__init__(connection, keys)
-        self._jobs = jobs
+        self._jobs, self._requests = jobs, requests
 
     async def catch_up(self, mark: bytes) -> None:
-        """Make every refund that is not final and every open case due, and pause the job, once for the restore that
-        `mark` identifies."""
-        key = self.keys("restored")
-        if await self._read("GET", key) == mark:
+        """Pause the job, make open requests unclear, and make every refund that is not final and every open case due,
+        once for the restore that `mark` identifies."""
+        key, has_stopped = self.keys("restored"), mark + STOPPED
+        found = await self._read("GET", key)
+        if found == mark:
             return
-        with contextlib.suppress(WrongType):
-            await self._pause_job()
+        if found != has_stopped:
+            # Once: a person may continue what waits, although the rest cannot be done yet.
+            with contextlib.suppress(WrongType):
+                await self._pause_job()
+            await self._suspend_requests()
+            await self._write("SET", key, has_stopped, "GET")
         count = await self._make_due()
         await self._write("SET", key, mark, "GET")
         self._written(News.DUE)
@@ -55,6 +71,14 @@ class Restored(AccountRepository):
         job_id = await self._jobs.current()
         if job_id and await self._jobs.move(job_id, JobState.PAUSED, of=[JobState.RUNNING], fields=PAUSED):
             log.error("job.paused", account=self.account, job=job_id, **PAUSED, fix=WHY_PAUSED[RESTORED])
+
+    async def _suspend_requests(self) -> None:
+        reserved = self.keys(RequestState.RESERVED)
+        async for pairs in self._scan(reserved, BATCH):
+            for each in self._texts(reserved, [member for member, _ in pairs]):
+                with contextlib.suppress(WrongType):
+                    if await self._requests.suspend(each, SUSPENDED):
+                        log.error("refund.unclear", account=self.account, request=each, fix=SUSPENDED["detail"])
 
     async def _make_due(self) -> int:
         count = 0

@@ -9,7 +9,7 @@ from itertools import accumulate, pairwise
 
 FIXED = re.compile(rb"([0-9]{1,20})-([0-9]{1,20})")
 SAME = 512
-"""Entries that are kept as they were read: all queues get the same ones at about the same time."""
+"""How many parsed entries are cached: all queues get the same ones at about the same time."""
 
 
 Fields = dict[bytes, bytes] | list[bytes] | None
@@ -30,8 +30,8 @@ def texts_of(fields: Fields) -> dict[str, str]:
 
 @lru_cache(SAME)
 def joined_texts(entry: bytes) -> dict[str, str]:
-    """The fields of a stream entry as `store/deliveries/claim_deliveries.lua` joins them: not to be changed, because
-    all who get the entry share them."""
+    """The fields of a stream entry as `store/deliveries/claim_deliveries.lua` joins them. Do not change the result: all
+    callers with the same entry share it."""
     lengths, _, joined = entry.partition(b"\n")
     ends = accumulate(map(int, lengths.split()), initial=0)
     texts = [joined[start:end].decode(errors="replace") for start, end in pairwise(ends)]

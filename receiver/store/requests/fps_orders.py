@@ -23,7 +23,7 @@ from receiver.amazon.fps.orders import FpsOrder, FpsRecord
 from receiver.ledger.audit import AuditEntry
 from receiver.ledger.refund_request import RequestState
 from receiver.store.redis.base import Args
-from receiver.store.requests.requests import Attempt, Claims, progress_of
+from receiver.store.requests.requests import Attempt, Claims, record_of
 
 
 class Begin(StrEnum):
@@ -43,8 +43,8 @@ class NotSaved(StrEnum):
     """The ledger has another refund with this id."""
 
 
-class FpsOrders(Claims):
-    schedule = "fps_issuing"
+class FpsOrders(Claims[FpsRecord]):
+    kind, schedule, noun = "fps", "fps_issuing", "an order"
 
     async def reserve(
         self, order: FpsOrder, *, owner: str, lease: int, audit: AuditEntry | None = None
@@ -70,15 +70,10 @@ class FpsOrders(Claims):
             case b"taken":
                 return NotSaved.TAKEN
         flat = answer[1]
-        return self._fps_record(reference, dict(zip(flat[::2], flat[1::2], strict=True)))
+        return self._of_hash(reference, dict(zip(flat[::2], flat[1::2], strict=True)))
 
-    async def get(self, reference: str) -> FpsRecord | None:
-        """One order, or None."""
-        raw: dict[bytes, bytes] = await self._read("HGETALL", self.keys("fps", reference))
-        return self._fps_record(reference, raw) if raw else None
-
-    def _fps_record(self, reference: str, raw: Mapping[bytes, bytes]) -> FpsRecord:
-        return self._whole(self.keys("fps", reference), "an order that this version cannot read", _record, raw)
+    def _record(self, id_: str, raw: Mapping[bytes, bytes]) -> FpsRecord:
+        return record_of(raw, FpsRecord, FpsOrder)
 
     async def begin(self, attempt: Attempt, window: int) -> Begin:
         """Record that an attempt is about to be sent. Attempts are allowed for `window` ms from the first one."""
@@ -113,10 +108,3 @@ class FpsOrders(Claims):
         answer = await self._script("fps_finish", args, reference=attempt.id)
         self._written()
         return str(answer.decode())
-
-
-def _record(raw: Mapping[bytes, bytes]) -> FpsRecord:
-    text = progress_of(raw)
-    return msgspec.convert(
-        {**text, "order": msgspec.json.decode(text["order"], type=FpsOrder)}, FpsRecord, strict=False
-    )

@@ -43,8 +43,8 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
     sums: tuple[Money, ...]
 
 
-class JobStore(Claims):
-    schedule = "jobs"
+class JobStore(Claims[Job]):
+    kind, schedule, noun = "job", "jobs", "a job"
 
     async def create(self, job: Job, items: Iterable[Item]) -> str:
         """Save a job. If the account has an unfinished one, its id is returned and nothing is written; else empty."""
@@ -60,12 +60,10 @@ class JobStore(Claims):
         self._written(News.JOB)
         return str(unfinished.decode())
 
-    async def get(self, job_id: str) -> Job | None:
-        """One job; None if there is none. Raises `RecordUnreadable`."""
-        key = self.keys("job", job_id)
-        raw: dict[bytes, bytes] = await self._read("HGETALL", key)
-        what = "a job that this version cannot read"
-        return self._whole(key, what, _job, self.account, job_id, raw) if raw else None
+    def _record(self, id_: str, raw: Mapping[bytes, bytes]) -> Job:
+        text = {name.decode(): value.decode() for name, value in raw.items()}
+        spec = msgspec.structs.asdict(msgspec.json.decode(text["spec"], type=Spec))
+        return msgspec.convert({**text, **spec, "id": id_, "account": self.account}, Job, strict=False)
 
     async def page(self, below: JobPlace | None, limit: int) -> list[Job | str]:
         """At most `limit` jobs, newest first, below this place; for a damaged one, its id.
@@ -145,9 +143,3 @@ class JobStore(Claims):
         before = await self._script("move_job", args, audit=audit, job=job_id)
         self._written(News.JOB)
         return JobState(before.decode()) if before else None
-
-
-def _job(account: str, job_id: str, raw: Mapping[bytes, bytes]) -> Job:
-    text = {name.decode(): value.decode() for name, value in raw.items()}
-    spec = msgspec.structs.asdict(msgspec.json.decode(text["spec"], type=Spec))
-    return msgspec.convert({**text, **spec, "id": job_id, "account": account}, Job, strict=False)

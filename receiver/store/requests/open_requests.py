@@ -184,6 +184,11 @@ class OpenRequestStore(Requests):
         self._written()
         return Attempt(order.id, now + lease)
 
+    async def suspend(self, refund_request_id: str, fields: Mapping[str, str]) -> bool:
+        """Make a reserved request unclear; `fields` say why. False if it is not reserved."""
+        args: Args = [refund_request_id, self.now(), *(text for pair in fields.items() for text in pair)]
+        return bool(await self._script("suspend_request", args, request=refund_request_id))
+
     async def resolve(
         self,
         order: PreparedRefund,

@@ -8,14 +8,14 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Generic, TypeVar
 
 import msgspec
 
 from receiver.ledger.charge import Charge
 from receiver.ledger.charge_book import MOST_REFUNDS, Entry, Guard, read_entry, reservation
 from receiver.ledger.dispute import permission_of
-from receiver.ledger.refund_request import PreparedRefund, RefundRequestRecord, RequestState
+from receiver.ledger.refund_request import PreparedRefund, Progress, RefundRequestRecord, RequestState
 from receiver.runtime.rounds import Claim
 from receiver.store.redis.base import AccountRepository, Args
 from receiver.store.redis.damage import WrongType
@@ -60,11 +60,31 @@ class Attempt:
     token: int
 
 
-class Claims(AccountRepository):
-    """Claims what is due in a schedule of requests, orders or jobs."""
+Record = TypeVar("Record")
+P = TypeVar("P", bound=Progress)
 
+
+class Claims(AccountRepository, Generic[Record]):
+    """Requests, orders or jobs: a hash for each, and a schedule in which what is due is claimed."""
+
+    kind: ClassVar[str]
+    """The kind of the keys of the hashes."""
     schedule: ClassVar[str]
-    """The kind of its key."""
+    """The kind of the key of the schedule."""
+    noun: ClassVar[str]
+    """One of them, for people."""
+
+    async def get(self, id_: str) -> Record | None:
+        """One of them; None if it does not exist. Raises `RecordUnreadable`."""
+        raw: dict[bytes, bytes] = await self._read("HGETALL", self.keys(self.kind, id_))
+        return self._of_hash(id_, raw) if raw else None
+
+    def _of_hash(self, id_: str, raw: Mapping[bytes, bytes]) -> Record:
+        what = f"{self.noun} that this version cannot read"
+        return self._whole(self.keys(self.kind, id_), what, self._record, id_, raw)
+
+    def _record(self, id_: str, raw: Mapping[bytes, bytes]) -> Record:
+        raise NotImplementedError
 
     async def claim(self, *, lease: int, limit: int) -> Claim[Attempt]:
         """Claim at most `limit` due ones for `lease` ms."""
@@ -78,8 +98,8 @@ class Claims(AccountRepository):
         await self._run("release", [self.keys(self.schedule)], [attempt.id, attempt.token])
 
 
-class Requests(Claims):
-    schedule = "issuing"
+class Requests(Claims[RefundRequestRecord]):
+    kind, schedule, noun = "requests", "issuing", "a refund request"
 
     async def reserve(
         self, order: PreparedRefund, *, owner: str, guard: Guard, lease: int
@@ -123,16 +143,10 @@ class Requests(Claims):
         if found := _in_the_way(answer):
             return found
         flat = answer[1]
-        return self._request_record(order.id, dict(zip(flat[::2], flat[1::2], strict=True)))
+        return self._of_hash(order.id, dict(zip(flat[::2], flat[1::2], strict=True)))
 
-    async def get(self, refund_request_id: str) -> RefundRequestRecord | None:
-        """One request; None if there is none, or it is older than 400 days."""
-        raw: dict[bytes, bytes] = await self._read("HGETALL", self.keys("requests", refund_request_id))
-        return self._request_record(refund_request_id, raw) if raw else None
-
-    def _request_record(self, refund_request_id: str, raw: Mapping[bytes, bytes]) -> RefundRequestRecord:
-        key = self.keys("requests", refund_request_id)
-        return self._whole(key, "a refund request that this version cannot read", _record, raw)
+    def _record(self, id_: str, raw: Mapping[bytes, bytes]) -> RefundRequestRecord:
+        return record_of(raw, RefundRequestRecord, PreparedRefund)
 
     async def begin(self, attempt: Attempt, order: PreparedRefund) -> bool | NotReserved | Disputed:
         """Record that an attempt is about to be sent. False: the claim is no longer ours, and nothing may be sent.
@@ -253,15 +267,9 @@ def _in_the_way(answer: Sequence[bytes]) -> NotReserved | Disputed | None:
     return NotReserved(reason.decode(), int(spent), entries)
 
 
-def _record(raw: Mapping[bytes, bytes]) -> RefundRequestRecord:
-    text = progress_of(raw)
-    text["changed_at"] = text.get("at", "0")
-    return msgspec.convert(
-        {**text, "order": msgspec.json.decode(text["order"], type=PreparedRefund)}, RefundRequestRecord, strict=False
-    )
-
-
-def progress_of(raw: Mapping[bytes, bytes]) -> dict[str, str]:
-    """The fields of a request or an order as texts, by the names of its record. Raises `KeyError` without a state."""
+def record_of(raw: Mapping[bytes, bytes], kind: type[P], order: type) -> P:
+    """A request or an order with its progress. Raises `KeyError` without a state."""
     text = {name.decode(): value.decode() for name, value in raw.items() if value}
-    return {**text, "state": text["state"], "amazon_request_id": text.get("request_id", "")}
+    renamed = {"amazon_request_id": text.get("request_id", ""), "changed_at": text.get("at", "0")}
+    parsed = {"state": text["state"], "order": msgspec.json.decode(text["order"], type=order)}
+    return msgspec.convert({**text, **renamed, **parsed}, kind, strict=False)

@@ -405,7 +405,7 @@ def test_a_transaction_id_that_cannot_be_read_hides_no_state(found: str) -> None
 
 
 def test_a_truncated_answer_is_unknown() -> None:
-    """Though what there is of it could be read."""
+    """Although the part that arrived could be read."""
     assert raised(Response(200, {}, ANSWER.encode(), truncated=True)).reason == "amazon_unintelligible"
 
 
@@ -418,7 +418,7 @@ def test_a_truncated_answer_is_unknown() -> None:
     ],
 )
 def test_only_a_verdict_on_the_refund_refuses_it(status: int, code: str, kind: type[AmazonError]) -> None:
-    """Whatever the status below 500; message and request id are kept. Every other error speaks of our request."""
+    """Whatever the status below 500; message and request id are kept. Every other error is about our request."""
     error = raised(ok(ERROR.format(code=code), status))
     assert type(error) is kind
     assert (error.reason_code, error.amazon_status, error.amazon_request_id) == (code, status, "25a6-req")
@@ -427,7 +427,7 @@ def test_only_a_verdict_on_the_refund_refuses_it(status: int, code: str, kind: t
 
 @pytest.mark.parametrize("code", ["ConcurrentModification", "InternalError", "ServiceUnavailable"])
 def test_an_error_that_does_not_decide_is_unknown(code: str) -> None:
-    """Also when it stands behind one that would."""
+    """Also if it comes after one that would."""
     error = raised(ok(ERROR.format(code=code), 400))
     assert (type(error), error.reason, error.amazon_request_id) == (AmazonOutcomeUnknown, "amazon_unknown", "25a6-req")
     first = "<Errors><Error><Code>InvalidParams</Code></Error>"
@@ -435,7 +435,7 @@ def test_an_error_that_does_not_decide_is_unknown(code: str) -> None:
 
 
 def test_of_several_errors_one_that_is_no_verdict_counts() -> None:
-    """The request was refused before the refund was judged, or beside it."""
+    """The request was refused as well, or before the refund was judged."""
     first = "<Errors><Error><Code>RefundAmountExceeded</Code></Error>"
     error = raised(ok(ERROR.format(code="AuthFailure").replace("<Errors>", first), 400))
     assert (type(error), error.reason_code) == (AmazonRefusesUs, "AuthFailure")

@@ -58,7 +58,7 @@ JSON = st.recursive(
     ],
 )
 def test_what_two_readers_could_read_differently_is_refused(body: bytes, reason: str) -> None:
-    """Each of these is read by some parser, as something; here none is."""
+    """Some parser accepts each of these, and reads it in its way; here all are refused."""
     with pytest.raises(Malformed) as caught:
         strict_json.parse(body)
     assert caught.value.reason == reason
@@ -128,7 +128,7 @@ PIECES = [
 
 @given(st.lists(st.sampled_from(PIECES), max_size=12).map("".join))
 def test_the_quick_way_says_what_the_slow_way_says(text: str) -> None:
-    """Duplicates above all: the quick way knows them by counting quotes."""
+    """Above all for duplicates, which the fast path finds by counting quotes."""
 
     def said(read: Callable[[str], object]) -> object:
         try:

@@ -54,7 +54,7 @@ def asked_by(transport: Transport, *accounts: dict[str, Any], **more: Any) -> Si
 
 
 async def test_a_right_key_is_accepted(amazon: Simulator, transport: Transport) -> None:
-    """By a 404, to one Get Refund of a refund that is none; and for disputes by another."""
+    """By the 404 to a Get Refund of a refund that does not exist; for disputes, by that to a Get Dispute."""
     found = await check_amazon(asked_by(transport, account(amazon)))
     assert words(found) == {}
     assert "accepts the key" in only(found, "amazon.key").found
@@ -78,14 +78,14 @@ async def test_a_key_without_the_right_to_get_dispute_is_warned_of(amazon: Simul
 async def test_what_get_dispute_says_of_itself_is_not_taken_for_a_missing_right(
     amazon: Simulator, transport: Transport
 ) -> None:
-    """Amazon is unwell: nothing is known."""
+    """Amazon fails, so nothing is known."""
     amazon.fault_injection.add("error", place="get_dispute", times=None)
     finding = only(await check_amazon(asked_by(transport, account(amazon))), "amazon.disputes")
     assert (finding.status, finding.reason) == (Status.SKIP, "amazon_unknown")
 
 
 async def test_a_key_of_another_pair_is_refused_with_the_cause(amazon: Simulator, transport: Transport) -> None:
-    """Amazon echoes what it would have signed: the same text, so it is the key."""
+    """Amazon echoes the text that it would have signed. It is the same, so the key is wrong."""
     other = table("x")["private_key"]
     found = only(await check_amazon(asked_by(transport, account(amazon, private_key=other))), "amazon.key")
     assert (found.status, found.reason, found.subject) == (Status.FAIL, "key_refused", "us")
@@ -100,7 +100,7 @@ async def test_a_key_id_that_amazon_does_not_know_is_refused(amazon: Simulator, 
 
 
 async def test_each_account_is_asked_at_its_own_address(amazon: Simulator, transport: Transport) -> None:
-    """And judged apart."""
+    """And judged separately."""
     async with Simulator(keys=keys(), environment="live", throttle={}) as live:
         second = {**account(live, public_key_id="LIVE-WRONG"), "name": "live"}
         found = await check_amazon(asked_by(transport, account(amazon), second))
@@ -173,7 +173,7 @@ async def test_one_that_hangs_is_given_up(
     ],
 )
 async def test_other_answers(transport: Transport, amazon: Simulator, answer: str, status: Status, reason: str) -> None:
-    """What says nothing of the key does not blame it."""
+    """An answer that says nothing about the key is not blamed on the key."""
     date = format_datetime(datetime.now(UTC), usegmt=True)
     says = f"HTTP/1.1 {answer}\r\nDate: {date}\r\nContent-Length: 0\r\n\r\n".encode()
     async with serving(says) as web:

@@ -60,7 +60,7 @@ async def test_a_host_with_tls_is_right() -> None:
 
 
 async def test_a_host_of_another_name_is_not(tmp_path: Path) -> None:
-    """A proxy breaks TLS open; pinned certificates go on working, so that is a warning."""
+    """A proxy intercepts TLS. Pinned certificates still work, so that is a warning."""
     async with sns_host("proxy.example") as (transport, server):
         [found] = await check_hosts(site(send=transport.send))
         assert (found.status, found.reason, found.subject) == (Status.FAIL, "tls_failed", HOST)

@@ -146,7 +146,7 @@ async def test_plain_http_and_a_relaxed_rule_are_told(monkeypatch: pytest.Monkey
 
 
 async def test_a_user_header_that_is_believed_of_no_proxy() -> None:
-    """It would be ignored, and the audit trail would name nobody."""
+    """It would be ignored, and the audit trail would name no person."""
     said = {"user_header": "X-Forwarded-User"}
     found = await check_configuration(site(tokens=[GOOD], http=said))
     assert words(found) == {"configuration.user_header": "user_header_untrusted"}

@@ -27,7 +27,7 @@ def folder() -> Iterator[Path]:
 
 
 async def test_a_running_one_is_right_and_a_removed_one_is_not(folder: Path) -> None:
-    """It is durable without anybody's doing; its folder can still be removed under it."""
+    """It is durable by default; its folder can still be removed while it runs."""
     store = EmbeddedStore(folder / "data")
     await store.start()
     try:

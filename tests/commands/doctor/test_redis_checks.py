@@ -238,7 +238,7 @@ async def test_a_clock_that_is_off_is_told(url: str, valkey: Any, ahead: int, st
     ],
 )
 def test_the_version_is_new_enough(info: dict[str, str], reason: str) -> None:
-    """Redis 7.0, Valkey 7.2: others are not at hand, so these are the words that they say."""
+    """Redis 7.0, Valkey 7.2. Older ones are not available here, so their answers are imitated."""
     assert only(judge_redis(vitals(**info), 0), "redis.version").reason == reason
 
 
@@ -273,7 +273,7 @@ REPLICA = "ip=10.0.0.2,port=6379,state=online,offset=1,lag=0"
     ],
 )
 def test_replicas_are_judged(replicas: list[str], wanted: int, kind: str, reason: str | None) -> None:
-    """Against what each write waits for; where Redis fails over, one has to be left after that."""
+    """Against the number that each write waits for. With failover, one more is needed."""
     told = {f"slave{index}": text for index, text in enumerate(replicas)}
     found = judge_redis(vitals(connected_slaves=str(len(replicas)), **told), wanted, kind)
     assert [each.reason for each in found if each.check == "redis.replicas"] == ([] if reason is None else [reason])
@@ -307,7 +307,7 @@ def test_a_cluster_is_judged(unserved: int, reason: str) -> None:
 
 
 def test_slowness_is_told() -> None:
-    """By one that stalls, or by all of them."""
+    """One answer that stalls, or all of them."""
     slow = RedisProbe({}, {}, (0.001,) * 49 + (0.3,), (0.06,) * 20, None)
     found = judge_redis(slow, 0)
     assert words(found)["redis.latency"] == words(found)["redis.write"] == "slow"

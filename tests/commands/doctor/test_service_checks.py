@@ -88,7 +88,7 @@ async def test_a_service_that_is_not_ready_says_why(server: Server, monkeypatch:
 
 
 async def test_a_healthy_service_without_flexible_payments_is_right(server: Server) -> None:
-    """What is not configured is no worker that ended."""
+    """A worker that is not configured does not count as one that ended."""
     found = await look(server.url, ADMIN)
     assert only(found, "service.workers").status is Status.OK
     assert not [name for name in server.service.kept.states() if name.startswith("fps:")]
@@ -118,7 +118,7 @@ async def test_nobody_there() -> None:
 
 
 async def test_with_a_port_of_its_own_it_asks_there(server: Server) -> None:
-    """`http.admin_port`: only there is what it asks for."""
+    """`http.admin_port`: only that port has what the doctor asks for."""
     found = await look(token=ADMIN, http={"port": 1, "admin_port": server.port})
     assert f"127.0.0.1:{server.port}" in only(found, "service.running").found
     assert only(found, "service.diagnostics").status is Status.OK
