@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from typing import Annotated, Final
 
 from msgspec import Meta
 
 from receiver.errors import BadRequest
-from receiver.http.api.listing import read_cursor, write_cursor
+from receiver.http.api.listing import newest_of, read_cursor, write_cursor
 from receiver.http.api.operations import Call, admin_operation
 from receiver.http.api.params import ACCOUNT, CURSOR, LIMIT, Parameter, moment, word
 from receiver.http.api.schema import NextCursor
@@ -106,12 +105,14 @@ class AuditApi:
         query = AuditQuery(call[SINCE], call[UNTIL], call[REFUND], call[ACTOR])
         below = _read_place(read_cursor(call[CURSOR], query, accounts))
         pages = await asyncio.gather(*(self._page(each, query, below, limit, len(accounts)) for each in accounts))
-        shown, following, cut = _merged(pages, accounts, limit)
+        ends = [(page.end, account) for page, account in zip(pages, accounts, strict=True) if page.end is not None]
+        found = (each for page in pages for each in page.entries)
+        shown, following = newest_of(ends, found, lambda each: each.place, limit)
         return AuditListJson(
             entries=[audit_json(each, each.entry) for each in shown if each.entry is not None],
             unreadable=[f"{each.account}/{_text(each.id)}" for each in shown if each.entry is None],
             next_cursor=write_cursor(f"{_text(following[0])} {following[1]}", query, accounts) if following else None,
-            scan_cut=cut,
+            scan_cut=following is not None and len(shown) < limit,
         )
 
     async def _page(
@@ -124,22 +125,6 @@ class AuditApi:
             owners = await store.requests.refund_owner(refund.charge_id)
             ids |= {owners[query.refund]} if query.refund in owners else frozenset()
         return await store.audit.page(query, ids, below, limit, MOST_EXAMINED // accounts)
-
-
-def _merged(
-    pages: Sequence[AuditPage], accounts: Sequence[str], limit: int
-) -> tuple[list[Audited], tuple[StreamId, str] | None, bool]:
-    """The entries of all accounts, the place at which the next page begins (None: there is none), and whether the
-    scan limit ended this one."""
-    ends = [(page.end, account) for page, account in zip(pages, accounts, strict=True) if page.end is not None]
-    # What an account has below the end of its page is not known: nothing below the highest such end is complete.
-    unsure = max(ends, default=None)
-    found = sorted((each for page in pages for each in page.entries), key=lambda each: each.place, reverse=True)
-    sure = [each for each in found if unsure is None or each.place >= unsure]
-    shown = sure[:limit]
-    if len(shown) < len(sure):
-        return shown, shown[-1].place, False
-    return shown, unsure, unsure is not None and len(shown) < limit
 
 
 def audit_json(audited: Audited, entry: AuditEntry) -> AuditEntryJson:

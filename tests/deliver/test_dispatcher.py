@@ -572,7 +572,7 @@ async def test_damaged_attempts_cost_the_schedule_its_memory_only(at: Depot, hoo
 async def test_a_subscriber_removed_while_it_is_sent_to_stays_removed(
     at: Depot, hook: Hook, status: int, back: bool
 ) -> None:
-    """Its answer, whatever it is, revives nothing; one of the same name that came meanwhile has its own lane."""
+    """No answer brings it back; a new subscriber with the same name has a separate queue."""
     go = asyncio.Event()
     headers = {"webhook-delivery": "abort-message"} if status == 400 else {}
     hook.answers = [Says(status, headers, after=go)]
@@ -594,8 +594,8 @@ async def test_a_subscriber_removed_while_it_is_sent_to_stays_removed(
 
 
 async def test_a_deliverer_that_dies_while_it_sends_leaves_the_event_to_the_next(at: Depot, hook: Hook) -> None:
-    """Cancelled in the middle of a post it goes at once, and leaves nothing under way; when its lease is over the
-    event is sent again, with the same id."""
+    """Cancelled in the middle of a post, it ends at once and leaves nothing running; after its lease has expired, the
+    event is sent again with the same id."""
     hook.answers = [Says(after=asyncio.Event())]
     await at.subscribe(hook)
     await at.owe()

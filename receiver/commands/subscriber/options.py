@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from receiver.commands.client.options import read_secret_file
-from receiver.commands.subscriber.views import TYPES
+from receiver.commands.subscriber.views import SHORT_TYPES
 from receiver.ledger.timestamps import parse_span
 from receiver.outbox.formats.registry import FORMATS, format_spec
 
@@ -20,7 +20,7 @@ Types = Annotated[
     list[str] | None,
     typer.Option(
         metavar="TYPE,…",
-        help=f"Events to send: {', '.join(TYPES)}, all (of these), or receiver.* (problems with deliveries). "
+        help=f"Events to send: {', '.join(SHORT_TYPES)}, all (of these), or receiver.* (problems with deliveries). "
         f"Repeat it, or separate by commas. Default: {DEFAULTS}.",
     ),
 ]

@@ -7,19 +7,10 @@ from rich.text import Text
 from receiver.client.answers import AnySubscriber
 from receiver.commands.console import Fields, clean, emit, emit_fields, emit_table, moment
 from receiver.http.api.schema import StatsJson, SubscriberJson, SubscriberListJson
-from receiver.ledger.lifecycle import EventType
-from receiver.outbox.events.balance_event import BalanceEventType
-from receiver.outbox.events.dispute_event import DisputeEventType
-from receiver.outbox.events.mismatch_event import MismatchEventType
-from receiver.outbox.subscribers.fields import ALL
+from receiver.outbox.subscribers.fields import ALL, KNOWN_TYPES, OTHER_TYPES
 
 TYPE_PREFIX = "amazonpay.refund."
-TYPES = {
-    **{each.value.removeprefix(TYPE_PREFIX): each.value for each in EventType if each is not EventType.TEST},
-    **{each.value.removeprefix("amazonpay."): each.value for each in (*BalanceEventType, *DisputeEventType)},
-    **{each.value.removeprefix(TYPE_PREFIX): each.value for each in MismatchEventType},
-}
-"""The short names of event types."""
+SHORT_TYPES = [each.removeprefix(TYPE_PREFIX).removeprefix("amazonpay.") for each in (*KNOWN_TYPES, *OTHER_TYPES)]
 
 
 def emit_list(found: SubscriberListJson) -> None:

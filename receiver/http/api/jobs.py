@@ -22,7 +22,7 @@ from receiver.http.api.bodies import (
     read_object,
     read_time,
 )
-from receiver.http.api.listing import check_words, read_cursor, write_cursor
+from receiver.http.api.listing import check_words, newest_of, read_cursor, write_cursor
 from receiver.http.api.lookup import find_job
 from receiver.http.api.operations import NO_ACCOUNT, SEVERAL, Answer, Body, Call, issue_operation
 from receiver.http.api.params import ACCOUNT, LIMIT, WORD, Schema, in_path, number, text, time, whole
@@ -113,10 +113,9 @@ class JobApi:
         below = _read_place(read_cursor(call[CURSOR], "jobs", accounts))
         lists = await asyncio.gather(*(self._store.of(account).jobs.page(below, limit + 1) for account in accounts))
         found = [each for jobs in lists for each in jobs if isinstance(each, Job)]
-        shown = sorted(found, key=_place_of, reverse=True)
-        last = _place_of(shown[limit - 1]) if len(shown) > limit else None
+        shown, last = newest_of((), found, _place_of, limit)
         return JobListJson(
-            jobs=[job_json(job, [], 0) for job in shown[:limit]],
+            jobs=[job_json(job, [], 0) for job in shown],
             unreadable=[each for jobs in lists for each in jobs if isinstance(each, str)],
             next_cursor=write_cursor(f"{last[0]} {last[1]}", "jobs", accounts) if last else None,
         )

@@ -10,9 +10,10 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from hashlib import sha256
+from typing import Any, TypeVar
 
 from receiver.errors import BadRequest
 from receiver.ledger.query import Page, Query, place_of
@@ -22,6 +23,9 @@ from receiver.ledger.refund import REASONS, Refund, State, is_known_reason
 from receiver.store import Store
 from receiver.store.refunds.refunds import MOST_EXAMINED
 from receiver.track.current import current_refunds
+
+T = TypeVar("T")
+P = TypeVar("P", bound=tuple[Any, ...])
 
 CHECK_BYTES = 9
 STATE_WORDS = tuple(each.value for each in State)
@@ -44,16 +48,23 @@ async def _merged(store: Store, accounts: Sequence[str], query: Query, cursor: s
     if len(pages) == 1:
         return pages[0]
     bad = tuple(each for page in pages for each in page.unreadable)
-    # Unseen refunds of an account lie below the end of its page: nothing below the highest such end is complete.
-    unsure = max((place for page in pages if (place := read_place(page.next_cursor))), default=None)
-    found = sorted((refund for page in pages for refund in page.refunds), key=place_of, reverse=True)
-    sure = [refund for refund in found if unsure is None or place_of(refund) >= unsure]
-    shown = _cut(sure, limit)
-    if len(shown) < len(sure):
-        return Page(tuple(shown), write_place(place_of(shown[-1])), unreadable=bad)
-    return Page(
-        tuple(shown), write_place(unsure), unreadable=bad, cut=len(shown) < limit and any(page.cut for page in pages)
-    )
+    ends = [place for page in pages if (place := read_place(page.next_cursor))]
+    shown, following = newest_of(ends, (refund for page in pages for refund in page.refunds), place_of, limit)
+    cut = len(shown) < limit and any(page.cut for page in pages)
+    return Page(tuple(shown), write_place(following), unreadable=bad, cut=cut)
+
+
+def newest_of(ends: Iterable[P], found: Iterable[T], place: Callable[[T], P], limit: int) -> tuple[list[T], P | None]:
+    """The first `limit` of what all accounts have, highest place first, and the place where the next page begins (None:
+    there is none). `ends` are those of the accounts' pages that have a next one."""
+    # Unseen items of an account lie below the end of its page: nothing below the highest such end is complete.
+    unsure = max(ends, default=None)
+    ordered = sorted(found, key=place, reverse=True)
+    sure = [each for each in ordered if unsure is None or place(each) >= unsure]
+    end = limit
+    while end < len(sure) and place(sure[end]) == place(sure[end - 1]):
+        end += 1  # Accounts can have items at the same place, and the next page begins below it.
+    return sure[:end], place(sure[end - 1]) if end < len(sure) else unsure
 
 
 async def check_words(store: Store, accounts: Sequence[str], query: Query) -> None:
@@ -85,14 +96,6 @@ async def as_of_now(store: Store, refunds: Sequence[Refund]) -> list[Refund]:
     groups = [current_refunds(store.of(name), [each for each in refunds if each.account == name]) for name in accounts]
     found = {(each.account, each.refund_id): each for group in await asyncio.gather(*groups) for each in group}
     return [found[refund.account, refund.refund_id] for refund in refunds]
-
-
-def _cut(refunds: list[Refund], limit: int) -> list[Refund]:
-    """The first `limit`, and those at the last one's position: the next page begins below it."""
-    end = limit
-    while end < len(refunds) and place_of(refunds[end]) == place_of(refunds[end - 1]):
-        end += 1
-    return refunds[:end]
 
 
 def write_cursor(place: str, query: object, accounts: Sequence[str]) -> str:
