@@ -1,4 +1,4 @@
-"""Pure. What can go wrong with a call, beside `TransportError` (no whole answer) and `ConfigurationError` (a wrong
+"""Pure. The errors of a call, in addition to `TransportError` (no whole answer) and `ConfigurationError` (a wrong
 address or token)."""
 
 from __future__ import annotations

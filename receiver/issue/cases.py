@@ -142,7 +142,7 @@ class Cases(OfAccount):
         record = await self.store.requests.get(request_id)
         if record is None or not record.refund_id:
             return CaseGuard(request_id=request_id, request_state=record.state if record else "", takes=takes)
-        # Both are written beside the end of the request, and a process can die in between.
+        # Both are written separately from the end of the request, and a process can die in between.
         await self.recorder.annotate(root.account, record.refund_id, details_of(record.order))
         await self.recorder.annotate(root.account, last.refund_id, {"retried_by": record.refund_id})
         return None

@@ -162,7 +162,8 @@ class Reconciler:
                 raise StoreUnavailable("The subscribers are being written again.", reason="store_emptied")
             region = self.account.endpoint.region.value
             amount = known.amount if known else None
-            event = mismatch_event(self.account.name, finding, self.store.now(), amount=amount, region=region)
+            now = self.store.now()
+            event = mismatch_event(self.account.name, finding, now, before=held, amount=amount, region=region)
             to_send = owed(event, subscriber_list)
             if await self.store.findings.record(finding, stored, to_send, subscriber_list.version) is Opened.OK:
                 self.metrics.mismatch_event()

@@ -45,7 +45,7 @@ AUTHORIZED = f"Authorization: Bearer {TOKEN}"
 FEW = 1_000
 """What many refunds are compared against."""
 REWRITE = 300.0
-"""Seconds in which the store writes its file anew."""
+"""Seconds within which the store rewrites its file."""
 
 
 async def fill(store: Store, first: int, much: int, at_once: int = 64) -> None:
@@ -134,7 +134,7 @@ def memory(seconds: float, rounds: int, refunds: int = 200_000) -> None:
 
 
 async def _quiet(url: str) -> dict[str, Any]:
-    """What the store says of itself, once it does not write its file anew."""
+    """The store's own figures, once it is not rewriting its file."""
     client = connect(url)
 
     async def written() -> bool:

@@ -1,7 +1,7 @@
 """Twenty subscribers, four of them bad in different ways: do the healthy ones notice?
 
-Four kinds of events, a fourth of all each, and five subscribers to each kind, of which one is bad: a hundred events a
-second are five hundred deliveries.
+There are four kinds of events, equally frequent, and five subscribers to each kind, one of which is bad. So a hundred
+events a second are five hundred deliveries.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ KINDS = (
     ("Refunded", "", EventType.REFUNDED, 'types = ["amazonpay.refund.refunded"]'),
     ("RefundInitiated", "", EventType.INITIATED, 'types = ["amazonpay.refund.initiated"]'),
 )
-"""State, reason, the event that comes of it, and the filter of a subscriber that wants it."""
+"""State, reason, the resulting event, and the filter of a subscriber that wants it."""
 OK = b"HTTP/1.1 204 No Content\r\nContent-Length: 0\r\n\r\n"
 
 

@@ -116,7 +116,7 @@ async def _lines(
 
 
 async def closed(port: int, requests: Iterator[bytes], seconds: float, lines: int = 64) -> Result:
-    """As fast as it goes: each connection asks again as soon as it has its answer."""
+    """As fast as possible: each connection sends its next request as soon as it has an answer."""
     result, over = Result(), asyncio.Event()
     began = perf_counter()
     end = began + seconds

@@ -41,7 +41,7 @@ def charge_of(refund: str) -> str:
 
 
 def found(state: str, number: int, reason: str = "") -> Observation:
-    """What Amazon says of a refund that is a minute old."""
+    """Amazon's answer about a refund that is a minute old."""
     refund, created = refund_id(number), now() - 60_000
     what = {"refund_id": refund, "charge_id": charge_of(refund), "created_at": created, "updated_at": created}
     return msgspec.structs.replace(seen(state, 1, reason), **what)

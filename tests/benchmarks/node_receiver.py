@@ -29,7 +29,7 @@ CHECKED = 10**8 + 1
 
 
 def missing(folder: Path = FOLDER) -> str:
-    """What N lacks, in words; nothing where it can run."""
+    """What N lacks, as text; empty if it can run."""
     if shutil.which("node") is None:
         return "node is not installed"
     for name, version in json.loads((folder / "package.json").read_text())["dependencies"].items():
@@ -61,7 +61,7 @@ def node_receiver(url: str, folder: Path, core: Collection[int], sns: SnsSigner)
 
 
 def check_that_it_verifies(port: int, url: str, sns: SnsSigner) -> None:
-    """A receiver that believes everything is no baseline: raises `SystemExit`, with what it did."""
+    """Check that it does verify, as a baseline must. Raises `SystemExit` with the wrong answer."""
     at, true = mail.now(), mail.refund_id(CHECKED)
     tried = {
         "a forged notification": (mail.wrong_signature(sns, at, CHECKED), 403, REFUND_ID),

@@ -34,7 +34,7 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
 
 
 def test_without_node_it_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Which says more than that a package is missing."""
+    """The message names Node, not just a missing package."""
     monkeypatch.setenv("PATH", "")
     assert missing() == "node is not installed"
 
@@ -50,6 +50,6 @@ def test_a_receiver_that_believes_everything_is_no_baseline(valkey_url: str, tmp
 
 @pytest.mark.skipif(bool(missing()), reason=f"N cannot run: {missing()}")
 def test_it_verifies(valkey_url: str, tmp_path: Path) -> None:
-    """It starts only if it believes what is true, by both hashes of SNS, and refuses what is forged."""
+    """It starts only if it accepts genuine messages, with both of SNS's hashes, and refuses forged ones."""
     with node_receiver(valkey_url, tmp_path, cores()[1], mail.signer(mail.now())) as found:
         assert found.port > 0

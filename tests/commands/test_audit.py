@@ -103,7 +103,8 @@ def test_filters(server: Server, admin: Run) -> None:
 def test_an_export_that_was_cut_goes_on_exactly(
     server: Server, admin: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The same command, where the part ends; nothing is missing or twice, and what was done meanwhile is left out."""
+    """The same command continues where the first part ends. Nothing is missing or repeated, and acts since then are
+    left out."""
     monkeypatch.setattr(audit, "MOST_PER_PAGE", 2)
     made = [act(server, at, account=account) for at in range(4) for account in ("us", "eu")]
     file = tmp_path / "audit.jsonl"

@@ -81,7 +81,7 @@ async def settle(store: Store, refund_id: str, state: str) -> None:
 
 
 async def fill(store: Store) -> dict[str, Refund | None]:
-    """Refunds, pending and declined by turns; what the store says of them."""
+    """Write refunds, alternately pending and declined. Returns them as the store has them."""
     for number, refund_id in enumerate(IDS):
         await settle(store, refund_id, "Declined" if number % 2 else "RefundInitiated")
     return await known(store)
@@ -203,7 +203,7 @@ async def saved(url: str, file: Path) -> None:
 
 
 def test_what_is_saved_and_restored_is_never_open_to_others(folder: Path) -> None:
-    """Not even for a moment, and whatever the umask is: from the first byte on, only the owner may read it."""
+    """Whatever the umask is, only the owner may read it, from the first byte on."""
     process, url = start_valkey(folder / "old", *DURABLE)
     backup = folder / "refunds.rdb"
     (folder / "refunds.rdb.part").write_bytes(b"left by one that was cut, and open to all")

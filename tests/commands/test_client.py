@@ -37,7 +37,7 @@ async def against(web: WebServer, *args: str, **environment: str) -> Ran:
 
 
 def refund(**more: object) -> dict[str, object]:
-    """A refund as the API might give it, every text full of what a terminal obeys."""
+    """A refund as the API might return it, with control characters in every text."""
     return {
         "refundId": f"S01{EVIL}",
         "account": EVIL,

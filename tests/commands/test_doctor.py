@@ -68,7 +68,7 @@ def settings(url: str, **account: str) -> dict[str, str]:
 
 
 def read(command: Command) -> tuple[dict[str, Any], dict[str, str]]:
-    """The JSON object, checked for its form; and what is not ok in it."""
+    """The JSON object, checked for its form, and its findings that are not ok."""
     [line] = command.said.splitlines()
     told = json.loads(line)
     assert set(told) == {"version", "status", "counts", "findings"}
@@ -101,7 +101,7 @@ async def test_a_right_installation_offline(place: Desk, durable: str) -> None:
 
 
 async def test_the_lines_for_people(place: Desk, durable: str) -> None:
-    """Each begins with its word; the fix stands below; no colours outside a terminal; exit code 1."""
+    """Each begins with its status; the fix is below; no colours outside a terminal; exit code 1."""
     async with Simulator(keys=keys(), throttle={}) as amazon:
         env = settings(durable, endpoint=amazon.base_url, public_key_id=amazon.public_key_id)
         command = await place.run("doctor", env=env, bound=BOUND)

@@ -1,4 +1,4 @@
-"""`receiver events tail` and `forward`: live, over a restart of the service, and with word of what was lost."""
+"""`receiver events tail` and `forward`: live, across a restart of the service, and with a message about lost events."""
 
 from __future__ import annotations
 
@@ -219,7 +219,7 @@ def test_forward_tries_again_and_passes_over(server: Server, start: Start) -> No
 
 
 def test_forward_as_json(server: Server, start: Start) -> None:
-    """Without a listener: the reason stands in the place of the status."""
+    """Without a listener: the reason replaces the status."""
     server.seen(state="Refunded")
     process = start("events", "forward", "--to", "http://127.0.0.1:1/", "--after", "beginning", "--json")
     told = json.loads(process.out.next() or "")

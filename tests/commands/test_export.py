@@ -65,7 +65,7 @@ def test_csv_has_every_refund(server: Server, run: Run, tmp_path: Path, monkeypa
 
 
 def test_json_lines_are_as_the_api_has_them(server: Server, run: Run) -> None:
-    """On standard output, with both accounts; what is out of the time is not in it."""
+    """On standard output, with both accounts, and only within the period."""
     server.seen("S01-1", description="=1+1")
     server.seen("S01-2", account="eu")
     ran = run("refund", "export", "--since", "1d", "--format", "jsonl")
@@ -129,7 +129,7 @@ SPLIT = {
     "=1;=2|-3": "'=1;'=2|'-3",
     ";;=1": ";;'=1",
 }
-"""A text of a stranger, and what is written for it."""
+"""Untrusted text → the text that is written for it."""
 
 
 @pytest.mark.parametrize(("text", "written"), SPLIT.items(), ids=map(repr, SPLIT))
@@ -239,7 +239,7 @@ def test_a_quotation_mark_that_nobody_closes_is_refused() -> None:
 
 
 def test_a_separator_of_lines_inside_of_a_cell_ends_no_row() -> None:
-    """Only CR and LF do: a buyer's words may have others of Unicode's."""
+    """Only CR and LF do: a buyer's text may contain other separators of Unicode."""
     assert read_ids([f"refundId,note\n{REAL[0]},a\u2028b\x0bc\n{REAL[1]},\n".encode()]).ids == REAL
 
 
@@ -254,7 +254,7 @@ def test_a_separator_of_lines_inside_of_a_cell_ends_no_row() -> None:
     ],
 )
 def test_files_of_other_programs(run: Run, tmp_path: Path, raw: bytes, code: int, says: str) -> None:
-    """Excel's Unicode text; a byte order mark; what is no text at all; nothing."""
+    """Excel's Unicode text; a byte order mark; binary data; an empty file."""
     file = tmp_path / "ids"
     file.write_bytes(raw)
     ran = run("refund", "import", str(file), "--dry-run")
@@ -299,7 +299,7 @@ def test_import_stops_where_no_line_would_fare_better(run: Run, tmp_path: Path) 
 
 
 async def test_the_rate_is_kept() -> None:
-    """So many a second at most, however fast the service is."""
+    """The maximum per second, however fast the service is."""
     import asyncio
 
     from receiver.exchange import Response

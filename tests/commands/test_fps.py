@@ -49,7 +49,7 @@ class Stage:
 
 @pytest.fixture
 def stage() -> Iterator[Stage]:
-    """The servers share this process with the command: what they log would stand in its output."""
+    """The servers share this process with the command, so their log would appear in its output."""
     found = Stage()
     with capture_logs():
         yield found
@@ -58,7 +58,7 @@ def stage() -> Iterator[Stage]:
 
 @pytest.fixture
 def amazon(stage: Stage) -> Simulator:
-    """A simulator whose refunds are settled at once where the cents say so, else not in this test."""
+    """A simulator whose refunds are settled at once if their cents select that, and otherwise not during the test."""
     return stage.enter(Simulator(keys=keys(), outcome_delay=3600))
 
 

@@ -29,7 +29,7 @@ def test_none_is_said(server: Server, admin: Run) -> None:
 
 
 def test_they_are_listed_and_one_is_shown(server: Server, admin: Run) -> None:
-    """With what was not understood, the refunds that it names, and its message."""
+    """With what was not understood, the refunds that the message names, and its text."""
     keep(server)
     keep(server, str(uuid.UUID(int=8)), 0)
     listed = admin("notification", "list", "--limit", "1")
@@ -55,7 +55,7 @@ def test_an_id_that_is_not_there(admin: Run, id_: str, code: int) -> None:
 
 
 def test_it_is_for_administrators(server: Server, run: Run) -> None:
-    """Messages of Amazon may hold what a buyer wrote."""
+    """Amazon's messages may contain a buyer's text."""
     keep(server)
     for command in (("list",), ("show", ID)):
         ran = run("notification", *command)

@@ -135,7 +135,7 @@ def test_list_all_goes_through_every_page(server: Server, run: Run, monkeypatch:
 
 
 def test_list_limit_counts_refunds_not_pages(server: Server, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It goes on over pages until there are so many, and says that there may be more."""
+    """It reads pages until it has that many, and says that there may be more."""
     monkeypatch.setattr(calls, "MOST_PER_PAGE", 3)
     for number in range(8):
         server.seen(f"S01-{number}")
@@ -183,7 +183,7 @@ def test_history_shows_every_revision(server: Server, run: Run) -> None:
     ],
 )
 def test_history_names_the_disputes(server: Server, run: Run, changes: dict[str, Any], line: str) -> None:
-    """How each stands, and whether it blocks refunds."""
+    """The state of each, and whether it blocks refunds."""
     server.seen()
     dispute = Dispute(
         dispute_id="S01-5105180-3221187-B000001",

@@ -31,7 +31,7 @@ def test_the_secret_that_was_made_is_shown_once(admin: Run) -> None:
 
 
 def test_a_given_secret_is_not_shown(admin: Run, tmp_path: Path) -> None:
-    """It comes from a file, and goes nowhere but to the service."""
+    """It is read from a file, and only sent to the service."""
     file = tmp_path / "secret"
     file.write_text(f"{SECRET}\n")
     ran = admin(*ADD, "--secret-file", str(file))
@@ -224,7 +224,7 @@ def test_another_host_needs_the_credential_of_other_formats_again(admin: Run, tm
 
 
 def test_what_is_owed_and_sent_again(admin: Run) -> None:
-    """Nothing is, here; what is not asked for is not done."""
+    """Nothing is owed here, and only what was asked for is done."""
     admin(*ADD, "--from", "beginning")
     shown = admin("subscriber", "show", "finance").out
     assert "Waiting" in shown

@@ -129,7 +129,7 @@ def test_a_certificate_file_that_is_missing_is_a_configuration_error(pair: Any, 
     ],
 )
 def test_any_file_gets_a_verdict(tmp_path: Path, body: bytes, reason: str) -> None:
-    """Also what is no notification at all."""
+    """Also one that is not a notification."""
     path = tmp_path / "file"
     path.write_bytes(body)
     assert judge(path) == refused(reason)

@@ -101,7 +101,7 @@ async def test_unusable_options(place: Desk, arguments: tuple[str, ...], says: s
 
 
 async def test_real_notifications(place: Desk) -> None:
-    """What SNS really sent is judged as it is: accepted if valid, but for the 1024-bit key of 2012."""
+    """Real messages of SNS are accepted if valid, except those signed with the 1024-bit key of 2012."""
     files = sorted(sample("notifications").glob("*/*.json"))
     command = await place.run("verify", "--at", "message", "--topic", "*", *files)
     assert (command.process.returncode, command.complaint) == (1, "")

@@ -166,7 +166,7 @@ async def test_an_emptied_store_and_late_writes() -> None:
 
 
 def test_a_reader_that_goes_away_is_quiet(server: Server) -> None:
-    """As with any other tool: no traceback, no word, and the exit code that a shell gives for SIGPIPE."""
+    """As with any other tool: no traceback, no message, and the exit code of a shell for SIGPIPE."""
     server.seen()
     reading, writing = os.pipe()
     os.close(reading)

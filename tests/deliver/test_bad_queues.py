@@ -1,4 +1,5 @@
-"""Lanes with real listeners: rates, the breaker, pauses, what operators get, what a bad subscriber costs."""
+"""Delivery queues with real listeners: rates, the breaker, pauses, operator events, and the cost of a bad
+subscriber."""
 
 from __future__ import annotations
 
@@ -425,8 +426,8 @@ BAD: dict[str, tuple[Says_ | bytes, str]] = {
 async def test_bad_subscribers_cost_nobody_else_anything_and_are_named(
     store: Store, redis: Any, clock: ManualClock
 ) -> None:
-    """Tar pits, floods, garbage, resets, redirects to metadata, TLS that is none: each last answer says what it was;
-    three good ones get everything long before the slow ones time out, and memory does not follow what is sent."""
+    """Tar pits, floods, garbage, resets, redirects to metadata, broken TLS: each last answer records what happened;
+    three good ones get everything long before the slow ones time out, and memory does not grow with what is sent."""
     clock.ms = system_clock()
     async with depot(store, redis, clock, timeout=5.0) as at, AsyncExitStack() as stack:
         for name, (says, _) in BAD.items():
@@ -459,7 +460,7 @@ async def test_bad_subscribers_cost_nobody_else_anything_and_are_named(
 async def test_names_that_no_server_answers_delay_no_other_subscriber(
     store: Store, redis: Any, clock: ManualClock
 ) -> None:
-    """80 addresses whose names are asked for and never answered; one whose name is known gets all at once."""
+    """The names of 80 addresses are never resolved; the subscriber whose name resolves gets everything at once."""
     clock.ms = system_clock()
     async with (
         nameserver(**{"good.example": "127.0.0.1"}) as names,

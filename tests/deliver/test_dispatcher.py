@@ -4,7 +4,7 @@ other."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from email.utils import formatdate
 from math import inf
@@ -364,6 +364,34 @@ async def test_a_slow_subscriber_delays_nobody_else(at: Depot) -> None:
             assert slow.most_under_way == 3
 
 
+@pytest.mark.parametrize(("status", "posts"), [(204, 2), (500, 1)])
+async def test_what_follows_a_success_does_not_wait_until_that_is_written(
+    at: Depot, hook: Hook, status: int, posts: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What follows a failure does: it may be held back."""
+    at.deliverer.per_subscriber = 1
+    go, queues = asyncio.Event(), at.store.of("us").deliveries
+
+    def slowly(finish: Callable[..., Awaitable[bool]]) -> Callable[..., Awaitable[bool]]:
+        async def finished(*outcome: Any) -> bool:
+            await go.wait()
+            return await finish(*outcome)
+
+        return finished
+
+    monkeypatch.setattr(queues, "delivered", slowly(queues.delivered))
+    monkeypatch.setattr(queues, "retry", slowly(queues.retry))
+    hook.then = Says(status)
+    await at.subscribe(hook)
+    await at.owe(2)
+    async with at_work(at.deliverer.run):
+        await until(lambda: len(hook.posts) == posts, "what may be sent is sent")
+        await rounds(at, 3)
+        assert len(hook.posts) == posts
+        go.set()
+        await until(lambda: len(hook.posts) == 2, "everything is sent")
+
+
 async def test_no_more_is_under_way_than_the_account_may(at: Depot) -> None:
     """However many subscribers are owed events at once. Those with the fewest events in flight come first."""
     at.deliverer.rounds.concurrency = 4
@@ -544,7 +572,7 @@ async def test_damaged_attempts_cost_the_schedule_its_memory_only(at: Depot, hoo
 async def test_a_subscriber_removed_while_it_is_sent_to_stays_removed(
     at: Depot, hook: Hook, status: int, back: bool
 ) -> None:
-    """Its answer, whatever it is, revives nothing; one of the same name that came meanwhile has its own lane."""
+    """No answer brings it back; a new subscriber with the same name has a separate queue."""
     go = asyncio.Event()
     headers = {"webhook-delivery": "abort-message"} if status == 400 else {}
     hook.answers = [Says(status, headers, after=go)]
@@ -566,8 +594,8 @@ async def test_a_subscriber_removed_while_it_is_sent_to_stays_removed(
 
 
 async def test_a_deliverer_that_dies_while_it_sends_leaves_the_event_to_the_next(at: Depot, hook: Hook) -> None:
-    """Cancelled in the middle of a post it goes at once, and leaves nothing under way; when its lease is over the
-    event is sent again, with the same id."""
+    """Cancelled in the middle of a post, it ends at once and leaves nothing running; after its lease has expired, the
+    event is sent again with the same id."""
     hook.answers = [Says(after=asyncio.Event())]
     await at.subscribe(hook)
     await at.owe()

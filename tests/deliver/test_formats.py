@@ -1,4 +1,4 @@
-"""Chat and pager on real sockets: what is owed to them, what is sent, and what is never written down."""
+"""Chat and pager formats on real sockets: what they are owed, what is sent, and what is never stored or logged."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ KEY = "R0123456789ABCDEFGHIJKLMNOPQRSTU"
 async def test_a_retry_that_is_refunded_resolves_the_incident(store: Store, redis: Any, clock: ManualClock) -> None:
     """A pager and a webhook that ask for declines are owed the end of the chain too.
 
-    The routing key is in the posts alone: not in the log, not in what is kept of an event that was given up."""
+    The routing key is only in the posts: not in the log, and not in the record of a dead event."""
     aborts = Says(400, {"webhook-delivery": "abort-message"}, b'{"status":"invalid event"}')
     pages = Hook(answers=[Says(202), Says(202), aborts])
     async with depot(store, redis, clock, system_clock=clock) as at, pages.listening() as pager:

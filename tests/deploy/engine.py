@@ -27,7 +27,8 @@ BASE_BOUND, BOUND = 300.0, 600.0
 """Seconds that the base, and any other step, may take."""
 CERTIFICATES = ("cert", "client-cert")
 FOR_PIP = ("index-url", "extra-index-url", "trusted-host", "proxy", "timeout", *CERTIFICATES)
-"""What says where and how packages are fetched. Whatever else is configured here must not change the image."""
+"""The options of pip for where and how packages are fetched. Any other configuration of this machine must not change
+the image."""
 
 
 class Unavailable(Exception):

@@ -1,4 +1,4 @@
-"""The Helm chart, rendered: what it makes is what Kubernetes takes, and what the service needs."""
+"""The Helm chart, rendered: Kubernetes accepts the result, and it is what the service needs."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_helm_lints_it() -> None:
     ],
 )
 def test_wrong_values_are_refused(setting: str, says: str) -> None:
-    """With a word about what is wrong, which Helm puts in different ways."""
+    """With a message about what is wrong; Helm's wording varies."""
     with pytest.raises(AssertionError, match=says):
         run(tool("helm"), "template", "apr", CHART, "--values", EXAMPLE, "--set", setting)
 

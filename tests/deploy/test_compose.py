@@ -84,7 +84,7 @@ def test_the_store_is_reached_by_the_service_alone() -> None:
 
 
 def test_the_only_trusted_proxy_is_the_proxy() -> None:
-    """By its one address, which no other container can get; not Docker's gateway, for which any client may stand."""
+    """By its one address, which no other container can get; not by Docker's gateway, which can be any client."""
     trusted = SERVICES["receiver"]["environment"]["RECEIVER_HTTP__TRUSTED_PROXIES"]
     fixed = {
         name: service["networks"]["front"]["ipv4_address"]

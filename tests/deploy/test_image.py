@@ -1,4 +1,4 @@
-"""The image: what it installs, what it copies, and how it is asked whether it is well. No engine runs here."""
+"""The image: what it installs, what it copies, and its health check. No container engine runs here."""
 
 from __future__ import annotations
 

@@ -74,7 +74,7 @@ def test_every_metric_in_use_exists_on_a_live_page(page: str) -> None:
 
 
 def test_every_label_in_use_exists() -> None:
-    """In each selector and each `by`; of what a recording rule counts, those that it keeps."""
+    """In each selector and each `by`; for a recording rule, only the labels that it keeps."""
     known = labels()
     kept = {
         rule["record"]: set(re.split(r",\s*", re.findall(r"sum by \(([^)]*)\)", rule["expr"])[0]))

@@ -23,7 +23,7 @@ def values(key: str) -> list[str]:
 
 
 def installed(folder: Path) -> Path:
-    """The unit as it stands, with a program that is here."""
+    """The unit unchanged, except for a program that exists here."""
     path = folder / UNIT.name
     path.write_text(UNIT.read_text().replace("/opt/receiver/bin/receiver", "/bin/true"))
     return path

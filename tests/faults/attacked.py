@@ -1,6 +1,7 @@
-"""The service whose web is loopback: `python -m tests.faults.attacked serve --config FILE`, as `receiver` otherwise.
+"""The service with all outgoing connections on loopback: `python -m tests.faults.attacked serve --config FILE`, as
+`receiver` otherwise.
 
-`CERTIFICATE_HOST` (address:port) stands for the host of SNS's certificates; `NAME_SERVER` (address:port) answers every
+`CERTIFICATE_HOST` (address:port) is used as the host of SNS's certificates; `NAME_SERVER` (address:port) resolves every
 other name. Nothing else differs: pools, resolver and TLS are the service's own.
 """
 

@@ -1,7 +1,7 @@
 """Attackers, in a separate process, so that they do not slow the measured one.
 
-`python -m tests.faults.attackers KIND …` says `begun` when all of it is under way, goes on until its standard input
-ends, and says then as one line of JSON what it did. It speaks to loopback only.
+`python -m tests.faults.attackers KIND …` prints `begun` when the whole attack is running, continues until its standard
+input ends, and then prints what it did as one line of JSON. It only connects to loopback.
 """
 
 from __future__ import annotations
@@ -137,7 +137,8 @@ class Crowd:
                 group.create_task(act(number)).add_done_callback(lambda _: places.release())
 
     async def always(self, act: Callable[[int], Coroutine[Any, Any, None]]) -> None:
-        """`width` at once; each begins anew as soon as it has ended, `LEAST_PAUSE` after it began at the earliest."""
+        """Run `width` of them at once. Each is repeated when it ends, but no sooner than `LEAST_PAUSE` after its
+        start."""
 
         async def one(number: int) -> None:
             while True:
@@ -156,7 +157,7 @@ class Crowd:
             await until(lambda: self.most_under_way >= self.width or (self.rate and self.answers), "its height", 3.0)
 
     async def run(self, act: Callable[[int], Coroutine[Any, Any, None]]) -> dict[str, Any]:
-        """Attack until the standard input ends; what was done."""
+        """Attack until the standard input ends. Returns what was done."""
         ended = asyncio.StreamReader()
         async with self.stack:
             await self.arrive()

@@ -1,10 +1,10 @@
 """Attacks, and what must hold meanwhile: `python -m tests.faults attacks --seconds 60`.
 
-The service is its own process on a durable Valkey, with Amazon's throttle for a live account. Meanwhile each
-second a refund is declined, and a genuine notification says so, which is sent again where it is put off. What must
-hold: the subscriber gets every decline within `MOST_DECLINE` of its notification; `/readyz` says 200 within
-`MOST_READY` on new connections; every genuine notification is taken in the end, and no answer to one is but 200 or 503.
-The attackers are another process (`attackers.py`).
+The service runs in a separate process on a durable Valkey, with Amazon's throttle for a live account. Each second a
+refund is declined and its genuine notification is posted; after a 503 it is posted again. What must hold: the
+subscriber gets every decline within `MOST_DECLINE` of its notification; `/readyz` answers 200 within `MOST_READY` on
+new connections; every genuine notification is accepted in the end, and is only answered with 200 or 503. The attackers
+run in another process (`attackers.py`).
 """
 
 from __future__ import annotations
@@ -50,9 +50,9 @@ READY_EVERY, DECLINE_EVERY = 0.5, 1.0
 RESEND = 1.0
 """Seconds after which what got no 200 is sent again. SNS does so at once three times, then after 20 s."""
 GIVE_UP = 60.0
-"""Seconds after which a decline is lost, and a connection that says nothing is no answer."""
+"""Seconds after which a decline counts as lost, and a silent connection as unanswered."""
 STORED = 20_000
-"""Refunds that are there to be read."""
+"""Number of stored refunds, for attacks that read."""
 OTHERS = 80
 """Subscribers of the other merchant."""
 FILES = 8192
@@ -72,9 +72,9 @@ class Attack:
     proven: bool = True
     """Whether the certificate of genuine messages has verified one before."""
     rotates: bool = False
-    """Whether Amazon signs with a new one from the middle on."""
+    """Whether Amazon signs with a new certificate in the second half."""
     silent: bool = False
-    """Whether the host of the certificates says nothing about files that do not exist, instead of 404."""
+    """Whether the host of the certificates never answers for files that do not exist, instead of with 404."""
     stored: int = 0
     others: int = 0
 
@@ -134,12 +134,12 @@ class Outcome:
 
     @property
     def answered(self) -> bool:
-        """Whether nothing but 200 and "later" was answered to what is genuine."""
+        """Whether genuine notifications were only answered with 200 or 503."""
         return set(self.answers) <= {200, 503}
 
     @property
     def slowest(self) -> float:
-        """The longest from a notification's first post to its webhook, but for those of the rotation."""
+        """The longest time from a notification's first post to its webhook, without those during the rotation."""
         timed = [each for each in self.declines.values() if not self.rotated <= each.posted < self.believed]
         return max((each.told - each.posted if each.told else GIVE_UP for each in timed), default=0.0)
 
@@ -267,8 +267,8 @@ class Town:
         return web.Response(status=204)
 
     async def decline(self, amazon: Simulator) -> None:
-        """One refund that is declined, its notification until it is taken, and, for the merchant of the subscriber,
-        the webhook. Never raises `AssertionError`: the outcome says what did not come."""
+        """Decline one refund, post its notification until it is accepted, and, for the merchant of the subscriber, wait
+        for the webhook. Never raises `AssertionError`: the outcome lists what is missing."""
         refund_id = amazon.start_refund("12.00", "USD", "DeclinedAtOnce")
         found = Decline(perf_counter())
         if amazon is self.amazons[0]:
@@ -364,7 +364,7 @@ async def _ready(place: Town) -> bool:
 
 @asynccontextmanager
 async def attackers(place: Town) -> AsyncIterator[None]:
-    """The attack, under way; in the end it is over, and the outcome says what was done."""
+    """Run the attack until the block ends. The outcome then says what was done."""
     attack = place.outcome.attack
     if not attack.kind:
         yield

@@ -53,7 +53,7 @@ class Report:
     answers: Counter[int] = field(default_factory=Counter)
     acknowledged: int = 0
     lost: list[str] = field(default_factory=list)
-    """Refunds whose notification was acknowledged, and that are not known in their true state."""
+    """Refunds whose notification was acknowledged, but whose true state the service does not know."""
     owed: int = 0
     """Decline events."""
     untold: list[tuple[str, str]] = field(default_factory=list)
@@ -153,7 +153,7 @@ async def town(*, external: bool) -> AsyncIterator[Town]:
 
 
 async def run(victims: Sequence[Victim], seed: int, *, external: bool = False) -> Report:
-    """Kill these one after the other under load, let it come to rest, and count."""
+    """Kill these one after the other under load, wait until nothing more happens, and count."""
     source, report, began = random.Random(seed), Report(), time.monotonic()
     async with town(external=external) as place:
         load = Load(place.around, 1_000_000, PAUSE)
@@ -172,7 +172,7 @@ async def run(victims: Sequence[Victim], seed: int, *, external: bool = False) -
 
 
 async def at_rest(around: World) -> None:
-    """All that must come has come, or `QUIET` is over: then the count says what has not."""
+    """Wait until everything expected has arrived, or for `QUIET`; the count then says what is missing."""
 
     def told() -> bool:
         over = all(state in FINAL_EVENT for state, _ in around.truth().values())
@@ -186,7 +186,7 @@ async def at_rest(around: World) -> None:
 
 
 async def count(report: Report, place: Town, load: Load) -> None:
-    """Compare what Amazon knows with what the service says and the subscriber got."""
+    """Compare Amazon's state with that of the service and with what the subscriber got."""
     around = place.around
     truth, known = around.truth(), await around.known()
     report.answers, report.acknowledged = load.answers, len(load.acknowledged)

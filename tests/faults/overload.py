@@ -1,7 +1,8 @@
-"""Ten times what the machine takes, in an open loop: what is shed and how fast, what is still done, and what it costs.
+"""Ten times as many requests as the machine can process, in an open loop: what is shed and how fast, what is still
+done, and what it costs.
 
-`python -m tests.faults overload --seconds 30`. The service is pinned to one core, the load and Redis to the other. What
-gets 503 is sent again later, as SNS does; a notification that finds no connection waits.
+`python -m tests.faults overload --seconds 30`. The service is pinned to one core, the load and Redis to the other.
+After a 503, a notification is sent again later, as by SNS; one that gets no connection waits.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class Sender(asyncio.Protocol):
         """When the service reads from it again; it is not known when it accepts a connection."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Send what it was opened for."""
+        """Send the request for which it was opened."""
         self.transport = cast(asyncio.Transport, transport)
         self.send(self.whole)
 
@@ -192,7 +193,7 @@ class Outcome:
     """MiB before, at the end, and after."""
     after: load.Result
     recovered: float
-    """Seconds from the end of the flood until `/readyz` says 200 on a new connection."""
+    """Seconds from the end of the flood until `/readyz` answers 200 on a new connection."""
 
     @property
     def good(self) -> bool:
@@ -221,7 +222,7 @@ class Outcome:
 
 
 def run(seconds: float, lines: int = MOST_LINES, warm: float = 3.0, *, limits: str = "", calm: int = 64) -> Outcome:
-    """Find what the machine takes, offer ten times that, and look at what follows.
+    """Measure how many requests the machine can process, offer ten times as many, and observe the effects.
 
     `lines`: connections of the senders; `calm`: those over which the most is measured. `limits`: more of the settings.
     """

@@ -1,4 +1,4 @@
-"""A proxy between a store and its Redis that speaks enough RESP to break at one command, and nowhere else.
+"""A proxy between a store and its Redis that understands enough RESP to fail at exactly one command.
 
 Commands are counted from 1 over all connections, in the order in which they arrive; each is passed on when the one
 before it on its connection has been answered. So a fault at the n-th command means exactly that command.
@@ -28,13 +28,13 @@ NEVER_TWICE = (
     "subscribe",
     "unsubscribe",
 )
-"""Scripts that no client may send twice, and those of operators, which a late copy would undo."""
+"""Scripts that no client may send twice, and those for operators, whose work a late copy would undo."""
 LATE = 3
 """Commands after which the copy of a `late` one arrives."""
 
 
 class Fault(StrEnum):
-    """What goes wrong at one command."""
+    """The failure at one command."""
 
     BEFORE = "before"
     """The connection ends before the command is passed on."""
@@ -51,7 +51,7 @@ class Fault(StrEnum):
     READ_ONLY = "read-only"
     """Redis is a replica while it runs this one."""
     LOADING = "loading"
-    """Redis says that it loads its data, and runs nothing."""
+    """Redis answers that it is loading its data, and runs nothing."""
     FORGETS = "forgets scripts"
     """Redis has lost all scripts."""
     TWICE = "twice"
@@ -67,7 +67,7 @@ Frame = list[bytes]
 
 @dataclass
 class FaultProxy:
-    """`plan`: command number → what goes wrong there. `every` goes wrong at each command that may be sent twice."""
+    """`plan`: command number → its fault. `every` is the fault of each command that may be sent twice."""
 
     upstream: str
     admin: Redis
@@ -173,7 +173,7 @@ class FaultProxy:
     async def _swallow(
         self, reader: asyncio.StreamReader, above: asyncio.StreamReader, below: asyncio.StreamWriter
     ) -> None:
-        """Run what the client had sent with it: a pipeline arrives as a whole."""
+        """Run what the client has sent together with it: a pipeline arrives as a whole."""
         with contextlib.suppress(TimeoutError):
             while True:
                 async with asyncio.timeout(0.002):
@@ -184,7 +184,7 @@ class FaultProxy:
                 await read_answer(above)
 
     async def send_late(self, seen: int | None = None) -> None:
-        """Have the copies arrive whose time has come; None: all of them."""
+        """Send the copies that are due; None: all of them."""
         while self._late and (seen is None or self._late[0][0] <= seen):
             _, raw = self._late.popleft()
             above, below = await asyncio.open_unix_connection(self.upstream)

@@ -102,13 +102,13 @@ class Run:
     house: House
     proxy: FaultProxy
     near: Store
-    """Behind the proxy: what is under test goes by it."""
+    """Connected through the proxy. The code under test uses this one."""
     direct: Store
     clock: ManualClock
     refunds: list[str] = field(default_factory=list)
     """What the ledger must know in the end, as Amazon does."""
     told: list[str] = field(default_factory=list)
-    """The last words of the types of each refund's events."""
+    """The last parts of the types of each refund's events."""
     answers: list[int] = field(default_factory=list)
     """What our HTTP side has answered."""
 
@@ -242,7 +242,7 @@ class Run:
         return Subscriber(name="all", url=self.house.hook.url, secrets=(Secret(self.house.hook.secret),), types=("*",))
 
     async def _until_taken(self, again: Callable[[], Awaitable[Answer]], good: tuple[int, ...]) -> Answer:
-        """As SNS and a careful client do: what is 5xx is sent again."""
+        """Repeat after a 5xx, as SNS and a careful client do."""
         for _ in range(MOST_TRIES):
             answer = await again()
             self.answers.append(answer.status)
@@ -304,7 +304,7 @@ async def fresh(house: House, plan: dict[int, Fault], every: Fault | None = None
 
 
 async def walk(house: House, path: str, plan: dict[int, Fault], every: Fault | None = None) -> FaultProxy:
-    """One path with these faults, its recovery, and the look at what is left. Raises `AssertionError` with the plan."""
+    """Run one path with these faults, recover, and check the result. Raises `AssertionError` with the plan."""
     async with fresh(house, plan, every) as run:
         try:
             await run.path(path)

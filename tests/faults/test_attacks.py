@@ -26,8 +26,8 @@ def smaller(attack: Attack) -> Attack:
 
 @pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.name)
 async def test_declines_are_told_and_readiness_answers_meanwhile(attack: Attack) -> None:
-    """Every decline is delivered, every genuine notification is taken in the end and answered with 200 or 503,
-    `/readyz` always says 200, and a new certificate is believed. How fast is for a quiet machine to say."""
+    """Every decline is delivered, every genuine notification is answered with 200 or 503 and accepted in the end,
+    `/readyz` always answers 200, and a new certificate is accepted. Times are only measured on a quiet machine."""
     room_for_files()
     found = await suffer(smaller(attack), SECONDS)
     assert found.all_told, found

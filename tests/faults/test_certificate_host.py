@@ -1,7 +1,6 @@
-"""The host of the signing certificates is down, slow or serves garbage; and strangers who name 10,000 of its files.
+"""The host of the signing certificates is down, slow or serves garbage; or strangers name 10,000 of its files.
 
-A genuine notification gets 503 and is taken when it comes again; what a proven certificate signs is not concerned. The
-host is a TLS server with the name of Amazon's.
+The host of the signing certificates is down, slow or serves garbage; or strangers name 10,000 of its files.
 """
 
 from __future__ import annotations
@@ -47,12 +46,12 @@ TROUBLES = {
     "no end": answer(b"x" * 1_000_000),
 }
 FORGET = 300_001
-"""ms after which the host is asked again whatever it said."""
+"""ms after which the host is asked again, whatever its last answer was."""
 
 
 @dataclass
 class Host:
-    """The certificate host. `says` is what it answers; None: it takes connections, and says nothing."""
+    """The certificate host. `says` is its answer; None: it accepts connections and never answers."""
 
     says: bytes | None
     server: WebServer
@@ -180,8 +179,8 @@ async def test_it_serves_garbage(at: Town, says: str) -> None:
 
 
 async def test_ten_thousand_names_harm_nobody(at: Town) -> None:
-    """A stranger who knows a topic names as many files of the host as he likes, all at once: fetches and memory are
-    bounded, and genuine mail in between is taken as fast as before. So is that of a new certificate, from elsewhere."""
+    """A stranger who knows a topic names many files of the host at once: fetches and memory are bounded, and genuine
+    notifications are accepted as fast as before, also those of another client with a new certificate."""
     at.host.says = answer(SIGNER.pem)
     assert await at.post(0) == (200, "")
     at.host.says = answer(b"", "404 Not Found")
@@ -213,7 +212,7 @@ async def test_ten_thousand_names_harm_nobody(at: Town) -> None:
 
 
 async def test_those_who_wait_for_a_silent_host_take_no_place_of_proven_mail(at: Town) -> None:
-    """As many strangers as there are places, and more: what a proven certificate signs is judged at once."""
+    """There are more strangers than places; a message signed with a proven certificate is still judged at once."""
     at.host.says = answer(SIGNER.pem)
     assert await at.post(0) == (200, "")
     at.host.says = None

@@ -25,7 +25,7 @@ from tests.store.makers import claim, hint
 HOUR = 3_600_000
 STEP = 10 * HOUR
 AT_ONCE = STEP // 2
-"""ms within which what is new is done: the test's time runs 1000 times as fast, so that a slow machine needs hours."""
+"""ms within which new work is done. The test's clock runs 1000 times as fast, so a slow machine needs hours of it."""
 
 __all__ = ["server"]
 
@@ -39,7 +39,7 @@ async def place(valkey_url: str) -> AsyncIterator[House]:
 
 
 async def walked(run: Run, path: str) -> int:
-    """Walk a path and recover; what the subscriber has got before stays. Returns how many ms that took."""
+    """Run a path and recover, without removing what the subscriber got before. Returns how many ms that took."""
     began, posts, refunds = run.clock(), list(run.house.hook.posts), list(run.refunds)
     await run.path(path)
     run.refunds[:0] = [each for each in refunds if each not in run.refunds]
@@ -104,7 +104,7 @@ async def test_no_throttle_waits_for_a_clock_that_was_ahead(store: Store, clock:
 
 
 async def test_a_pause_is_not_prolonged_by_one_that_a_clock_ahead_wrote(store: Store, clock: ManualClock) -> None:
-    """Amazon says 429 again, right after the step."""
+    """Amazon answers 429 again, right after the step."""
     clock.tick(HOUR)
     await store.of("us").schedule.block("get_refund", clock() + 2_000)
     clock.tick(-HOUR)
@@ -144,6 +144,6 @@ async def test_a_process_whose_clock_steps(server: Server, tmp_path: Path) -> No
 
 
 async def word(at: World) -> tuple[int, str]:
-    """The status of `/readyz`, and what it says of the clock."""
+    """The status of `/readyz`, and its result for the clock."""
     status, found = await at.stage.get("/readyz")
     return status, found["checks"]["clock"]

@@ -1,4 +1,4 @@
-"""Whatever breaks at whichever command: nothing is lost, nothing is done twice, nothing is stuck."""
+"""For any fault at any command: nothing is lost, nothing is done twice, nothing is stuck."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ async def test_the_same_at_every_command(place: House, path: str, fault: Fault) 
 
 
 async def test_a_house_lasts_for_any_number_of_walks(place: House) -> None:
-    """`python -m tests.faults --every` makes hundreds, each of which moves Amazon's clock on."""
+    """`python -m tests.faults --every` makes hundreds of runs, and each advances Amazon's clock."""
     place.amazon.move(100)
     for path in PATHS:
         await walk(place, path, {})

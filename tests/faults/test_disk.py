@@ -1,5 +1,5 @@
-"""No room on the disk of the embedded store. A limit on the size of files stands in for a full disk: the write fails in
-the same place, halfway through a command, and no rights are needed to set it."""
+"""The disk of the embedded store is full. A limit on the size of files simulates that: the write fails in the same
+place, halfway through a command, and setting the limit needs no privileges."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ROOM = 20_000
 """Bytes that may still be written; a notification takes about 1 KB."""
 MOST = 200
 LOOKS = 60
-"""Enough that the log has met the limit too: it stands on the same disk."""
+"""Enough that the log, which is on the same disk, reaches the limit too."""
 
 
 @pytest.fixture
@@ -30,8 +30,8 @@ async def place() -> AsyncIterator[Desk]:
 
 
 async def test_a_full_disk(place: Desk) -> None:
-    """Valkey ends at the first write that fails, and the next one meets the same disk: 503 and not ready for as long as
-    it is full, and nothing that was acknowledged is lost. When there is room again, all goes on by itself."""
+    """Valkey ends at the first write that fails, and so does the next one: the service answers 503 and is not ready
+    while the disk is full, and nothing acknowledged is lost. When there is room again, everything resumes by itself."""
     async with world() as around:
         command = await around.at(await place.serve(around.configure(place.folder), "--no-worker"))
         (valkey,) = servers(place.folder)

@@ -6,8 +6,8 @@ from tests.faults.kill import Victim, run
 
 
 async def test_whatever_is_killed_nothing_acknowledged_is_lost() -> None:
-    """Each part once, then quiescence: no acknowledged notification and no decline is lost, and what is delivered
-    twice is delivered under the same id."""
+    """Each part is killed once; in the end, no acknowledged notification and no decline is lost, and anything delivered
+    twice has the same id."""
     report = await run([Victim.REDIS, Victim.WORKER, Victim.ALL, Victim.SERVER], seed=5)
     assert report.good, report
     assert report.kills.total() == len(Victim)

@@ -1,4 +1,5 @@
-"""Ten times what the machine takes, for a second. `python -m tests.faults overload --seconds 30` measures it."""
+"""Ten times as many requests as the machine can process, for a second. `python -m tests.faults overload --seconds 30`
+measures it."""
 
 from __future__ import annotations
 
@@ -9,8 +10,8 @@ LIMITS = f"connections = {CONNECTIONS}\n[ingest]\nconcurrency = {AT_ONCE}"
 
 
 def test_overload_sheds_and_is_over_at_once() -> None:
-    """What is over the bounds gets 503 with a time to come back, connections over the limit are closed, memory stays,
-    work goes on, and right afterwards everything is taken again. How much and how fast is for a quiet machine to say.
+    """Requests over the limits get 503 with Retry-After, connections over the limit are closed, memory does not grow,
+    work continues, and right afterwards everything is accepted again. Rates are only measured on a quiet machine.
     """
     found = run(1.0, LINES, 0.5, limits=LIMITS, calm=AT_ONCE)
     assert found.shed > 0, found

@@ -1,5 +1,5 @@
-"""The service on a Redis that is in a bad way: notifications get 503 with a time to come back, `/readyz` says why, and
-all is well again without a restart as soon as Redis is."""
+"""The service on a Redis in a bad state: notifications get 503 with Retry-After, `/readyz` says why, and everything
+works again without a restart as soon as Redis does."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ class World:
         return await self.unready() in reasons
 
     async def is_well(self, *refund_ids: str) -> None:
-        """What was answered 503 comes again, is accepted, and is delivered once; what is new as well."""
+        """What was answered with 503 is sent again, accepted, and delivered once; so is a new notification."""
         await until(self.stage.ready, "it is ready")
         wanted = [*refund_ids, self.decline()]
         for refund_id in wanted:
@@ -155,7 +155,8 @@ async def test_too_few_replicas(at: World) -> None:
 
 
 async def test_a_replica_of_another(at: World) -> None:
-    """It takes over the other's data, which is none: after it is a primary again, everything is owed anew."""
+    """It replaces its data by the other's, which is empty: after it is a primary again, everything has to be sent
+    again."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     at.server.start(
@@ -225,8 +226,8 @@ async def slow(server: Server, tmp_path: Path) -> AsyncIterator[tuple[World, Pro
 
 
 async def test_slow(slow: tuple[World, Proxy]) -> None:
-    """Each answer takes 2 s, less than `redis.timeout`: what is posted is taken all the same, slowly; readiness says
-    that it is too slow to be of use."""
+    """Each answer takes 2 s, less than `redis.timeout`: notifications are still accepted, slowly; the readiness check
+    reports that it is too slow."""
     at, proxy = slow
     proxy.delay = 2.0
     refund_id = at.decline()

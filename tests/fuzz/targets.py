@@ -1,7 +1,6 @@
-"""What is fuzzed: each target takes any bytes, and raises unless what must hold for them holds.
+"""The fuzz targets: each takes any bytes, and raises if a property does not hold for them.
 
-A target may only meet the errors that its reader promises. `python -m tests.fuzz TARGET` looks for bytes that break
-one; `corpus/<target>/` has those to begin with, among them whatever broke one once.
+The fuzz targets: each takes any bytes, and raises if a property does not hold for them.
 """
 
 from __future__ import annotations
@@ -57,7 +56,7 @@ def envelope(data: bytes) -> None:
 
 
 def notice(data: bytes) -> None:
-    """The text inside an envelope that is believed: Amazon's, and yet nothing is taken for granted."""
+    """The text inside an accepted envelope: it is Amazon's, but nothing is assumed about it."""
     _notice(data.decode("utf-8", "surrogateescape"))
 
 

@@ -1,8 +1,8 @@
-"""`POST /ipn` under fire: whatever comes, it is judged, logged in one line that repeats nothing of it, and written only
-if it is proven; no request is made on a stranger's behalf.
+"""`POST /ipn` with hostile input: every request is judged, logged in one line that repeats nothing of it, and written
+only if it is proven; no outgoing request is made for a stranger.
 
 The whole ASGI application with a real store, called without a socket: so headers and bodies can be any bytes at all.
-What is proven is worked out here a second time.
+Whether a message is proven is computed here independently.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from tests.kit.accounts import TOPIC, make_account
 from tests.kit.sns import NOW, SnsSigner, headers, notice, rsa_key, signed_text, timestamp
 
 CANARY = "hunter2hunter2"
-"""In everything that is put into a body here: if it stands in a log line, so could anything."""
+"""Part of every value that is put into a body here. If it appears in a log line, any text could."""
 DAY = 86_400_000
 STATUSES = {200, 400, 403, 413, 415, 501, 503}
 BELIEVED = frozenset(NotificationOutcome)
@@ -457,7 +457,7 @@ def test_no_certificate_is_fetched_for_a_stranger(target: Target, address: str, 
 
 @pytest.mark.parametrize("version", [1, 2])
 def test_the_fire_is_aimed(target: Target, version: int) -> None:
-    """An unchanged envelope is believed: what is refused above is refused for what was changed."""
+    """An unchanged envelope is accepted, so the tests above fail because of their changes."""
     body = SNS.post_body(version=version)
     answer = target.post(body, cuts=(1, 100))
     check(answer, body)

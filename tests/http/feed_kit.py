@@ -78,7 +78,7 @@ class Client:
         self.headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
 
     async def next(self) -> Said | None:
-        """The next thing that is said; None at the end of the stream, however it ends."""
+        """The next message or comment; None at the end of the stream, however it ends."""
         async with asyncio.timeout(BOUND):
             while "\n\n" not in self._text:
                 try:
@@ -112,7 +112,7 @@ class Client:
         return found
 
     def close(self) -> None:
-        """Go without a word."""
+        """Abort the connection."""
         self._writer.transport.abort()
 
 
@@ -141,7 +141,7 @@ def refund_id(number: int) -> str:
 async def happened(
     store: Store, redis: Redis, *numbers: int, account: str = "us", reason: str = "AmazonRejected", text: str = "No."
 ) -> None:
-    """A decline of each refund stands in the stream, as a commit writes it."""
+    """Add a decline of each refund to the stream, as a commit writes it."""
     async with redis.pipeline(transaction=False) as pipeline:
         for number in numbers:
             event = an_event(account=account, refund_id=refund_id(number), reason_code=reason, reason_description=text)

@@ -161,7 +161,7 @@ async def running(
 
 @asynccontextmanager
 async def listening(app: ASGIApp, chosen: Settings, metrics: Metrics | None = None) -> AsyncIterator[Service]:
-    """An application under uvicorn, until the block ends; all that it answers is as its description says."""
+    """An application under uvicorn, until the block ends. Its answers are checked against the OpenAPI description."""
     with judged(app) as judge:
         async with serving(judge, chosen, metrics) as service:
             yield service

@@ -250,8 +250,8 @@ def test_a_flood_displaces_nothing_of_its_own_that_was_of_use_just_now(monkeypat
 
 
 async def test_a_connection_idles_as_long_as_the_setting_says(store: Store) -> None:
-    """Longer than proxies keep theirs: else a notification that is sent in the moment of closing is lost to a 502. What
-    still comes of a body after an early answer has no such time."""
+    """Longer than proxies keep theirs: otherwise a notification that is sent at the moment of closing gets a 502. The
+    rest of a body after an early answer does not get this time."""
     assert settings().http.keep_alive.total_seconds() == 75
     async with running(with_http(keep_alive=timedelta(seconds=1)), store, Judge()) as service:
         line = await connect(service, "127.0.0.3")

@@ -229,7 +229,7 @@ async def test_a_form_without_its_token_does_nothing(
 
 
 async def test_the_cookie_reads_the_api_and_never_writes(service: Service, browser: Browser, store: Store) -> None:
-    """GETs with what the token may see; a POST needs a token, whatever the cookie is."""
+    """A GET shows what the token may see; a POST needs a token, whatever the cookie is."""
     await seen(store, "us")
     await browser.sign_in(US_ONLY)
     assert (await browser.get(f"/v1/refunds/{REFUND}")).status == 200
@@ -246,7 +246,7 @@ async def test_the_cookie_reads_the_api_and_never_writes(service: Service, brows
 async def test_an_open_stream_ends_with_its_session(
     sns: SnsSigner, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also where it is another browser's that has the cookie. One with a token goes on."""
+    """Also the stream of another browser with the cookie. A stream with a token continues."""
     monkeypatch.setattr(feed, "Timing", lambda: Timing(heartbeat=0.1))
     async with (
         running(settings("us", "eu"), store, real_receiver(sns, store, "us", "eu")) as service,
@@ -366,7 +366,8 @@ async def test_where_one_is_led_after_signing_in(service: Service, browser: Brow
 
 
 async def test_a_link_from_elsewhere_keeps_the_session(service: Service, browser: Browser) -> None:
-    """A strict cookie does not come with it: a page in between goes on by itself, without a script."""
+    """The browser does not send a strict cookie with it: an intermediate page continues automatically, without a
+    script."""
     answer = await browser.get(ONE, Sec_Fetch_Site="cross-site")
     assert answer.status == 200
     assert f'content="0; url={ONE}"' in unescape(browser.page)

@@ -33,7 +33,7 @@ SWITCHES = [
 ]
 WIDTHS = (390, 900, 1400)
 BOUND = 15_000
-"""ms in which the browser shows what it must."""
+"""ms within which the browser must show what a test expects."""
 
 pytestmark = pytest.mark.skipif(
     not CHROMIUM and (not os.environ.get("CI") or bool(os.environ.get("WITHOUT_CHROMIUM"))),
@@ -180,8 +180,8 @@ async def test_on_a_phone_in_the_dark_and_without_scripts(
 async def test_pages_at_three_widths_light_and_dark(
     service: Service, store: Store, clock: ManualClock, tmp_path: Path, width: int
 ) -> None:
-    """Nothing to scroll to the side, no amount or id in two lines, labels of the chart of 12 px; and, light and dark,
-    what a screen reader needs, and contrast that can be read."""
+    """No horizontal scrolling, no amount or id on two lines, chart labels of 12 px; in light and dark, what a screen
+    reader needs, and sufficient contrast."""
     await seen(store, "us", state="Declined", reason="AmazonRejected")
     for number in range(12):
         await seen(store, "us", f"S01-5105180-3221187-R02{number:04}", ("Declined", "Refunded")[number % 2])

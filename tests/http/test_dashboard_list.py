@@ -1,4 +1,4 @@
-"""The dashboard's pages of lists: search, filters, count and sums, what is empty, and tests of subscribers."""
+"""The dashboard's lists: search, filters, count and sums, empty lists, and tests of subscribers."""
 
 from __future__ import annotations
 

@@ -108,7 +108,7 @@ async def test_wrong_questions_are_told(service: Service, hook: Hook, query: str
 
 @pytest.mark.parametrize("by", ["event", "stream", "since", "all"])
 async def test_dead_events_are_sent_again(service: Service, at: Depot, hook: Hook, by: str) -> None:
-    """By id, by time, or all; a dry run changes nothing; the webhook-id stays, and what is not asked for stays dead."""
+    """By id, by time, or all; a dry run changes nothing; the webhook-id stays the same, and other events stay dead."""
     deliveries = await die(at, hook, 3)
     ids = [post.headers["webhook-id"] for post in hook.posts]
     ways: dict[str, dict[str, Any]] = {

@@ -1,4 +1,4 @@
-"""`GET /v1/events` as a stream: exact resume, what is lost is said, slow clients harm no other."""
+"""`GET /v1/events` as a stream: exact resume, lost events are reported, slow clients harm no other."""
 
 from __future__ import annotations
 
@@ -200,7 +200,8 @@ async def test_a_store_that_is_emptied_under_listeners_is_said(service: Service,
 
 
 async def test_several_accounts_in_one_cursor(service: Service, store: Store, redis: Redis) -> None:
-    """Each goes on where it was. One that the cursor does not have is sent from its beginning: it may be new."""
+    """Each account continues where it was. One that is not in the cursor is sent from its beginning, because it may be
+    new."""
     await happened(store, redis, 1, 2)
     await happened(store, redis, 101, 102, account="eu")
     async with stream(service.port, FROM_START) as client:
@@ -387,7 +388,7 @@ async def commands(redis: Redis) -> int:
 
 
 async def test_reads_do_not_grow_with_clients(service: Service, store: Store, redis: Redis) -> None:
-    """Fifty clients cost as many reads as one: those of the two tails."""
+    """Fifty clients cost as many reads as one: only the two tails read."""
     counts, clock = {}, asyncio.get_running_loop().time
     for size in (1, 50):
         async with AsyncExitStack() as clients:

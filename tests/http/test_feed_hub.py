@@ -29,7 +29,7 @@ async def place_after(store: Store, count: int) -> Place:
 
 
 async def test_a_listener_is_told_what_comes_after_its_place(store: Store, redis: Redis) -> None:
-    """From what the hub has at hand, and what comes; further back it has to read a page first."""
+    """From the hub's buffer, and later ones; a place further back needs a page first."""
     await happened(store, redis, *range(4))
     hub, first = Hub(CurrentFeed(store), keep=10), Listener(100)
     assert hub.join(first, "us", await place_after(store, 4))
@@ -124,7 +124,7 @@ async def test_a_store_that_was_restored_from_before(store: Store, redis: Redis)
 
 
 async def test_a_stream_that_was_deleted_by_hand(store: Store, redis: Redis) -> None:
-    """It has fewer entries than its readers have counted, however young these are."""
+    """It has fewer entries than its readers have counted, however recent those are."""
     await happened(store, redis, *range(5))
     place = await place_after(store, 5)
     await redis.delete(US)

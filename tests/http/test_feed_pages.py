@@ -90,7 +90,7 @@ async def test_without_a_cursor_a_page_is_of_now(service: Service, store: Store,
 async def test_a_long_poll_wakes_with_the_commit(
     service: Service, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By the commit, not by looking now and then; what is filtered does not end it."""
+    """The commit ends the wait, not periodic polling; filtered events do not end it."""
     monkeypatch.setattr(hub, "LOOK_EVERY", 60.0)
     monkeypatch.setattr(feed, "ASK_EVERY", 60.0)
     after = (await service.get("/v1/events")).json["after"]
@@ -215,7 +215,7 @@ async def test_what_accept_asks_for(service: Service, accept: str, kind: str) ->
 
 
 async def test_what_is_for_operators_is_passed_over(service: Service, store: Store, redis: Redis) -> None:
-    """It stands in the same stream, is about no refund, and is no entry that cannot be read."""
+    """It is in the same stream and about no refund, but does not count as an unreadable entry."""
     await happened(store, redis, 1)
     event = operator_event(OperatorType.DEAD, "us", "finance", "exhausted", "An event was given up.", 1)
     fields: dict[Any, Any] = {**operator_fields(event)}

@@ -47,7 +47,7 @@ PROXY = (ip_network("127.0.0.1/32"),)
     ],
 )
 async def test_the_scheme_is_how_the_browser_came(store: Store, said: tuple[str, ...], secure: bool) -> None:
-    """The first of a list, in any case; what is not understood makes no cookie that goes over plain connections."""
+    """The first entry of a list, in any letter case; an unknown value never makes a cookie without Secure."""
     async with running(with_http(trusted_proxies=PROXY), store, Judge()) as service:
         heads = b"".join(b"X-Forwarded-Proto: %s\r\n" % each.encode("latin-1") for each in said)
         head = b"GET /sign-in HTTP/1.1\r\nHost: x\r\nConnection: close\r\n" + heads + b"\r\n"
@@ -99,7 +99,7 @@ async def test_what_a_proxy_passes_on_commands_no_terminal(store: Store, form: s
 
 
 async def seen(*pieces: bytes) -> tuple[list[Any], bytes]:
-    """The headers that the application has when the body is whole, and what was answered."""
+    """The headers that the application has when the body is complete, and the answer."""
     found: list[Any] = []
 
     async def look(scope: Scope, receive: Receive, send: Send) -> None:

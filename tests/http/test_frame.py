@@ -196,7 +196,7 @@ async def test_health_is_200_while_the_process_lives(sns: SnsSigner) -> None:
 
 
 async def test_ready_is_200_when_every_check_passes(sns: SnsSigner, store: Store) -> None:
-    """One that hangs or breaks is not ready, and says so in a word."""
+    """A check that hangs or fails is not ready, and its result says so."""
 
     async def hangs() -> None:
         await asyncio.Event().wait()
@@ -249,7 +249,7 @@ async def test_requests_are_counted_by_template(service: Service) -> None:
 
 
 async def test_each_request_is_one_line(service: Service) -> None:
-    """With its id, whose token it was, and the refund; what machines ask every few seconds only at the level debug."""
+    """With its id, the token's name and the refund; health checks and scrapes only at the level debug."""
     with capture_logs(processors=[merge_contextvars]) as lines:
         answer = await service.get("/v1/refunds/S01-1-1-R1")
         await service.call("GET", LIST, token=None)

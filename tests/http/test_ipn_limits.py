@@ -31,7 +31,7 @@ LIMIT = 16 * 1024
 
 
 class Judge:
-    """A receiver that believes every body it gets, or answers it as the test says."""
+    """A receiver that accepts every body, or answers as the test says."""
 
     waiting = 0
 
@@ -61,7 +61,7 @@ def status_of(said: bytes) -> int:
 
 
 async def talk(service: Service, *pieces: bytes) -> bytes:
-    """Send the pieces, and hear everything until the server closes."""
+    """Send the pieces, and read everything until the server closes."""
     reader, writer = await service.connect()
     try:
         for piece in pieces:

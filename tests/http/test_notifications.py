@@ -51,7 +51,7 @@ async def listed(service: Service, token: str = ADMIN, query: str = "") -> list[
 async def test_it_is_answered_200_kept_and_its_refunds_are_asked_about(
     service: Service, sns: SnsSigner, redis: Redis
 ) -> None:
-    """Durably, before the answer. What it says is for administrators, and never in the log."""
+    """Durably, before the answer. Its text is for administrators, and never in the log."""
     message = f"Amazon Pay: a buyer called Jane; refunds {REFUND_ID} and {LIVE_ID}"
     fields = sns.envelope(message, Subject="a new kind", timestamp_ms=NOW - 4_000)
     with capture_logs() as logs:
@@ -79,7 +79,7 @@ async def test_it_is_answered_200_kept_and_its_refunds_are_asked_about(
 
 
 async def test_a_repetition_is_one_and_a_known_notice_is_none(service: Service, sns: SnsSigner) -> None:
-    """SNS repeats; and what is about charges is understood."""
+    """SNS repeats messages. A notification about a charge is understood."""
     body = sns.post_body(notice(ObjectType="PAYOUT"))
     for _ in range(3):
         assert (await service.call("POST", "/ipn", body=body)).status == 200
@@ -150,7 +150,7 @@ async def test_what_could_not_be_kept_is_not_acknowledged(
 
 
 async def test_the_largest_message_is_kept_whole(service: Service, sns: SnsSigner, redis: Redis) -> None:
-    """And all of the thousands of refunds that it names are asked about, behind those of other notifications."""
+    """And all of the thousands of refunds that it names are polled, after those of other notifications."""
     ids = [f"S01-5105180-3221187-R{number:06d}" for number in range(8_000)]
     message = " ".join(ids)
     fields = sns.envelope(message)

@@ -1,6 +1,7 @@
-"""What the service uses of uvicorn and httptools beside their public interface, which a new version may change.
+"""What the service uses of uvicorn and httptools beyond their public interface. A new version may change it.
 
-`pyproject.toml` admits only versions that were looked at. Each part is compared by its text: any change fails a test.
+What the service uses of uvicorn and httptools beyond their public interface. A new version may change it. Each part is
+compared by its text: any change fails a test.
 """
 
 from __future__ import annotations
@@ -32,12 +33,12 @@ PARTS = {
     "Server": (uvicorn.Server, "receiver/runtime/serving.py, receiver/commands/serve", "06e799f7c58f8be6"),
     "ProxyHeadersMiddleware": (ProxyHeadersMiddleware, "receiver/http/forwarded.py", "70e1fec3e060a59b"),
 }
-"""Name → the part of uvicorn, what is built on it, and the digest of the code that was looked at."""
+"""Name → the part of uvicorn, the module that builds on it, and the digest of the reviewed code."""
 PARSER = {
     *("feed_data", "get_http_version", "get_method", "set_dangerous_leniencies", "should_keep_alive"),
     "should_upgrade",
 }
-"""All that the parser of httptools has; the callbacks are those of HttpToolsProtocol."""
+"""All attributes of the parser of httptools; the callbacks are those of HttpToolsProtocol."""
 
 
 def digest(part: Callable[..., Any]) -> str:

@@ -200,7 +200,7 @@ NO_FORMS = [
 
 @pytest.mark.parametrize("refund_id", FORMS)
 async def test_every_form_of_a_refund_id_can_be_refreshed(service: Service, refund_id: str) -> None:
-    """All that were ever seen: today's, those of the XML generation, and those of its test messages."""
+    """All forms that were ever seen: today's, those of the XML generation, and those of its test messages."""
     answer = await service.call("POST", f"/v1/refunds/{refund_id}/refresh?account=us", token=REFUNDER)
     assert answer.status == 202
 
@@ -241,7 +241,7 @@ async def test_the_refreshes_of_a_token_are_limited(receiver: Receiver, store: S
 
 
 def test_refreshes_come_back_with_time() -> None:
-    """As many a minute as at once; 0 is no limit; a clock that stands still gives none."""
+    """As many per minute as at once; 0 means no limit; with a stopped clock, none come back."""
     now = [0.0]
     refreshes = Refreshes(6, lambda: now[0])
     for _ in range(6):

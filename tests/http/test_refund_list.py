@@ -169,7 +169,7 @@ def test_any_text_as_cursor_is_a_bad_request(text: str) -> None:
 
 
 class Lists:
-    """Accounts' lists in memory, paged as the store pages: some pages shorter than asked for, yet not the last."""
+    """Accounts' lists in memory, with pages like the store's: some are shorter than requested, but not the last."""
 
     def __init__(self, refunds: list[Refund], most: int) -> None:
         self._refunds = sorted(refunds, key=lambda refund: (refund.changed_at, refund.refund_id), reverse=True)

@@ -1,4 +1,4 @@
-"""One token cannot take all places for those who wait, nor end other people's sessions."""
+"""One token cannot take all places of waiting clients, and cannot end other people's sessions."""
 
 from __future__ import annotations
 

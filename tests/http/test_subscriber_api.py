@@ -49,7 +49,7 @@ async def test_a_secret_is_made_and_shown_once(service: Service, store: Store) -
 
 
 async def test_two_secrets_differ(service: Service) -> None:
-    """They come from chance."""
+    """They are random."""
     assert (await add(service)).json["secret"] != (await add(service, name="other")).json["secret"]
 
 

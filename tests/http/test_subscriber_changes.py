@@ -229,7 +229,7 @@ async def test_a_secret_in_a_chunked_body_is_read(service: Service, store: Store
 
 
 async def test_a_rotation_names_a_field_that_it_does_not_know(service: Service) -> None:
-    """By the same word as elsewhere."""
+    """With the same reason as elsewhere."""
     await add(service)
     answer = await rotate(service, {"secrets": SECRETS[:2]})
     assert (answer.status, answer.json["reason"]) == (400, "unknown_field")

@@ -42,7 +42,7 @@ async def judged(store: Store) -> AsyncIterator[tuple[Service, Judge]]:
 
 @pytest.mark.parametrize("cut", [0, 1, 40, 120, -1])
 async def test_an_offered_upgrade_is_passed_over(judged: tuple[Service, Judge], cut: int) -> None:
-    """With a body, in one piece or two, and what is pipelined behind it. Java's client offers h2c with each POST."""
+    """With a body in one piece or two, and a pipelined request after it. Java's client offers h2c with each POST."""
     service, judge = judged
     offer = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAAEAA\r\n"
     first = HEAD + offer + b"Content-Length: 5\r\n\r\nfirst"
@@ -97,7 +97,7 @@ async def test_another_transfer_coding_is_501(judged: tuple[Service, Judge], cod
 async def test_what_begins_no_request_holds_no_connection(
     store: Store, monkeypatch: pytest.MonkeyPatch, first: bytes, then: bytes
 ) -> None:
-    """After an answer: empty lines, or a body that no handler reads. The rest between two requests goes on."""
+    """After an answer: empty lines, or a body that no handler reads. The idle time between two requests continues."""
     monkeypatch.setattr(kit, "server", partial(server, timeout_keep_alive=0.5))
     async with running(with_http(), store, Judge()) as service:
         reader, writer = await service.connect()
@@ -297,7 +297,7 @@ def test_an_ipv6_client_is_its_network() -> None:
     [(b"x-one", b"a\r\nset-cookie: b=c"), (b"x-one", b"a\nb"), (b"x-one", b"a\x00"), (b"x one", b"a"), (b"", b"a")],
 )
 async def test_a_header_that_would_be_two_is_never_written(name: bytes, value: bytes) -> None:
-    """Nothing of the answer is written then. What is right is written as it is, with what says where it ends."""
+    """Nothing of the answer is written then. A correct header is written unchanged, with the framing headers."""
 
     async def answers(scope: Scope, receive: Receive, send: Send) -> None:
         assert scope["type"] == "http"
@@ -321,7 +321,7 @@ async def test_a_header_that_would_be_two_is_never_written(name: bytes, value: b
 
 
 class Counting:
-    """A transport that keeps what is written at once."""
+    """A transport that records each write."""
 
     def __init__(self, transport: asyncio.Transport) -> None:
         self._transport, self.writes = transport, list[bytes]()

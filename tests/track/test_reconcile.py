@@ -297,3 +297,16 @@ async def test_a_later_report_closes_what_an_earlier_one_found(office: Desk) -> 
         assert kind in {each.kind for each in await office.run(report(**wrong))}
         await office.run(report())
         assert (await office.store.of("us").findings.counts())[kind] == 0
+
+
+async def test_a_difference_that_comes_back_is_another_event(office: Desk, clock: ManualClock) -> None:
+    """A subscriber that drops what it has seen by the event's id would not hear of it."""
+    when = at(T0 - 10 * DAY)
+
+    def report(amount: str) -> str:
+        return reports.refunds([reports.refund_row(refund_id(3), updated=when, created=when, amount=amount)])
+
+    for amount, events in (("15.00", 1), ("15.00", 1), ("14.00", 1), ("15.00", 2), ("14.00", 2), ("15.00", 3)):
+        clock.tick(1_000)
+        await office.run(report(amount))
+        assert (await office.told()).count((FindingKind.AMOUNT_DIFFERS, refund_id(3))) == events

@@ -117,7 +117,7 @@ LOOK_AT_DISPUTE = Action(
 )
 DO_NOT_REFUND_IN_DISPUTE = Action(
     DO_NOT_PAY_TWICE.action,
-    "Do not refund the buyer beside the dispute, here or in another way: the buyer would be paid twice.",
+    "Do not refund the buyer as well, here or in another way: the buyer would be paid twice.",
 )
 COMPARE_OTHERS = Action(
     "compare_other_refunds",

@@ -116,15 +116,24 @@ SUMMARIES: Mapping[FindingKind, tuple[str, tuple[Action, ...]]] = MappingProxyTy
 
 
 def mismatch_event(
-    account: str, finding: Finding, at: int, *, amount: Money | None = None, region: str = ""
+    account: str,
+    finding: Finding,
+    at: int,
+    *,
+    before: Finding | None = None,
+    amount: Money | None = None,
+    region: str = "",
 ) -> MismatchEvent:
-    """The event for a new finding; `at` is in ms. Its id comes from account, type and the finding's content."""
+    """The event for a new finding; `at` is in ms. Its id comes from account, type and the finding's content.
+
+    `before` is the finding that it follows, which may be the same one, closed meanwhile: then it is another event.
+    """
     row = finding.row
     told = row.posted_at if isinstance(row, SettlementRow) else row.updated_at or row.created_at if row else 0
     is_old = finding.kind is FindingKind.UNKNOWN_HERE and 0 < told < at - BACKFILL_AFTER
     type_ = MismatchEventType.MISMATCH
     return MismatchEvent(
-        id=derived_id(account, type_.value, finding.digest),
+        id=derived_id(account, type_.value, finding.digest, *([str(before.since)] if before else [])),
         type=type_,
         account=account,
         at=at,

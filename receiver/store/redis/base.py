@@ -23,7 +23,7 @@ from receiver.store.redis.wakeups import ChangeNotifier, News
 P = ParamSpec("P")
 T = TypeVar("T")
 Args = list[str | int | bytes]
-"""What a script takes beside its keys."""
+"""The arguments of a script, without its keys."""
 LAST_TIME = 253_402_300_799_999
 """ms: the end of the year 9999, the last time that can be formatted."""
 
@@ -185,7 +185,7 @@ class RedisRepository:
         return int(min(max(found, 1), LAST_TIME)) if found else 0
 
     def _record_note(self, key: str, part: bytes, what: str) -> None:
-        """Handle a note that a script returned beside its answer: a skipped key, or a damaged record."""
+        """Handle a note that a script returned with its answer: a skipped key, or a damaged record."""
         if what.startswith("foreign "):
             self.damage.wrong_type(key, what.removeprefix("foreign "))
         else:

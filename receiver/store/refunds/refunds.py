@@ -42,7 +42,7 @@ class Owed:
 
 @dataclass(frozen=True, slots=True)
 class CaseGuard:
-    """What a person's closing or reopening of a case depends on, beside the revision of the refund."""
+    """What a person's closing or reopening of a case depends on, in addition to the revision of the refund."""
 
     request_id: str = ""
     """The request that would reissue the refund: it must not be open. Empty when a case is reopened."""

@@ -72,7 +72,7 @@ def only(findings: Iterable[Finding], check: str) -> Finding:
 
 @asynccontextmanager
 async def silence() -> AsyncIterator[int]:
-    """The port of a server that takes connections and never says a word."""
+    """The port of a server that accepts connections and never sends anything."""
     tasks: set[asyncio.Task[None]] = set()
 
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -1,4 +1,4 @@
-"""What the doctor says of settings that start, and are not advisable."""
+"""What the doctor reports about settings that are valid, but not advisable."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the doctor says of a real Valkey with wrong settings: each finding is provoked for real."""
+"""What the doctor reports about a real Valkey with wrong settings. Each finding is caused for real."""
 
 from __future__ import annotations
 
@@ -251,7 +251,7 @@ def test_the_version_is_new_enough(info: dict[str, str], reason: str) -> None:
     ],
 )
 def test_what_only_a_broken_disk_or_a_cluster_says(info: dict[str, str], check: str, reason: str) -> None:
-    """Judged by the words of INFO."""
+    """Judged by the text of INFO."""
     assert reason in {each.reason for each in judge_redis(vitals(**info), 0) if each.check == check}
 
 
