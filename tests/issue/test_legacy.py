@@ -482,7 +482,7 @@ async def test_a_worker_slower_than_its_lease_sends_nothing(shop: Office) -> Non
         ),
         (
             "fps_begin",
-            "not score or tonumber(score) ~= tonumber(ARGV[2])",
+            "not holds_claim(KEYS[2], ARGV[1], ARGV[2])",
             "false",
             test_a_worker_slower_than_its_lease_sends_nothing,
         ),

@@ -37,9 +37,6 @@ async def fails(test: Callable[[], Awaitable[None]]) -> None:
         await test()
 
 
-TOKEN = "tonumber(score) ~= tonumber(ARGV[{}])"
-
-
 async def test_without_the_claims_token_a_slow_sender_settles_what_another_holds(
     store: Store, redis: Any, account: Account, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -61,7 +58,7 @@ async def test_without_the_claims_token_a_late_sender_revives_a_removed_lane(
 async def test_without_the_claims_token_a_slow_worker_reschedules_what_another_holds(
     store: Store, redis: Any, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    without(monkeypatch, "reschedule", "not score or " + TOKEN.format(2), "false")
+    without(monkeypatch, "reschedule", "not holds_claim(KEYS[1], ARGV[1], ARGV[2])", "false")
     await fails(lambda: test_schedule.test_a_worker_that_settles_after_its_lease_changes_nothing(store, redis, clock))
 
 
@@ -131,7 +128,7 @@ async def test_without_the_claims_token_a_slow_worker_settles_a_request_that_ano
 async def test_without_the_claims_token_a_slow_worker_begins_a_try_that_another_makes(
     store: Store, redis: Any, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    without(monkeypatch, "begin_try", "not score or " + TOKEN.format(2) + " or", "")
+    without(monkeypatch, "begin_try", "not holds_claim(KEYS[2], ARGV[1], ARGV[2]) or", "")
     await fails(lambda: test_requests.test_who_lost_his_claim_settles_nothing_but_a_2xx(store, redis, clock))
 
 

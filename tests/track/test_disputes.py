@@ -447,7 +447,7 @@ async def test_a_refresh_of_a_refund_asks_about_the_disputes_of_its_charge(at: C
 
 PROTECTIONS: dict[str, tuple[str, str, Callable[[Court], Awaitable[None]]]] = {
     "the claim's token": (
-        "not score or tonumber(score) ~= tonumber(ARGV[2])",
+        "not holds_claim(KEYS[1], ARGV[1], ARGV[2])",
         "false",
         test_a_notification_during_a_question_is_asked_about_anew,
     ),

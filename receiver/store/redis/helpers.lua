@@ -47,6 +47,21 @@ local function append_to_audit(key)
   redis.call('XADD', key, '*', 'entry', act)
 end
 
+-- Whether a claim is still ours: the score of what was claimed is the claim's token.
+local function holds_claim(schedule, member, token)
+  local score = redis.call('ZSCORE', schedule, member)
+  return score and tonumber(score) == tonumber(token)
+end
+
+-- Schedule a member at a time; '' takes it off the schedule.
+local function plan(schedule, member, at)
+  if at == '' then
+    redis.call('ZREM', schedule, member)
+  else
+    redis.call('ZADD', schedule, at, member)
+  end
+end
+
 -- Move a damaged member of a sorted set, with its score, into the hash `aside`.
 local function set_aside(key, member, aside, what)
   redis.call('HSET', aside, member, redis.call('ZSCORE', key, member))
@@ -63,10 +78,10 @@ local function bring_back(key, now)
   end
 end
 
--- The fields of a throttle, limited to possible values: a bucket is never below zero, and Amazon blocks for an hour at
+-- The fields of a throttle now, limited to possible values: a bucket is never below zero, and Amazon blocks for an hour at
 -- most (`store/refunds/block.lua`). If a clock was ahead and was set back, the times that it wrote are shifted back.
 local LONGEST_BLOCK = 3600000
-local function read_throttle(key, now, burst)
+local function read_throttle(key, now, burst, per_second)
   local held = redis.call('HMGET', key, 'tokens', 'at', 'blocked')
   local tokens, at, blocked = number(held[1], burst), number(held[2], now), number(held[3], 0)
   if at > now + 1000 then
@@ -80,7 +95,7 @@ local function read_throttle(key, now, burst)
     note(key, 'blocked', 'out of bounds; ignored')
     blocked = 0
   end
-  return tokens, at, blocked
+  return math.min(burst, tokens + math.max(now - at, 0) * per_second / 1000), at, blocked
 end
 
 -- An entry of a charge's book (ledger/charge_book.py); nil for any other text. Lines of older versions do not

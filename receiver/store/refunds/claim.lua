@@ -15,14 +15,11 @@
 local now, lease, burst, rate, limit = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local most_patient, most_second = tonumber(ARGV[6]), tonumber(ARGV[7])
 
-local tokens, at, blocked = read_throttle(KEYS[1], now, burst)
+local tokens, at, blocked = read_throttle(KEYS[1], now, burst, rate)
 local held = redis.call('HMGET', KEYS[1], 'turn', 'last', 'patient')
 local turn, last, patient_turn = number(held[1], 0), number(held[2], 0), number(held[3], 0)
 bring_back(KEYS[3], now)
 bring_back(KEYS[6], now)
-if now > at then
-  tokens = math.min(burst, tokens + (now - at) * rate / 1000)
-end
 
 local function next_score()
   -- No token is given out twice, even if two processes' clocks differ slightly. If `at` is far in the future, the clock was

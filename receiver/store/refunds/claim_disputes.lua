@@ -3,11 +3,8 @@
 -- KEYS 1 disputes_due 2 throttle:get_dispute   ARGV now lease_ms burst per_second limit
 -- Returns {wait_ms, dispute, token, dispute, token, …}; wait_ms is -1 when nothing is scheduled. Never re-send.
 local now, lease, burst, rate = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
-local tokens, at, blocked = read_throttle(KEYS[2], now, burst)
+local tokens, at, blocked = read_throttle(KEYS[2], now, burst, rate)
 bring_back(KEYS[1], now)
-if now > at then
-  tokens = math.min(burst, tokens + (now - at) * rate / 1000)
-end
 
 local claimed = {0}
 local room = now >= blocked and math.min(tonumber(ARGV[5]), math.floor(tokens)) or 0

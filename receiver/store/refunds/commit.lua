@@ -154,13 +154,8 @@ for _ = 1, count do
   before = id
 end
 
-local score = redis.call('ZSCORE', KEYS[1], refund_id)
-if score and tonumber(score) == tonumber(ARGV[2]) then
-  if ARGV[3] == '' then
-    redis.call('ZREM', KEYS[1], refund_id)
-  else
-    redis.call('ZADD', KEYS[1], ARGV[3], refund_id)
-  end
+if holds_claim(KEYS[1], refund_id, ARGV[2]) then
+  plan(KEYS[1], refund_id, ARGV[3])
   if not (redis.call('ZSCORE', KEYS[2], refund_id) or redis.call('ZSCORE', KEYS[6], refund_id)) then
     redis.call('HDEL', KEYS[3], refund_id)
   end

@@ -8,8 +8,7 @@
 --      of the event's entry
 -- Returns ok | lost (the claim is no longer ours) | record | subscribers (changed meanwhile). Run twice, the second time
 -- says 'lost'.
-local score = redis.call('ZSCORE', KEYS[1], ARGV[1])
-if not score or tonumber(score) ~= tonumber(ARGV[2]) then
+if not holds_claim(KEYS[1], ARGV[1], ARGV[2]) then
   return 'lost'
 end
 if (redis.call('HGET', KEYS[2], ARGV[3]) or '') ~= ARGV[4] then
@@ -21,17 +20,9 @@ end
 if ARGV[5] ~= '' then
   redis.call('HSET', KEYS[2], ARGV[3], ARGV[5])
 end
-if ARGV[6] == '' then
-  redis.call('ZREM', KEYS[1], ARGV[1])
-else
-  redis.call('ZADD', KEYS[1], ARGV[6], ARGV[1])
-end
+plan(KEYS[1], ARGV[1], ARGV[6])
 if not foreign[3] then
-  if ARGV[7] == '' then
-    redis.call('ZREM', KEYS[3], ARGV[1])
-  else
-    redis.call('ZADD', KEYS[3], ARGV[7], ARGV[1])
-  end
+  plan(KEYS[3], ARGV[1], ARGV[7])
 end
 if ARGV[8] ~= '' then
   local last = redis.call('XREVRANGE', KEYS[5], '+', '-', 'COUNT', 1)[1]

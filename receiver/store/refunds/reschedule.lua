@@ -6,8 +6,7 @@
 --      schedule)
 -- Returns 1; or 0 if the claim is no longer ours, or the refund has another revision than `next` was computed from.
 -- Safe to run twice.
-local score = redis.call('ZSCORE', KEYS[1], ARGV[1])
-if not score or tonumber(score) ~= tonumber(ARGV[2]) then
+if not holds_claim(KEYS[1], ARGV[1], ARGV[2]) then
   return 0
 end
 if ARGV[5] ~= '' and (foreign[4] or (redis.call('HGET', KEYS[4], 'revision') or '0') ~= ARGV[5]) then
@@ -15,11 +14,7 @@ if ARGV[5] ~= '' and (foreign[4] or (redis.call('HGET', KEYS[4], 'revision') or 
 end
 local hinted_again = redis.call('ZSCORE', KEYS[2], ARGV[1]) or redis.call('ZSCORE', KEYS[6], ARGV[1])
 local elsewhere = ({['1'] = KEYS[6], ['2'] = KEYS[7]})[ARGV[7]]
-if ARGV[3] == '' or elsewhere then
-  redis.call('ZREM', KEYS[1], ARGV[1])
-else
-  redis.call('ZADD', KEYS[1], ARGV[3], ARGV[1])
-end
+plan(KEYS[1], ARGV[1], elsewhere and '' or ARGV[3])
 if elsewhere and ARGV[3] ~= '' then
   redis.call('ZADD', elsewhere, 'NX', ARGV[3], ARGV[1])
 end

@@ -6,8 +6,7 @@
 -- {'refused', reason, '0', member, entry, …}. Only after 'send' may be sent. Never re-send.
 -- Other refunds are looked at only where every attempt is known to have done nothing: else one of them may be this request's own,
 -- and Amazon answers a repetition with it. A refund that another request has become was admitted beside this reservation.
-local score = redis.call('ZSCORE', KEYS[2], ARGV[1])
-if not score or tonumber(score) ~= tonumber(ARGV[2]) or redis.call('HGET', KEYS[1], 'state') ~= 'reserved' then
+if not holds_claim(KEYS[2], ARGV[1], ARGV[2]) or redis.call('HGET', KEYS[1], 'state') ~= 'reserved' then
   return {''}
 end
 local held = redis.call('HMGET', KEYS[1], 'open', 'unknown', 'since', 'created_at')

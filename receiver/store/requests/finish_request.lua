@@ -9,8 +9,7 @@
 -- Returns the new state of the request, '' if the claim is no longer ours, or `contradicted`: it is done, but a person had
 -- resolved it differently, or the refund is assigned to another request. Safe to run twice, except for that last word.
 local id, outcome = ARGV[1], ARGV[3]
-local score = redis.call('ZSCORE', KEYS[3], id)
-local ours = score and tonumber(score) == tonumber(ARGV[2])
+local ours = holds_claim(KEYS[3], id, ARGV[2])
 local state = redis.call('HGET', KEYS[1], 'state')
 if outcome ~= 'done' and (not ours or state ~= 'reserved') then
   return outcome ~= 'retry' and state and state ~= 'reserved' and state or ''

@@ -2,8 +2,7 @@
 -- If the previous attempt never ended, it may have reached Amazon.
 -- KEYS 1 fps:{reference} 2 fps_issuing   ARGV 1 reference 2 token 3 now 4 window_ms
 -- Returns 'send', 'late' (the period is over), or '' if the claim is no longer ours: then nothing may be sent. Never re-send.
-local score = redis.call('ZSCORE', KEYS[2], ARGV[1])
-if not score or tonumber(score) ~= tonumber(ARGV[2]) then
+if not holds_claim(KEYS[2], ARGV[1], ARGV[2]) then
   return ''
 end
 if redis.call('HGET', KEYS[1], 'open') == '1' then

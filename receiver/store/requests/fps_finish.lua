@@ -6,8 +6,7 @@
 -- meanwhile, and an order without the time of its first attempt is never sent again. All else is written only under the
 -- claim.
 -- Returns the new state of the order, or '' if the claim is no longer ours. Safe to run twice.
-local score = redis.call('ZSCORE', KEYS[2], ARGV[1])
-local ours = score and tonumber(score) == tonumber(ARGV[2])
+local ours = holds_claim(KEYS[2], ARGV[1], ARGV[2])
 local outcome = ARGV[3]
 local state = redis.call('HGET', KEYS[1], 'state')
 if outcome ~= 'done' and (not ours or state == 'done') then

@@ -5,8 +5,7 @@
 -- Returns the job's state before; '' if there is no job, or the claim is no longer ours. If that state is not one of those in
 -- which it is possible, nothing was written.
 local state = redis.call('HGET', KEYS[1], 'state')
-local score = redis.call('ZSCORE', KEYS[4], ARGV[1])
-if not state or (ARGV[2] ~= '' and not (score and tonumber(score) == tonumber(ARGV[2]))) then
+if not state or (ARGV[2] ~= '' and not holds_claim(KEYS[4], ARGV[1], ARGV[2])) then
   return ''
 end
 if not string.find(ARGV[3], ',' .. state .. ',', 1, true) then
@@ -14,11 +13,7 @@ if not string.find(ARGV[3], ',' .. state .. ',', 1, true) then
 end
 append_to_audit(KEYS[6])
 redis.call('HSET', KEYS[1], 'state', ARGV[4], unpack(ARGV, 7))
-if ARGV[5] == '' then
-  redis.call('ZREM', KEYS[4], ARGV[1])
-else
-  redis.call('ZADD', KEYS[4], ARGV[5], ARGV[1])
-end
+plan(KEYS[4], ARGV[1], ARGV[5])
 if ARGV[6] ~= '' then
   for index = 1, 3 do
     redis.call('PEXPIRE', KEYS[index], ARGV[6])

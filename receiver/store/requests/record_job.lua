@@ -19,8 +19,7 @@ local left = redis.call('PTTL', KEYS[1])
 if left > 0 and redis.call('EXISTS', KEYS[3]) == 1 then
   redis.call('PEXPIRE', KEYS[3], left)
 end
-local score = redis.call('ZSCORE', KEYS[4], ARGV[1])
-if score and tonumber(score) == tonumber(ARGV[2]) then
+if holds_claim(KEYS[4], ARGV[1], ARGV[2]) then
   redis.call('ZADD', KEYS[4], ARGV[3], ARGV[1])
   return 1
 end
