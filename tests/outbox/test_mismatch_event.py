@@ -91,6 +91,9 @@ def test_every_format_says_what_differs_and_what_to_do() -> None:
             body = render([event(kind)], teller(name), NOW).body.decode()
             for words in (ID, "refunds.csv, line 7", "14.00 USD", *(each.text[:20] for each in SUMMARIES[kind][1])):
                 assert json.dumps(words)[1:-1] in body or words in body, (name, words)
-    many = json.loads(render([event(kind) for kind in FindingKind], teller("slack"), NOW).body)
-    assert many["text"] == "Reconciliation: 6 differences"
-    assert len(json.loads(render([event(), event()], teller("alertmanager"), NOW).body)) == 2
+    several = [event(kind) for kind in FindingKind]
+    assert json.loads(render(several, teller("slack"), NOW).body)["text"] == "Reconciliation: 6 differences"
+    assert len(json.loads(render(several, teller("alertmanager"), NOW).body)) == 6
+    assert len(json.loads(render([event(), event()], teller("alertmanager"), NOW).body)) == 1, (
+        "one alert, by its labels"
+    )
