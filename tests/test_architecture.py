@@ -51,7 +51,7 @@ OWN_WORDS = {
 """Modules that are the only ones of their kind say what they are instead."""
 KIND_OF_FOLDER = {**dict.fromkeys(NOUNS, ("Pure.",)), "store": ("Edge: ", "Pure."), "http": ("HTTP.",)}
 MOST_ENTRIES, MOST_MODULES = 18, 20
-"""Entries of `receiver/` beside `__init__.py` and `__main__.py`; modules of one folder beside its `__init__.py`."""
+"""Entries of `receiver/` without `__init__.py` and `__main__.py`; modules of one folder without its `__init__.py`."""
 
 WITHOUT_IO = frozenset(
     {
@@ -85,7 +85,8 @@ WITHOUT_IO = frozenset(
         *("cryptography", "defusedxml", "msgspec", "pydantic"),
     }
 )
-"""What pure code may import from outside. A list of what is allowed: what is forbidden has no end."""
+"""The external modules that pure code may import. It is a list of allowed modules, because the forbidden ones cannot be
+listed."""
 CLOCK_AND_CHANCE = frozenset(
     {
         *("datetime.now", "datetime.utcnow", "datetime.today", "date.today", "uuid.uuid1", "uuid.uuid4"),
@@ -444,7 +445,7 @@ def test_the_rule_lets_what_is_right_pass(rule: Rule) -> None:
 
 
 def test_the_layers_name_what_is_there_and_nothing_else() -> None:
-    """So that a file that goes takes its place in the layers along."""
+    """So a removed file must also be removed from the layers."""
     assert {unit_of(module) for module in project()} - {""} == set(LEVEL)
 
 

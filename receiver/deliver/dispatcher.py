@@ -27,6 +27,7 @@ from receiver.runtime.rounds import Claim, Rounds
 from receiver.store.account import AccountStore
 from receiver.store.deliveries.queues import BREAKER, QueueLimits
 from receiver.store.deliveries.subscribers import SubscriberList
+from receiver.store.redis.damage import WrongType
 
 log = structlog.get_logger()
 
@@ -71,9 +72,6 @@ class Deliverer:
     """Queues with events held back. The end of a message in flight may release them."""
 
     def __post_init__(self, concurrency: int) -> None:
-        self._attempt = DeliveryAttempt(
-            self.store, self.send, self.metrics, self.system_clock, self.random, self.timeout, self.connect_timeout
-        )
         self.rounds = Rounds(
             name="deliver",
             account=self.store.account,
@@ -82,6 +80,16 @@ class Deliverer:
             about=self._about,
             concurrency=concurrency,
             unblocks=self._unblocks,
+        )
+        self._attempt = DeliveryAttempt(
+            store=self.store,
+            send=self.send,
+            metrics=self.metrics,
+            system_clock=self.system_clock,
+            random=self.random,
+            timeout=self.timeout,
+            connect_timeout=self.connect_timeout,
+            release=self.rounds.release,
         )
 
     async def run(self) -> None:
@@ -94,16 +102,13 @@ class Deliverer:
         subscribers, now = subscriber_list.subscribers, self.store.now()
         waits = {name: max(at - now, 0) for name, at in heads.items() if not at or not subscribers[name].paused}
         rooms = self._share_out(room, subscribers, [name for name, wait in waits.items() if wait == 0])
-        async with asyncio.TaskGroup() as group:
-            claims = {
-                name: group.create_task(self._claim_queue(subscribers[name], share)) for name, share in rooms.items()
-            }
-        messages = [
-            message for name, claim in claims.items() for message in _messages(subscribers[name], claim.result().items)
-        ]
+        claims = await self._claim_queues(
+            {name: (share, self._limits(subscribers[name])) for name, share in rooms.items()}
+        )
+        messages = [message for name, claim in claims.items() for message in _messages(subscribers[name], claim.items)]
         if messages:
             return Claim(await self._read(messages), 0)
-        more = [claim.result().wait for claim in claims.values()]
+        more = [claim.wait for claim in claims.values()]
         return Claim((), min((wait for wait in (*waits.values(), *more) if wait), default=None))
 
     async def _read(self, messages: list[Message]) -> list[Message]:
@@ -154,26 +159,30 @@ class Deliverer:
         self._held |= {name for name in names if busy[name] + rooms[name] >= most[name]}
         return rooms
 
-    async def _claim_queue(self, subscriber: Subscriber, room: int) -> Claim[ClaimedDelivery]:
-        terms = QueueLimits(
+    def _limits(self, subscriber: Subscriber) -> QueueLimits:
+        return QueueLimits(
             rate=subscriber.rate or self.rate,
             most=format_spec(subscriber.format).most_in_one,
             window=format_spec(subscriber.format).window,
             breaker=BREAKER,
             tests_only=subscriber.paused,
         )
+
+    async def _claim_queues(self, queues: Mapping[str, tuple[int, QueueLimits]]) -> dict[str, Claim[ClaimedDelivery]]:
+        """Claim events of these queues together. If one of them is damaged, each by itself: it stops no other."""
+        if not queues:
+            return {}
         try:
-            claim = await self.store.deliveries.claim(
-                subscriber.name, lease=int(self.lease * 1000), limit=room, terms=terms
-            )
+            claims = await self.store.deliveries.claim_all(queues, lease=int(self.lease * 1000))
         except StoreUnavailable as error:
-            log.warning(
-                "deliver.not_claimed", account=self.store.account, subscriber=subscriber.name, reason=error.reason
-            )
-            return Claim()
-        if claim.wait:
-            self._held.add(subscriber.name)
-        return claim
+            if isinstance(error, WrongType) and len(queues) > 1:
+                parts = await asyncio.gather(*(self._claim_queues({name: terms}) for name, terms in queues.items()))
+                return {name: claim for part in parts for name, claim in part.items()}
+            for name in queues:
+                log.warning("deliver.not_claimed", account=self.store.account, subscriber=name, reason=error.reason)
+            return {}
+        self._held |= {name for name, claim in claims.items() if claim.wait}
+        return claims
 
     def _unblocks(self, message: Message) -> bool:
         """Whether slots were scarce, or events were held back in the message's queue."""

@@ -80,6 +80,9 @@ class DeliveryAttempt:
     random: Callable[[], float]
     timeout: float = 10.0
     connect_timeout: float = 3.0
+    release: Callable[[], None] = lambda: None
+    """Called when a subscriber has accepted what was sent to it: more can be sent while that is written. A failure has
+    to be written first, since it may hold back what follows."""
 
     async def deliver(
         self,
@@ -103,11 +106,16 @@ class DeliveryAttempt:
                 await self._test(delivery, event, subscriber)
             else:
                 batches.setdefault(type(event), []).append((delivery, event))
-        for batch in filter(None, batches.values()):
-            await self._message(batch, subscriber)
+        messages = [batch for batch in batches.values() if batch]
+        for batch in messages:
+            await self._message(batch, subscriber, is_last=batch is messages[-1])
 
-    async def _message(self, batch: Sequence[tuple[ClaimedDelivery, AnEvent]], subscriber: Subscriber) -> None:
+    async def _message(
+        self, batch: Sequence[tuple[ClaimedDelivery, AnEvent]], subscriber: Subscriber, *, is_last: bool
+    ) -> None:
         answer, seconds = await self._post([event for _, event in batch], subscriber)
+        if is_last and _is_accepted(answer):
+            self.release()
         for number, (delivery, event) in enumerate(batch):
             trace = in_the_log(delivery.fields.get("traceparent", ""))
             with structlog.contextvars.bound_contextvars(**trace) if trace else nullcontext():
@@ -200,7 +208,7 @@ class DeliveryAttempt:
             await self.store.deliveries.tested(delivery, b"", AttemptEffects())
             return
         answer, seconds = await self._post([event], subscriber)
-        right = isinstance(answer, Response) and 200 <= answer.status < 300
+        right = _is_accepted(answer)
         tested = Tested(
             right,
             answer.status if isinstance(answer, Response) else 0,
@@ -262,6 +270,10 @@ def _read(delivery: ClaimedDelivery) -> AnEvent | None:
     with suppress(Malformed):
         return None if is_newer(delivery.fields) else read_event(delivery.account, delivery.fields)
     return None
+
+
+def _is_accepted(answer: Response | TransportError) -> bool:
+    return isinstance(answer, Response) and 200 <= answer.status < 300
 
 
 def _effects(verdict: Verdict, answer: Response | TransportError, now: int) -> AttemptEffects:

@@ -84,6 +84,8 @@ class Rounds(Generic[Item]):
     unblocks: Callable[[Item], bool] = lambda _: False
     """Whether more can be claimed when this item ends, although there was room before."""
     under_way: dict[asyncio.Task[None], Item] = field(default_factory=dict)
+    """What takes a place."""
+    _released: set[asyncio.Task[None]] = field(default_factory=set)
     _signal: ChangeSignal = field(default_factory=ChangeSignal)
 
     async def run(self, waking: AbstractContextManager[ChangeSignal]) -> None:
@@ -95,9 +97,10 @@ class Rounds(Generic[Item]):
                     if wait := await self.once():
                         await self._signal.rest(min(wait, IDLE))
         finally:
-            for task in self.under_way:
+            tasks = [*self.under_way, *self._released]
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(*self.under_way, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     async def once(self) -> float:
         """Claim what there is room for, and begin to work on it.
@@ -127,7 +130,18 @@ class Rounds(Generic[Item]):
         except Exception:
             log.exception(f"{self.name}.failed", **self.about(item))
 
+    def release(self) -> None:
+        """The rest of the current item's work takes no place: what is due is claimed meanwhile."""
+        if (task := asyncio.current_task()) in self.under_way:
+            self._make_room(task)
+            self._released.add(task)
+
     def _ended(self, task: asyncio.Task[None]) -> None:
+        self._released.discard(task)
+        if task in self.under_way:
+            self._make_room(task)
+
+    def _make_room(self, task: asyncio.Task[None]) -> None:
         is_full = len(self.under_way) >= self.concurrency
         if self.unblocks(self.under_way[task]) or is_full:
             self._signal.set()

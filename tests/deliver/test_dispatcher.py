@@ -4,7 +4,7 @@ other."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from email.utils import formatdate
 from math import inf
@@ -362,6 +362,34 @@ async def test_a_slow_subscriber_delays_nobody_else(at: Depot) -> None:
             never.set()
             await until(lambda: at.counted("delivered") == 40, "the slow one has everything too")
             assert slow.most_under_way == 3
+
+
+@pytest.mark.parametrize(("status", "posts"), [(204, 2), (500, 1)])
+async def test_what_follows_a_success_does_not_wait_until_that_is_written(
+    at: Depot, hook: Hook, status: int, posts: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What follows a failure does: it may be held back."""
+    at.deliverer.per_subscriber = 1
+    go, queues = asyncio.Event(), at.store.of("us").deliveries
+
+    def slowly(finish: Callable[..., Awaitable[bool]]) -> Callable[..., Awaitable[bool]]:
+        async def finished(*outcome: Any) -> bool:
+            await go.wait()
+            return await finish(*outcome)
+
+        return finished
+
+    monkeypatch.setattr(queues, "delivered", slowly(queues.delivered))
+    monkeypatch.setattr(queues, "retry", slowly(queues.retry))
+    hook.then = Says(status)
+    await at.subscribe(hook)
+    await at.owe(2)
+    async with at_work(at.deliverer.run):
+        await until(lambda: len(hook.posts) == posts, "what may be sent is sent")
+        await rounds(at, 3)
+        assert len(hook.posts) == posts
+        go.set()
+        await until(lambda: len(hook.posts) == 2, "everything is sent")
 
 
 async def test_no_more_is_under_way_than_the_account_may(at: Depot) -> None:

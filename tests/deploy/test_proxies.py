@@ -37,7 +37,7 @@ def context() -> ssl.SSLContext:
 
 
 def free_port() -> int:
-    """A port that was free a moment ago."""
+    """A currently free port."""
     with socket.socket() as line:
         line.bind(("127.0.0.1", 0))
         return int(line.getsockname()[1])

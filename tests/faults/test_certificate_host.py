@@ -1,6 +1,7 @@
 """The host of the signing certificates is down, slow or serves garbage; or strangers name 10,000 of its files.
 
-The host of the signing certificates is down, slow or serves garbage; or strangers name 10,000 of its files.
+A genuine notification gets 503 and is accepted when it is sent again; messages signed with a proven certificate are not
+affected. The host is a TLS server with the name of Amazon's.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """The fuzz targets: each takes any bytes, and raises if a property does not hold for them.
 
-The fuzz targets: each takes any bytes, and raises if a property does not hold for them.
+A target accepts only the errors that its reader documents. `python -m tests.fuzz TARGET` searches for bytes that break
+a property; `corpus/<target>/` has the initial inputs, including all that ever broke one.
 """
 
 from __future__ import annotations

@@ -373,6 +373,18 @@ async def test_a_link_from_elsewhere_keeps_the_session(service: Service, browser
     assert f'content="0; url={ONE}"' in unescape(browser.page)
 
 
+async def test_without_sessions_an_error_is_no_page(browser: Browser, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page would say who is signed in."""
+
+    def unreadable(*_: object) -> None:
+        raise OSError
+
+    monkeypatch.setattr(Sessions, "of", unreadable)
+    answer = await browser.get("/refunds")
+    assert answer.status == 500
+    assert answer.json["reason"] == "internal_error"
+
+
 async def test_a_refund_with_its_timeline(service: Service, browser: Browser, store: Store, clock: ManualClock) -> None:
     """Every revision with its source, the advice, and what became of the deliveries."""
     await subscribe(store, types=("*",))

@@ -1,7 +1,6 @@
 """What the service uses of uvicorn and httptools beyond their public interface. A new version may change it.
 
-What the service uses of uvicorn and httptools beyond their public interface. A new version may change it. Each part is
-compared by its text: any change fails a test.
+`pyproject.toml` admits only versions that were reviewed. Each part is compared by its text: any change fails a test.
 """
 
 from __future__ import annotations

@@ -65,7 +65,7 @@ class Desk:
             await self.round(issuer)
 
     async def round(self, issuer: Issuer | None = None) -> None:
-        """One round of a worker, and what it began."""
+        """Run one round of a worker, and wait for what it started."""
         await one_round((issuer or self.another()).worker().rounds)
 
     async def reserved(self, charge_id: str) -> list[str]:

@@ -147,7 +147,7 @@ class SteppedRequests(OpenRequestStore):
         return found
 
     async def book(self) -> int:
-        """What the charge's book holds, in cents: everything but what was declined."""
+        """The sum of the charge's book in cents, without declined refunds."""
         entries: Any = await self.connection.client.hvals(f"refunds:{{us}}:charge:{CHARGE}")
         pairs = (entry.decode().split(" ")[:2] for entry in entries)
         return sum(int(minor) for minor, state in pairs if state != "Declined")
@@ -287,12 +287,12 @@ class Scene:
             await worker.rounds.work_on(attempt)
 
     async def tell(self, made: Made) -> None:
-        """A notification, and what Amazon says then."""
+        """Record what Amazon answers after a notification."""
         seen = self.amazon.seen(made)
         await self.issuer().recorder.record(self.account, seen, source=Source.NOTIFICATION)
 
     async def step(self, number: int) -> None:
-        """One of those who are at work goes on."""
+        """Let one of the active actors take a step."""
         actor = self.actors[number % len(self.actors)]
         await actor.step()
         if actor.task.done():

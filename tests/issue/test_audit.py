@@ -1,4 +1,4 @@
-"""Who did what: every act of a caller has one entry, with the token and the person, whatever happens in between."""
+"""The audit trail: every act of a caller has one entry, with the token and the person, whatever fails in between."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def short(entries: list[dict[str, Any]]) -> list[tuple[str, str, str | None, str
 
 
 async def test_every_act_on_refunds_has_one_entry(open_shop: Open) -> None:
-    """With what it concerned; a repeated call and a refused one have none."""
+    """The entry names what the act concerned; a repeated call and a refused one have none."""
     found, amazon = open_shop
     charge = amazon.open_charge("100.00", "USD")
     wish = {"chargeId": charge, "refundAmount": {"amount": "14.02", "currencyCode": "USD"}}
@@ -115,7 +115,7 @@ async def stored(found: Counter) -> AsyncIterator[str]:
 
 
 async def test_repeating_and_settling(open_shop: Open) -> None:
-    """Of an unclear request; the request says who, the log too."""
+    """For an unclear request. The request says who did it, and so does the log."""
     found, amazon = open_shop
     charge, request_id = await made_unclear(found, amazon)
     amazon.fault_injection.add("refuse", place="create_refund", kind="count")
@@ -181,7 +181,7 @@ async def test_every_act_on_subscribers_has_one_entry(open_shop: Open, closed_po
 
 
 async def test_the_dashboard_acts_for_the_person_of_each_request(open_shop: Open, closed_port: int) -> None:
-    """A session is the token's; who presses a button is who the proxy says at that moment."""
+    """A session belongs to a token; the acting person is the one that the proxy names in each request."""
     found, amazon = open_shop
     charge = amazon.open_charge("100.00", "USD")
     _, made = await found.create(charge, "14.02")

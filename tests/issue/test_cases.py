@@ -32,7 +32,7 @@ async def shop(store: Store, clock: ManualClock) -> AsyncIterator[Desk]:
 
 
 async def becomes(shop: Desk, known: Refund, state: str) -> None:
-    """Amazon describes a refund anew."""
+    """Record a new state of a refund from Amazon."""
     told = seen(state, reason="ProcessingFailure" if state == "Declined" else "", updated_at=known.updated_at + 1000)
     await shop.issuer.recorder.record(
         shop.account,

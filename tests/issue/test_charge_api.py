@@ -1,4 +1,4 @@
-"""A charge over HTTP and on the command line: what is left of it, and refunds of all of that."""
+"""A charge over HTTP and on the command line: what is left of it, and refunds of all that is left."""
 
 from __future__ import annotations
 
@@ -332,7 +332,7 @@ async def test_the_command_needs_an_amount_or_full(open_shop: Shop, arguments: t
 
 
 async def test_the_command_says_what_amazon_did_not(open_desk: Told) -> None:
-    """And shows what is open, in conflict, disputed or without a record."""
+    """It also shows what is open, in conflict, disputed or without a record."""
     counter, desk = open_desk
     desk.charge = http(503)
     await known(counter, entry="1400 Declined 1 USD conflict")

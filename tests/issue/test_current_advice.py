@@ -1,4 +1,4 @@
-"""What may be done about a declined refund is judged when it is read or pushed, and the retry goes by the same."""
+"""The advice about a declined refund is computed when it is read or pushed, and the retry follows the same rules."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ async def test_a_refund_that_amazon_or_a_bank_began_is_not_issued_again(
 
 
 async def test_what_happens_on_the_charge_reaches_every_declined_refund_of_it(store: Store, clock: ManualClock) -> None:
-    """A reservation, a refund, a dispute: no refund of the charge says any more that it can be issued again."""
+    """After a reservation, a refund or a dispute, no refund of the charge is retryable any more."""
     async with desk(store, clock) as shop:
         charge = shop.charge()
         first, second = await declined(shop, charge, "a"), await declined_again(shop, charge, clock)

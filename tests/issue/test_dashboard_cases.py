@@ -119,7 +119,7 @@ async def test_another_refund_of_the_charge_is_offered(redis: Any, valkey_url: s
 async def test_what_is_wrong_stands_beside_the_form(
     redis: Any, valkey_url: str, tmp_path: Path, fields: Mapping[str, str], status: int, says: str
 ) -> None:
-    """In words for people, with what was filled in; the case stays open."""
+    """With a text for people and the form's values; the case stays open."""
     async with desk(valkey_url, tmp_path) as (person, _):
         found, text, _ = await person.post(person.path, **fields)
         assert found == status

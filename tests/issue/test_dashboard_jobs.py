@@ -48,7 +48,8 @@ async def press(person: Person, path: str, **given: str) -> tuple[int, str, str]
 
 
 async def test_selected_refunds_are_reissued_by_a_job(redis: Any, valkey_url: str, tmp_path: Path) -> None:
-    """The list has boxes; a page shows count and sum; then a job does it, and its page says so."""
+    """The list has check boxes; a page shows count and sum; then a job reissues the refunds, and its page shows
+    that."""
     async with desk(valkey_url, tmp_path) as (person, amazon, declined):
         _, text = await person.get("/refunds?state=open")
         assert sorted(re.findall(r'name="id" value="([^"]+)"', text)) == sorted(declined)
@@ -99,7 +100,7 @@ async def test_all_that_match_and_what_is_left_out(redis: Any, valkey_url: str, 
 
 
 async def test_jobs_need_the_scope_the_forms_token_and_a_selection(redis: Any, valkey_url: str, tmp_path: Path) -> None:
-    """Nothing starts without them; what is wrong is said."""
+    """Nothing starts without them, and the page says what is wrong."""
     async with desk(valkey_url, tmp_path, 1) as (person, amazon, declined):
         path = f"/jobs/new?account=us&id={declined[0]}"
         _, text = await person.get(path)

@@ -97,7 +97,7 @@ async def test_other_refunds_are_shown_with_a_box_that_names_them(redis: Any, va
 
 
 async def test_a_payment_that_is_not_known_here_can_be_named(redis: Any, valkey_url: str, tmp_path: Path) -> None:
-    """Amazon's figure of the charge tells of it, its notification has not come: a person types what he has found."""
+    """Amazon's amount for the charge includes it, but its notification has not come: a person enters the id."""
     async with shop(valkey_url, tmp_path) as (counter, amazon):
         charge = amazon.open_charge("100.00", "USD")
         _, made = await counter.create(charge, "14.02")

@@ -201,7 +201,7 @@ async def test_while_amazon_does_not_answer_it_is_202(stage: Stage, shop: Amazon
 async def test_what_cannot_be_is_a_problem(
     stage: Stage, found: dict[str, object], token: str, status: int, reason: str
 ) -> None:
-    """With a stable word, and Amazon's where it was asked."""
+    """With a stable reason, and with Amazon's code if Amazon was called."""
     answer = await order(stage, found, token)
     assert (answer[0], answer[1]["reason"]) == (status, reason)
     if reason == "amazon_refused":

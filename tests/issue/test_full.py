@@ -36,7 +36,7 @@ def amounts(shop: Desk, charge: str) -> list[int]:
 
 
 def elsewhere(shop: Desk, charge: str, amount: str) -> str:
-    """A refund in Seller Central of which no notification has come."""
+    """Make a refund in Seller Central, without a notification."""
     return shop.simulator.start_refund(amount, "USD", charge_id=charge, outcome=Outcome.REFUNDED_AT_ONCE)
 
 
@@ -151,7 +151,7 @@ async def test_an_unknown_amount_is_not_guessed_even_if_it_is_named(shop: Desk, 
 
 
 async def test_the_guards_are_those_of_every_refund(shop: Desk) -> None:
-    """Of the state of the charge, of the same amount a moment ago, and Amazon's own."""
+    """For the state of the charge, for the same amount a moment ago, and Amazon's refusal."""
     assert (await refused(full(shop.issuer, shop.charge(state="Authorized")))).reason == "charge_not_captured"
     charge = shop.charge("28.00")
     half = await shop.issuer.create(shop.wish(charge, "14.00"), "half")

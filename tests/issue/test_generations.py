@@ -47,7 +47,7 @@ async def refund(shop: Desk, refund_id: str) -> Refund:
 
 
 def retries(shop: Desk, first: Refund) -> list[str]:
-    """The refunds that Amazon has made on the charge beside the declined one."""
+    """The refunds that Amazon has made on the charge, without the declined one."""
     return [each for each in shop.issued(first.charge_id) if each != first.refund_id]
 
 
@@ -96,7 +96,7 @@ async def test_the_first_generation_has_the_key_that_it_always_had(shop: Desk) -
 
 
 async def test_what_the_last_try_came_to_is_shown_on_the_declined_refund(shop: Desk) -> None:
-    """With Amazon's words, in its JSON and in its timeline."""
+    """With Amazon's text, in its JSON and in its timeline."""
     first = await refund(shop, await declined(shop))
     await refuse(shop, first.refund_id, "count")
     await refuse(shop, first.refund_id, "charge")

@@ -43,7 +43,7 @@ MOST_STEPS = 60
 
 @pytest.fixture
 def loop(valkey_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Loop]:
-    """One loop for all examples. No lease expires by itself: the test stops a worker that stands still."""
+    """One loop for all examples. No lease expires by itself: the test stops a worker that makes no progress."""
     monkeypatch.setattr(charges, "DETAILS_WITHIN", 3600.0)
     with asyncio.Runner() as runner, capture_logs():
         yield runner.run
@@ -120,7 +120,7 @@ async def check_end(scene: Scene, keys: Keys) -> None:
 
 
 def test_no_interleaving_gives_more_than_the_charge_admits(loop: Loop, valkey_url: str) -> None:
-    """Five keys that do not fit together, by any number of processes, with a charge that never tells what was refunded.
+    """Five keys whose sum is too large, by any number of processes, on a charge that never reports what was refunded.
 
     Checked at every reservation on the charge's book, and at every step on what Amazon has really given.
     """
@@ -134,7 +134,7 @@ def test_no_interleaving_gives_more_than_the_charge_admits(loop: Loop, valkey_ur
 
 
 def test_no_interleaving_of_refunds_of_all_that_is_left_uses_the_allowance(loop: Loop, valkey_url: str) -> None:
-    """Three keys for all that is left, and one for a part that does not fit beside the whole."""
+    """Three keys for all that is left, and one for a part that is too much in addition."""
 
     @SETTINGS
     @given(st.data())

@@ -472,7 +472,7 @@ async def test_a_retry_takes_no_values(open_shop: Shop, body: Any, reason: str |
 
 
 async def test_a_decline_at_once_does_not_count_its_own_reservation(open_shop: Shop) -> None:
-    """Twice 90.07 is more than the charge of 100.00 admits; once is not, and that is what a retry would be."""
+    """The charge of 100.00 does not allow 90.07 twice, but once, and a retry is only one."""
     counter, amazon = open_shop
     charge = amazon.open_charge("100.00", "USD")
     status, refund_json = await counter.create(charge, "90.07")
@@ -503,7 +503,7 @@ LATE: dict[str, Any] = {"creationTimestamp": "20990101T000000Z"}
 
 
 async def test_an_unclear_request_is_shown_with_its_candidate_and_settled(open_desk: Told) -> None:
-    """From the caller's 409 through the list and the metrics to the person's word."""
+    """From the caller's 409 through the list and the metrics to the person's decision."""
     counter, desk = open_desk
     request_id = await unclear(counter, desk)
     status, problem = await counter.create(CHARGE)
@@ -576,7 +576,7 @@ async def test_settling_is_strict(open_desk: Told) -> None:
 
 
 async def test_the_commands(open_shop: Shop) -> None:
-    """Create, the same again, and what is refused."""
+    """Create a refund, repeat the same call, and make calls that are refused."""
     counter, amazon = open_shop
     charge = amazon.open_charge("100.00", "USD", reference="order-7")
     ran = await counter.run("refund", "create", charge, "14.00", "usd", "--key", "k1", "--json")

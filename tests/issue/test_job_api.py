@@ -1,4 +1,4 @@
-"""Many declines over HTTP and by the command: what a caller sends, and what comes back."""
+"""Jobs for many declines over HTTP and by the command: what a caller sends, and what is answered."""
 
 from __future__ import annotations
 

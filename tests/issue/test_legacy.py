@@ -386,7 +386,7 @@ async def test_a_hint_makes_a_known_refund_due(shop: Office) -> None:
 
 
 async def test_a_hint_for_an_order_that_waits_hurries_it(shop: Office) -> None:
-    """The repetition is the worker's: it keeps the record of what was sent."""
+    """Only the worker repeats the order, so the record of what was sent is kept."""
     shop.simulator.fault_injection.add("lost_answer", place="fps_refund")
     assert (await shop.legacy.create(shop.order())).refund is None
     assert await shop.legacy.hint("R-1")
@@ -398,7 +398,7 @@ async def test_a_hint_for_an_order_that_waits_hurries_it(shop: Office) -> None:
 
 
 async def test_an_order_that_is_done_during_a_look_keeps_its_schedule(shop: Office) -> None:
-    """The tracker found no refund yet, and lets go only of what is still so."""
+    """The tracker has found no refund yet, and only removes the order if that is still true."""
     shop.simulator.fault_injection.add("lost_answer", place="fps_refund")
     assert (await shop.legacy.create(shop.order())).refund is None
     assert await shop.legacy.hint("R-1")
@@ -533,7 +533,8 @@ async def test_no_protection_is_decoration(
     "kind", ["date", "header", "signature", "key", "hold", "field", "value", "page", "proxy", "tls"]
 )
 async def test_a_refusal_of_our_request_ends_no_reference(shop: Office, kind: str) -> None:
-    """It is no word about the refund: nothing is unknown, a worker repeats it, and one refund comes of it."""
+    """It says nothing about the refund: nothing is unknown, a worker repeats the order, and the result is one
+    refund."""
     shop.simulator.fault_injection.add("refuse", place="fps_refund", kind=kind, times=2)
     for _ in range(2):
         ordered = await shop.legacy.create(shop.order())

@@ -31,7 +31,7 @@ async def shop(store: Store, clock: ManualClock) -> Any:
 
 
 async def told(shop: Desk, refund_id: str, state: str, charge: str, amount: str = "20.00", **more: Any) -> Refund:
-    """Amazon says this of a refund, made here or elsewhere. `ago` is how long before now it was created (ms)."""
+    """Record this state of a refund, made here or elsewhere. `ago` is how long before now it was created (ms)."""
     now = shop.clock()
     money = shop.wish(charge, amount).money if amount else None
     seen = Observation(

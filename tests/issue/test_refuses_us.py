@@ -1,4 +1,4 @@
-"""Amazon refuses every second request, whatever for, for ten minutes: nothing is lost, used up, or done twice.
+"""Amazon refuses every second request of any kind for ten minutes: nothing is lost, used up, or done twice.
 
 The service's verbs run on the test's clock, a round of each worker every five seconds; Valkey and Amazon's stand-in are
 on real sockets.

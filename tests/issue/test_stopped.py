@@ -16,7 +16,7 @@ from tests.kit.clock import ManualClock
 
 
 async def waiting(shop: Desk, charge: str, key: str = "k", trick: str = "refuse", amount: str = "14.00") -> None:
-    """A request that Amazon refuses without a word about the refund, or does not answer, for now."""
+    """Make a request that Amazon refuses without judging the refund, or does not answer, for now."""
     shop.simulator.fault_injection.add(trick, place="create_refund", times=3)
     issued = await shop.issuer.create(shop.wish(charge, amount), key)
     assert issued.record.state is RequestState.RESERVED
@@ -96,7 +96,7 @@ async def test_a_retry_that_was_stopped_can_be_asked_for_again(store: Store, clo
 async def test_a_refund_that_was_admitted_beside_it_does_not_stop_it(
     store: Store, clock: ManualClock, told_first: bool
 ) -> None:
-    """Also where Amazon tells of that refund before its own request has heard of it."""
+    """Also if Amazon notifies that refund before its own request gets an answer."""
     async with desk(store, clock) as shop:
         charge = shop.charge()
         await waiting(shop, charge)
@@ -113,7 +113,8 @@ async def test_a_refund_that_was_admitted_beside_it_does_not_stop_it(
 
 
 async def test_its_own_refund_does_not_stop_a_request_of_unknown_end(store: Store, clock: ManualClock) -> None:
-    """Amazon tells of it before the request hears: the repetition under the same key is answered with it."""
+    """Amazon notifies the refund before the request gets an answer: a repetition with the same key returns the
+    refund."""
     async with desk(store, clock) as shop:
         charge = shop.charge()
         await waiting(shop, charge, trick="lost_answer")

@@ -243,8 +243,8 @@ async def test_what_is_still_tried_is_not_settled_by_hand(shop: Desk) -> None:
 
 @pytest.mark.parametrize("said", ["not issued", "another refund"])
 async def test_amazon_has_the_last_word_over_a_person(shop: Desk, said: str) -> None:
-    """A holder that was slower than its lease brings a 2xx after a person settled otherwise: the fact is written, and
-    an error says so."""
+    """A worker that was slower than its lease gets a 2xx after a person settled otherwise: the refund is written, and
+    an error is logged."""
     charge = shop.charge()
     found = await unclear(shop, charge)
     wrong = made(shop, charge)

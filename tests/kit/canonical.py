@@ -1,4 +1,4 @@
-"""Requests whose canonical form Amazon's SDKs agree on, and what is signed of them: for signer and checker alike.
+"""Requests, and the canonical form on which Amazon's SDKs agree. Used to test the signer and the simulator's check.
 
 The cases are those of the unit tests of Amazon's Java SDK (which writes the region as EU) and .NET SDK (eu).
 """

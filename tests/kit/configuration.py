@@ -1,4 +1,4 @@
-"""Configurations for tests: as environments and files, and what is said of wrong ones."""
+"""Configurations for tests: as environments and files, and the problems of wrong ones."""
 
 from __future__ import annotations
 

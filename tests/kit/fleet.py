@@ -83,7 +83,7 @@ class Server:
             return ""
 
     async def online(self, count: int) -> bool:
-        """Whether so many replicas follow it, and have acknowledged what is written."""
+        """Whether this many replicas follow it and have acknowledged a write."""
         await self.client.set("online", 1)
         return bool(await self.client.wait(count, 100) >= count)
 

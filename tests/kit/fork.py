@@ -66,7 +66,7 @@ def reap() -> None:
 
 
 def look_after(line: socket.socket) -> None:
-    """Read what is wanted, fork for it, and return process id and exit code to the caller. Does not return."""
+    """Read a request, fork for it, and send process id and exit code to the caller. Does not return."""
     head, streams, _, _ = socket.recv_fds(line, LENGTH.size, 3)
     wanted = json.loads(line.recv(LENGTH.unpack(head)[0], socket.MSG_WAITALL))
     child = os.fork()

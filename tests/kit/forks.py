@@ -76,7 +76,7 @@ class Forks:
             return str(self._folder / "sock")
 
     def command(self) -> tuple[str, ...]:
-        """What stands in place of `python -m receiver`."""
+        """The command that replaces `python -m receiver`."""
         return (sys.executable, "-I", "-S", str(PROGRAM), "run", self.path())
 
     async def start(

@@ -42,7 +42,8 @@ async def read_request(reader: asyncio.StreamReader) -> bytes:
 async def serving(
     says: Says | bytes, tls: ssl.SSLContext | None = None, greeting: bytes = b""
 ) -> AsyncIterator[WebServer]:
-    """Serve `says` to every request, over one connection as long as the client likes; `greeting` comes unasked."""
+    """Serve `says` to every request, on the same connection as long as the client likes; `greeting` is sent without a
+    request."""
     server = WebServer()
 
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -83,7 +84,7 @@ async def serving(
 class Names(AsyncResolver):
     """Answers names from a table: each look-up of a name takes its next answer, the last one for ever.
 
-    An answer is a list of `(address, port)`; port 0 stands for the port asked for.
+    An answer is a list of `(address, port)`; port 0 means the requested port.
     """
 
     def __init__(self, table: dict[str, list[list[tuple[str, int]]]]) -> None:

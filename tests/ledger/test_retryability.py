@@ -123,7 +123,7 @@ def test_the_same_amount_refunded_since_is_in_the_way() -> None:
 def test_amazon_may_know_of_the_same_amount_paid_another_way_before_we_do(
     refunded: str, entries: list[Entry], told: bool
 ) -> None:
-    """Its figure is more by just this amount than what we know of, with what is pending or without."""
+    """Amazon's sum exceeds ours by exactly this amount, with or without pending refunds."""
     found = verdict(declined(), charge(refunded=refunded), **{f"other_{n}": each for n, each in enumerate(entries)})
     assert found == ((True, ()) if told else (False, ("same_amount_refunded",)))
 
@@ -138,7 +138,7 @@ def test_a_reading_older_than_the_decline_says_nothing() -> None:
 
 @pytest.mark.parametrize("ahead", [3_600_000, 365 * DAY])
 def test_amazons_clock_may_be_ahead_of_ours(ahead: int) -> None:
-    """What was read when the decline was written was read after it, whatever Amazon's clock says."""
+    """A charge that was read when the decline was written is newer than the decline, whatever Amazon's clock says."""
     before = msgspec.structs.replace(charge(), read_at=NOW - 2 * DAY)
     assert verdict(declined(updated_at=NOW + ahead), before) == (None, ())
     assert verdict(declined(updated_at=NOW + ahead), charge()) == (True, ())

@@ -30,7 +30,7 @@ def places() -> list[tuple[re.Pattern[str], str]]:
 
 
 def operation_of(method: str, path: str) -> Schema | None:
-    """What is described of the path and method; of HEAD what is described of GET. None: nothing."""
+    """The description of the path and method; for HEAD, that of GET. None: not described."""
     trimmed = re.sub("/{2,}", "/", path).rstrip("/") if re.match("/+(ipn|fps)", path) else path
     template = next((template for pattern, template in places() if pattern.fullmatch(trimmed)), "")
     asked = "get" if method == "HEAD" else method.lower()
@@ -40,7 +40,7 @@ def operation_of(method: str, path: str) -> Schema | None:
 
 @cache
 def components() -> Schema:
-    """The schemas, with nothing in an object but what is described."""
+    """The schemas, which allow only the described members in an object."""
     schemas = json.loads(json.dumps(document()["components"]["schemas"]))
     return {"schemas": {name: {"additionalProperties": False, **schema} for name, schema in schemas.items()}}
 
@@ -53,7 +53,7 @@ def validator(schema: str) -> Any:
 
 @cache
 def event_validator(type_: str) -> Any:
-    """A judge of events of this type, with nothing in an object but what is described; None: no such type."""
+    """A validator of events of this type, which allows only the described members; None: no such type."""
     schema = event_schemas().get(type_)
     if schema is None:
         return None

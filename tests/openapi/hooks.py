@@ -1,7 +1,7 @@
-"""What schemathesis needs beside the description: not to wait, and which good-looking input may be refused.
+"""What schemathesis needs in addition to the description: not to wait, and which valid-looking input may be refused.
 
-Its own check `positive_data_acceptance` goes by statuses; `good_input_is_taken` goes by reasons, each of which is for
-something that no JSON Schema can say.
+Its own check `positive_data_acceptance` compares statuses; `good_input_is_taken` compares reasons, each of which is for
+something that no JSON Schema can express.
 """
 
 from __future__ import annotations

@@ -68,7 +68,7 @@ def test_names_of_operations_are_names() -> None:
 
 
 def given(node: ast.AST) -> Iterator[ast.AST]:
-    """What stands in the tree, without what an operation declares: reasons by status."""
+    """The nodes of the tree, without the reasons by status that an operation declares."""
     if isinstance(node, ast.Dict) and any(isinstance(key, ast.Constant) and key.value in MEANINGS for key in node.keys):
         return
     yield node
@@ -130,7 +130,7 @@ def test_a_module_gives_no_reason_that_its_routes_do_not_list() -> None:
 
 
 def test_every_reason_that_can_be_answered_is_listed() -> None:
-    """The literals of what stands behind the routes, and of what they share."""
+    """The literals of the modules behind the routes, and of those that they share."""
     files = [file for name in BEHIND for file in (SOURCES / name, *(SOURCES / name).glob("*.py"))]
     files += [SOURCES / "http" / f"{name}.py" for name in SHARED]
     found = {word for file in files if file.is_file() for word in reasons_in(file)}

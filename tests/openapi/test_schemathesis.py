@@ -1,4 +1,5 @@
-"""Schemathesis over the whole API: what it makes of the description, good and bad, is answered as described."""
+"""Schemathesis over the whole API: the requests that it generates from the description, valid and invalid, are answered
+as described."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ import pytest
 from tests.openapi.stage import house, schemathesis
 
 EXAMPLES = 4
-"""Of each operation, beside some thousand cases that follow from the description alone."""
+"""Random examples of each operation, in addition to some thousand cases that follow from the description alone."""
 
 
 @pytest.mark.timeout(400)

@@ -130,7 +130,7 @@ def test_without_an_event_the_state_decides() -> None:
 
 @given(any_text)
 def test_every_decline_has_advice(reason: str) -> None:
-    """Total over reasons; words are words, texts are sentences, nothing of Amazon's text is repeated."""
+    """For all reasons: codes are single words, texts are sentences, and Amazon's text is never repeated."""
     advice = advice_of(a_refund(reason_code=reason), EventType.DECLINED)
     assert advice is not None
     assert advice.summary.endswith(".")

@@ -110,8 +110,8 @@ def test_the_path_is_added_where_it_is_missing(url: str, posted: str) -> None:
 
 
 def test_a_chain_of_retries_ends_its_alerts() -> None:
-    """By the same labels, for whatever reasons it was declined; ended so long ago that a clock behind ours does not
-    matter."""
+    """With the same labels, for any reasons of the declines; the end is far enough in the past for a clock behind
+    ours."""
     life = [an_event(), retry(EventType.DECLINED, 2, reason_code="Surprise"), resolved(by=3)]
     assert all(wants(teller("alertmanager"), event) for event in life)
     begun = [alert["labels"] for event in life[:2] for alert in firing([event])]
@@ -187,7 +187,7 @@ USERS = """
 basic_auth_users: {receiver: "$2b$04$abcdefghijklmnopqrstuuV3duMsC0HpUex6N9qapiuOHHWkwRXVm"}
 """
 BASIC = "Basic cmVjZWl2ZXI6aHVudGVyMg=="
-"""receiver:hunter2, whose bcrypt stands above."""
+"""receiver:hunter2; its bcrypt hash is above."""
 
 
 @dataclass

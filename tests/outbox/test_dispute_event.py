@@ -69,7 +69,7 @@ def test_the_id_is_that_of_the_reminder() -> None:
 
 
 def test_the_entry_in_the_stream_is_a_public_contract() -> None:
-    """All fields; without a value, none; and what is read is what was written."""
+    """It has all fields that have a value, and reading it returns what was written."""
     found = dispute_fields(event())
     assert found == {
         "id": event().id,

@@ -1,4 +1,4 @@
-"""The fields that only some formats have: what people write, what is kept, what is never shown."""
+"""The fields that only some formats have: what is configured, what is stored, and what is never shown."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def test_one_problem_is_one_sentence(name: str, changes: dict[str, Any], problem
 
 
 def test_every_problem_is_named_at_once() -> None:
-    """Of an unknown format, what the default needs."""
+    """For an unknown format, the problems of the default format."""
     found = subscriber_problems({"format": "pagerduty", "secret": "x", "types": ["*"], "authorization": "y"}, RULES)
     assert [problem.split(":")[0] for problem in found] == ["name", "secret", "authorization", "routing_key", "types"]
     found = subscriber_problems({"name": "a", "format": ["slack"]}, RULES)

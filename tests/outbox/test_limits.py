@@ -1,4 +1,4 @@
-"""Thresholds, limits, who guards whose declines, and operator events: pure."""
+"""Thresholds, limits, which subscribers get another's declines as well, and operator events: pure."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_a_refund_without_an_amount_passes() -> None:
     "given", ["100", "100.00USD", "-1 USD", "1e3 USD", "5,00 USD", "1 USD EUR", "", [], [5], [None]]
 )
 def test_what_is_no_amount_is_told_with_its_form(given: object) -> None:
-    """In words that say how to write it."""
+    """With a text that says how to write it."""
     (problem,) = amount_problems(given)
     assert 'write it as "100.00 USD"' in problem
     assert amount_problems("100.00 USD") == amount_problems(["0 USD", "5 JPY"]) == amount_problems(None) == []

@@ -207,8 +207,8 @@ console.log(JSON.stringify([event.validate(), event.id, event.type, event.subjec
 
 
 def by_node(script: str, package: str) -> str:
-    """What a script says of the request, with an npm package that is not ours. Skips where there is no Node or package:
-    it is looked for in the folder that `RECEIVER_TEST_NODE_MODULES` names, or in the project's `node_modules`."""
+    """The output of a script that reads the request with a third-party npm package. Skips without Node or the package,
+    which is looked up in the folder that `RECEIVER_TEST_NODE_MODULES` names, or in the project's `node_modules`."""
     modules = Path(outside("NODE_MODULES") or PROJECT / "node_modules")
     node = shutil.which("node")
     if node is None or not (modules / package).is_dir():
@@ -234,14 +234,15 @@ def test_the_libraries_for_node_verify_the_request(package: str) -> None:
 
 
 def test_the_cloudevents_library_for_node_reads_the_request() -> None:
-    """The official SDK for JavaScript, by the headers of the request: what it reads is valid, and what we meant."""
+    """The official SDK for JavaScript reads the request by its headers: the event is valid, and the one that was
+    sent."""
     event = an_event(order_reference="Größe 😀")
     expected = [True, event.id, "amazonpay.refund.declined", event.refund.refund_id, "Größe 😀"]
     assert json.loads(by_node(CLOUD_EVENT, "cloudevents")) == expected
 
 
 def test_a_format_of_a_later_version_is_not_sent() -> None:
-    """The event stays owed; after a rollback nothing goes out in another form than was agreed."""
+    """The event stays owed; after a rollback, nothing is sent in another format than the configured one."""
     with pytest.raises(TransportError) as caught:
         render([an_event()], a_subscriber(format="carrier-pigeon"), NOW)
     assert caught.value.reason == "unknown_format"

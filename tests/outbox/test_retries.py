@@ -184,7 +184,7 @@ def test_seven_days_after_the_first_attempt_it_is_dead() -> None:
 
 
 def test_paused_time_does_not_count() -> None:
-    """Only pauses since the first attempt: what the subscriber's sum has grown by."""
+    """Only pauses since the first attempt: the growth of the subscriber's sum."""
     attempts = record(answer(500), DeliveryAttempts(), Retry(NOW), NOW, paused_ms=2 * DAY)
     assert attempts.paused_ms == 2 * DAY
     assert deadline(attempts, NOW, 2 * DAY) == NOW + LIFETIME
@@ -196,7 +196,7 @@ def test_paused_time_does_not_count() -> None:
 
 
 def test_endless_throttling_ends_after_seven_days() -> None:
-    """A subscriber that says 429 for ever costs no attempt, and yet the event is given up in time."""
+    """A subscriber that always answers 429 uses up no attempts, but the event still becomes dead in time."""
     attempts, now = DeliveryAttempts(), NOW
     for _ in range(1_000):
         verdict = judge(answer(429, retry_after="21600"), attempts, now, 0.5)
@@ -213,7 +213,8 @@ def test_endless_throttling_ends_after_seven_days() -> None:
 def test_every_answer_has_a_verdict(
     reply: Response | TransportError, attempts: DeliveryAttempts, random: float, paused: int
 ) -> None:
-    """Total over answers and histories; a retry lies ahead, before the deadline, and counts unless it was throttled."""
+    """For all answers and histories: a retry is in the future, before the deadline, and counts unless it was
+    throttled."""
     verdict = judge(reply, attempts, NOW, random, paused_ms=paused)
     success = isinstance(reply, Response) and 200 <= reply.status < 300
     assert (verdict == Delivered()) is success

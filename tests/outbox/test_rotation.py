@@ -55,7 +55,7 @@ def test_a_place_is_scheme_host_and_port(one: str, other: str, same: bool) -> No
 )
 @pytest.mark.parametrize("url", ["https://two.example/", "http://one.example/", "https://one.example:8443/"])
 def test_a_credential_does_not_follow_to_another_place(name: str, needed: str, url: str) -> None:
-    """It is named, whatever else is changed, and not one of its characters is."""
+    """The error names it, whatever else is changed, and shows none of its characters."""
     before = made(name)
     for more in ({}, {"rate": 5}):
         with pytest.raises(BadRequest) as caught:
@@ -68,7 +68,7 @@ def test_a_credential_does_not_follow_to_another_place(name: str, needed: str, u
 
 @pytest.mark.parametrize("name", list(BASES))
 def test_another_path_needs_nothing(name: str) -> None:
-    """What signs, and what is sent along, stays."""
+    """The signing secret and the sent credential stay."""
     before = made(name)
     after = changed(before, {"url": "https://one.example:443/other?path"}, RULES)
     assert after.url == "https://one.example:443/other?path"
@@ -84,7 +84,7 @@ def test_a_given_secret_replaces_all_of_before() -> None:
 
 
 def test_given_credentials_of_other_formats() -> None:
-    """They are what is sent from then on; an Alertmanager's may be taken away; Slack's is the address itself."""
+    """They are sent from then on; an Alertmanager's can be removed; Slack's is the address itself."""
     paged = changed(made("pagerduty"), {"url": "https://two.example/", "routing_key": KEYS[1]}, RULES)
     assert paged.credential == Secret(KEYS[1])
     wanted = {"url": "https://two.example/", "authorization": "Bearer two"}

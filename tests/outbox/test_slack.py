@@ -69,7 +69,7 @@ def check_text(given: Any, kind: str, most: int) -> None:
 
 
 def check_escaped(text: str) -> None:
-    """`&`, `<` and `>` stand for themselves nowhere."""
+    """`&`, `<` and `>` are escaped everywhere."""
     rest = OUR_LINK.sub("", text)
     assert "<" not in rest
     assert ">" not in rest

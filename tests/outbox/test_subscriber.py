@@ -1,4 +1,4 @@
-"""Subscribers: what people write, what is kept, who wants what."""
+"""Subscribers: what is configured, what is stored, and which events each wants."""
 
 from __future__ import annotations
 
@@ -253,7 +253,7 @@ def test_pauses_are_summed_up() -> None:
 
 
 def test_a_restart_does_not_wake_a_paused_subscriber_unless_it_moved() -> None:
-    """The configuration says where and what, the store what happened since."""
+    """Address and filters come from the configuration, the state since then from the store."""
     configured = a_subscriber(created_at=NOW + 60_000, reasons=("AmazonRejected",))
     stored = pause(a_subscriber(paused_ms=10), "gone", NOW + 1_000)
     assert carry_over(configured, None) == configured

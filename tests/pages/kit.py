@@ -25,7 +25,7 @@ TEST = re.compile(r"(?P<file>tests/[a-z_/]+\.py)(?:::(?P<name>test_[a-z0-9_]+))?
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block. `mark` is the comment right before it: why it is not run as it stands, or what runs it."""
+    """A fenced block. `mark` is the comment right before it: why it is not run, or what runs it."""
 
     page: str
     number: int

@@ -28,7 +28,8 @@ from tests.service.stage import Hook, Says
 
 TOKEN = "token-of-the-test"
 CHARGE, REFUND = "S01-5105180-3221187-C056351", "S01-5105180-3221187-R022311"
-"""As the pages name them. The charge is made by that name; the refund stands for one that Amazon has declined."""
+"""The ids in the pages. The charge is created with that id; the refund's id is replaced by that of a declined
+refund."""
 FPS = "14GKSIMULATOR0000000000000000000001"
 LONGEST = 60.0
 """Seconds that a block may take."""
@@ -89,7 +90,7 @@ class Shop:
         }
 
     def here(self, text: str) -> str:
-        """What a page says, with this machine's addresses and ids in place of the examples'."""
+        """A page's text, with the addresses and ids of this run instead of the examples'."""
         hook, store = self.hook.url, self.place.folder / "receiver-data"
         swaps = {
             "http://127.0.0.1:8000": self.url,
@@ -113,14 +114,14 @@ class Shop:
         self._groups: list[int] = []
 
     def end(self) -> None:
-        """End what the blocks so far have left behind."""
+        """End the processes that earlier blocks have left behind."""
         for group in self._groups:
             with suppress(ProcessLookupError):
                 os.killpg(group, signal.SIGKILL)
         self._groups.clear()
 
     def lay_out(self) -> None:
-        """The files that pages name, as they were at the start: a page may have written them anew."""
+        """Write the files that pages name again as they were at the start, because a page may have changed them."""
         files(self.place.folder, self.accounts, self.hook.url, self.declined)
 
     async def run_block(self, block: Block) -> Ran:
@@ -225,7 +226,7 @@ async def post(web: aiohttp.ClientSession, url: str, **fields: str) -> Mapping[s
 
 
 def files(folder: Path, accounts: str, hook: str = "", declined: str = "") -> None:
-    """What the pages take for granted beside the settings."""
+    """Write the files that the pages assume, in addition to the settings."""
     digest = sha256(TOKEN.encode()).hexdigest()
     token = f'[[tokens]]\nname = "me"\nsha256 = "{digest}"\nscopes = ["read", "refund", "admin"]\n'
     local = '[delivery]\nallow_http = true\nallow_networks = ["127.0.0.0/8"]\n'

@@ -1,4 +1,4 @@
-"""Every command of the pages is run as it stands there, against a real service; what is not run says why."""
+"""Every command of the pages is run unchanged against a real service; a block that is not run says why."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_most_is_run() -> None:
 
 @pytest.mark.parametrize("block", [block for block in BLOCKS if block.language == "toml"], ids=lambda block: block.id)
 def test_settings_in_pages_load(block: Block, tmp_path: Path) -> None:
-    """As they stand, with an account where they have none."""
+    """Unchanged, with an account added if they have none."""
     tree: dict[str, Any] = tomllib.loads(block.text)
     (tmp_path / "amazon-pay.pem").write_bytes(merchant_key_pem())
     (tmp_path / "mail.secret").write_text(SECRET)

@@ -142,7 +142,7 @@ def test_what_a_webhook_could_not_handle_comes_again(start: Start, name: str) ->
 
 
 class Mailbox:
-    """A mail server that takes what it is given, but for the first mails, which it puts off."""
+    """A mail server that defers the first mails and accepts all later ones."""
 
     def __init__(self, refuses: int) -> None:
         self.refuses, self.port = refuses, 0
@@ -201,7 +201,7 @@ def running(valkey_url: str) -> Iterator[Server]:
 
 @pytest.fixture
 def service(running: Server) -> Server:
-    """It knows nothing yet."""
+    """A service with an empty store."""
     running.empty()
     return running
 
@@ -212,7 +212,7 @@ def access(service: Server, **more: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", ["refund_state.py", "refund_state.mjs"])
 def test_the_state_of_a_refund_is_waited_for(service: Server, start: Start, name: str) -> None:
-    """Also over a restart of the service; the exit code says what became of it."""
+    """Also across a restart of the service; the exit code tells the final state."""
     service.seen()
     waits = start(name, REFUND, **access(service, PATIENCE="60"))
     service.stop()

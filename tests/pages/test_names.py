@@ -1,6 +1,6 @@
-"""Whatever the pages name exists: commands, options, settings, routes, metrics, reasons, log lines, fields.
+"""Everything that the pages name exists: commands, options, settings, routes, metrics, reasons, log lines, fields.
 
-Every text between backticks is looked at. What is of others (Redis, Amazon, Slack, …) stands in `OTHERS`.
+Every text between backticks is checked. Names of other projects (Redis, Amazon, Slack, …) are in `OTHERS`.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ OTHERS = frozenset(
 
 @cache
 def source() -> str:
-    """Everything that the service is made of, and what stands beside it for operators."""
+    """The sources of the service, and the files for operators."""
     kinds = (
         "*.py",
         "*.lua",
@@ -99,7 +99,7 @@ def words() -> frozenset[str]:
 
 @cache
 def literals() -> frozenset[str]:
-    """Every text that stands in the code as a whole, and the reasons, which stand in one text together."""
+    """Every string literal of the code, and the reasons, which are together in one literal."""
     found = {*fields(), *REASONS, *(f"delivery.{outcome}" for outcome in DELIVERED)}
     for path in (PROJECT / "receiver").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
@@ -171,7 +171,7 @@ def bad_command(text: str) -> str:
 
 
 def bad_module(text: str) -> str:
-    """What is wrong with `python -m tests.…`: its words stand in the files of that folder."""
+    """What is wrong with `python -m tests.…`: the files of that folder must contain its words."""
     folder = PROJECT / text.split()[2].replace(".", "/")
     if not (folder / "__main__.py").exists():
         return "is no command"
@@ -255,7 +255,7 @@ def bad(text: str) -> str:
 
 
 def bad_in_tests(text: str) -> str:
-    """What is wrong with a text between backticks in the page about the tests: its words are in them."""
+    """What is wrong with a text between backticks in the page about the tests: the tests must contain its words."""
     if text.startswith("python -m tests."):
         return bad_module(text)
     if (PROJECT / text).exists() or (PROJECT / "tests" / text).exists():
@@ -271,7 +271,7 @@ def words_of_tests() -> frozenset[str]:
 
 
 def _bad_words(text: str) -> str:
-    """Anything else: each of its words, of those that could be ours, is somewhere in the code."""
+    """For any other text: the code must contain each word that could be ours."""
     unknown = [
         word
         for word in WORD.findall(re.sub(r"https?://\S+|whsec_\S+|[A-Z]\d\d-[\d-]+(?:[RC]\d+)?|…\S*", " ", text))

@@ -180,7 +180,7 @@ receiver-simulator/sns-private-key.pem deploy/secrets/amazon-pay.pem
 
 
 def test_what_a_walk_leaves_in_the_clone_is_not_committed_by_accident() -> None:
-    """Every file that the pages name for a secret, and what the commands write."""
+    """Every file with a secret that the pages name, and the files that the commands write."""
     if not shutil.which("git") or not (PROJECT / ".git").exists():
         pytest.skip("needs a clone, and git")
     ask = ["git", "-c", "core.excludesFile=", "check-ignore", "--no-index", *SECRETS.split()]

@@ -338,7 +338,8 @@ async def test_a_message_that_is_older_than_its_certificate_was_signed_anew(cloc
 
 
 async def test_a_file_that_is_not_the_one_named_is_503_and_an_alarm(clock: ManualClock) -> None:
-    """The rule (MD5 of DER = file name) is undocumented: a mismatch must not lose notifications, and must be heard."""
+    """The rule (MD5 of DER = file name) is undocumented: a mismatch must not lose notifications, and must raise an
+    alarm."""
     other = SnsSigner(key=rsa_key(number=1))
     host = Host()
     host.files[SIGNER.url] = other.pem

@@ -1,4 +1,5 @@
-"""The queue of fetches: a client that asks seldom is served at once, whatever others ask for; everything is bounded."""
+"""The queue of fetches: a client with few requests is served at once, whatever others request; everything is
+bounded."""
 
 from __future__ import annotations
 
@@ -117,7 +118,7 @@ async def test_within_one_source_names_that_hang_make_room(street: Street, monke
 async def test_a_slow_fetch_is_not_ended_for_those_who_have_used_more(
     street: Street, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Strangers have kept the fetcher busy for long; what takes its time now goes on."""
+    """Strangers have kept the fetcher busy for long; a slow fetch now continues."""
     monkeypatch.setattr(fetch_queue, "GUARANTEED", 0.1)
     monkeypatch.setattr(fetch_queue, "BURST", 1e9)
     for number in range(100):
@@ -133,7 +134,7 @@ async def test_a_slow_fetch_is_not_ended_for_those_who_have_used_more(
 
 
 async def test_one_that_waits_too_much_is_refused(street: Street) -> None:
-    """At once, with a time to come back; what it has asked for before goes on, and it may join that."""
+    """At once, with Retry-After. Its earlier fetches continue, and it may join them."""
     await street.flood(1, AT_ONCE_OF_ONE + QUEUED_OF_ONE, "hang")
     with pytest.raises(QueueFull) as caught:
         await street.ask("stranger-0", "stranger-0:one more")
@@ -161,7 +162,7 @@ async def test_who_waits_gives_way_to_who_does_not(street: Street, monkeypatch: 
 
 
 async def test_fetches_in_a_second_are_bounded(street: Street, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever is asked for, by however many."""
+    """For any files and any number of clients."""
     monkeypatch.setattr(fetch_queue, "BURST", 10.0)
     monkeypatch.setattr(fetch_queue, "PER_SECOND", 20.0)
     began = asyncio.get_running_loop().time()

@@ -306,7 +306,7 @@ async def test_a_certificate_that_forged_is_not_proven() -> None:
 
 
 async def test_a_forger_with_a_key_of_his_own_is_refused() -> None:
-    """His certificate is not on Amazon's host, whatever it is called."""
+    """The forger's certificate is not on Amazon's host, whatever its name."""
     bench = Bench()
     error = await bench.refuse(FORGER.envelope(), CertificateUnavailable, fetched=1)
     assert error.status == 503
@@ -681,7 +681,8 @@ async def test_a_body_over_the_limit_is_not_even_parsed() -> None:
 
 
 async def test_refusals_log_nothing() -> None:
-    """The one line for a request is the HTTP layer's; a stranger writes neither alarms nor his own words."""
+    """Only the HTTP layer logs a request, in one line. A stranger can neither cause alarms nor write text to the
+    log."""
     bench = Bench()
     spoiled: list[dict[str, Any]] = [
         {"Type": "Foo"},
@@ -724,7 +725,8 @@ def chargeback(**more: object) -> str:
 
 
 async def test_a_dispute_is_written_before_it_is_acknowledged() -> None:
-    """With the times at which Amazon signed; again with the same id it says nothing new. The log has one line of it."""
+    """With the times at which Amazon signed. A repetition with the same id changes nothing. The log has one line about
+    it."""
     bench = Bench()
     fields = SIGNER.envelope(chargeback())
     with capture_logs() as logs:
@@ -761,7 +763,7 @@ async def test_the_charge_permission_says_of_which_environment_a_dispute_is(firs
 
 @pytest.mark.parametrize("object_type", ["A_TO_Z_CLAIM", "DISPUTE"])
 async def test_a_type_that_says_claim_is_a_dispute(object_type: str) -> None:
-    """Amazon does not document it; what it says is plain."""
+    """Amazon does not document these types, but their meaning is clear."""
     bench = Bench()
     assert (
         await bench.post(SIGNER.envelope(chargeback(ObjectType=object_type)))

@@ -52,7 +52,7 @@ def line(stream: Any, *, level: str = "info", **values: Any) -> dict[str, Any]:
 
 
 def test_a_line_is_json_with_time_and_level(stream: Any) -> None:
-    """Event, level and an ISO time in UTC stand beside the values."""
+    """A line has the event, the level, an ISO time in UTC, and the values."""
     found = line(stream, refund_id="S01-1", count=3)
     assert (found["event"], found["level"], found["refund_id"], found["count"]) == (
         "thing.happened",
@@ -134,7 +134,7 @@ def test_libraries_log_in_the_same_form(stream: Any) -> None:
 
 
 def test_request_values_are_merged(stream: Any) -> None:
-    """Values bound for a request stand on every line of it."""
+    """Values bound for a request are on every line of it."""
     with structlog.contextvars.bound_contextvars(request_id="r1"):
         assert line(stream)["request_id"] == "r1"
 
@@ -180,7 +180,7 @@ def spoken(stream: Any, form: str, hostile: str) -> list[str]:
 @pytest.mark.parametrize("form", ["json", "text"])
 @pytest.mark.parametrize("character", OBEYED, ids=lambda character: f"{ord(character):04x}")
 def test_no_character_is_one_that_a_terminal_obeys(stream: Any, form: str, character: str) -> None:
-    """Nor one that hides, turns or ends a line, wherever it comes from; its escape can be read."""
+    """Nor one that hides, reverses or ends a line, wherever it comes from; its escape is readable."""
     lines = spoken(stream, form, f"a{character}b")
     assert [line for line in lines if not line.isprintable()] == []
     escape = ascii(character)[1:-1] if form == "text" else f"\\u{character.encode('utf-16-be')[:2].hex()}"
@@ -309,7 +309,7 @@ def test_threads_lose_no_line() -> None:
 
 
 def test_standard_output_stays_clean() -> None:
-    """Log lines go to standard error, as bytes; what a command prints stands alone on standard output."""
+    """Log lines go to standard error, as bytes; standard output has only what a command prints."""
     program = (
         "import logging, structlog; from receiver.runtime import logs; logs.configure();"
         "structlog.get_logger().info('a', umlaut='ü'); logging.getLogger('x').warning('b'); print('output')"

@@ -33,7 +33,7 @@ def observed(state: str, reason: str = "") -> Observation:
 
 
 def settled(state: str, reason: str = "") -> Recorded:
-    """What a first sight of a refund in this state comes to."""
+    """The result of recording an unknown refund in this state."""
     change = decide("us", None, observed(state, reason), source=Source.POLL, now=9_000)
     return Recorded(change, tuple(event_of(emission, change.refund, 9_000) for emission in change.emissions))
 
@@ -69,7 +69,7 @@ def test_values_outside_the_sets_are_other() -> None:
 
 
 def test_final_refunds_are_counted_once_they_are_final() -> None:
-    """With state, reason and who found it; a pending one is not counted, nor a final one seen final again."""
+    """With state, reason and source. A pending one is not counted, and a final one not again."""
     metrics = Metrics()
     metrics.observation(settled("RefundInitiated"), Source.NOTIFICATION, 0, 9_000)
     metrics.observation(settled("Declined", "AmazonRejected"), Source.NOTIFICATION, 4_000, 9_000)
@@ -81,7 +81,7 @@ def test_final_refunds_are_counted_once_they_are_final() -> None:
 
 
 def test_the_way_from_a_notification_to_the_final_state_is_timed() -> None:
-    """Not to a state that is none yet, nor where a poll or a person found it."""
+    """Only up to a final state, and not if a poll or a refresh found it."""
     metrics = Metrics()
     metrics.observation(settled("RefundInitiated"), Source.NOTIFICATION, 1_000, 9_000)
     metrics.observation(settled("Refunded"), Source.REFRESH, 1_000, 9_000)

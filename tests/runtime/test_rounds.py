@@ -85,6 +85,25 @@ async def test_no_more_are_claimed_than_there_is_room_for() -> None:
     await asyncio.gather(*loop.under_way)
 
 
+async def test_an_item_that_has_released_its_place_lets_another_begin_and_ends_with_the_worker() -> None:
+    work = Work(["a", "b"], go={"a": asyncio.Event()})
+    loop = rounds(work, concurrency=1)
+    begin, tasks = work.work, list[asyncio.Task[None] | None]()
+
+    async def release_first(item: str) -> None:
+        tasks.append(asyncio.current_task())
+        loop.release()
+        await begin(item)
+
+    loop.work = release_first
+    task = asyncio.create_task(loop.run(nullcontext(ChangeSignal())))
+    await work.until_begun("a", "b")
+    assert work.rooms[:2] == [1, 1]
+    await stop(task)
+    assert [each.cancelled() for each in tasks if each] == [True, False]
+    assert not loop.under_way
+
+
 @pytest.mark.parametrize(
     ("error", "event"), [(StoreUnavailable(), "test.not_settled"), (RuntimeError("odd"), "test.failed")]
 )

@@ -42,7 +42,7 @@ async def at_work(run: Callable[[], Awaitable[None]]) -> AsyncIterator[asyncio.T
 
 
 async def one_round(*loops: Rounds[Any]) -> None:
-    """One round of each of these workers, and what it began."""
+    """Run one round of each of these workers, and wait for what they started."""
     for rounds in loops:
         await rounds.once()
     await asyncio.gather(*(task for rounds in loops for task in rounds.under_way))
@@ -55,7 +55,7 @@ def pass_time(store: Store, clock: ManualClock, ms: int) -> None:
 
 
 def without_advice(body: bytes) -> dict[str, Any]:
-    """An event's body without what is judged anew at each attempt."""
+    """An event's body without the fields that are computed again at each attempt."""
     event: dict[str, Any] = json.loads(body)
     for name in ("retryable", "retryableReasons", "asOf", "chargeReadAt", "advice"):
         event["data"].pop(name)

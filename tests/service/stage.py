@@ -65,9 +65,9 @@ class Post:
 
 @dataclass
 class Hook:
-    """A subscriber on a real socket. Each post takes the next of `answers`; after the last one `then` is said.
+    """A subscriber on a real socket. Each post gets the next of `answers`; after the last one, `then`.
 
-    At the end, every event that it was sent has been as its schema says.
+    At the end, every event that it got is checked against its schema.
     """
 
     name: str = "all"
@@ -116,7 +116,7 @@ class Hook:
 
     @property
     def told(self) -> list[tuple[str, str]]:
-        """(refund id, last word of the type) of every post, sorted."""
+        """(refund id, last part of the type) of every post, sorted."""
         return sorted((str(each.get_subject()), each.get_type().rpartition(".")[2]) for each in self.events)
 
     def table(self) -> dict[str, Any]:
@@ -195,7 +195,7 @@ class Stage:
             return answer.status
 
     async def ready(self) -> bool:
-        """Whether the service says that it can work."""
+        """Whether `/readyz` answers 200."""
         status, _ = await self.get("/readyz")
         return bool(status == 200)
 
@@ -221,7 +221,7 @@ class Stage:
         return [line["statusDetails"]["state"] for line in found["revisions"]]
 
     async def events(self, account: str = "us") -> list[tuple[str, str]]:
-        """(refund id, last word of the type) of every event of a refund in the stream, sorted."""
+        """(refund id, last part of the type) of every event of a refund in the stream, sorted."""
         entries = await self.redis.xrange(f"refunds:{{{account}}}:events")
         return sorted(
             (fields[b"refundId"].decode(), fields[b"type"].decode().rpartition(".")[2])

@@ -43,7 +43,7 @@ def address(nodes: list[Server]) -> str:
 
 
 async def doctored(url: str, *names: str, **redis: Any) -> dict[tuple[str, str], Finding]:
-    """What `receiver doctor` says of the store: by check and subject."""
+    """The findings of `receiver doctor` about the store, by check and subject."""
     tables = [table(name, merchant_id=f"A{name.upper()}000000000") for name in names]
     found = await check_store(site(*tables, redis={"url": url, "timeout": "1s", "connect_timeout": "500ms", **redis}))
     return {(each.check, each.subject): each for each in found}
@@ -106,7 +106,7 @@ async def everything_is_shown(stage: Stage, ids: list[str]) -> None:
 
 
 async def overview(stage: Stage) -> str:
-    """The dashboard's first page, for who has signed in."""
+    """The dashboard's first page, after signing in."""
     async with aiohttp.ClientSession(cookie_jar=aiohttp.CookieJar(unsafe=True)) as browser:
         async with browser.get(f"{stage.url}/sign-in") as answer:
             form = re.search(r'name="csrf" value="([^"]+)"', await answer.text())

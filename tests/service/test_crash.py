@@ -20,7 +20,7 @@ from tests.store.embedded_kit import client, lives, servers
 LANE_WIDTH = 8
 """Deliveries under way at once to one subscriber: so many may be repeated after each `kill -9`."""
 LEASE = 22.0
-"""Seconds until what a killed worker had claimed comes round again: the time-out of its requests and 20 s."""
+"""Seconds until the claims of a killed worker expire: the timeout of its requests and 20 s."""
 
 
 async def looked_after(url: str) -> set[str]:
@@ -151,8 +151,8 @@ async def test_a_taken_port_is_a_clear_error(place: Desk, around: World) -> None
 
 
 async def test_two_services_on_one_directory_share_one_store(place: Desk, around: World) -> None:
-    """Both take notifications, each knows what the other took, and the second goes on when the first, whose Valkey it
-    was, stops."""
+    """Both accept notifications, and each knows those of the other. The second continues when the first, which started
+    Valkey, stops."""
     config = around.configure(place.folder)
     one, two = await asyncio.gather(place.serve(config), place.serve(config))
     urls = [(await each.line("serve.ready"))["address"] for each in (one, two)]
@@ -208,8 +208,8 @@ async def test_work_does_what_serve_leaves(place: Desk, around: World) -> None:
 
 
 async def test_valkey_killed_alone_is_mended(place: Desk, around: World) -> None:
-    """Meanwhile the service is not ready and says 503 with Retry-After; nothing acknowledged is lost, and all goes on
-    by itself."""
+    """Meanwhile the service is not ready and answers 503 with Retry-After; nothing acknowledged is lost, and everything
+    resumes by itself."""
     command = await around.at(await place.serve(around.configure(place.folder)))
     store = await command.line("store.started")
     seen: list[int] = []

@@ -26,7 +26,7 @@ async def fetch(url: str, **more: object) -> str:
 
 
 async def believed(around: World) -> float:
-    """How many notifications `/metrics` says were believed."""
+    """The number of accepted notifications in `/metrics`."""
     families = text_string_to_metric_families(await fetch(f"{around.url}/metrics"))
     return sum(
         sample.value

@@ -1,5 +1,5 @@
-"""Keys of a foreign type under a running service: it says so, other subscribers get their events, and it goes on when
-they are right."""
+"""Keys of a wrong type under a running service: it reports them, other subscribers get their events, and it continues
+when they are repaired."""
 
 from __future__ import annotations
 

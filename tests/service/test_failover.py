@@ -29,7 +29,7 @@ def on_redis(config: Path, url: str, **more: int) -> Path:
 
 
 async def master_of(servers: list[Server]) -> Server | None:
-    """The one that says that it is master."""
+    """The server whose role is master."""
     roles = [await each.role() for each in servers]
     return next((each for each, role in zip(servers, roles, strict=True) if role == "master"), None)
 
@@ -38,8 +38,8 @@ async def test_a_master_that_dies_under_load_takes_nothing_acknowledged_along(
     place: Desk, around: World, servers: Fleet
 ) -> None:
     """`kill -9` while notifications are acknowledged and events delivered. Until a replica is promoted, the service is
-    not ready and answers 503; then all goes on by itself, and what was acknowledged is on the new master. What a
-    process held that was killed together with the master, the other does when the lease has run out."""
+    not ready and answers 503; then everything resumes by itself, and what was acknowledged is on the new master. Claims
+    of a process that was killed together with the master are done by the other one when their lease has expired."""
     master, replicas = await servers.replicated(2)
     url = await servers.sentinels(master)
     command = await around.at(await place.serve(on_redis(around.configure(place.folder), url, wait_replicas=1)))

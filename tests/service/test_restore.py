@@ -1,4 +1,5 @@
-"""A backup taken under load and laid into an empty folder: what it holds, and what becomes of the events since."""
+"""A backup that is made under load and restored into an empty folder: what it contains, and what happens to the events
+since."""
 
 from __future__ import annotations
 

@@ -54,8 +54,8 @@ def socket_dir() -> Iterator[Path]:
 async def test_redis_may_come_late_and_go_and_come_back(
     shop: Amazon, audit: Hook, socket_dir: Path, tmp_path: Path
 ) -> None:
-    """While it is away notifications get 503, so that they come again, and readiness says why; when it is there the
-    configured subscriber is written before anything is found out, and every event reaches it once."""
+    """While it is unavailable, notifications get 503, so that they are sent again, and the readiness check says why.
+    When it is back, the configured subscriber is written before any refund is polled, and gets every event once."""
     durable = ("--appendonly", "yes", "--appendfsync", "always")
     url = f"unix://{socket_dir}/valkey.sock"
     redis = {"url": url, "timeout": "1s", "connect_timeout": "1s"}
@@ -179,8 +179,8 @@ async def test_the_configuration_has_the_word_but_a_pause_stays(
 async def test_two_configurations_do_not_fight(
     shop: Amazon, audit: Hook, redis: Redis, valkey_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While one process replaces another the later one has the word, once: it does not change back and forth, which
-    would also end every pause."""
+    """While one process replaces another, the settings of the later one apply, once: they do not change back and forth,
+    which would also end every pause."""
     monkeypatch.setattr(configured, "EVERY", 0.05)
     tables = [account(shop, tmp_path)]
     async with running(valkey_url, tables, [audit]) as old:

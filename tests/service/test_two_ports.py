@@ -79,7 +79,7 @@ async def test_each_port_serves_its_own(place: Desk, around: World, more: list[s
 
 
 async def ready(url: str) -> bool:
-    """Whether it says so there."""
+    """Whether the service reports there that it is ready."""
     return await seen(f"{url}/readyz") == (200, "")
 
 
@@ -115,7 +115,7 @@ async def test_both_ports_are_let_go_together_and_what_began_is_answered(place: 
 async def begin(
     url: str, path: str, body: bytes, more: str = ""
 ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter, bytes]:
-    """A request of which all but the last byte of its body has been sent, and that byte."""
+    """Send a request without the last byte of its body. Returns the connection and that byte."""
     address = urlsplit(url)
     reader, writer = await asyncio.open_connection(address.hostname, address.port)
     head = f"POST {path} HTTP/1.1\r\nHost: x\r\n{more}Expect: 100-continue\r\nContent-Length: {len(body)}\r\n\r\n"

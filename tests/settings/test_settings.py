@@ -1,4 +1,4 @@
-"""What can be configured, how, and what is said when it cannot work."""
+"""What can be configured, how, and which problems are reported."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ def test_words_of_the_settings_are_known_in_any_letter_case() -> None:
 
 
 def test_defaults() -> None:
-    """Without a word in the configuration these hold."""
+    """These apply without any configuration."""
     loaded = load(None, alone())
     assert (loaded.http.host, loaded.http.port) == ("127.0.0.1", 8000)
     assert loaded.ingest.max_body == 262_144
@@ -166,7 +166,7 @@ def test_environment_lies_over_the_file(tmp_path: Path) -> None:
 
 
 def test_account_by_environment_completes_the_only_table(tmp_path: Path) -> None:
-    """With one [[accounts]] in the file, RECEIVER_ACCOUNT__… adds what the file should not hold."""
+    """With one [[accounts]] in the file, RECEIVER_ACCOUNT__… adds what the file should not contain."""
     path = written(tmp_path, '[[accounts]]\nname = "us"\nregion = "jp"\n')
     environ = {key: value for key, value in alone().items() if not key.endswith("REGION")}
     (account,) = load(path, environ).build_accounts()
@@ -444,7 +444,7 @@ def test_tokens_refer_to_accounts_and_differ() -> None:
 
 
 def test_each_account_has_so_many_subscribers_and_no_more() -> None:
-    """Each account that has more is named, beside every other problem; the limit can be raised."""
+    """Each account that has more is named, with every other problem; the limit can be raised."""
     many = [
         {"name": f"to-{number}", "account": account, "url": "https://finance.example/", "secret": SECRET}
         for account, count in (("a", 101), ("b", 100))
@@ -485,7 +485,8 @@ def test_subscribers_name_their_account_where_there_are_several() -> None:
 
 
 def test_unreadable_files_are_said_so(tmp_path: Path) -> None:
-    """No file, no text, no TOML: each has its sentence, and the rest is still checked, but for what may stand there."""
+    """No file, no text, no TOML: each has its own message. The rest is still checked, except for settings that the file
+    may contain."""
     assert problems({}, tmp_path / "gone.toml")[0].startswith(f"{tmp_path}/gone.toml: cannot be read (No such file")
     path = written(tmp_path, "data_dir = ")
     assert "is not TOML" in problems(alone(), path)[0]
@@ -730,7 +731,7 @@ def test_what_is_owed_is_kept_as_long_as_the_stream() -> None:
     ],
 )
 def test_a_user_header_is_the_name_of_one_without_secrets(name: str, problem: str) -> None:
-    """What it holds goes to the log and the audit trail."""
+    """Its value goes to the log and the audit trail."""
     (found,) = problems(alone(RECEIVER_HTTP__USER_HEADER=name))
     assert found.startswith("http.user_header: ")
     assert problem in found

@@ -1,4 +1,4 @@
-"""What an account may be, and what is said when it cannot work."""
+"""The settings of an account, and which problems are reported."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""What the simulator's tests share: one set of keys, a simulator that stands still, and a receiver on a real socket."""
+"""What the simulator's tests share: one set of keys, a simulator with a stopped clock, and a receiver on a real
+socket."""
 
 from __future__ import annotations
 
@@ -25,7 +26,7 @@ def keys() -> Keys:
 
 
 class Inbox:
-    """A receiver of notifications: keeps what it is sent, answers with the next of `answers`, else 200."""
+    """A receiver of notifications: keeps what it gets, and answers with the next of `answers`, else with 200."""
 
     def __init__(self) -> None:
         self.answers: list[int] = []

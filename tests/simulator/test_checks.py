@@ -227,7 +227,7 @@ def test_every_vector_of_amazons_sdks_has_this_canonical_request() -> None:
 def test_the_services_own_signer_and_this_check_agree(
     checks: Checks, keys: Keys, algorithm: Algorithm, override: str | None
 ) -> None:
-    """Written apart from each other, one accepts what the other signs."""
+    """Signer and check were written independently, and the check accepts what the signer signs."""
     endpoint = Endpoint(Region.NA, "sandbox", KEY_ID, override)
     signer = Signer(KEY_ID, keys.merchant_private_key_pem, algorithm)
     charge = "S01-0000001-0000001-C000001"

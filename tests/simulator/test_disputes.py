@@ -19,7 +19,7 @@ PERMISSION = "S01-0000001-0000001"
 async def test_a_dispute_from_the_filing_to_the_end(
     amazon: Simulator, client: Client, clock: ManualClock, inbox: Inbox
 ) -> None:
-    """Each step is a notification that does not say what it was; Get Dispute says it."""
+    """Each step sends a notification that does not describe it; Get Dispute does."""
     status, opened = await client.control("POST", "/disputes", {"chargeId": CHARGE})
     assert status == 201
     dispute_id = str(opened["disputeId"])

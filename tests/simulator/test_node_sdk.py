@@ -1,14 +1,14 @@
-"""Amazon's own Node SDK against the simulator: what an official client signs is what the simulator accepts.
+"""Amazon's own Node SDK against the simulator, which accepts what an official client signs.
 
-Skipped where Node or the SDK is not at hand; nothing is fetched here. This installs it in the project's root (git
+Skipped if Node or the SDK is missing; nothing is downloaded here. This installs it in the project's root (git
 ignores it there):
 
     npm install --no-save --ignore-scripts @amazonpay/amazon-pay-api-sdk-nodejs
 
-Where it is installed elsewhere, `AMAZON_PAY_NODE_SDK=/path/to/node_modules` says where.
+If it is installed elsewhere, set `AMAZON_PAY_NODE_SDK=/path/to/node_modules`.
 
-The SDK speaks https with Amazon's hosts alone, and signs the host's name. Its `overrideServiceUrl` would change what is
-signed, and switches off the check of certificates. So here its connections end at a TLS server on loopback, whose
+The SDK only uses https and Amazon's hosts, and signs the host's name. Its `overrideServiceUrl` would change what is
+signed, and disables the check of certificates. So here its connections end at a TLS server on loopback, whose
 certificate for Amazon's names Node trusts by `NODE_EXTRA_CA_CERTS`.
 """
 

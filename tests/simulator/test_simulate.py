@@ -21,7 +21,7 @@ DAY = 86_400_000
 
 
 async def said(folder: Path, **options: object) -> str:
-    """What a run says until it is ended; it answers while it runs."""
+    """The output of a run until it is ended. It answers requests while it runs."""
     ended, lines = asyncio.Event(), list[str]()
     options = {"port": 0, "keys": folder, "say": lines.append, "ended": ended, **options}
     running = asyncio.create_task(run(**options))  # type: ignore[arg-type]
@@ -37,7 +37,7 @@ async def said(folder: Path, **options: object) -> str:
 
 @pytest.mark.parametrize(("environment", "name"), [("sandbox", "eu-sandbox"), ("live", "eu")])
 async def test_the_snippet_is_a_configuration_that_works(tmp_path: Path, environment: str, name: str) -> None:
-    """The receiver's own settings take it as it is printed."""
+    """The receiver accepts it unchanged as its settings."""
     text = await said(tmp_path / "keys", environment=environment, region="eu", public_key_id="")
     snippet = text[text.index("[[accounts]]") : text.index("\n\nStart a refund")]
     (tmp_path / "receiver.toml").write_text(snippet)

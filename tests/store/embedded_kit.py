@@ -77,7 +77,7 @@ def servers(directory: Path) -> list[int]:
 
 
 def kill_servers(directory: Path) -> None:
-    """Ends what a test left behind, and removes the folders of sockets that did not fit into their directory."""
+    """Ends the servers that a test left behind, and removes the socket folders outside of their directories."""
     for pid in servers(directory):
         os.kill(pid, signal.SIGKILL)
     used = {directory / "data", *(lock.parent for lock in directory.rglob("owner.lock"))}
@@ -145,11 +145,11 @@ class Service:
         return cls(process, told["pid"], told["owner"], told["url"])
 
     async def acknowledged(self, count: int) -> set[str]:
-        """The next `count` keys whose writes are acknowledged."""
+        """Wait for the next `count` acknowledged writes. Returns their keys."""
         return {(await asyncio.wait_for(self._line(self.process), BOUND)).strip() for _ in range(count)}
 
     async def kill(self) -> set[str]:
-        """`kill -9`; what it had acknowledged besides."""
+        """`kill -9`. Returns the other keys that it had acknowledged."""
         self.process.kill()
         return await self._rest()
 

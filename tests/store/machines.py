@@ -1,4 +1,4 @@
-"""The store beside its model, as state machines: every rule does the same to both."""
+"""The store and its model, as state machines: every rule does the same to both."""
 
 from __future__ import annotations
 
@@ -88,8 +88,8 @@ ANSWERS = st.one_of(OBSERVED, OBSERVED, st.just("not found"), st.sampled_from(["
 
 
 class Machine(RuleBasedStateMachine):
-    """Rules do the same to the store and to the model, and compare what was answered; the rest is compared after every
-    rule."""
+    """Each rule does the same to the store and to the model, and compares the answers. Everything else is compared
+    after every rule."""
 
     loop: Callable[[Coroutine[Any, Any, Any]], Any]
     client: Any
@@ -152,7 +152,7 @@ class Machine(RuleBasedStateMachine):
         self._lanes_hold_what_is_owed(redis)
 
     def _schedule_is_right(self, redis: DiagnosticsSource) -> None:
-        """Untouched by late workers; and whatever is pending is going to be asked about."""
+        """Late workers do not change it, and every pending refund will be polled."""
         assert redis.due == self.model.due
         assert redis.hinted == self.model.told
         assert redis.refreshed == set(self.model.refreshed)
@@ -268,7 +268,7 @@ class Looking(Machine):
 
     @rule(waiting=waiting, answer=ANSWERS, worker=WORKERS)
     def overtake_the_write(self, waiting: Waiting, answer: Answer, worker: int) -> None:
-        """The other is done with it when the first is about to write what it has decided."""
+        """Another worker finishes before the first one writes its decision."""
         self._overtake(waiting.held, answer, worker)
 
     def _overtake(self, held: Held, answer: Answer, worker: int) -> None:
@@ -365,7 +365,7 @@ class Looking(Machine):
             self._look_next(number, waiting.is_looked_at_again)
 
     def _decide(self, waiting: Waiting) -> None:
-        """What the look makes of what is known now."""
+        """Decide by what is known now."""
         held, model = waiting.held, self.model
         waiting.now, waiting.version = held.worker.now(), model.version
         waiting.known = model.known.get(held.number)
@@ -437,7 +437,7 @@ class Telling(Machine):
 
     @rule(target=deliveries, delivery=deliveries, worker=WORKERS)
     def overtake_sender(self, delivery: tuple[int, Worker, int, ClaimedDelivery], worker: int) -> Any:
-        """The lease ends while the first is still sending, and another takes what is there."""
+        """The lease expires while the first one is still sending, and another claims the deliveries."""
         self.clock.tick(LEASE + 6)
         return self._claim_deliveries(delivery[3].subscriber, 9, worker)
 

@@ -69,7 +69,7 @@ def order(state: str, updated: int, reason: str) -> tuple[bool, int, int, str, s
 
 
 def join(known: Known | None, it: Observation, now: int, number: int) -> tuple[Known, list[Happening]] | None:
-    """What an observation makes of what is known; None for nothing."""
+    """The result of an observation for what is known; None if nothing changes."""
     final = {(it.state, it.updated_at)} if it.state in FINAL else set()
     new = known or Known(it.state, it.updated_at, it.reason_code, now, now, 0)
     about: list[tuple[str, int]] = []

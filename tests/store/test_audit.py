@@ -266,7 +266,7 @@ async def test_filters(us: AccountStore, redis: Any) -> None:
 
 
 async def test_a_damaged_entry_hides_no_other(us: AccountStore, redis: Any) -> None:
-    """It is reported, by name, and what was done before and after it is there."""
+    """It is reported by its id, and the entries before and after it are returned."""
     await refresh(us)
     for fields in ({"entry": "{"}, {"other": "1"}, {"entry": "[]", "more": "1"}, {"entry": b"\xff"}):
         await redis.xadd(TRAIL, fields)

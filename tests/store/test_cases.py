@@ -49,7 +49,7 @@ async def test_an_open_case_is_listed_with_its_age_amount_and_reason(
 
 
 async def test_declines_of_older_versions_are_opened_once(store: Store, redis: Any, clock: ManualClock) -> None:
-    """Those of the last 30 days, as a revision, in however many processes at once; older ones are not tracked."""
+    """Those of the last 30 days, as a revision, once for any number of processes; older ones are not tracked."""
     await fill(redis, 120)
     await asyncio.gather(*(store.of("us").cases.adopt() for _ in range(4)))
     cases = await store.of("us").cases.all()

@@ -59,7 +59,7 @@ def test_a_line_is_read_back_as_what_was_written(entry: Entry) -> None:
 
 
 def test_the_script_and_the_ledger_find_the_same_in_the_way(valkey_url: str) -> None:
-    """Of any book, of this version and of older ones, and whatever the caller names."""
+    """For any book, of this version and of older ones, and for any refunds that the caller names."""
     with asyncio.Runner() as runner:
         client: Any = connect(valkey_url)
         store = Store(client, clock=ManualClock())

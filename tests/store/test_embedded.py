@@ -127,7 +127,7 @@ async def test_kill_of_the_service_alone_leaves_the_server_to_the_next(data_dir:
 
 
 async def test_an_adopted_server_that_dies_is_started_again(data_dir: Path) -> None:
-    """The adopter supervises what it did not start."""
+    """A service supervises a server that it has adopted like one that it has started."""
     service = await Service.start(data_dir, "a")
     acknowledged = await service.acknowledged(100) | await service.kill()
     async with running(data_dir) as store:

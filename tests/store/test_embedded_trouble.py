@@ -71,7 +71,7 @@ async def test_a_command_cut_short_is_dropped(data_dir: Path) -> None:
     ids=["zeros", "garbage", "garbled command", "zeros and a command"],
 )
 async def test_a_garbled_tail_is_cut_off_and_kept(data_dir: Path, tail: bytes) -> None:
-    """Valkey refuses to start on it; what was acknowledged stands before it, and nothing is thrown away."""
+    """Valkey refuses to start on it. Acknowledged writes come before it, and nothing is deleted."""
     increment = await filled(data_dir)
     before = append(increment, tail)
     with capture_logs() as logs:
@@ -287,7 +287,7 @@ async def test_a_long_log_is_cut_to_its_end(data_dir: Path) -> None:
 
 
 async def test_a_store_whose_folder_was_removed_confirms_nothing(data_dir: Path) -> None:
-    """Valkey goes on writing to files that have no name any more: that is our trouble, and no reason to say 200."""
+    """Valkey continues to write to deleted files, so the service must not answer 200."""
     async with running(data_dir) as embedded:
         store = Store(connect(embedded.url), gone=lambda: embedded.gone)
         await store.of("us").subscribers.open()

@@ -63,7 +63,7 @@ CHARGE = "S01-5105180-3221187-C056351"
 DAY = 86_400_000
 Work = Callable[[], Awaitable[Any]]
 ANSWERING = {"probe", "doctor", "aside", "replaced", "pulse"}
-"""Kinds that no work reads: nothing, samples, and what is kept of damage."""
+"""Kinds of keys that no operation reads: those of probes, samples, and recorded damage."""
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The version of the data's format, on a real Valkey: what is newer is refused, what is older is migrated once."""
+"""The version of the data format, on a real Valkey: a newer one is refused, an older one is migrated once."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ async def test_a_first_start_writes_the_version(store: Store, redis: Any) -> Non
 
 
 async def test_data_without_a_version_is_version_one(store: Store, redis: Any) -> None:
-    """It is migrated from there; what it holds is not looked at."""
+    """It is migrated from version one, without a look at the data."""
     ran: list[int] = []
 
     async def step(_: RedisRepository) -> None:
@@ -57,7 +57,7 @@ async def test_what_is_no_number_is_refused(store: Store, redis: Any) -> None:
 
 
 async def test_two_processes_that_start_at_once_end_at_the_same_version(valkey_url: str, redis: Any) -> None:
-    """Both may run a step; the version goes up once, and a step may write while all else is held."""
+    """Both may run a step; the version increases once, and only a step may write meanwhile."""
     stores = [Store(connect(valkey_url)) for _ in range(2)]
     both = asyncio.Barrier(2)
 

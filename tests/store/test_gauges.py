@@ -1,4 +1,4 @@
-"""What the store says of its refunds in numbers, for metrics and the doctor."""
+"""The store's numbers about its refunds, for metrics and the doctor."""
 
 from __future__ import annotations
 

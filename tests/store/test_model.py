@@ -1,7 +1,7 @@
 """The store against a small model of it: any order of hints, claims, answers, subscribers and deliveries, by several
 workers whose clocks differ a little, some of them slower than their lease.
 
-`model.py` says what must be true, `runtime/supervisor.py` acts on the store, `machines.py` does both and compares.
+`model.py` is the model, `workers.py` acts on the store, and `machines.py` does both and compares.
 """
 
 from __future__ import annotations

@@ -55,7 +55,7 @@ async def test_one_id_with_two_texts_is_kept_twice(store: Store) -> None:
 async def test_the_newest_are_kept_newest_first(
     store: Store, redis: Any, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """So many of an account, and nothing is left behind of those that went."""
+    """The limit is per account, and nothing is left of those that were removed."""
     monkeypatch.setattr(notifications, "MOST_KEPT", 5)
     for number in range(8):
         clock.ms = T0 + number
@@ -68,7 +68,7 @@ async def test_the_newest_are_kept_newest_first(
 
 
 async def test_a_thousand_are_kept(store: Store) -> None:
-    """That is what is promised."""
+    """The documented limit."""
     for number in range(1_003):
         await store.of("us").notifications.keep(kept(number, at=T0 + number), "text")
     assert await store.of("us").notifications.count() == 1_000

@@ -1,4 +1,5 @@
-"""While Redis is unavailable, the log says so once with its address, then once a minute, and when it is back."""
+"""While Redis is unavailable, the log says so at once with its address, then once a minute, and again when it is
+back."""
 
 from __future__ import annotations
 

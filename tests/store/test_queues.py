@@ -111,7 +111,8 @@ async def test_a_name_is_given_once(store: Store) -> None:
 
 
 async def test_one_more_than_the_most_is_not_added(store: Store, redis: Any) -> None:
-    """Damaged records count, the version of the list does not; what is there already is said so, and is changed."""
+    """Damaged records count, the version of the list does not. An existing name is reported as such, and can be
+    changed."""
     for name in ("first", "second"):
         await store.of("us").subscribers.add(subscriber(name), most=3)
     await redis.hset("refunds:{us}:subscribers", "damaged", "{")
@@ -149,7 +150,7 @@ async def test_a_change_raises_the_version_and_loses_against_an_earlier_change(s
 
 
 async def test_a_record_that_says_the_same_in_other_bytes_is_changed(store: Store, redis: Any) -> None:
-    """A whole number as rate, fields of a later version: what was read is what is replaced, at once."""
+    """An integer as rate, fields of a later version: the record that was read is replaced at the first try."""
     raw = encode(subscriber("audit", rate=10.0)).replace(b'"rate":10.0', b'"rate":10,"colour":"red"')
     await redis.hset("refunds:{us}:subscribers", "audit", raw)
     (found,) = await store.of("us").subscribers.readable()

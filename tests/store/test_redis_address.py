@@ -61,7 +61,8 @@ from tests.kit.configuration import alone, only
     ],
 )
 def test_what_an_address_says(url: str, found: RedisAddress) -> None:
-    """Ports may be left out, IPv6 stands in brackets, what is special in a password is encoded; a plus is a plus."""
+    """Ports may be omitted, IPv6 is in brackets, special characters in a password are percent-encoded; a plus stays a
+    plus."""
     assert read_address(url) == found
 
 
@@ -135,7 +136,7 @@ def test_what_an_address_says(url: str, found: RedisAddress) -> None:
     ],
 )
 def test_what_is_wrong_with_an_address(url: str, reason: str) -> None:
-    """A word for each fault, and a sentence that repeats nothing of the address."""
+    """A reason for each fault, and a message that repeats nothing of the address."""
     with pytest.raises(BadAddress) as caught:
         read_address(url)
     assert caught.value.reason == reason
@@ -165,7 +166,7 @@ def test_settings_refuse_what_cannot_be_used() -> None:
 
 
 def test_a_password_of_its_own_is_no_part_of_the_address(tmp_path: Path) -> None:
-    """It signs in as it stands, wherever else in the address there is an at sign or a percent sign."""
+    """It is used unchanged, even if the address contains an at sign or a percent sign elsewhere."""
     (tmp_path / "pw").write_text("\ufeffa#/?@[%zz b\r\n")
     for url in (
         "unix:///run/redis@x/redis.sock",

@@ -70,7 +70,7 @@ async def store_at(url: str) -> AsyncIterator[Store]:
 
 
 async def test_all_of_the_store_works_over_tls(guarded: str, ours: trustme.CA, ca_file: Path, tmp_path: Path) -> None:
-    """A notification, the ledger, the delivery, the feed; and nothing but TLS has come to the listener."""
+    """A notification, the ledger, the delivery, the feed; the listener has got only TLS."""
     async with (
         front(guarded, ours.issue_cert("localhost")) as (listener, port),
         Amazon(retry_waits=(0.1,) * 100) as shop,
@@ -147,7 +147,7 @@ async def test_what_cannot_be_trusted_is_refused_with_a_word(
 
 @asynccontextmanager
 async def nonsense() -> AsyncIterator[int]:
-    """The port of a server that has never heard of TLS."""
+    """The port of a server without TLS."""
 
     async def says(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(1)
@@ -182,8 +182,7 @@ async def test_sentinels_and_their_master_over_tls(ours: trustme.CA, ca_file: Pa
 async def test_a_password_in_the_address_never_reaches_the_log(
     ours: trustme.CA, ca_file: Path, place: Desk, around: World, trusted: bool
 ) -> None:
-    """Of a service as it is run, all lines, also of debugging: where it was asked for, and where no certificate was
-    trusted."""
+    """All log lines of a real service, also at the level debug, with a trusted certificate and without one."""
     with tempfile.TemporaryDirectory(prefix="rt-") as folder:
         process, upstream = start_valkey(Path(folder))
         try:

@@ -1,4 +1,4 @@
-"""The command that the log and doctor give for each damage does what it says, and nothing else, in any shell."""
+"""The command that the log and the doctor give for each damage does only what it says, in any shell."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ async def store(redis: Any, valkey_url: str) -> AsyncIterator[Store]:
 
 
 async def repaired(store: Store) -> list[str]:
-    """Runs the command that each damage is logged with; returns what was set aside."""
+    """Runs the command that is logged with each damage. Returns what was set aside."""
     with capture_logs() as logs:
         await store.inspection.inspect()
     found = []

@@ -1,4 +1,4 @@
-"""What `wait_replicas` promises: what is acknowledged is on so many replicas, whichever process wrote it."""
+"""The guarantee of `wait_replicas`: what is acknowledged is on that many replicas, whichever process wrote it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.store.makers import claim, hint, refund_id
 PATIENCE = 4_000
 """Milliseconds in which a replica that is there has confirmed."""
 NOBODY = 1
-"""A port without a listener: a replica that is to follow it keeps what it has, and hears nothing more."""
+"""A port without a listener: a replica of this address keeps its data and gets nothing more."""
 
 
 def store_at(url: str, *, clock: ManualClock | None = None) -> Store:
@@ -58,8 +58,8 @@ async def test_a_repetition_is_acknowledged_only_if_the_first_is_on_a_replica() 
 
 
 async def test_while_replicas_are_missing_nothing_is_claimed_by_nobody() -> None:
-    """A claim whose answer counts for nothing has leased all the same, and what is due would wait for the lease's end,
-    again at every try."""
+    """A claim whose answer is discarded still takes the lease, so due work would wait until the lease expires, at every
+    try."""
     async with fleet() as found:
         master, [replica] = await found.replicated(1)
         store = store_at(master.url)

@@ -1,4 +1,4 @@
-"""The scripts that money depends on: nothing is written where a key holds what it should not."""
+"""The scripts that guard refunds: they write nothing if a key has the wrong type."""
 
 from __future__ import annotations
 

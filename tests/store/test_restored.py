@@ -1,4 +1,4 @@
-"""A store that a backup was laid into: what is not final may be old, and is asked about at once."""
+"""A store that was restored from a backup: states that are not final may be outdated, so they are polled at once."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ async def test_what_is_not_final_is_due_at_once_and_counts_on_from_a_higher_revi
 async def test_a_decline_after_a_restore_is_no_older_news(
     store: Store, redis: Any, account: Account, clock: ManualClock
 ) -> None:
-    """A subscriber got revisions 2 and 3 that the backup does not have, and drops what has a smaller one."""
+    """A subscriber got revisions 2 and 3, which the backup does not have, and drops events with a smaller one."""
     await filled(store, account)
     await redis.set(RESTORED, "one")
     await store.format.ensure()

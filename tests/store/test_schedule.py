@@ -90,7 +90,7 @@ async def test_a_hint_during_a_lease_is_not_lost(store: Store) -> None:
 async def test_a_hint_without_a_refund_type_keeps_the_one_that_was_told(
     store: Store, redis: Any, later: Source, kind: str
 ) -> None:
-    """Both generations of notifications come to one address, and only the older one tells it."""
+    """Both generations of notifications come to one address, and only the older one has the type."""
     await redis.hset(f"refunds:{{us}}:refund:{refund_id()}", "revision", 1)
     told = msgspec.structs.replace(hint(message="xml", digest="x"), refund_type=kind)
     await store.of("us").schedule.hint(told)
@@ -199,7 +199,8 @@ async def test_a_claim_takes_no_more_than_there_are_tokens(store: Store, clock: 
 async def test_what_is_patient_leaves_a_quarter_of_the_burst_for_hints(
     store: Store, redis: Any, clock: ManualClock
 ) -> None:
-    """Of twenty tokens five are left, whatever waits; the next hints have them at once. Then it saves up again."""
+    """Five of twenty tokens are kept back, whatever waits; the next hints get them at once. Then the tokens are
+    refilled."""
     await redis.zadd(DUE, {refund_id(500 + number): T0 - 1 for number in range(40)})
     claimed = await claim(store, limit=40, burst=20, per_second=4)
     assert (len(claimed.items), claimed.wait) == (15, 250)

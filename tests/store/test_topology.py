@@ -48,7 +48,7 @@ async def store_at(url: str, *, timeout: float = 5.0, **more: Any) -> AsyncItera
 
 
 def address(servers: Sequence[Server]) -> str:
-    """The receiver's address of a cluster, of which it names one node only."""
+    """The address of a cluster in the settings; it names only one node."""
     return f"redis+cluster://{HOST}:{servers[0].port}"
 
 
@@ -178,7 +178,7 @@ async def test_a_node_of_a_cluster_fails_over() -> None:
 
 
 async def test_a_failover_by_sentinels_is_followed() -> None:
-    """Also by two of three Sentinels; the doctor sees who is missing."""
+    """Also with two of three Sentinels; the doctor reports the missing one."""
     async with fleet() as found:
         master, _ = await found.replicated(2)
         url = await found.sentinels(master)
@@ -226,7 +226,8 @@ async def test_a_master_that_is_demoted_is_left() -> None:
 
 
 async def test_sentinels_that_want_a_password() -> None:
-    """The server's stands in front of the hosts, theirs is an option; a wrong one is reported as such."""
+    """The server's password is before the hosts, that of the Sentinels is an option; a wrong one is reported as
+    such."""
     async with fleet() as found:
         master = await found.start("--requirepass", "of-server")
         await master.client.aclose()

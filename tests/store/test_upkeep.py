@@ -1,4 +1,4 @@
-"""Backfill, trimming, expiry and the bounds of what is kept, on a real Valkey."""
+"""Backfill, trimming, expiry and limits of stored data, on a real Valkey."""
 
 from __future__ import annotations
 
@@ -112,7 +112,8 @@ async def test_from_now_is_the_default_and_a_time_is_exact(store: Store, account
 async def test_what_was_delivered_during_a_backfill_is_not_owed_again(
     store: Store, account: Account, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two processes at it, and one that died after its batch: the cursor moves with what is owed, in one step."""
+    """Two processes at once, and one that dies after its batch: the cursor and the owed events are written in one
+    step."""
     monkeypatch.setattr(keeping, "BACKFILL_BATCH", 3)
     ids = await happen(store, account, 10)
     new = subscriber("new")
@@ -153,7 +154,8 @@ async def test_a_backfill_goes_by_the_filter_of_the_moment_and_ends_with_its_sub
 
 
 async def test_the_stream_is_not_cut_past_what_is_owed(store: Store, account: Account, clock: ManualClock) -> None:
-    """Old entries go, but what a lane owes stays, with all that is newer; also what a backfill has not reached."""
+    """Old entries are removed, but not the entries that a queue still needs, nor newer ones, nor those that a backfill
+    has not reached."""
     ids = await happen(store, account, 2)
     await store.of("us").subscribers.put(subscriber("new"))
     ids = await happen(store, account, 2, first=10)
@@ -182,7 +184,8 @@ async def test_young_entries_stay(store: Store, account: Account, clock: ManualC
 
 
 async def test_nobody_holds_the_stream_for_ever(store: Store, account: Account, clock: ManualClock) -> None:
-    """After the second span what a paused subscriber is owed is dead, with a copy, and operators get one event."""
+    """After the second period, the events that a paused subscriber is owed are dead, with a copy, and operators get one
+    event."""
     await store.of("us").subscribers.put(subscriber("new", paused=True))
     await store.of("us").subscribers.put(subscriber("ops", types=("receiver.*",)))
     ids = await happen(store, account, 3)
@@ -272,7 +275,8 @@ async def test_dead_and_waiting_events_come_in_pages(store: Store, account: Acco
 
 
 async def test_an_operator_event_is_written_with_what_it_tells_or_not_at_all(store: Store, account: Account) -> None:
-    """A worker that dies between the two leaves it to the next; it is in the stream once, however many look."""
+    """If a worker dies between the two, the next one publishes it; it is in the stream once, however many workers
+    run."""
     await store.of("us").subscribers.put(subscriber("new"))
     await store.of("us").subscribers.put(subscriber("ops", types=("receiver.*",)))
     await happen(store, account, 1)
@@ -317,7 +321,7 @@ async def test_an_operator_event_that_cannot_be_read_holds_up_no_other(store: St
 async def test_a_key_of_a_foreign_type_stops_what_is_owed_before_its_first_write(
     store: Store, redis: Any, account: Account
 ) -> None:
-    """Redis does not roll back: each try again would tell once more, and owe once more what was delivered."""
+    """Redis does not roll back: each retry would publish the event again, and owe delivered events again."""
     ids = await happen(store, account, 2)
     new, one = subscriber("new"), subscriber("one")
     await store.of("us").subscribers.add(new, 0)

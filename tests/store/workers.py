@@ -1,5 +1,5 @@
-"""Workers for the store's model: each has its own clock, and can be stopped before it writes, so that what it has
-read is out of date by then."""
+"""Workers for the store's model: each has its own clock, and can be stopped before it writes, so that its data is
+outdated by then."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class Gated(Store):
 
 
 class Skewed(ManualClock):
-    """A worker's clock: the one of the test, and a little beside it."""
+    """A worker's clock: the test's clock with a small offset."""
 
     def __init__(self, base: ManualClock, ahead: int) -> None:
         super().__init__()
@@ -96,7 +96,7 @@ class Skewed(ManualClock):
 
 
 class Worker:
-    """One process: a store with its own clock, and what a worker does with a claim and Amazon's answer."""
+    """One process: a store with its own clock, and a worker's actions for a claim and Amazon's answer."""
 
     def __init__(self, client: Redis, clock: ManualClock, ahead: int) -> None:
         self.store = Gated(client, clock=Skewed(clock, ahead))
@@ -147,7 +147,7 @@ class Held:
 
 @dataclass
 class Waiting:
-    """A look before its write: what it made of what it had read, and when."""
+    """A poll before its write: its decision from the data that it has read, and the time."""
 
     held: Held
     answer: Answer
@@ -161,7 +161,7 @@ class Waiting:
 
     @property
     def is_trouble(self) -> bool:
-        """Whether nothing was learned, so that what is done does not depend on what is known."""
+        """Whether the answer says nothing about the refund, so that the action does not depend on what is known."""
         return self.answer in ("throttled", "failed")
 
     @property

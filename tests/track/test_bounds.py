@@ -97,7 +97,7 @@ async def test_no_number_costs_more_than_its_length(at: Bench, amount: bytes) ->
 
 
 async def test_a_drip_ends_with_the_time_of_the_request(at: Bench) -> None:
-    """A byte now and then is no answer, neither of the head nor of the body."""
+    """Slow single bytes do not extend it, neither in the head nor in the body."""
     at.tracker.amazon_client.timeout = 0.5
     for answer in (http(200, DECLINED), http(200, DECLINED)[:60]):
         at.desk.answers = [Drip(answer)]

@@ -1,5 +1,5 @@
-"""Disputes, from the notification to the answer of Amazon's stand-in: guarded, reminded of once, and never taken at a
-refusal's word."""
+"""Disputes, from the notification to the answer of the simulated Amazon: refunds are refused, each reminder is sent
+once, and a refused call of Get Dispute changes nothing."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class Court:
         await self.store.of("us").disputes.record(told, message_id=message, digest="d")
 
     async def look(self) -> None:
-        """One round of a worker, and what it began."""
+        """Run one round of a worker, and wait for what it started."""
         await one_round(self.tracker().rounds)
 
     async def dispute(self) -> Dispute:
@@ -325,7 +325,7 @@ async def test_killed_at_any_point_the_state_and_its_reminder_are_written_togeth
 
 
 async def test_a_notification_during_a_question_is_asked_about_anew(at: Court) -> None:
-    """The answer was given before it: what it would write is dropped, and the next claim brings the rest."""
+    """The answer is older than the notification: it is not written, and the next claim asks again."""
     dispute_id = at.filed(state="UnderReview", answer_within=None)
     await at.tell(dispute_id)
     tracker = at.tracker()

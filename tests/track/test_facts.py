@@ -23,7 +23,7 @@ from tests.store.makers import claim, hint, refund_id
 
 @pytest.fixture
 async def at(store: Store, redis: Any, clock: ManualClock) -> AsyncIterator[Bench]:
-    """A tracker of "us" without jitter, whose Amazon does what the test says; the store is empty."""
+    """A tracker of "us" without jitter; the test chooses Amazon's answers; the store is empty."""
     async with bench(store, redis, clock) as found:
         yield found
 

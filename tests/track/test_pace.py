@@ -124,7 +124,7 @@ async def crew(store: Store, valkey_url: str, clock: ManualClock, account: Accou
 
 
 def most_at_once(times: Sequence[int]) -> float:
-    """The burst that these moments (ms) need at one token a second: over every window, what was taken beyond its
+    """The burst that these times (ms) need at one token a second: the maximum, over all windows, of tokens taken minus
     seconds."""
     most, lowest = 0.0, 0.0
     for number, time in enumerate(times):
@@ -206,8 +206,8 @@ async def test_clocks_that_differ_hand_out_no_token_twice(
 
 
 async def test_a_steady_flow_of_hints_does_not_starve_the_schedule(crew: Crew, redis: Any) -> None:
-    """Twice as many hints as tokens, for ever: every fourth token still goes to the schedule, so that its wait has a
-    bound; also when each claim is for a single refund and another process makes the next."""
+    """There are always twice as many hints as tokens: every fourth token still goes to the schedule, so that its wait
+    is bounded; also if each claim is for a single refund and the next one comes from another process."""
     await overdue(redis, BACKLOG[:40])
     for number, store in enumerate(islice(cycle(crew.stores), 172)):
         await hinted(store, (2 * number, 2 * number + 1), crew.clock())

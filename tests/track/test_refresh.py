@@ -84,7 +84,7 @@ async def test_polls_and_refreshes_share_what_notifications_leave(store: Store, 
 
 
 async def test_hanging_refreshes_leave_places_free(at: Bench) -> None:
-    """Amazon answers nothing about what is invented: a quarter of the places stays free for notifications."""
+    """Amazon never answers about the invented ids: a quarter of the places stays free for notifications."""
     go = asyncio.Event()
     await flood(at.store, 50)
     at.desk.answers = [Held(http(404), go) for _ in range(6)]

@@ -32,7 +32,7 @@ def parent(number: int) -> str:
 
 
 class Listening(Amazon):
-    """Writes down the `traceparent` headers of every call, by "METHOD object", beside checking its signature."""
+    """Records the `traceparent` headers of every call, by "METHOD object", and checks its signature."""
 
     def __init__(self, **more: Any) -> None:
         super().__init__(**more)
@@ -147,8 +147,8 @@ async def test_a_notifications_trace_goes_to_amazon_and_into_the_event(
 async def test_each_request_is_answered_and_told_within_its_own_trace(
     amazon: Listening, hook: Hook, redis: Any, valkey_url: str, tmp_path: Path
 ) -> None:
-    """Issuing: the charge is read and the refund created within it. A refresh and a retry have their own. What is sent
-    to Amazon as a body is the same as ever, and so is what it signs: it has answered."""
+    """Issuing: the charge is read and the refund created within it. A refresh and a retry have their own. The body sent
+    to Amazon and the signed text are unchanged: Amazon accepted them."""
     async with service(amazon, hook, valkey_url, tmp_path) as (counter, _):
         charge = amazon.open_charge("100.00", "USD")
         wish = {"chargeId": charge, "refundAmount": {"amount": "14.01", "currencyCode": "USD"}}

@@ -91,8 +91,8 @@ async def fail(at: Bench, first: int, most: int, random: float) -> None:
 async def test_no_answer_loses_a_refund_or_what_a_hint_has_come_to(
     store: Store, redis: Any, clock: ManualClock, answer: str, random: float
 ) -> None:
-    """The refund stays scheduled, at first within seconds, then further apart, up to ten minutes; the hint goes on from
-    its step when Amazon is well again. A refusal of our request is no word about the refund."""
+    """The refund stays scheduled, at first within seconds, then further apart, up to ten minutes; the hint continues
+    from its step when Amazon works again. A refusal of our request says nothing about the refund."""
     refused = answer in REFUSED
     timeout = 0.05 if answer == "never" else 10.0
     async with bench(store, redis, clock, request_timeout=timeout, random=lambda: random) as at:
@@ -127,7 +127,7 @@ async def test_a_poll_that_fails_is_no_hint(at: Bench) -> None:
 
 
 async def test_amazon_unwell_with_a_retry_after_is_left_in_peace(at: Bench) -> None:
-    """A 503 that says when is believed, within the longest wait of our own."""
+    """The Retry-After of a 503 is followed, up to our own longest wait."""
     await at.store.of("us").schedule.hint(hint())
     at.desk.answers = [http(503, b"", "Retry-After: 120"), http(503, b"", "Retry-After: 86400")]
     for wait in (120 * S, 600 * S):
@@ -228,7 +228,8 @@ async def test_the_other_environments_refund_is_one_that_this_account_does_not_k
 
 @pytest.mark.parametrize("answer", ["404", "nothing new"])
 async def test_a_hint_that_brings_nothing_new_is_asked_again_and_the_schedule_goes_on(at: Bench, answer: str) -> None:
-    """A pending refund: 5 s, 30 s, 2 and 10 minutes after the hint, then when its own plan says, dropped never."""
+    """A pending refund: it is polled 5 s, 30 s, 2 and 10 minutes after the hint, then by its own schedule, and never
+    dropped."""
     await Recorder(at.store, lambda: 0.0).record(at.tracker.account, seen(), source=Source.POLL)
     await at.store.of("us").schedule.hint(hint())
     at.desk.then = http(404) if answer == "404" else refund()
@@ -312,8 +313,8 @@ async def test_a_hint_that_comes_while_amazon_is_asked_is_asked_about_too(at: Be
 async def test_a_worker_that_dies_while_it_asks_leaves_the_refund_to_the_next(
     at: Bench, store: Store, clock: ManualClock
 ) -> None:
-    """Cancelled in the middle of a request it goes at once, with its connection, and writes nothing; when its lease is
-    over another one asks, and with the same hint."""
+    """Cancelled in the middle of a request, it ends at once, closes its connection and writes nothing. When its lease
+    has expired, another one polls, with the same hint."""
     at.desk.answers = [Held(), refund("Declined", reason="ProcessingFailure")]
     await store.of("us").schedule.hint(hint())
     before = asyncio.all_tasks()
@@ -343,7 +344,7 @@ async def test_a_worker_that_dies_while_it_asks_leaves_the_refund_to_the_next(
 
 
 async def test_a_worker_slower_than_its_lease_changes_no_schedule(at: Bench, store: Store, clock: ManualClock) -> None:
-    """Both answers are taken in, and only who holds the refund now says when to look again."""
+    """Both answers are recorded, but only the current holder of the claim sets the next poll."""
     await store.of("us").schedule.hint(hint())
     (slow,) = (await claim(store)).items
     clock.tick(LEASE)

@@ -69,7 +69,7 @@ def socket_dir() -> Iterator[Path]:
 def afterwards(
     monkeypatch: pytest.MonkeyPatch, store: RedisRepository, name: str, then: Callable[[], Awaitable[object]]
 ) -> None:
-    """Have something happen once between this answer of the store and what the worker makes of it."""
+    """Run `then` once between this answer of the store and the worker's next step."""
     real = getattr(store, name)
 
     async def answered(*args: Any, **more: Any) -> Any:

@@ -166,7 +166,7 @@ STILL_FORBIDDEN = [
 
 @pytest.mark.parametrize(("address", "word"), FORBIDDEN.items())
 def test_every_special_range_has_a_word(address: str, word: str) -> None:
-    """Both ends of the ranges; wrapped addresses have the word of what is inside."""
+    """Both ends of the ranges; a wrapped address has the reason of the address inside."""
     assert forbidden(address) == word
 
 

@@ -1,4 +1,4 @@
-"""The transport over real sockets: what it sends, what it reads, and that every trouble has its word, in time."""
+"""The transport over real sockets: what it sends, what it reads, and that every failure has its reason, in time."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def then_close(said: bytes) -> Callable[[asyncio.StreamReader, asyncio.StreamWri
 
 
 async def test_a_request_goes_out_as_it_stands(transport: Transport) -> None:
-    """The path is neither decoded nor encoded, the body is these bytes, and no header is made up but these."""
+    """The path is neither decoded nor encoded, the body is unchanged, and only these headers are added."""
     async with serving(OK) as server:
         request = Request("POST", f"{server.url}/a%2Fb/../c//d%20e?x=%C3%BC&y=1+2&&#f", {"x-one": "1"}, b"\x00body")
         response = await transport.send(request)
@@ -137,7 +137,7 @@ async def test_encoded_bodies_stay_as_they_are(transport: Transport) -> None:
 @pytest.mark.parametrize(("length", "truncated"), [(99, False), (100, False), (101, True), (LONG, True)])
 @pytest.mark.parametrize("head", ["Content-Length: {}", "Connection: close"], ids=["length", "close"])
 async def test_a_body_is_read_up_to_the_limit(transport: Transport, head: str, length: int, truncated: bool) -> None:
-    """Then the connection is closed, and memory did not grow by what was sent."""
+    """Then the connection is closed, and memory has not grown by the size of the body."""
     said = f"HTTP/1.1 200 OK\r\n{head.format(length)}\r\n\r\n".encode() + b"x" * length
     async with serving(then_close(said)) as server:
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -207,7 +207,7 @@ async def test_a_reset_is_a_cut(transport: Transport) -> None:
 
 
 async def test_the_timeout_covers_all_of_the_answer(transport: Transport) -> None:
-    """A server that says nothing, and one that says a byte now and then, for ever."""
+    """With a server that sends nothing, and with one that sends single bytes without end."""
 
     async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n")

@@ -60,7 +60,7 @@ async def test_names_that_no_server_answers_delay_nobody(names: NameServer) -> N
 
 
 async def test_a_look_up_has_a_time_of_its_own(names: NameServer) -> None:
-    """And says what was the matter."""
+    """The error says what happened."""
     resolver = AsyncResolver([names.address], longest=0.3)
     with pytest.raises(OSError, match="no name server answered in time"):
         await resolver.resolve("silent.example", 80)

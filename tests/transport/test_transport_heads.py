@@ -1,4 +1,4 @@
-"""The status of an answer is what its server said, whatever stands beside it or comes after it. Real sockets."""
+"""The status of an answer is the one that its server sent, whatever else is in the head or follows it. Real sockets."""
 
 from __future__ import annotations
 
@@ -195,7 +195,7 @@ async def test_half_a_head_is_no_answer(transport: Transport, said: bytes) -> No
 
 @pytest.mark.parametrize("answer", ["half a body", "half a chunk", "two lengths", "a zero byte", "an endless head"])
 async def test_who_needs_the_body_gets_no_half_answer(transport: Transport, answer: str) -> None:
-    """An unguarded 200 must be whole; of a 429 and a 503 the head says enough."""
+    """An unguarded 200 must be complete; for a 429 and a 503, the head is enough."""
     said = ODD[answer][0]
     async with serving(in_pieces(said, 1 << 20)) as server:
         with pytest.raises(TransportError) as caught:
@@ -208,7 +208,7 @@ async def test_who_needs_the_body_gets_no_half_answer(transport: Transport, answ
 
 @pytest.mark.parametrize("rest", [b"0\r\n\r\n", b"ok", OK, b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n", b"\x00"])
 async def test_what_comes_after_an_answer_answers_nothing(transport: Transport, rest: bytes) -> None:
-    """The connection is closed: each request is answered by what its own connection says first."""
+    """The connection is closed: each request gets the first answer on its own connection."""
     async with serving(head(status=b"204 No Content") + b"\r\n" + rest) as server:
         for _ in range(3):
             assert (await transport.send(Request("POST", server.url), timeout=30, guarded=True)).status == 204

@@ -119,13 +119,13 @@ def _attempt(spans: Spans, attempt_once: Method) -> Method:
 def _delivery(spans: Spans, message: Method) -> Method:
     """One message to a subscriber. Of several events, the parent is what caused the first."""
 
-    async def traced(self: DeliveryAttempt, batch: Sequence[Any], subscriber: Subscriber) -> None:
+    async def traced(self: DeliveryAttempt, batch: Sequence[Any], subscriber: Subscriber, **how: bool) -> None:
         delivery, event = batch[0]
         about = {"receiver.account": self.store.account, "receiver.subscriber": subscriber.name}
         about |= {"receiver.format": subscriber.format, "receiver.event_id": event.id}
         traceparent, count = delivery.fields.get("traceparent", ""), len(batch)
         with spans.span("delivery", "INTERNAL", traceparent, **about, **{"messaging.batch.message_count": count}):
-            await message(self, batch, subscriber)
+            await message(self, batch, subscriber, **how)
 
     return traced
 

@@ -55,8 +55,10 @@ async def _merged(store: Store, accounts: Sequence[str], query: Query, cursor: s
 
 
 def newest_of(ends: Iterable[P], found: Iterable[T], place: Callable[[T], P], limit: int) -> tuple[list[T], P | None]:
-    """The first `limit` of what all accounts have, highest place first, and the place where the next page begins (None:
-    there is none). `ends` are those of the accounts' pages that have a next one."""
+    """The first `limit` items of several accounts, highest place first, and where the next page begins (None: nowhere).
+
+    `ends`: where the pages of the accounts end that have a next page.
+    """
     # Unseen items of an account lie below the end of its page: nothing below the highest such end is complete.
     unsure = max(ends, default=None)
     ordered = sorted(found, key=place, reverse=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Final
 
+import structlog
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -29,6 +30,8 @@ from receiver.http.problems import answer_to
 from receiver.issue.issuer import Issuer
 from receiver.settings.sections import Scope
 from receiver.store import Store
+
+log = structlog.get_logger()
 
 MACHINES: Final = ("/v1", "/ipn", "/fps", "/healthz", "/readyz", "/metrics", "/openapi.json")
 """Below these paths every error is JSON."""
@@ -105,4 +108,8 @@ class Dashboard:
         is_page = not isinstance(error, HTTPException) or "text/html" in request.headers.get("accept", "")
         if request.url.path.startswith(MACHINES) or not is_page:
             return answer_to(request, error)
-        return self._frame.problem(request, error)
+        try:
+            return self._frame.problem(request, error)
+        except Exception as another:
+            log.exception("http.failed", method=request.method, route=request.url.path)
+            return answer_to(request, another)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -127,30 +127,41 @@ class DeliveryQueues(AccountRepository):
         self, name: str, *, lease: int, limit: int, terms: QueueLimits = QueueLimits()
     ) -> Claim[ClaimedDelivery]:
         """Claim due deliveries of this subscriber, at most `limit` messages, for `lease` ms."""
-        args: Args = [
-            self.now(),
-            lease,
-            limit,
-            name,
-            terms.most,
-            terms.window,
-            str(terms.rate),
-            terms.breaker,
-            int(terms.tests_only),
-        ]
-        wait, *claimed = await self._script("claim_deliveries", args, repeatable=False, name=name)
-        deliveries = [
-            ClaimedDelivery(
-                self.account,
-                name,
-                stream_id.decode(),
-                int(token),
-                self.read_attempts(self.keys("attempts", name), stream_id, attempts),
-                joined_texts(entry) or self.read_copy(self.keys("copies", name), stream_id, copy),
-            )
-            for stream_id, token, attempts, entry, copy in claimed
-        ]
-        return Claim(deliveries, None if wait < 0 else int(wait))
+        return (await self.claim_all({name: (limit, terms)}, lease=lease))[name]
+
+    async def claim_all(
+        self, queues: Mapping[str, tuple[int, QueueLimits]], *, lease: int
+    ) -> dict[str, Claim[ClaimedDelivery]]:
+        """Claim due deliveries of these subscribers, of each at most so many messages, for `lease` ms.
+
+        `WrongType`: a key of one of them has the wrong type, and nothing was claimed.
+        """
+        args: Args = [self.now(), lease]
+        for name, (limit, terms) in queues.items():
+            args += [limit, name, terms.most, terms.window, str(terms.rate), terms.breaker, int(terms.tests_only)]
+        keys = [key for name in queues for key in (*self.keys.of_subscriber(name), self.keys("aside", "lane", name))]
+        entries, *claims = await self._script("claim_deliveries", args, more=keys, repeatable=False)
+        return {
+            name: Claim([self._claimed(name, entries, *each) for each in claimed], None if wait < 0 else int(wait))
+            for name, (wait, *claimed) in zip(queues, claims, strict=True)
+        }
+
+    def _claimed(
+        self,
+        name: str,
+        entries: Sequence[bytes],
+        stream_id: bytes,
+        token: bytes,
+        attempts: bytes,
+        place: int,
+        copy: bytes,
+    ) -> ClaimedDelivery:
+        """A delivery from the answer of the script. Its event is in the stream, or there is a copy of it."""
+        found = self.read_attempts(self.keys("attempts", name), stream_id, attempts)
+        fields = (
+            joined_texts(entries[place - 1]) if place else self.read_copy(self.keys("copies", name), stream_id, copy)
+        )
+        return ClaimedDelivery(self.account, name, stream_id.decode(), int(token), found, fields)
 
     async def delivered(self, delivery: ClaimedDelivery, result: AttemptEffects = SUCCESS) -> bool:
         """The subscriber has received it."""
