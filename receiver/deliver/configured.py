@@ -53,7 +53,7 @@ class ConfiguredSubscribers:
         self._changed.set()
 
     async def run(self) -> None:
-        """Write them, and again whenever the store was emptied. Until cancelled."""
+        """Write them, and again whenever the store was emptied. Runs until cancelled."""
         while True:
             try:
                 for account, subscribers in self.declared.items():

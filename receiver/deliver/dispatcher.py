@@ -169,7 +169,8 @@ class Deliverer:
         )
 
     async def _claim_queues(self, queues: Mapping[str, tuple[int, QueueLimits]]) -> dict[str, Claim[ClaimedDelivery]]:
-        """Claim events of these queues together. If one of them is damaged, each by itself: it stops no other."""
+        """Claim events of these queues together. If one of them is damaged, claim from each separately, so that it
+        stops no other."""
         if not queues:
             return {}
         try:
@@ -193,7 +194,7 @@ class Deliverer:
         return True
 
     async def _work(self, message: Message) -> None:
-        # Each message has a task, and so a context, of its own.
+        # Each message has a separate task, and so a separate context.
         structlog.contextvars.bind_contextvars(account=self.store.account, subscriber=message.subscriber.name)
         await self.deliver(message.deliveries, message.subscriber, message.events)
 

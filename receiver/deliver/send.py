@@ -81,8 +81,8 @@ class DeliveryAttempt:
     timeout: float = 10.0
     connect_timeout: float = 3.0
     release: Callable[[], None] = lambda: None
-    """Called when a subscriber has accepted what was sent to it: more can be sent while that is written. A failure has
-    to be written first, since it may hold back what follows."""
+    """Called when a subscriber has accepted a message: the next one can be sent while the success is written. A failure
+    must be written first, because it may delay the next message."""
 
     async def deliver(
         self,

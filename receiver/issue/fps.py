@@ -237,7 +237,7 @@ class FpsIssuer(OfAccount):
         await self._try(attempt, record.order)
 
     async def run(self) -> None:
-        """Resume interrupted orders. Until cancelled."""
+        """Resume interrupted orders. Runs until cancelled."""
         if self.is_configured:
             await self.worker().run()
 

@@ -81,7 +81,7 @@ class Issuer(OfAccount):
         return Worker("issue", "request", self.store, requests, resume, self.lease, self.concurrency)
 
     async def run(self) -> None:
-        """Resume interrupted requests. Until cancelled."""
+        """Resume interrupted requests. Runs until cancelled."""
         await self.worker().run()
 
     async def create(self, refund_request: RefundRequest, key: str, asked: Asked = NOBODY) -> Issued:

@@ -94,7 +94,7 @@ class Jobs:
         return int(self.issuer.lease * 1000)
 
     async def run(self) -> None:
-        """Work on jobs. Until cancelled."""
+        """Work on jobs. Runs until cancelled."""
         await self.rounds.run(self.store.change_signal(News.JOB))
 
     async def plan(self, selection: Selection) -> Plan:

@@ -25,10 +25,10 @@ class PostedNotification(NamedTuple):
     body: bytes
     headers: Mapping[str, str]
     account: str | None = None
-    """The path's, if it names one."""
+    """The account in the request's path, if any."""
     traceparent: str = ""
     source: str = ""
-    """The client."""
+    """The client, whose share of the certificate fetches is used."""
 
 
 class HintResult(StrEnum):

@@ -75,7 +75,7 @@ class Receiver:
         return self._certificates.waiting
 
     async def receive(self, posted: PostedNotification) -> Receipt:
-        """Verify one and record its content. Each client has its share of the certificate fetches.
+        """Verify a notification and record its content. Each client has its share of the certificate fetches.
 
         Raises an `InvalidNotification` (4xx: do not send it again), an `Unavailable` (503: send it again later), or
         `NotFound` for an account that does not exist.

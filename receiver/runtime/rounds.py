@@ -84,7 +84,7 @@ class Rounds(Generic[Item]):
     unblocks: Callable[[Item], bool] = lambda _: False
     """Whether more can be claimed when this item ends, although there was room before."""
     under_way: dict[asyncio.Task[None], Item] = field(default_factory=dict)
-    """What takes a place."""
+    """The tasks that take a place, with their items."""
     _released: set[asyncio.Task[None]] = field(default_factory=set)
     _signal: ChangeSignal = field(default_factory=ChangeSignal)
 
@@ -131,7 +131,7 @@ class Rounds(Generic[Item]):
             log.exception(f"{self.name}.failed", **self.about(item))
 
     def release(self) -> None:
-        """The rest of the current item's work takes no place: what is due is claimed meanwhile."""
+        """Free the place of the current item before its work has ended, so that the next item can be claimed."""
         if (task := asyncio.current_task()) in self.under_way:
             self._make_room(task)
             self._released.add(task)

@@ -197,7 +197,7 @@ class AmazonClient:
 
 
 class OfAccount:
-    """What works for the account of its client."""
+    """The base of classes that work for the account of their client."""
 
     __slots__ = ()
     amazon_client: AmazonClient

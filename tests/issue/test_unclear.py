@@ -319,7 +319,8 @@ async def test_after_a_restore_what_was_open_waits_for_a_person(shop: Desk) -> N
 
 
 async def test_a_person_has_a_request_of_before_a_restore_sent(shop: Desk, redis: Any) -> None:
-    """Amazon had made the refund, and says so. It is not stopped again, although the catching up ends only later."""
+    """Amazon had made the refund, and reports it. The request is not suspended again, although the catch-up ends only
+    later."""
     charge = shop.charge()
     shop.simulator.fault_injection.add("lost_answer", place="create_refund")
     pending = (await shop.issuer.create(shop.wish(charge), "before")).record

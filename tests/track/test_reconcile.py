@@ -300,7 +300,7 @@ async def test_a_later_report_closes_what_an_earlier_one_found(office: Desk) -> 
 
 
 async def test_a_difference_that_comes_back_is_another_event(office: Desk, clock: ManualClock) -> None:
-    """A subscriber that drops what it has seen by the event's id would not hear of it."""
+    """A subscriber that drops known event ids would otherwise ignore it."""
     when = at(T0 - 10 * DAY)
 
     def report(amount: str) -> str:

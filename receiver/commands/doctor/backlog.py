@@ -49,7 +49,8 @@ async def check_work(site: Site, store: Store) -> list[Finding]:
         found = [
             finding for account in site.accounts for finding in await _check_account(store.of(account.name), account)
         ]
-        return [*found, *(await _unrecognized(store, [*(account.name for account in site.accounts), UNASSIGNED]))]
+        names = [*(account.name for account in site.accounts), UNASSIGNED]
+        return [*found, *(await _unrecognized(store, names)), *(await _not_configured(store, names))]
     except StoreUnavailable as error:
         fix = "Allow the user all commands on the keys refunds:*."
         return [fail("store.content", error.reason, f"cannot read the store: {error.detail}", fix)]
@@ -64,6 +65,30 @@ async def _unrecognized(store: Store, accounts: Sequence[str]) -> list[Finding]:
             text = f"{plural(count, 'notification')} from Amazon Pay in 30 days not understood"
             found.append(warn("notifications.understood", "unrecognized", text, fix, account))
     return found
+
+
+async def _not_configured(store: Store, configured: Sequence[str]) -> list[Finding]:
+    """Accounts with work to do that are not in the settings: they were renamed or taken out."""
+    fix = (
+        "Put the account back into the settings under this name until that is done, unless another receiver on this "
+        "store serves it."
+    )
+    found = []
+    for name in await store.inspection.accounts_with_data():
+        if name not in configured and (left := _work_left(await store.of(name).gauges.measure())):
+            text = f"{name} is not in the settings, and has {', '.join(left)}: nothing is polled, sent or issued for it"
+            found.append(warn("accounts.configured", "account_not_configured", text, fix, name))
+    return found
+
+
+def _work_left(sizes: Mapping[str, float]) -> list[str]:
+    counts = {
+        "pending refund": sizes["pending"],
+        "open decline": sum(size for name, size in sizes.items() if name.startswith("declines:")),
+        "open refund request": sizes["requests:reserved"] + sizes["requests:unclear"],
+        "undelivered event": sum(size for name, size in sizes.items() if name.startswith("waiting:")),
+    }
+    return [plural(int(count), what) for what, count in counts.items() if count]
 
 
 async def _check_account(store: AccountStore, settings: Account) -> list[Finding]:

@@ -60,7 +60,7 @@ class Receives(Protocol):
         certificate."""
 
     async def receive(self, posted: PostedNotification) -> Receipt:
-        """Judge one. Raises `InvalidNotification`, `Unavailable` or `NotFound`."""
+        """Judge a notification. Raises `InvalidNotification`, `Unavailable` or `NotFound`."""
 
 
 class Connection(Protocol):

@@ -126,7 +126,7 @@ def mismatch_event(
 ) -> MismatchEvent:
     """The event for a new finding; `at` is in ms. Its id comes from account, type and the finding's content.
 
-    `before` is the finding that it follows, which may be the same one, closed meanwhile: then it is another event.
+    `before` is the previous finding. It can be the same one if that was closed meanwhile; the event then gets a new id.
     """
     row = finding.row
     told = row.posted_at if isinstance(row, SettlementRow) else row.updated_at or row.created_at if row else 0

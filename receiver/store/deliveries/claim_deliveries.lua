@@ -4,8 +4,8 @@
 --      dead and deaths are needed to finish a claim
 -- ARGV 1 now 2 lease_ms, then of each subscriber: messages subscriber most window_ms rate (a second; 0: any) failures after which
 --      only one probe at a time is sent (0: never) '1': only tests (score 0), while the subscriber is paused
--- Returns {{entry, …}, {wait_ms, {id, token, attempts, place, copy}, …}, …}; wait_ms is -1 if the queue is empty. Each entry stands
--- there once: the lengths of its fields and values, a line end, and all of them. Its place is 0 if the stream does not have it.
+-- Returns {{entry, …}, {wait_ms, {id, token, attempts, place, copy}, …}, …}; wait_ms is -1 if the queue is empty. Each entry is
+-- returned once: the lengths of its fields and values, a line end, and all of them. Its place is 0 if the stream does not have it.
 -- Never re-send.
 local now, lease = tonumber(ARGV[1]), tonumber(ARGV[2])
 

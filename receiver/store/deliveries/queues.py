@@ -132,7 +132,8 @@ class DeliveryQueues(AccountRepository):
     async def claim_all(
         self, queues: Mapping[str, tuple[int, QueueLimits]], *, lease: int
     ) -> dict[str, Claim[ClaimedDelivery]]:
-        """Claim due deliveries of these subscribers, of each at most so many messages, for `lease` ms.
+        """Claim due deliveries of these subscribers for `lease` ms. `queues`: name → maximum number of messages, and
+        limits.
 
         `WrongType`: a key of one of them has the wrong type, and nothing was claimed.
         """

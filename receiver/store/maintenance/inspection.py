@@ -41,7 +41,8 @@ CASES = frozenset({"open", "open:details"})
 """Kinds of keys that list the open cases. They can be written again from the refunds."""
 CHECK_EVERY = 5.0
 """Seconds between two checks of the keys with fixed names."""
-STEP = 500
+STEP, LONG_STEP = 500, 5_000
+"""Keys that Redis looks at in one `SCAN`: where all of them are read, and where hardly any has a name that fits."""
 
 
 class Inspection(RedisRepository):
@@ -99,11 +100,19 @@ class Inspection(RedisRepository):
                         await Records(self._all.of(name.account)).read_record(key, name)
         return unknown
 
-    async def _all_keys(self) -> AsyncIterator[list[str]]:
+    async def accounts_with_data(self) -> list[str]:
+        """The accounts that a service has served on this store, whether they are configured or not.
+
+        Redis goes through the names of all keys. Raises `StoreUnavailable`.
+        """
+        found = [read_name(key) async for keys in self._all_keys(Keys("*")("subscribers"), LONG_STEP) for key in keys]
+        return sorted({name.account for name in found if name})
+
+    async def _all_keys(self, pattern: str = f"{PREFIX}*", step: int = STEP) -> AsyncIterator[list[str]]:
         for ask in await self._nodes():
             cursor = 0
             while True:
-                position, found = await ask("SCAN", cursor, "MATCH", f"{PREFIX}*", "COUNT", STEP)
+                position, found = await ask("SCAN", cursor, "MATCH", pattern, "COUNT", step)
                 cursor = int(position)
                 yield [key.decode(errors="backslashreplace") for key in found]
                 if not cursor:

@@ -1,7 +1,7 @@
 """Edge: Redis. After a restore from a backup, refunds that are not final and open cases may be outdated, so all of them
-become due. What would issue refunds waits for a person. A job is paused: people may have closed its cases, or cancelled
-it, after the backup. A request that was open becomes unclear: Amazon may have refused it after the backup, and the
-buyer may have been paid in another way.
+become due. Nothing that issues refunds continues without a person. A job is paused: people may have closed its cases,
+or cancelled it, after the backup. A request that was open becomes unclear: Amazon may have refused it after the backup,
+and the buyer may have been paid in another way.
 
 `receiver restore` (`backup.py`) writes a unique text to `refunds:restored`. Each account stores the text that it has
 dealt with, so that several processes may do this at once, and again after a crash.
@@ -30,7 +30,7 @@ log = structlog.get_logger()
 BATCH = 100
 REVISION = re.compile(rb"[0-9]{1,15}")
 STOPPED = b" stopped"
-"""Follows the text of a restore in an account whose job is paused and whose requests are suspended."""
+"""Suffix of the stored text in an account whose job is paused and whose requests are suspended."""
 PAUSED = {"reason": RESTORED}
 SUSPENDED = {
     "last_error": RESTORED,

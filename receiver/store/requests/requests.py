@@ -72,10 +72,10 @@ class Claims(AccountRepository, Generic[Record]):
     schedule: ClassVar[str]
     """The kind of the key of the schedule."""
     noun: ClassVar[str]
-    """One of them, for people."""
+    """The name of one record in messages for people."""
 
     async def get(self, id_: str) -> Record | None:
-        """One of them; None if it does not exist. Raises `RecordUnreadable`."""
+        """One record; None if it does not exist. Raises `RecordUnreadable`."""
         raw: dict[bytes, bytes] = await self._read("HGETALL", self.keys(self.kind, id_))
         return self._of_hash(id_, raw) if raw else None
 

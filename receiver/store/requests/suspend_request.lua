@@ -1,4 +1,4 @@
--- Make a request whose progress since a backup is not known unclear: a person decides what becomes of it.
+-- Make a request unclear if its progress since a backup is unknown. A person then repeats or settles it.
 -- KEYS 1 requests:{request} 2 issuing 3 reserved 4 unclear
 -- ARGV 1 id 2 now, then field, value, …
 -- Returns 1, or 0 if the request is not reserved. Run twice, it returns 0 the second time.

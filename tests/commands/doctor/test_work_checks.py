@@ -174,3 +174,16 @@ async def test_notifications_that_were_not_understood(store: Store) -> None:
         (Status.WARN, "unrecognized", UNASSIGNED),
     ]
     assert "receiver notification list" in found[0].fix
+
+
+async def test_an_account_that_is_not_in_the_settings_is_named_while_there_is_work_for_it(store: Store) -> None:
+    """It was renamed: its refunds are not polled, and its events are not sent."""
+    await store.of("us").subscribers.open()
+    old = store.of("us-old")
+    await old.subscribers.put(subscriber("audit"))
+    assert "accounts.configured" not in words(await look(store))
+    await owe(store, make_account(name="us-old"), 2)
+    await Recorder(store, lambda: 0.0).record(make_account(name="us-old"), seen(number=7), source=Source.POLL)
+    found = only(await look(store), "accounts.configured")
+    assert (found.status, found.reason, found.subject) == (Status.WARN, "account_not_configured", "us-old")
+    assert "1 pending refund, 2 open declines, 3 undelivered events:" in found.found
