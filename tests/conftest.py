@@ -5,7 +5,9 @@ from __future__ import annotations
 import gc
 import os
 import shutil
+import sys
 import tempfile
+import time
 from collections.abc import AsyncIterator, Generator, Iterator
 from pathlib import Path
 
@@ -27,6 +29,7 @@ from tests.kit.shared import share_commands, share_trust, stop_servers_at_once
 from tests.kit.signals import as_in_a_terminal
 from tests.kit.valkey import start_valkey
 from tests.service.crash_kit import World, world
+from tests.store.embedded_kit import homeless_servers
 
 hide()
 as_in_a_terminal()
@@ -131,6 +134,19 @@ def pytest_collection() -> Generator[None, object, object]:
     finally:
         gc.freeze()
         gc.enable()
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Tests leave no server behind. One that was killed just now may take a moment to end."""
+    if hasattr(session.config, "workerinput"):
+        return
+    deadline = time.monotonic() + 10
+    while left := homeless_servers():
+        if time.monotonic() > deadline:
+            sys.stderr.write("\n".join(["", "Tests left these servers behind:", *left, ""]))
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+            return
+        time.sleep(0.1)
 
 
 def pytest_unconfigure() -> None:

@@ -13,6 +13,7 @@ from collections import Counter, deque
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from itertools import cycle
 from time import perf_counter
 from typing import cast
 
@@ -28,8 +29,8 @@ FACTOR = 10
 LEAST_GOODPUT, MOST_SHED_MS, MOST_GROWTH, MOST_RECOVERY = 0.7, 50.0, 30.0, 2.0
 """What is good: the share of the most that is still done, the p99 of a refusal, MiB that memory may grow by, and
 seconds until a new connection is served again."""
-PACE = 1_800
-"""Notifications signed for each second: more than one core takes."""
+POSTS = 5_000
+"""Distinct notifications. They are sent in turn, as often as the time allows."""
 AFTER = 2.0
 """Seconds of modest load right after the flood."""
 
@@ -77,11 +78,13 @@ class Flood:
     """Requests due at a fixed rate, over at most so many connections."""
 
     port: int
-    waiting: deque[bytes]
+    fresh: Iterator[bytes]
     rate: float
     seconds: float
     most: int
     lines: int = 0
+    waiting: deque[bytes] = field(default_factory=deque)
+    """Requests to send again."""
     free: list[Sender] = field(default_factory=list)
     senders: set[Sender] = field(default_factory=set)
     good: int = 0
@@ -105,13 +108,11 @@ class Flood:
             behind = int(now * self.rate) - self.due
             self.due += behind
             for _ in range(min(behind, self.most)):
-                if not self.waiting:
-                    break
                 if self.free:
-                    self.free.pop().send(self.waiting.popleft())
+                    self.free.pop().send(self._next())
                 elif self.lines < self.most:
                     self.lines += 1
-                    task = loop.create_task(self._open(self.waiting.popleft()))
+                    task = loop.create_task(self._open(self._next()))
                     tasks.add(task)
                     task.add_done_callback(tasks.discard)
                 else:
@@ -119,6 +120,9 @@ class Flood:
             await asyncio.sleep(0.001)
         self.over = True
         await asyncio.gather(*tasks)
+
+    def _next(self) -> bytes:
+        return self.waiting.popleft() if self.waiting else next(self.fresh)
 
     async def _open(self, whole: bytes) -> None:
         sender = Sender(self)
@@ -237,10 +241,10 @@ def run(seconds: float, lines: int = MOST_LINES, warm: float = 3.0, *, limits: s
         config.write_text(config.read_text().replace(f"port = {port}", f"port = {port}\n{limits}"))
         command = receiver("serve", "--config", str(config), "--no-worker")
         process = stack.enter_context(started(command, port, folder / "service.log", measured))
-        posts = mail.sign_many(at, 0, int(PACE * (seconds + warm + AFTER)))
+        posts = cycle(mail.sign_many(at, 0, POSTS))
         stack.callback(os.sched_setaffinity, 0, mine)
         os.sched_setaffinity(0, rest)
-        return uvloop.run(_run(port, process.pid, iter(posts), seconds, warm, lines, calm))
+        return uvloop.run(_run(port, process.pid, posts, seconds, warm, lines, calm))
 
 
 async def _run(
@@ -248,13 +252,12 @@ async def _run(
 ) -> Outcome:
     await load.closed(port, posts, warm / 3, calm)
     before, most = resident_mib(pid), (await load.closed(port, posts, warm * 2 / 3, calm)).per_second
-    flood = Flood(port, deque(posts), most * FACTOR, seconds, lines)
-    kept = [flood.waiting.pop() for _ in range(int(most * AFTER))]
+    flood = Flood(port, posts, most * FACTOR, seconds, lines)
     await flood.run()
     under = resident_mib(pid)
     await flood.hang_up()
     recovered = await recovery(port)
-    rest = await load.opened(port, iter(kept), AFTER, most * 0.3, calm)
+    rest = await load.opened(port, posts, AFTER, most * 0.3, calm)
     shed = sorted(flood.shed)
     return Outcome(
         most=most,

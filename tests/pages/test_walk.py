@@ -30,6 +30,7 @@ from tests.kit.processes import PROJECT, environment, short_folder
 from tests.openapi.conform import event_faults
 from tests.pages.kit import PAGES
 from tests.pages.shop import free_port
+from tests.store.embedded_kit import kill_servers
 
 ANNOUNCED = 180.0
 TRY, CONNECT = (
@@ -79,6 +80,7 @@ async def terminals() -> AsyncIterator[Terminals]:
     found = Terminals(folder)
     yield found
     await found.close()
+    kill_servers(folder)
     shutil.rmtree(folder, ignore_errors=True)
 
 

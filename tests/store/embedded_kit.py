@@ -9,8 +9,8 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,17 +62,32 @@ def link(path: Path, to: Path) -> Path:
     return path
 
 
-def servers(directory: Path) -> list[int]:
-    """The Valkey servers that work for a directory at or below this one."""
-    found = []
+def running_servers() -> Iterator[tuple[int, list[bytes]]]:
+    """The Valkey servers of this machine: process and command line."""
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and lives(int(entry.name)):
             try:
                 words = (entry / "cmdline").read_bytes().split(b"\0")
             except OSError:
                 continue
-            if b"valkey-server" in words[0] and any(word.startswith(os.fsencode(directory)) for word in words[1:]):
-                found.append(int(entry.name))
+            if b"valkey-server" in words[0]:
+                yield int(entry.name), words
+
+
+def servers(directory: Path) -> list[int]:
+    """The Valkey servers that work for a directory at or below this one."""
+    below = os.fsencode(directory)
+    return [pid for pid, words in running_servers() if any(word.startswith(below) for word in words[1:])]
+
+
+def homeless_servers() -> list[str]:
+    """The command lines of the servers of this environment whose folder is gone: a test left them behind."""
+    found = []
+    for pid, words in running_servers():
+        with suppress(OSError):
+            is_of_ours = words[0].startswith(os.fsencode(sys.prefix))
+            if is_of_ours and os.readlink(f"/proc/{pid}/cwd").endswith(" (deleted)"):
+                found.append(os.fsdecode(b" ".join(words)))
     return found
 
 
