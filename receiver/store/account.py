@@ -58,7 +58,7 @@ class AccountStore(AccountRepository):
             connection, keys, self.dashboard, self.subscribers, self.deliveries, self.requests, self.cases
         )
         self.pruning = Pruning(connection, keys, self.refunds, self.subscribers)
-        self.restored = Restored(connection, keys, self.jobs, self.requests)
+        self.restored = Restored(connection, keys, self.jobs, self.requests, self.fps)
 
     async def changed(self, timeout: float) -> None:
         """Return when data of the account was written, or after `timeout` seconds."""

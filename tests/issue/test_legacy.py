@@ -10,6 +10,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from receiver.amazon.fps.calls import Version
+from receiver.amazon.fps.orders import FpsOrder
 from receiver.errors import AmazonRefused, Conflict, NotFound
 from receiver.issue.fps import WINDOW, Ordered
 from receiver.ledger.lifecycle import EventType
@@ -221,6 +222,31 @@ async def test_every_try_is_the_order_that_was_written_down(shop: Office) -> Non
 
 
 # Seven days
+
+
+async def test_after_a_restore_an_open_order_is_not_sent_again(shop: Office) -> None:
+    """It was sent after the backup, more than seven days ago: Amazon has forgotten its reference and would refund a
+    second time. Once for each restore."""
+    order, orders = shop.order(), shop.store.of("us").fps
+    reserved = await orders.reserve(FpsOrder(values=order, version=Version.V2010_08_28), owner="1", lease=30_000)
+    assert isinstance(reserved, Attempt)
+    backup = await shop.store.connection.client.dump("refunds:{us}:fps:R-1")
+    await shop.work()
+    assert shop.made() == 1
+    await shop.store.connection.client.flushdb()
+    await shop.store.connection.client.restore("refunds:{us}:fps:R-1", 0, backup)
+    await shop.store.connection.client.zadd("refunds:{us}:fps_issuing", {"R-1": reserved.token})
+    shop.clock.tick(WINDOW + 2 * DAY)
+    shop.store.connection.accounts = ["us"]
+    await shop.store.format.mark_restored()
+    with capture_logs() as logs:
+        await shop.store.format.ensure()
+    assert [each["refund_id"] for each in logs if each["event"] == "fps.unclear"] == ["R-1"]
+    await shop.work()
+    assert (shop.made(), shop.sent) == (1, 1)
+    with pytest.raises(Conflict, match="restored from a backup") as caught:
+        await shop.legacy.create(order)
+    assert (caught.value.reason, await shop.state()) == ("refund_unclear", RequestState.UNCLEAR)
 
 
 async def test_what_ended_unknown_is_repeated_for_seven_days_and_never_after(shop: Office) -> None:

@@ -22,7 +22,9 @@ from receiver.errors import TransportError
 from receiver.ledger.lifecycle import EventType
 from receiver.ledger.order_reference import MAX_ORDER_REFERENCE
 from receiver.ledger.refund import How, Resolution, RetryRefused
+from receiver.outbox.events.envelope import AnEvent
 from receiver.outbox.events.event import Event
+from receiver.outbox.events.kinds import fields_of, read_event
 from receiver.outbox.formats.cloudevents import LARGEST_BODY, render_body
 from receiver.outbox.formats.registry import FORMATS, render
 from receiver.outbox.subscribers.secrets import Secret
@@ -39,7 +41,10 @@ from tests.outbox.examples import (
     events,
     long_text,
 )
-from tests.outbox.tellers import teller
+from tests.outbox.tellers import FIELDS, teller
+from tests.outbox.test_balance_event import alarm
+from tests.outbox.test_dispute_event import event as dispute
+from tests.outbox.test_mismatch_event import event as mismatch
 
 BODY = (
     '{"specversion":"1.0","id":"evt_a0b1dbf5ddba89abbeed14ef890d0517","source":"/amazonpay/us",'
@@ -246,6 +251,16 @@ def test_a_format_of_a_later_version_is_not_sent() -> None:
     with pytest.raises(TransportError) as caught:
         render([an_event()], a_subscriber(format="carrier-pigeon"), NOW)
     assert caught.value.reason == "unknown_format"
+
+
+@pytest.mark.parametrize("event", [an_event(), alarm(), dispute(), mismatch()])
+@pytest.mark.parametrize("name", FIELDS)
+def test_an_event_of_an_unknown_region_is_sent(name: str, event: AnEvent) -> None:
+    """Another version has written its entry, or a person. In a message of several events it stops no other."""
+    subscriber = msgspec.structs.replace(teller(name), seller_central="")
+    read = read_event("us", {**fields_of(event), "region": "cn"})
+    message = [event, read][-FORMATS[name].most_in_one :]
+    assert b"https://sellercentral.amazon.com" in render(message, subscriber, NOW).body
 
 
 def test_while_a_secret_is_changed_both_verify_and_after_it_only_the_new() -> None:

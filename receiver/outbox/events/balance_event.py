@@ -33,7 +33,15 @@ from receiver.ledger.refund import REFUND_ID, Reason, Refund
 from receiver.ledger.schema import Account, Json, MoneyJson, Rfc3339, money_json, tidy
 from receiver.ledger.timestamps import format_rfc3339, parse_time
 from receiver.outbox.events.advice import REPAY, Action, Advice, AdviceJson, advice_json
-from receiver.outbox.events.envelope import AnEvent, CloudEventJson, derived_id, enveloped, of_entry, to_entry
+from receiver.outbox.events.envelope import (
+    AnEvent,
+    CloudEventJson,
+    derived_id,
+    enveloped,
+    of_entry,
+    region_in,
+    to_entry,
+)
 
 
 class BalanceEventType(StrEnum):
@@ -133,7 +141,7 @@ def read_balance_event(account: str, fields: Mapping[str, str]) -> BalanceEvent:
         sums=tuple(Money.parse(*text.split(" ")) for text in filter(None, fields.get("sums", "").split(","))),
         unknown_amounts=int(fields.get("unknownAmounts", "0")),
         since=parse_time(fields["since"]) if "since" in fields else 0,
-        region=fields.get("region", ""),
+        region=region_in(fields),
     )
 
 

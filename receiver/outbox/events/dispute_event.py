@@ -34,7 +34,15 @@ from receiver.ledger.money import Money
 from receiver.ledger.schema import Account, amazon_time, extended, known_time, tidy
 from receiver.ledger.timestamps import format_rfc3339, parse_time
 from receiver.outbox.events.advice import DO_NOT_REFUND_IN_DISPUTE, Action, Advice, AdviceJson, advice_json
-from receiver.outbox.events.envelope import AnEvent, CloudEventJson, derived_id, enveloped, of_entry, to_entry
+from receiver.outbox.events.envelope import (
+    AnEvent,
+    CloudEventJson,
+    derived_id,
+    enveloped,
+    of_entry,
+    region_in,
+    to_entry,
+)
 
 
 class DisputeEventType(StrEnum):
@@ -109,7 +117,7 @@ def read_dispute_event(account: str, fields: Mapping[str, str]) -> DisputeEvent:
         **of_entry(DisputeEventType, account, fields),
         reminder=Reminder(fields["reminder"]),
         dispute=_dispute(fields),
-        region=fields.get("region", ""),
+        region=region_in(fields),
     )
 
 

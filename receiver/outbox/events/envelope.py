@@ -14,6 +14,7 @@ import msgspec
 from receiver.ledger.schema import Json, Rfc3339, tidy
 from receiver.ledger.timestamps import format_rfc3339, parse_time
 
+REGIONS = ("na", "eu", "jp")
 EVENT_ID = re.compile(r"evt_[0-9a-f]{32}")
 
 
@@ -43,6 +44,12 @@ def to_entry(event: AnEvent, fields: Mapping[str, str]) -> dict[str, str]:
 def of_entry(types: type[StrEnum], account: str, fields: Mapping[str, str]) -> dict[str, Any]:
     """The attributes that every event has, read from its flat texts."""
     return {"id": fields["id"], "type": types(fields["type"]), "account": account, "at": parse_time(fields["time"])}
+
+
+def region_in(fields: Mapping[str, str]) -> str:
+    """The account's region; empty if it is missing, or unknown to this version."""
+    region = fields.get("region", "")
+    return region if region in REGIONS else ""
 
 
 def derived_id(*parts: str) -> str:

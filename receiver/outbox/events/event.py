@@ -55,13 +55,12 @@ from receiver.ledger.refund import FIELD_NAMES, REFUND_ID, How, Refund, Resoluti
 from receiver.ledger.schema import DESCRIPTION_LIMIT, MAX_TEXT, known_time, tidy
 from receiver.ledger.timestamps import format_rfc3339, parse_time
 from receiver.outbox.events.advice import Advice, advice_of
-from receiver.outbox.events.envelope import EVENT_ID, AnEvent, derived_id, to_entry
+from receiver.outbox.events.envelope import EVENT_ID, AnEvent, derived_id, region_in, to_entry
 
 SAME = 512
 """Events cached in parsed and in rendered form: all subscribers get the same ones at about the same time."""
 REPEATABLE = frozenset({EventType.CONFLICT, EventType.RESOLVED, EventType.REOPENED})
 """Types that can happen several times for one refund."""
-REGIONS = ("na", "eu", "jp")
 COUNT = re.compile(r"[0-9]{1,15}")
 FINALS = re.compile(r"(?:[A-Za-z]{1,32}@-?[0-9]{1,15})(?: [A-Za-z]{1,32}@-?[0-9]{1,15}){0,31}")
 STATE = re.compile(r".{1,256}", re.DOTALL)
@@ -203,7 +202,7 @@ def _refund(account: str, fields: Mapping[str, str]) -> Refund:
         environment=fields.get("releaseEnvironment", ""),
         order_reference=fields.get("orderReference", ""),
         refund_type=fields.get("refundType", ""),
-        region=region if (region := fields.get("region", "")) in REGIONS else "",
+        region=region_in(fields),
         retryable=fields.get("retryable", ""),
         retry_of=fields.get("retryOf", ""),
         retry_root=fields.get("retryRoot", ""),

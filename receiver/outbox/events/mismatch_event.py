@@ -34,7 +34,15 @@ from receiver.ledger.reconciliation.rows import RefundRow, SettlementRow
 from receiver.ledger.schema import Account, Json, MoneyJson, Rfc3339, money_json, tidy
 from receiver.ledger.timestamps import format_rfc3339, parse_time
 from receiver.outbox.events.advice import Action, Advice, AdviceJson, advice_json
-from receiver.outbox.events.envelope import AnEvent, CloudEventJson, derived_id, enveloped, of_entry, to_entry
+from receiver.outbox.events.envelope import (
+    AnEvent,
+    CloudEventJson,
+    derived_id,
+    enveloped,
+    of_entry,
+    region_in,
+    to_entry,
+)
 
 
 class MismatchEventType(StrEnum):
@@ -185,7 +193,7 @@ def read_mismatch_event(account: str, fields: Mapping[str, str]) -> MismatchEven
         finding=finding,
         amount=Money.parse(fields.get("amount"), fields.get("currencyCode")) if "amount" in fields else None,
         backfill=fields.get("backfill") == "true",
-        region=fields.get("region", ""),
+        region=region_in(fields),
     )
 
 

@@ -1,7 +1,8 @@
 """Edge: Redis. After a restore from a backup, refunds that are not final and open cases may be outdated, so all of them
 become due. Nothing that issues refunds continues without a person. A job is paused: people may have closed its cases,
 or cancelled it, after the backup. A request that was open becomes unclear: Amazon may have refused it after the backup,
-and the buyer may have been paid in another way.
+and the buyer may have been paid in another way. So does an order of Flexible Payments: it may have been sent after the
+backup, and Amazon forgets its reference seven days later.
 
 `receiver restore` (`backup.py`) writes a unique text to `refunds:restored`. Each account stores the text that it has
 dealt with, so that several processes may do this at once, and again after a crash.
@@ -22,6 +23,7 @@ from receiver.store.redis.base import AccountRepository, Connection
 from receiver.store.redis.damage import WrongType
 from receiver.store.redis.keys import OTHER, Keys
 from receiver.store.redis.wakeups import News
+from receiver.store.requests.fps_orders import FpsOrders
 from receiver.store.requests.jobs import JobStore
 from receiver.store.requests.open_requests import OpenRequestStore
 
@@ -37,6 +39,11 @@ SUSPENDED = {
     "detail": "The store was restored from a backup in which this request was open. If the buyer was paid in another "
     "way since, settle it. Otherwise repeat it: it is sent under the same key, so Amazon never refunds twice.",
 }
+SUSPENDED_FPS = {
+    "last_error": RESTORED,
+    "detail": "The store was restored from a backup in which this order was open.",
+}
+FIX_FPS = "look for the refund in the account's activity; if it is not there, order it under a new reference"
 GAP = 1_000
 """How much revisions go up: more than a refund can gain between the backup and the restore. Subscribers have seen those
 revisions, and would take later events for old ones."""
@@ -45,9 +52,11 @@ revisions, and would take later events for old ones."""
 class Restored(AccountRepository):
     """Catches up one account after a restore."""
 
-    def __init__(self, connection: Connection, keys: Keys, jobs: JobStore, requests: OpenRequestStore) -> None:
+    def __init__(
+        self, connection: Connection, keys: Keys, jobs: JobStore, requests: OpenRequestStore, fps: FpsOrders
+    ) -> None:
         super().__init__(connection, keys)
-        self._jobs, self._requests = jobs, requests
+        self._jobs, self._requests, self._fps = jobs, requests, fps
 
     async def catch_up(self, mark: bytes) -> None:
         """Pause the job, make open requests unclear, and make every refund that is not final and every open case due,
@@ -61,6 +70,7 @@ class Restored(AccountRepository):
             with contextlib.suppress(WrongType):
                 await self._pause_job()
             await self._suspend_requests()
+            await self._suspend_fps_orders()
             await self._write("SET", key, has_stopped, "GET")
         count = await self._make_due()
         await self._write("SET", key, mark, "GET")
@@ -79,6 +89,14 @@ class Restored(AccountRepository):
                 with contextlib.suppress(WrongType):
                     if await self._requests.suspend(each, SUSPENDED):
                         log.error("refund.unclear", account=self.account, request=each, fix=SUSPENDED["detail"])
+
+    async def _suspend_fps_orders(self) -> None:
+        issuing = self.keys(self._fps.schedule)
+        async for pairs in self._scan(issuing, BATCH):
+            for each in self._texts(issuing, [member for member, _ in pairs]):
+                with contextlib.suppress(WrongType):
+                    if await self._fps.suspend(each, SUSPENDED_FPS):
+                        log.error("fps.unclear", account=self.account, refund_id=each, **SUSPENDED_FPS, fix=FIX_FPS)
 
     async def _make_due(self) -> int:
         count = 0

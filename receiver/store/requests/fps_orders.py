@@ -100,6 +100,11 @@ class FpsOrders(Claims[FpsRecord]):
         written = await self._finish_fps(attempt, "refused", "", "", fields)
         return RequestState(written) if written else None
 
+    async def suspend(self, reference: str, fields: Mapping[str, str]) -> bool:
+        """Make a reserved order unclear; `fields` say why. False if it is not reserved."""
+        args: Args = [reference, "at", self.now(), *(text for pair in fields.items() for text in pair)]
+        return bool(await self._script("fps_suspend", args, reference=reference))
+
     async def _finish_fps(
         self, attempt: Attempt, outcome: str, at: int | str, unknown: int | str, fields: Mapping[str, str | bytes]
     ) -> str:
