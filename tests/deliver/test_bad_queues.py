@@ -100,6 +100,30 @@ async def test_after_five_failures_one_probe_at_a_time_is_sent_until_one_succeed
     assert (health.streak, health.delivered, health.error) == (0, 1, "HTTP 500")
 
 
+async def test_a_queue_goes_on_as_soon_as_the_success_of_its_probe_is_written(
+    at: Depot, hook: Hook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Even if that takes time: the round that the accepted probe caused finds the queue still held back."""
+    monkeypatch.setattr("receiver.runtime.rounds.IDLE", 3600.0)
+    at.deliverer.lease = 3600.0
+    hook.answers = [Says(500)] * BREAKER
+    await at.subscribe(hook)
+    await at.owe(20)
+    for delivery in (await at.store.of("us").deliveries.claim("all", lease=LEASE, limit=BREAKER)).items:
+        await at.deliverer.deliver([delivery], (await at.store.of("us").subscribers.read()).subscribers["all"])
+    at.clock.tick(PROBE_PAUSE)
+    queues = at.store.of("us").deliveries
+    delivered = queues.delivered
+
+    async def slowly(*outcome: Any) -> bool:
+        await asyncio.sleep(0.2)
+        return await delivered(*outcome)
+
+    monkeypatch.setattr(queues, "delivered", slowly)
+    async with at_work(at.deliverer.run):
+        await until(lambda: at.counted("delivered") == 15, "all that is due is delivered")
+
+
 @pytest.mark.parametrize("rate", [1.0, 7.0, 50.0])
 async def test_in_no_second_more_is_claimed_than_the_rate_allows(at: Depot, hook: Hook, rate: float) -> None:
     """Not even after a long pause, and nothing is left lying."""
