@@ -70,6 +70,9 @@ class Deliverer:
     """The subscribers with a queue at the last look."""
     _held: set[str] = field(default_factory=set)
     """Queues with events held back. The end of a message in flight may release them."""
+    _closed: set[str] = field(default_factory=set)
+    """Queues that were due and of which nothing could be claimed. A success, once it is written, may open them: it ends
+    the breaker."""
 
     def __post_init__(self, concurrency: int) -> None:
         self.rounds = Rounds(
@@ -183,6 +186,7 @@ class Deliverer:
                 log.warning("deliver.not_claimed", account=self.store.account, subscriber=name, reason=error.reason)
             return {}
         self._held |= {name for name, claim in claims.items() if claim.wait}
+        self._closed |= {name for name, claim in claims.items() if claim.wait and not claim.items}
         return claims
 
     def _unblocks(self, message: Message) -> bool:
@@ -197,6 +201,9 @@ class Deliverer:
         # Each message has a separate task, and so a separate context.
         structlog.contextvars.bind_contextvars(account=self.store.account, subscriber=message.subscriber.name)
         await self.deliver(message.deliveries, message.subscriber, message.events)
+        if (name := message.subscriber.name) in self._closed:
+            self._closed.discard(name)
+            self.rounds.wake()
 
     def _about(self, message: Message) -> dict[str, object]:
         stream_ids = [delivery.stream_id for delivery in message.deliveries]

@@ -85,8 +85,7 @@ class Rounds(Generic[Item]):
     """Whether more can be claimed when this item ends, although there was room before."""
     under_way: dict[asyncio.Task[None], Item] = field(default_factory=dict)
     """The tasks that take a place, with their items."""
-    _released: dict[asyncio.Task[None], Item] = field(default_factory=dict)
-    """The tasks that have given up their place before their end, with their items."""
+    _released: set[asyncio.Task[None]] = field(default_factory=set)
     _signal: ChangeSignal = field(default_factory=ChangeSignal)
 
     async def run(self, waking: AbstractContextManager[ChangeSignal]) -> None:
@@ -134,14 +133,17 @@ class Rounds(Generic[Item]):
     def release(self) -> None:
         """Free the place of the current item before its work has ended, so that the next item can be claimed."""
         if (task := asyncio.current_task()) in self.under_way:
-            self._released[task] = self.under_way[task]
             self._make_room(task)
+            self._released.add(task)
+
+    def wake(self) -> None:
+        """End the rest: there may be more to claim."""
+        self._signal.set()
 
     def _ended(self, task: asyncio.Task[None]) -> None:
+        self._released.discard(task)
         if task in self.under_way:
             self._make_room(task)
-        elif self.unblocks(self._released.pop(task)):
-            self._signal.set()
 
     def _make_room(self, task: asyncio.Task[None]) -> None:
         is_full = len(self.under_way) >= self.concurrency
