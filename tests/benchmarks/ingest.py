@@ -108,13 +108,13 @@ def believed(seconds: float, rounds: int) -> None:
         else:
             node = stack.enter_context(node_receiver(at.url, at.folder, at.core, sns))
             print(f"N is {ran_by()}; it believes what is true and refuses what is forged", flush=True)
-        guess = 5_000
-        print(f"signing {int(guess * seconds * (rounds + 1))} notifications ...", flush=True)
-        posts = iter(mail.sign_many(at.at, 0, int(guess * seconds * (rounds + 1))))
+        first = measured(at.service, iter(mail.sign_many(at.at, 10**8, int(5_000 * seconds / 2))), seconds / 2)
+        needed = int(first.per_second * 1.5 * seconds * rounds)
+        print(f"signing {needed} notifications ...", flush=True)
+        posts = iter(mail.sign_many(at.at, 0, needed))
         sample = cycle([mail.post(sns, at.at, 1, 10**9)])
         # N keeps nothing but the certificate: these need not be distinct for ever.
         distinct = cycle(mail.sign_many(at.at, 2 * 10**8, 2_000)) if node else sample
-        measured(at.service, posts, seconds / 2)
         if node:
             measured(node, distinct, seconds / 2)
         rows = []
