@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -436,6 +437,7 @@ async def test_a_store_that_is_away(sns: SnsSigner) -> None:
         await redis.aclose()
         await store.close()
         stop_valkey(valkey)
+        shutil.rmtree(folder)
 
 
 async def test_head(service: Service) -> None:
