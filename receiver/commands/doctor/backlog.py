@@ -17,6 +17,7 @@ from receiver.store.account import AccountStore
 from receiver.store.deliveries.queues import BREAKER
 from receiver.store.deliveries.subscribers import SubscriberList
 from receiver.store.maintenance.data_version import VERSION, too_new
+from receiver.store.redis.damage import WrongType
 
 MANY_WAITING = 100
 MANY_HINTED = 1_000
@@ -75,13 +76,17 @@ async def _not_configured(store: Store, configured: Sequence[str]) -> list[Findi
     )
     found = []
     for name in await store.inspection.accounts_with_data():
-        if name not in configured and (left := _work_left(await store.of(name).gauges.measure())):
+        if name not in configured and (left := await _work_left(store.of(name))):
             text = f"{name} is not in the settings, and has {', '.join(left)}: nothing is polled, sent or issued for it"
             found.append(warn("accounts.configured", "account_not_configured", text, fix, name))
     return found
 
 
-def _work_left(sizes: Mapping[str, float]) -> list[str]:
+async def _work_left(account: AccountStore) -> list[str]:
+    try:
+        sizes = await account.gauges.measure()
+    except WrongType as error:
+        return [f"a key of the wrong type ({error.key})"]
     counts = {
         "pending refund": sizes["pending"],
         "open decline": sum(size for name, size in sizes.items() if name.startswith("declines:")),

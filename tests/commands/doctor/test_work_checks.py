@@ -187,3 +187,13 @@ async def test_an_account_that_is_not_in_the_settings_is_named_while_there_is_wo
     found = only(await look(store), "accounts.configured")
     assert (found.status, found.reason, found.subject) == (Status.WARN, "account_not_configured", "us-old")
     assert "1 pending refund, 2 open declines, 3 undelivered events:" in found.found
+
+
+async def test_damage_in_an_account_that_is_not_in_the_settings_hides_no_other_finding(store: Store) -> None:
+    for name in ("us", "us-old"):
+        await store.of(name).subscribers.put(subscriber("audit"))
+    before, key = words(await look(store)), "refunds:{us-old}:reserved"
+    await store.connection.client.set(key, "no sorted set")
+    found = await look(store)
+    assert key in only(found, "accounts.configured").found
+    assert {**before, "accounts.configured": "account_not_configured"} == words(found)
