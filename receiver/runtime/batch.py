@@ -72,11 +72,12 @@ class SharedCall(Generic[Item, T]):
         waiting, self._waiting = self._waiting, []
         try:
             results = await self._call([item for item, _ in waiting])
+            answers = [*zip(waiting, results, strict=True)]
         except Exception as error:
             for _, future in waiting:
                 if not future.done():
                     future.set_exception(error)
         else:
-            for (_, future), result in zip(waiting, results, strict=True):
+            for (_, future), result in answers:
                 if not future.done():
                     future.set_result(result)

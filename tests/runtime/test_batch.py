@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+from collections.abc import Sequence
 from contextlib import suppress
 from contextvars import ContextVar
 from functools import partial
@@ -12,7 +13,7 @@ from weakref import ref
 import pytest
 
 from receiver.errors import Malformed
-from receiver.runtime.batch import Batch
+from receiver.runtime.batch import Batch, SharedCall
 
 
 async def test_steps_of_one_turn_run_one_after_the_other_in_the_next() -> None:
@@ -95,3 +96,54 @@ async def test_what_a_failed_step_read_is_freed_at_once() -> None:
         assert [each() for each in freed] == [None, None]
     finally:
         gc.enable()
+
+
+WORD = ContextVar("WORD", default="none")
+
+
+async def test_items_of_one_turn_share_one_call_in_an_empty_context() -> None:
+    """What comes while it is under way is in the next one."""
+    calls, go = list[tuple[list[int], str]](), asyncio.Event()
+
+    async def call(items: Sequence[int]) -> list[int]:
+        calls.append(([*items], WORD.get()))
+        await go.wait()
+        return [10 * each for each in items]
+
+    WORD.set("caller")
+    shared = SharedCall(call)
+    first = [shared.run(1), shared.run(2)]
+    await asyncio.sleep(0)
+    later = shared.run(3)
+    await asyncio.sleep(0)
+    assert calls == [([1, 2], "none"), ([3], "none")]
+    go.set()
+    assert await asyncio.gather(*first, later) == [10, 20, 30]
+
+
+async def test_a_caller_that_is_gone_takes_no_result_from_another() -> None:
+    async def call(items: Sequence[int]) -> list[int]:
+        await asyncio.sleep(0)
+        return [10 * each for each in items]
+
+    shared = SharedCall(call)
+    gone, before_the_end, stays = shared.run(1), shared.run(2), shared.run(3)
+    gone.cancel()
+    await asyncio.sleep(0)
+    before_the_end.cancel()
+    assert await stays == 30
+
+
+@pytest.mark.parametrize("results", [None, [], [1], [1, 2, 3]])
+async def test_every_caller_gets_the_error_of_a_call_that_fails_or_misses_an_answer(
+    results: list[int] | None,
+) -> None:
+    async def call(_: Sequence[int]) -> list[int]:
+        if results is None:
+            raise ValueError
+        return results
+
+    shared = SharedCall(call)
+    callers = [shared.run(1), shared.run(2)]
+    found = await asyncio.wait_for(asyncio.gather(*callers, return_exceptions=True), 5)
+    assert [type(each) for each in found] == [ValueError, ValueError]
