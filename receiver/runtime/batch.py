@@ -77,6 +77,7 @@ class SharedCall(Generic[Item, T]):
             for _, future in waiting:
                 if not future.done():
                     future.set_exception(error)
+            del waiting, future  # The error's traceback has this frame, as in `Batch`.
         else:
             for (_, future), result in answers:
                 if not future.done():

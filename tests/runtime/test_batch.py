@@ -147,3 +147,27 @@ async def test_every_caller_gets_the_error_of_a_call_that_fails_or_misses_an_ans
     callers = [shared.run(1), shared.run(2)]
     found = await asyncio.wait_for(asyncio.gather(*callers, return_exceptions=True), 5)
     assert [type(each) for each in found] == [ValueError, ValueError]
+
+
+async def test_what_a_failed_shared_call_was_given_is_freed_at_once() -> None:
+    class Outcome:
+        """What is written by the call."""
+
+    async def fails(items: Sequence[Outcome]) -> Sequence[None]:
+        raise Malformed(f"Not {len(items)}.", reason="bad_type")
+
+    async def one(outcome: Outcome) -> None:
+        with suppress(Malformed):
+            await shared.run(outcome)
+
+    shared, outcomes = SharedCall[Outcome, None](fails), [Outcome(), Outcome()]
+    freed = [ref(outcome) for outcome in outcomes]
+    gc.disable()
+    try:
+        tasks = [asyncio.ensure_future(one(outcomes.pop())) for _ in range(2)]
+        await asyncio.wait(tasks)
+        tasks.clear()
+        await asyncio.sleep(0)
+        assert [each() for each in freed] == [None, None]
+    finally:
+        gc.enable()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -180,3 +182,21 @@ async def test_a_write_wakes_those_who_wait_in_this_process_and_in_others(store:
 async def test_waiting_ends_by_itself(store: Store) -> None:
     await store.of("us").changed(0.01)
     assert not store.connection.change_notifier._waiting
+
+
+async def test_a_command_that_fails_leaves_nothing_to_the_garbage_collector(store: Store, redis: Any) -> None:
+    """While Redis is away, every notification fails."""
+    await redis.set("refunds:{us}:due", "no sorted set")
+    gc.collect()
+    gc.disable()
+    gc.set_debug(gc.DEBUG_SAVEALL)
+    try:
+        for _ in range(3):
+            with suppress(StoreUnavailable):
+                await store._reads.call(("ZCARD", "refunds:{us}:due"))
+        gc.collect()
+        assert [each for each in gc.garbage if isinstance(each, StoreUnavailable)] == []
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+        gc.enable()

@@ -83,17 +83,15 @@ class Restored(AccountRepository):
             log.error("job.paused", account=self.account, job=job_id, **PAUSED, fix=WHY_PAUSED[RESTORED])
 
     async def _suspend_requests(self) -> None:
-        reserved = self.keys(RequestState.RESERVED)
-        async for pairs in self._scan(reserved, BATCH):
-            for each in self._texts(reserved, [member for member, _ in pairs]):
+        async for ids in self._members(self.keys(RequestState.RESERVED), BATCH):
+            for each in ids:
                 with contextlib.suppress(WrongType):
                     if await self._requests.suspend(each, SUSPENDED):
                         log.error("refund.unclear", account=self.account, request=each, fix=SUSPENDED["detail"])
 
     async def _suspend_fps_orders(self) -> None:
-        issuing = self.keys(self._fps.schedule)
-        async for pairs in self._scan(issuing, BATCH):
-            for each in self._texts(issuing, [member for member, _ in pairs]):
+        async for ids in self._members(self.keys(self._fps.schedule), BATCH):
+            for each in ids:
                 with contextlib.suppress(WrongType):
                     if await self._fps.suspend(each, SUSPENDED_FPS):
                         log.error("fps.unclear", account=self.account, refund_id=each, **SUSPENDED_FPS, fix=FIX_FPS)
@@ -101,8 +99,7 @@ class Restored(AccountRepository):
     async def _make_due(self) -> int:
         count = 0
         for index in (self.keys.state(State.INITIATED), self.keys.state(OTHER), self.keys("open")):
-            async for pairs in self._scan(index, BATCH):
-                ids = self._texts(index, [member for member, _ in pairs])
+            async for ids in self._members(index, BATCH):
                 for start in range(0, len(ids), BATCH):
                     count += await self._mark_due_now(ids[start : start + BATCH])
         return count

@@ -151,6 +151,11 @@ class RedisRepository:
             if not (cursor := int(position)):
                 break
 
+    async def _members(self, key: str, count: int = 500) -> AsyncIterator[list[str]]:
+        """The members that `_scan` finds, as texts, in batches."""
+        async for pairs in self._scan(key, count):
+            yield self._texts(key, [member for member, _ in pairs])
+
     async def set_aside(self, key: str, part: bytes | str, what: str) -> bool:
         """Set one field or member aside, with its value or score; False if it does not exist."""
         name = read_name(key)

@@ -81,14 +81,16 @@ class Pipeline:
         """
         if self._last_failed and not repeatable:
             await self.call(("SETRANGE", wait_marker_key(command), 0, b""))
-        answer: asyncio.Future[Any] = running_loop().create_future()
-        call = _Call(command, script, repeatable, answer)
+        # No name of this frame holds the future: an error's traceback has the frame, and the future has the error.
+        return await self._submit(_Call(command, script, repeatable, running_loop().create_future()))
+
+    def _submit(self, call: _Call) -> asyncio.Future[Any]:
         if kind := self.held():
             self._refuse(call, kind)
         else:
             self._waiting.append(call)
             self._schedule()
-        return await answer
+        return call.answer
 
     def forget(self, command: Command) -> None:
         """Send one command with the next pipeline, without waiting for its answer. Duplicates are sent once."""

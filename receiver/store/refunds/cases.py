@@ -91,9 +91,7 @@ class OpenCases(AccountRepository):
 
         Safe to repeat. Raises `StoreUnavailable`.
         """
-        index = self.keys.state(State.DECLINED)
-        async for pairs in self._scan(index, BATCH):
-            ids = self._texts(index, [member for member, _ in pairs])
+        async for ids in self._members(self.keys.state(State.DECLINED), BATCH):
             await asyncio.gather(*(self._rewrite(each, self._listed) for each in ids))
 
     async def _listed(self, known: Refund) -> Refund:

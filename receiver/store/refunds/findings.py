@@ -129,8 +129,7 @@ class Findings(AccountRepository):
         """All open findings, in batches. One that changes meanwhile may be missing or come twice."""
         for kind in FindingKind:
             key = self.keys("findings", kind)
-            async for pairs in self._scan(key):
-                members = self._texts(key, [member for member, _ in pairs])
+            async for members in self._members(key):
                 stored = await self.stored([f"{kind} {member}" for member in members])
                 yield [each for each in stored.values() if each.finding and not each.finding.closed_at]
 
